@@ -1,0 +1,119 @@
+// DType, Shape and Tensor: a contiguous row-major view on memory that somebody else owns. It knows no
+// gradients.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+
+#include <ziggurat/build_config.h>
+#include <ziggurat/core/bf16.h>
+#include <ziggurat/core/error.h>
+#include <ziggurat/memory/arena.h>
+#include <ziggurat/runtime/device.h>
+
+namespace ziggurat {
+
+enum class DType : uint8_t { f32, bf16, f64, i32 };
+
+const char* to_string(DType dtype);
+int64_t size_of(DType dtype);  // bytes
+
+template <class T>
+constexpr DType dtype_of() {
+  if constexpr (std::is_same_v<T, float>) return DType::f32;
+  if constexpr (std::is_same_v<T, bf16>) return DType::bf16;
+  if constexpr (std::is_same_v<T, double>) return DType::f64;
+  if constexpr (std::is_same_v<T, int32_t>) return DType::i32;
+}
+
+// The dtype of sums, 1-D parameters and parameter gradients beside activations of `dtype`: f64 for f64, else
+// f32.
+constexpr DType accum_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
+
+class Shape {
+ public:
+  static constexpr int kMaxRank = 4;
+  Shape() = default;
+  Shape(std::initializer_list<int64_t> dims);
+  int rank() const { return rank_; }
+  int64_t operator[](int i) const { return dims_[static_cast<size_t>(i)]; }
+  int64_t numel() const;  // 1 for rank 0
+  bool operator==(const Shape&) const = default;
+  std::string str() const;  // "[2, 3]"
+
+ private:
+  std::array<int64_t, kMaxRank> dims_{};
+  int rank_ = 0;
+};
+
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(void* data, DType dtype, Shape shape, Device device = Device::cpu)
+      : data_(data), shape_(shape), dtype_(dtype), device_(device) {}
+
+  explicit operator bool() const { return data_ != nullptr; }
+  const Shape& shape() const { return shape_; }
+  int64_t dim(int i) const { return shape_[i]; }
+  int rank() const { return shape_.rank(); }
+  int64_t numel() const { return shape_.numel(); }
+  int64_t bytes() const { return numel() * size_of(dtype_); }
+  DType dtype() const { return dtype_; }
+  Device device() const { return device_; }
+  void* raw() const { return data_; }
+
+  // Typed pointer; throws Error(internal) on a dtype mismatch.
+  template <class T>
+  T* data() const {
+    check(dtype_ == dtype_of<T>(), ErrorKind::internal, "[tensor] {} tensor read as {}", to_string(dtype_),
+          to_string(dtype_of<T>()));
+    return static_cast<T*>(data_);
+  }
+
+  Tensor reshape(Shape shape) const;              // same memory; numel must match
+  Tensor rows(int64_t begin, int64_t end) const;  // rows [begin, end) of the leading dim
+
+ private:
+  void* data_ = nullptr;
+  Shape shape_;
+  DType dtype_ = DType::f32;
+  Device device_ = Device::cpu;
+};
+static_assert(std::is_trivially_copyable_v<Tensor>);  // tensors live inside arena-allocated closures
+
+// Uninitialised tensor from an arena.
+Tensor allocate(Arena& arena, DType dtype, Shape shape);
+
+void fill_zero(const Tensor& tensor);
+void copy(const Tensor& from, const Tensor& to);  // same dtype and numel
+
+// Calls f.template operator()<Device, T>() for x's device and floating dtype; does nothing on Device::meta.
+//   visit_device_dtype(x, [&]<Device D, class T>() { kernels::gelu_forward<D, T>({...}, stream); });
+template <class F>
+void visit_device_dtype(const Tensor& x, F&& f) {
+  if (x.device() == Device::meta) return;
+  check(x.device() == Device::cpu, ErrorKind::device, "[dispatch] this build has no {} kernels",
+        to_string(x.device()));
+  switch (x.dtype()) {
+    case DType::f32:
+      return f.template operator()<Device::cpu, float>();
+    case DType::bf16:
+      return f.template operator()<Device::cpu, bf16>();
+    case DType::f64:
+      return f.template operator()<Device::cpu, double>();
+    case DType::i32:
+      break;
+  }
+  fail(ErrorKind::argument, "[dispatch] expected a floating-point tensor, got {}", to_string(x.dtype()));
+}
+
+}  // namespace ziggurat
+
+template <>
+struct fmt::formatter<ziggurat::Shape> : fmt::formatter<std::string> {
+  auto format(const ziggurat::Shape& shape, fmt::format_context& ctx) const {
+    return fmt::formatter<std::string>::format(shape.str(), ctx);
+  }
+};

@@ -1,0 +1,26 @@
+# Decides whether the CUDA rooms (kernels/cuda, NCCL) are built.
+#   AUTO  the toolkit and a driver are both present
+#   ON    the toolkit must be present; a driver is not needed to compile
+#   OFF   never
+set(ZIGGURAT_HAS_CUDA 0)
+if(NOT ZIGGURAT_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "ZIGGURAT_CUDA must be AUTO, ON or OFF, got '${ZIGGURAT_CUDA}'")
+endif()
+if(NOT ZIGGURAT_CUDA STREQUAL "OFF")
+  find_package(CUDAToolkit QUIET)
+  find_library(ZIGGURAT_CUDA_DRIVER NAMES cuda libcuda.so.1 NO_CACHE)
+  if(ZIGGURAT_CUDA STREQUAL "ON" AND NOT CUDAToolkit_FOUND)
+    message(FATAL_ERROR "ZIGGURAT_CUDA=ON needs the CUDA toolkit: set CUDAToolkit_ROOT, or use -DZIGGURAT_CUDA=OFF")
+  endif()
+  if(ZIGGURAT_CUDA STREQUAL "ON" OR (CUDAToolkit_FOUND AND EXISTS /proc/driver/nvidia/version))
+    set(ZIGGURAT_HAS_CUDA 1)
+  endif()
+endif()
+if(ZIGGURAT_HAS_CUDA)
+  file(GLOB ZIGGURAT_CUDA_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
+  if(NOT ZIGGURAT_CUDA_SOURCES)
+    message(STATUS "CUDA toolkit ${CUDAToolkit_VERSION} found; the CUDA rooms are still empty, building for the CPU")
+    set(ZIGGURAT_HAS_CUDA 0)
+  endif()
+endif()
+message(STATUS "Ziggurat CUDA rooms: ${ZIGGURAT_HAS_CUDA} (ZIGGURAT_CUDA=${ZIGGURAT_CUDA})")

@@ -1,0 +1,96 @@
+#include <cstring>
+
+#include <ziggurat/tensor/tensor.h>
+
+namespace ziggurat {
+
+const char* to_string(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return "f32";
+    case DType::bf16:
+      return "bf16";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
+  }
+  return "unknown";
+}
+
+int64_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::bf16:
+      return 2;
+    case DType::f64:
+      return 8;
+    default:
+      return 4;
+  }
+}
+
+Shape::Shape(std::initializer_list<int64_t> dims) {
+  check(dims.size() <= kMaxRank, ErrorKind::internal, "[shape] at most {} dims, got {}", kMaxRank,
+        dims.size());
+  for (const int64_t d : dims) {
+    check(d >= 0, ErrorKind::argument, "[shape] a dim must not be negative, got {}", d);
+    dims_[static_cast<size_t>(rank_++)] = d;
+  }
+}
+
+int64_t Shape::numel() const {
+  int64_t n = 1;
+  for (int i = 0; i < rank_; ++i) n *= (*this)[i];
+  return n;
+}
+
+std::string Shape::str() const {
+  std::string s = "[";
+  for (int i = 0; i < rank_; ++i) s += (i > 0 ? ", " : "") + std::to_string((*this)[i]);
+  return s + "]";
+}
+
+Tensor Tensor::reshape(Shape shape) const {
+  check(shape.numel() == numel(), ErrorKind::argument, "[tensor] cannot view {} as {}", shape_, shape);
+  return Tensor(data_, dtype_, shape, device_);
+}
+
+Tensor Tensor::rows(int64_t begin, int64_t end) const {
+  check(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0), ErrorKind::argument,
+        "[tensor] rows [{}, {}) of {}", begin, end, shape_);
+  const int64_t row_elements = dim(0) == 0 ? 0 : numel() / dim(0);
+  Shape shape = shape_;
+  switch (rank()) {
+    case 1:
+      shape = {end - begin};
+      break;
+    case 2:
+      shape = {end - begin, dim(1)};
+      break;
+    case 3:
+      shape = {end - begin, dim(1), dim(2)};
+      break;
+    default:
+      shape = {end - begin, dim(1), dim(2), dim(3)};
+      break;
+  }
+  return Tensor(static_cast<char*>(data_) + begin * row_elements * size_of(dtype_), dtype_, shape, device_);
+}
+
+Tensor allocate(Arena& arena, DType dtype, Shape shape) {
+  return Tensor(arena.allocate(shape.numel() * size_of(dtype)), dtype, shape, arena.device());
+}
+
+void fill_zero(const Tensor& tensor) {
+  if (tensor.device() == Device::meta || tensor.numel() == 0) return;
+  std::memset(tensor.raw(), 0, static_cast<size_t>(tensor.bytes()));
+}
+
+void copy(const Tensor& from, const Tensor& to) {
+  check(from.dtype() == to.dtype() && from.numel() == to.numel(), ErrorKind::internal,
+        "[copy] {} {} to {} {}", to_string(from.dtype()), from.shape(), to_string(to.dtype()), to.shape());
+  if (from.device() == Device::meta || from.numel() == 0) return;
+  std::memcpy(to.raw(), from.raw(), static_cast<size_t>(from.bytes()));
+}
+
+}  // namespace ziggurat
