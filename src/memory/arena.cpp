@@ -24,7 +24,8 @@ Arena::Arena(const char* name, int64_t capacity, Device device)
 Arena::~Arena() { munmap(base_, static_cast<size_t>(std::max<int64_t>(capacity_, 1))); }
 
 void* Arena::allocate(int64_t bytes) {
-  const int64_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  // Also nothing gets an address of its own: two empty tensors must not look like one.
+  const int64_t rounded = (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
   check(used_ + rounded <= capacity_, ErrorKind::device,
         "[arena {}] {} bytes asked, {} of {} left: use a smaller micro-batch or turn recompute on", name_,
         bytes, capacity_ - used_, capacity_);

@@ -1,0 +1,26 @@
+// A parameter as the ops see it: what forward reads and where backward adds. Storage and names live in
+// nn::ParamStore.
+#pragma once
+
+#include <ziggurat/tensor/tensor.h>
+
+namespace ziggurat {
+
+struct Param {
+  Tensor value;  // compute dtype for matrices and embeddings; accum_dtype for 1-D parameters (norms, biases)
+  Tensor grad;   // same shape, accum_dtype; backward only ever adds to it; empty: frozen
+
+  // Expert parameters in strict mode keep one gradient per source rank of the expert-parallel group, so that
+  // the sum over sources can be taken in a fixed order. Elements between two sources; 0: all sources share
+  // `grad`.
+  int64_t source_stride = 0;
+
+  bool trainable() const { return static_cast<bool>(grad); }
+
+  Tensor grad_of_source(int64_t source) const {
+    char* base = static_cast<char*>(grad.raw()) + source * source_stride * size_of(grad.dtype());
+    return Tensor(base, grad.dtype(), grad.shape(), grad.device());
+  }
+};
+
+}  // namespace ziggurat

@@ -1,0 +1,185 @@
+// Reverse-mode differentiation on an explicit tape. It knows no op.
+//
+// An op computes its output, then records a closure that turns the output's gradient into its inputs'
+// gradients:
+//
+//   Var y = tape.output(x.dtype(), x.shape(), x.wants_grad());
+//   ... forward kernel ...
+//   tape.record(y, [=](Tape& t, const Tensor& dy) {
+//     if (GradSlot dx = t.grad_slot(x)) { ... kernel writes dx.grad, or adds to it if dx.accumulate ... }
+//   });
+//
+// Values, closures and saved tensors live in the activation arena until reset(); gradients of activations
+// live in a pool that reuses memory as soon as a gradient has been consumed. Neither allocates in steady
+// state.
+#pragma once
+
+#include <cstdint>
+#include <new>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <ziggurat/memory/arena.h>
+#include <ziggurat/runtime/device.h>
+#include <ziggurat/tensor/tensor.h>
+
+namespace ziggurat {
+
+// What makes the random numbers of a micro-batch: never rank, thread or call order.
+struct MicroBatch {
+  uint64_t seed = 0;
+  int64_t step = 0;
+  int64_t index = 0;     // numbered globally within the step
+  bool training = true;  // false: no dropout, no noise, nothing is recorded
+
+  // The part of a random stream's name that says when: unique for (step, index).
+  uint64_t moment() const { return (static_cast<uint64_t>(step) << 24) + static_cast<uint64_t>(index); }
+};
+
+struct VarNode {
+  Tensor value;
+  Tensor grad;  // empty until some consumer's backward wrote it
+  bool wants_grad = false;
+};
+
+// A value on the tape: a handle, copied freely, valid until the tape is reset.
+class Var {
+ public:
+  Var() = default;
+  explicit Var(VarNode* node) : node_(node) {}
+  explicit operator bool() const { return node_ != nullptr; }
+  const Tensor& value() const { return node_->value; }
+  const Shape& shape() const { return node_->value.shape(); }
+  int64_t dim(int i) const { return node_->value.dim(i); }
+  DType dtype() const { return node_->value.dtype(); }
+  bool wants_grad() const { return node_->wants_grad; }
+
+ private:
+  friend class Tape;
+  VarNode* node_ = nullptr;
+};
+
+// Where an op's backward puts the gradient of one input: empty if the input wants none.
+struct GradSlot {
+  Tensor grad;
+  bool accumulate = false;  // add to grad instead of overwriting it
+  explicit operator bool() const { return static_cast<bool>(grad); }
+};
+
+class Tape {
+ public:
+  Tape(Arena& activations, Arena& gradients, Arena& workspace, Stream& stream)
+      : activations_(activations), gradients_(gradients), workspace_(workspace), stream_(stream) {}
+
+  // --- forward ---
+  void begin(const MicroBatch& micro_batch);  // forgets everything and starts a micro-batch
+  const MicroBatch& micro_batch() const { return micro_batch_; }
+  bool recording() const { return recording_; }
+  bool recomputing() const {
+    return recomputing_;
+  }  // second forward of a segment: don't count statistics twice
+
+  Var constant(const Tensor& value);                      // an input without gradient
+  Var variable(const Tensor& value);                      // an input whose gradient is wanted
+  Var output(DType dtype, Shape shape, bool wants_grad);  // uninitialised result of an op
+  Var view(Var x, Shape shape);                           // same memory, other shape; gradients pass through
+
+  // Memory that lives as long as the values: for what backward needs besides inputs and outputs.
+  Tensor save(DType dtype, Shape shape) { return allocate(activations_, dtype, shape); }
+  template <class T>
+  T* save_array(int64_t n) {
+    return static_cast<T*>(activations_.allocate(n * static_cast<int64_t>(sizeof(T))));
+  }
+  Arena& workspace() { return workspace_; }  // use with ArenaScope
+  Stream& stream() { return stream_; }
+
+  // backward(Tape&, const Tensor& dy) runs once the gradient of `output` is complete; it is skipped if nobody
+  // used `output`. The closure lives in the arena: capture Vars, Tensors, pointers and numbers only.
+  template <class F>
+  void record(Var output, F backward) {
+    static_assert(std::is_trivially_copyable_v<F> && std::is_trivially_destructible_v<F>,
+                  "a recorded closure lives in the arena and is never destroyed");
+    if (!recording_ || !output.wants_grad()) return;
+    struct Entry : Node {
+      F backward;
+    };
+    auto* entry = new (activations_.allocate(sizeof(Entry))) Entry{{last_, output.node_, nullptr}, backward};
+    entry->run = [](Node* node, Tape& tape, const Tensor& dy) {
+      static_cast<Entry*>(node)->backward(tape, dy);
+    };
+    last_ = entry;
+  }
+
+  // y = segment(x), keeping only x: the segment runs again in backward. `segment` is Var(Tape&, Var), with
+  // the same rules as a recorded closure, and must be deterministic for the micro-batch (collectives
+  // included).
+  template <class F>
+  Var recompute(Var x, F segment) {
+    if (!recording_) return segment(*this, x);
+    const Arena::Mark mark = activations_.mark();
+    recording_ = false;
+    const Tensor y_value = segment(*this, x).value();
+    recording_ = true;
+    activations_.rewind(mark);
+    const Var y = keep(y_value);  // moves the value down to the mark
+    record(y, [=](Tape& tape, const Tensor& dy) {
+      tape.replay(x, dy, [&](Tape& inner, Var input) { return segment(inner, input); });
+    });
+    return y;
+  }
+
+  // --- backward ---
+  // Starts from `root` with gradient `seed` (same shape), or, without arguments, from gradients that ops have
+  // already put into their inputs (a fused loss does so).
+  void backward(Var root, const Tensor& seed);
+  void backward();
+
+  GradSlot grad_slot(Var x);
+  // x's gradient += dy, without a copy where x has none yet.
+  void pass_grad(Var x, const Tensor& dy);
+  const Tensor& grad(Var x) const { return x.node_->grad; }
+
+ private:
+  struct Node {
+    Node* previous;
+    VarNode* output;
+    void (*run)(Node*, Tape&, const Tensor& dy);
+  };
+  struct Block {  // a piece of gradient memory, shared by `owners` variables
+    void* data;
+    int64_t bytes;
+    int owners;
+  };
+
+  Var keep(const Tensor& value);
+  template <class F>
+  void replay(Var x, const Tensor& dy, const F& segment) {
+    const Arena::Mark mark = activations_.mark();
+    Node* const outer = std::exchange(last_, nullptr);
+    const bool was_recomputing = std::exchange(recomputing_, true);
+    recording_ = true;
+    const Var input = x.wants_grad() ? variable(x.value()) : constant(x.value());
+    backward(segment(*this, input), dy);
+    if (input.node_->grad) {
+      pass_grad(x, input.node_->grad);
+      release(input.node_->grad);
+    }
+    recomputing_ = was_recomputing;
+    last_ = outer;
+    activations_.rewind(mark);
+  }
+  void unwind();  // runs the recorded closures, newest first
+  Tensor acquire(DType dtype, Shape shape);
+  Block* block_of(const Tensor& grad);
+  void release(Tensor& grad);
+
+  Arena &activations_, &gradients_, &workspace_;
+  Stream& stream_;
+  MicroBatch micro_batch_;
+  bool recording_ = false, recomputing_ = false;
+  Node* last_ = nullptr;
+  std::vector<Block> blocks_;
+};
+
+}  // namespace ziggurat

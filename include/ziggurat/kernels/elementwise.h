@@ -1,0 +1,22 @@
+// Element-wise helpers shared by several ops. All arrays are contiguous.
+#pragma once
+
+#include <cstdint>
+
+#include <ziggurat/runtime/device.h>
+
+namespace ziggurat::kernels {
+
+// y += x, n elements.
+template <Device D, class T>
+void accumulate(const T* x, T* y, int64_t n, Stream& stream);
+
+// y = a + b, n elements; y may alias a or b.
+template <Device D, class T>
+void add(const T* a, const T* b, T* y, int64_t n, Stream& stream);
+
+// y = From -> To conversion, n elements.
+template <Device D, class From, class To>
+void convert(const From* x, To* y, int64_t n, Stream& stream);
+
+}  // namespace ziggurat::kernels

@@ -1,0 +1,38 @@
+// Matrix products, row-major: C [m,n] = op(A) [m,k] op(B) [k,n] + (accumulate ? C : 0).
+// bf16 operands are multiplied exactly and summed in f32. Floor: 2 m n k flop.
+#pragma once
+
+#include <cstdint>
+
+#include <ziggurat/core/bf16.h>
+#include <ziggurat/memory/arena.h>
+#include <ziggurat/runtime/device.h>
+
+namespace ziggurat::kernels {
+
+template <class T, class TC>
+struct GemmArgs {
+  bool transpose_a = false, transpose_b = false;
+  int64_t m = 0, n = 0, k = 0;
+  const T* a = nullptr;  // [m,k], or [k,m] if transpose_a
+  int64_t lda = 0;       // elements between rows as stored
+  const T* b = nullptr;  // [k,n], or [n,k] if transpose_b
+  int64_t ldb = 0;
+  TC* c = nullptr;  // [m,n]
+  int64_t ldc = 0;
+  bool accumulate = false;
+};
+
+// Instantiated for (T, TC) = (float, float), (bf16, bf16), (bf16, float), (double, double).
+//
+// Determinism: on a strict stream the product is cut into fixed tiles, each computed by one thread, so the
+// bits do not depend on the number of threads. Inside a parallel_for a call runs on its own thread.
+template <Device D, class T, class TC>
+void gemm(const GemmArgs<T, TC>& args, Arena& workspace, Stream& stream);
+
+// How bf16 products are computed on this CPU: by its bf16 dot products, or on operands widened to f32 where
+// it has none (oneDNN's own emulation is four times slower than its f32 product).
+enum class Bf16Gemm { native, widened };
+Bf16Gemm bf16_gemm();
+
+}  // namespace ziggurat::kernels

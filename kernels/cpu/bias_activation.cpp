@@ -1,0 +1,113 @@
+#include <algorithm>
+#include <numbers>
+
+#include <kernels/cpu/vector_math.h>
+
+#include <ziggurat/kernels/bias_activation.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+
+constexpr int64_t kRows = 32;  // rows of a block, also of a partial column sum
+
+// gelu(z) = z/2 (1 + tanh(u)), u = sqrt(2/pi) (z + 0.044715 z^3)          (Hendrycks and Gimpel 2016, tanh
+// form)
+struct GeluTanh {
+  template <class A>
+  static A value(A z) {
+    const A u = A(0.7978845608028654) * (z + A(0.044715) * z * z * z);
+    return A(0.5) * z * (A(1) + vtanh(u));
+  }
+  // gelu'(z) = (1 + t)/2 + z/2 (1 - t^2) u', t = tanh(u)
+  template <class A>
+  static A derivative(A z) {
+    const A u = A(0.7978845608028654) * (z + A(0.044715) * z * z * z);
+    const A du = A(0.7978845608028654) * (A(1) + A(3 * 0.044715) * z * z);
+    const A t = vtanh(u);
+    return A(0.5) * (A(1) + t) + A(0.5) * z * (A(1) - t * t) * du;
+  }
+};
+
+// gelu(z) = z Phi(z), gelu'(z) = Phi(z) + z phi(z)
+struct GeluErf {
+  template <class A>
+  static A value(A z) {
+    return A(0.5) * z * (A(1) + std::erf(z * A(std::numbers::sqrt2 / 2)));
+  }
+  template <class A>
+  static A derivative(A z) {
+    const A cdf = A(0.5) * (A(1) + std::erf(z * A(std::numbers::sqrt2 / 2)));
+    return cdf + z * A(0.3989422804014327) * std::exp(A(-0.5) * z * z);
+  }
+};
+
+template <class F>
+void visit_activation(Activation activation, const F& f) {
+  if (activation == Activation::gelu_tanh) f(GeluTanh{});
+  if (activation == Activation::gelu_erf) f(GeluErf{});
+}
+
+}  // namespace
+
+template <Device D, class T>
+void bias_activation_forward(const BiasActivationArgs<T>& g, Stream&) {
+  using A = Accum<T>;
+  parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      T* z = g.z + i * g.cols;
+      if (g.bias != nullptr) {
+        for (int64_t j = 0; j < g.cols; ++j) z[j] = T(A(z[j]) + g.bias[j]);
+      }
+      visit_activation(g.activation, [&]<class Gelu>(Gelu) {
+        T* y = g.y + i * g.cols;
+        for (int64_t j = 0; j < g.cols; ++j) y[j] = T(Gelu::template value<A>(A(z[j])));
+      });
+    }
+  });
+}
+
+template <Device D, class T>
+void bias_activation_backward(const BiasActivationGradArgs<T>& g, Arena& workspace, Stream&) {
+  using A = Accum<T>;
+  const int64_t blocks = (g.rows + kRows - 1) / kRows;
+  const ArenaScope scope(workspace);
+  A* partial = nullptr;  // [blocks, cols] column sums of each block
+  if (g.dbias != nullptr) {
+    partial = static_cast<A*>(workspace.allocate(blocks * g.cols * static_cast<int64_t>(sizeof(A))));
+  }
+  parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
+    A* sum = partial == nullptr ? nullptr : partial + begin / kRows * g.cols;
+    if (sum != nullptr) std::fill(sum, sum + g.cols, A(0));
+    for (int64_t i = begin; i < end; ++i) {
+      const T* dy = g.dy + i * g.cols;
+      const T* dz = dy;
+      visit_activation(g.activation, [&]<class Gelu>(Gelu) {
+        const T* z = g.z + i * g.cols;
+        T* out = g.dz + i * g.cols;
+        for (int64_t j = 0; j < g.cols; ++j) out[j] = T(A(dy[j]) * Gelu::template derivative<A>(A(z[j])));
+        dz = out;
+      });
+      if (sum != nullptr) {
+        for (int64_t j = 0; j < g.cols; ++j) sum[j] += A(dz[j]);
+      }
+    }
+  });
+  if (partial != nullptr) {
+    parallel_for_blocks(g.cols, 256, [&](int64_t begin, int64_t end) {
+      for (int64_t b = 0; b < blocks; ++b) {
+        for (int64_t j = begin; j < end; ++j) g.dbias[j] += partial[b * g.cols + j];
+      }
+    });
+  }
+}
+
+template void bias_activation_forward<Device::cpu>(const BiasActivationArgs<float>&, Stream&);
+template void bias_activation_forward<Device::cpu>(const BiasActivationArgs<bf16>&, Stream&);
+template void bias_activation_forward<Device::cpu>(const BiasActivationArgs<double>&, Stream&);
+template void bias_activation_backward<Device::cpu>(const BiasActivationGradArgs<float>&, Arena&, Stream&);
+template void bias_activation_backward<Device::cpu>(const BiasActivationGradArgs<bf16>&, Arena&, Stream&);
+template void bias_activation_backward<Device::cpu>(const BiasActivationGradArgs<double>&, Arena&, Stream&);
+
+}  // namespace ziggurat::kernels

@@ -1,0 +1,43 @@
+#include <ziggurat/core/bf16.h>
+#include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+constexpr int64_t kBlock = 16384;  // elements a thread takes at once: fits L2 with two operands
+}
+
+template <Device D, class T>
+void accumulate(const T* x, T* y, int64_t n, Stream&) {
+  parallel_for_blocks(n, kBlock, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) y[i] = T(Accum<T>(y[i]) + Accum<T>(x[i]));
+  });
+}
+
+template <Device D, class T>
+void add(const T* a, const T* b, T* y, int64_t n, Stream&) {
+  parallel_for_blocks(n, kBlock, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) y[i] = T(Accum<T>(a[i]) + Accum<T>(b[i]));
+  });
+}
+
+template <Device D, class From, class To>
+void convert(const From* x, To* y, int64_t n, Stream&) {
+  parallel_for_blocks(n, kBlock, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) y[i] = To(Accum<From>(x[i]));
+  });
+}
+
+template void accumulate<Device::cpu>(const float*, float*, int64_t, Stream&);
+template void accumulate<Device::cpu>(const bf16*, bf16*, int64_t, Stream&);
+template void accumulate<Device::cpu>(const double*, double*, int64_t, Stream&);
+template void add<Device::cpu>(const float*, const float*, float*, int64_t, Stream&);
+template void add<Device::cpu>(const bf16*, const bf16*, bf16*, int64_t, Stream&);
+template void add<Device::cpu>(const double*, const double*, double*, int64_t, Stream&);
+template void convert<Device::cpu>(const bf16*, float*, int64_t, Stream&);
+template void convert<Device::cpu>(const float*, bf16*, int64_t, Stream&);
+template void convert<Device::cpu>(const float*, float*, int64_t, Stream&);
+template void convert<Device::cpu>(const double*, double*, int64_t, Stream&);
+
+}  // namespace ziggurat::kernels

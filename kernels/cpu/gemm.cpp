@@ -1,0 +1,145 @@
+#include <algorithm>
+
+#include <dnnl.h>
+
+#include <ziggurat/core/error.h>
+#include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/kernels/gemm.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+// Exported by oneDNN 2.6 but missing from its headers.
+extern "C" dnnl_status_t dnnl_gemm_bf16bf16f32(char transa, char transb, dnnl_dim_t m, dnnl_dim_t n,
+                                               dnnl_dim_t k, float alpha, const uint16_t* a, dnnl_dim_t lda,
+                                               const uint16_t* b, dnnl_dim_t ldb, float beta, float* c,
+                                               dnnl_dim_t ldc);
+
+namespace ziggurat::kernels {
+
+namespace {
+
+// Tiles of a strict product: large enough for oneDNN to stay near its peak, small enough to share among
+// threads.
+constexpr int64_t kTileRows = 128, kTileCols = 512;
+
+char flag(bool transpose) { return transpose ? 'T' : 'N'; }
+
+void library_gemm(const GemmArgs<float, float>& g) {
+  const auto status = dnnl_sgemm(flag(g.transpose_a), flag(g.transpose_b), g.m, g.n, g.k, 1.0f, g.a, g.lda,
+                                 g.b, g.ldb, g.accumulate ? 1.0f : 0.0f, g.c, g.ldc);
+  check(status == dnnl_success, ErrorKind::internal, "[gemm] oneDNN sgemm failed with status {}",
+        static_cast<int>(status));
+}
+
+void library_gemm(const GemmArgs<bf16, float>& g) {
+  static_assert(sizeof(bf16) == sizeof(uint16_t));
+  const auto status = dnnl_gemm_bf16bf16f32(
+      flag(g.transpose_a), flag(g.transpose_b), g.m, g.n, g.k, 1.0f, reinterpret_cast<const uint16_t*>(g.a),
+      g.lda, reinterpret_cast<const uint16_t*>(g.b), g.ldb, g.accumulate ? 1.0f : 0.0f, g.c, g.ldc);
+  check(status == dnnl_success, ErrorKind::internal, "[gemm] oneDNN bf16 gemm failed with status {}",
+        static_cast<int>(status));
+}
+
+// f64 is for gradient checks only: plain loops, rows in parallel.
+void library_gemm(const GemmArgs<double, double>& g) {
+  parallel_for_blocks(g.m, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      double* c = g.c + i * g.ldc;
+      if (!g.accumulate) std::fill(c, c + g.n, 0.0);
+      for (int64_t p = 0; p < g.k; ++p) {
+        const double a = g.transpose_a ? g.a[p * g.lda + i] : g.a[i * g.lda + p];
+        for (int64_t j = 0; j < g.n; ++j)
+          c[j] += a * (g.transpose_b ? g.b[j * g.ldb + p] : g.b[p * g.ldb + j]);
+      }
+    }
+  });
+}
+
+// One library call, or on a strict stream one call per fixed tile of C.
+template <class T, class TC>
+void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
+  if (!stream.strict() || std::is_same_v<T, double>) return library_gemm(g);
+  const int64_t row_tiles = (g.m + kTileRows - 1) / kTileRows, col_tiles = (g.n + kTileCols - 1) / kTileCols;
+  parallel_for(row_tiles * col_tiles, [&](int64_t tile) {
+    const int64_t i = tile / col_tiles * kTileRows, j = tile % col_tiles * kTileCols;
+    GemmArgs<T, TC> part = g;
+    part.m = std::min(kTileRows, g.m - i);
+    part.n = std::min(kTileCols, g.n - j);
+    part.a = g.a + (g.transpose_a ? i : i * g.lda);
+    part.b = g.b + (g.transpose_b ? j * g.ldb : j);
+    part.c = g.c + i * g.ldc + j;
+    library_gemm(part);
+  });
+}
+
+// A packed f32 copy of a bf16 matrix [rows, cols] with row stride ld.
+const float* widen(const bf16* x, int64_t rows, int64_t cols, int64_t ld, Arena& workspace) {
+  auto* wide = static_cast<float*>(workspace.allocate(rows * cols * static_cast<int64_t>(sizeof(float))));
+  const int64_t rows_per_block = std::max<int64_t>(1, 16384 / std::max<int64_t>(cols, 1));
+  parallel_for_blocks(rows, rows_per_block, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = 0; j < cols; ++j) wide[i * cols + j] = x[i * ld + j];
+    }
+  });
+  return wide;
+}
+
+void bf16_to_float_gemm(const GemmArgs<bf16, float>& g, Arena& workspace, const Stream& stream) {
+  if (bf16_gemm() == Bf16Gemm::native) return tiled_gemm(g, stream);
+  const ArenaScope scope(workspace);
+  const int64_t a_rows = g.transpose_a ? g.k : g.m, a_cols = g.transpose_a ? g.m : g.k;
+  const int64_t b_rows = g.transpose_b ? g.n : g.k, b_cols = g.transpose_b ? g.k : g.n;
+  const float* a = widen(g.a, a_rows, a_cols, g.lda, workspace);
+  const float* b = widen(g.b, b_rows, b_cols, g.ldb, workspace);
+  tiled_gemm(GemmArgs<float, float>{g.transpose_a, g.transpose_b, g.m, g.n, g.k, a, a_cols, b, b_cols, g.c,
+                                    g.ldc, g.accumulate},
+             stream);
+}
+
+}  // namespace
+
+Bf16Gemm bf16_gemm() {
+  static const Bf16Gemm choice = __builtin_cpu_supports("avx512bf16") ? Bf16Gemm::native : Bf16Gemm::widened;
+  return choice;
+}
+
+template <Device D, class T, class TC>
+void gemm(const GemmArgs<T, TC>& g, Arena& workspace, Stream& stream) {
+  if (g.m == 0 || g.n == 0) return;
+  if (g.k == 0) {  // an empty sum; the library refuses it
+    if (g.accumulate) return;
+    for (int64_t i = 0; i < g.m; ++i) std::fill(g.c + i * g.ldc, g.c + i * g.ldc + g.n, TC{});
+    return;
+  }
+  if constexpr (std::is_same_v<T, TC>) {
+    if constexpr (!std::is_same_v<T, bf16>) {
+      return tiled_gemm(g, stream);
+    } else {  // sum in f32, round once
+      const ArenaScope scope(workspace);
+      auto* sum = static_cast<float*>(workspace.allocate(g.m * g.n * static_cast<int64_t>(sizeof(float))));
+      bf16_to_float_gemm(
+          {g.transpose_a, g.transpose_b, g.m, g.n, g.k, g.a, g.lda, g.b, g.ldb, sum, g.n, false}, workspace,
+          stream);
+      const int64_t rows_per_block = std::max<int64_t>(1, 16384 / g.n);
+      parallel_for_blocks(g.m, rows_per_block, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          bf16* c = g.c + i * g.ldc;
+          const float* s = sum + i * g.n;
+          if (g.accumulate) {
+            for (int64_t j = 0; j < g.n; ++j) c[j] = bf16(float(c[j]) + s[j]);
+          } else {
+            for (int64_t j = 0; j < g.n; ++j) c[j] = bf16(s[j]);
+          }
+        }
+      });
+    }
+  } else {
+    bf16_to_float_gemm(g, workspace, stream);
+  }
+}
+
+template void gemm<Device::cpu>(const GemmArgs<float, float>&, Arena&, Stream&);
+template void gemm<Device::cpu>(const GemmArgs<bf16, bf16>&, Arena&, Stream&);
+template void gemm<Device::cpu>(const GemmArgs<bf16, float>&, Arena&, Stream&);
+template void gemm<Device::cpu>(const GemmArgs<double, double>&, Arena&, Stream&);
+
+}  // namespace ziggurat::kernels

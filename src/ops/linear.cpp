@@ -1,0 +1,67 @@
+#include <ziggurat/kernels/gemm.h>
+#include <ziggurat/ops/linear.h>
+
+namespace ziggurat::ops {
+
+Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation activation) {
+  const Tensor& w = weight.value;
+  check(x.shape().rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1), ErrorKind::argument,
+        "[linear] expected x [N, in] and weight [out, in], got {} and {}", x.shape(), w.shape());
+  check(bias == nullptr || bias->value.shape() == Shape{w.dim(0)}, ErrorKind::argument,
+        "[linear] expected bias [{}], got {}", w.dim(0), bias == nullptr ? Shape{} : bias->value.shape());
+  check(x.dtype() == w.dtype(), ErrorKind::argument, "[linear] x is {}, weight is {}", to_string(x.dtype()),
+        to_string(w.dtype()));
+  const int64_t rows = x.dim(0), in = w.dim(1), out = w.dim(0);
+
+  const bool wants_grad = x.wants_grad() || weight.trainable() || (bias != nullptr && bias->trainable());
+  const bool activated = activation != Activation::none;
+  const Var y = tape.output(x.dtype(), {rows, out}, wants_grad);
+  const Tensor z =
+      activated ? tape.save(x.dtype(), {rows, out}) : y.value();  // GELU's derivative needs its input
+
+  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+    kernels::gemm<D>(kernels::GemmArgs<T, T>{false, true, rows, out, in, x.value().data<T>(), in, w.data<T>(),
+                                             in, z.data<T>(), out},
+                     tape.workspace(), tape.stream());
+    if (bias != nullptr || activated) {
+      const Accum<T>* b = bias == nullptr ? nullptr : bias->value.data<Accum<T>>();
+      kernels::bias_activation_forward<D>(
+          kernels::BiasActivationArgs<T>{activation, rows, out, z.data<T>(), b, y.value().data<T>()},
+          tape.stream());
+    }
+  });
+
+  tape.record(y, [=, &weight](Tape& t, const Tensor& dy) {
+    const ArenaScope scope(t.workspace());
+    const Tensor dz = activated ? allocate(t.workspace(), dy.dtype(), dy.shape()) : dy;
+    const bool bias_grad = bias != nullptr && bias->trainable();
+    const GradSlot dx = t.grad_slot(x);
+    visit_device_dtype(dy, [&]<Device D, class T>() {
+      using A = Accum<T>;
+      // dz = dy * activation'(z), dbias += sum over rows of dz
+      if (activated || bias_grad) {
+        kernels::bias_activation_backward<D>(
+            kernels::BiasActivationGradArgs<T>{activation, rows, out, z.data<T>(), dy.data<T>(),
+                                               activated ? dz.data<T>() : nullptr,
+                                               bias_grad ? bias->grad.data<A>() : nullptr},
+            t.workspace(), t.stream());
+      }
+      // dweight += dz^T x
+      if (weight.trainable()) {
+        kernels::gemm<D>(kernels::GemmArgs<T, A>{true, false, out, in, rows, dz.data<T>(), out,
+                                                 x.value().data<T>(), in, weight.grad.data<A>(), in, true},
+                         t.workspace(), t.stream());
+      }
+      // dx = dz weight
+      if (dx) {
+        kernels::gemm<D>(
+            kernels::GemmArgs<T, T>{false, false, rows, in, out, dz.data<T>(), out, weight.value.data<T>(),
+                                    in, dx.grad.data<T>(), in, dx.accumulate},
+            t.workspace(), t.stream());
+      }
+    });
+  });
+  return y;
+}
+
+}  // namespace ziggurat::ops

@@ -1,0 +1,94 @@
+#include <cmath>
+
+#include "tests/support/op_test.h"
+#include <ziggurat/ops/linear.h>
+
+namespace ziggurat {
+namespace {
+
+using ops::Activation;
+using test::OpBench;
+
+double activate(Activation activation, double z) {
+  if (activation == Activation::gelu_tanh) {
+    return 0.5 * z * (1 + std::tanh(std::sqrt(2 / M_PI) * (z + 0.044715 * z * z * z)));
+  }
+  return activation == Activation::gelu_erf ? 0.5 * z * (1 + std::erf(z / std::sqrt(2.0))) : z;
+}
+
+struct LinearCase {
+  int64_t rows, in, out;
+  bool bias;
+  Activation activation;
+};
+void PrintTo(const LinearCase& c, std::ostream* os) {
+  *os << c.rows << "x" << c.in << "->" << c.out << (c.bias ? " bias" : "") << " activation "
+      << static_cast<int>(c.activation);
+}
+
+class Linear : public testing::TestWithParam<LinearCase> {};
+
+TEST_P(Linear, ForwardEqualsNaiveReference) {
+  const LinearCase c = GetParam();
+  for (const Reproducible mode : {Reproducible::layout, Reproducible::strict}) {
+    for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+      OpBench bench(mode);
+      const Tensor x = bench.tensor("x", dtype, {c.rows, c.in});
+      const Param& w = bench.param("w", dtype, {c.out, c.in});
+      const Param& b = bench.param("b", accum_dtype(dtype), {c.out});
+      const Var y =
+          ops::linear(bench.tape(), bench.tape().constant(x), w, c.bias ? &b : nullptr, c.activation);
+
+      const auto xs = test::to_doubles(x), ws = test::to_doubles(w.value), bs = test::to_doubles(b.value);
+      std::vector<double> want;
+      for (int64_t i = 0; i < c.rows; ++i) {
+        for (int64_t j = 0; j < c.out; ++j) {
+          double z = c.bias ? bs[static_cast<size_t>(j)] : 0;
+          for (int64_t k = 0; k < c.in; ++k)
+            z += xs[static_cast<size_t>(i * c.in + k)] * ws[static_cast<size_t>(j * c.in + k)];
+          want.push_back(activate(c.activation, z));
+        }
+      }
+      // bf16 rounds z before the activation: a second rounding of a value of magnitude sqrt(in).
+      const double magnitude = 2 * std::sqrt(static_cast<double>(std::max<int64_t>(c.in, 1)));
+      test::expect_close(y.value(), want, c.in, magnitude, to_string(dtype));
+    }
+  }
+}
+
+TEST_P(Linear, GradientsEqualFiniteDifferences) {
+  const LinearCase c = GetParam();
+  if (c.rows * c.in * c.out > 2000) GTEST_SKIP() << "forward-only size";
+  OpBench bench;
+  Param& w = bench.param("w", DType::f64, {c.out, c.in});
+  Param& b = bench.param("b", DType::f64, {c.out});
+  std::vector<Param*> params = {&w};
+  if (c.bias) params.push_back(&b);
+  test::expect_gradients(bench, {bench.tensor("x", DType::f64, {c.rows, c.in})}, params,
+                         [&](Tape& tape, const std::vector<Var>& v) {
+                           return ops::linear(tape, v[0], w, c.bias ? &b : nullptr, c.activation);
+                         });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Linear,
+                         testing::Values(LinearCase{0, 3, 2, true, Activation::none},
+                                         LinearCase{1, 1, 1, true, Activation::gelu_tanh},
+                                         LinearCase{3, 5, 7, false, Activation::none},
+                                         LinearCase{3, 5, 7, true, Activation::gelu_tanh},
+                                         LinearCase{5, 4, 3, true, Activation::gelu_erf},
+                                         LinearCase{259, 65, 530, true, Activation::gelu_tanh}));
+
+TEST(LinearMisuse, ShapesAndDtypesAreNamed) {
+  OpBench bench;
+  const Param& w = bench.param("w", DType::f32, {4, 3});
+  const Param& b = bench.param("b", DType::f32, {5});
+  const Var wrong_width = bench.tape().constant(bench.tensor("x", DType::f32, {2, 2}));
+  const Var wrong_dtype = bench.tape().constant(bench.tensor("x", DType::f64, {2, 3}));
+  const Var x = bench.tape().constant(bench.tensor("x", DType::f32, {2, 3}));
+  EXPECT_THROW(ops::linear(bench.tape(), wrong_width, w), Error);
+  EXPECT_THROW(ops::linear(bench.tape(), wrong_dtype, w), Error);
+  EXPECT_THROW(ops::linear(bench.tape(), x, w, &b), Error);
+}
+
+}  // namespace
+}  // namespace ziggurat

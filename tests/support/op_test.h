@@ -1,0 +1,56 @@
+// What every op's test needs: a tape with memory, filled tensors, parameters, and the two checks
+//   expect_gradients  f64 central differences against the op's backward, for every input and parameter
+//   expect_close      a value against a naive f64 reference, with a tolerance computed from dtype, length and
+//   magnitude
+// A case that depends on the tape's micro-batch (dropout, noise) sees the same micro-batch on every
+// evaluation.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include <ziggurat/autograd/param.h>
+#include <ziggurat/autograd/tape.h>
+
+namespace ziggurat::test {
+
+class OpBench {
+ public:
+  explicit OpBench(Reproducible reproducible = Reproducible::layout);
+
+  Tape& tape() { return tape_; }
+  const Arena& activations() const { return activations_; }
+  MicroBatch micro_batch{.seed = 1, .step = 3, .index = 2, .training = true};
+
+  // Values from N(0, scale) + offset as a function of (name) only; they live as long as the bench.
+  Tensor tensor(const std::string& name, DType dtype, Shape shape, double scale = 1.0, double offset = 0.0);
+  Tensor zeros(DType dtype, Shape shape);
+  // A parameter with zeroed gradient. `dtype` is the storage dtype of its value.
+  Param& param(const std::string& name, DType dtype, Shape shape, double scale = 1.0, double offset = 0.0);
+
+ private:
+  Arena activations_, gradients_, workspace_, data_;
+  Stream stream_;
+  Tape tape_;
+  std::deque<Param> params_;
+};
+
+std::vector<double> to_doubles(const Tensor& tensor);
+
+// Compares element by element: |got - want| <= tolerance(dtype, length) * max(1, magnitude), where a result
+// is a sum of `length` terms of size up to `magnitude`. Reports the worst element.
+void expect_close(const Tensor& got, const std::vector<double>& want, int64_t length = 1,
+                  double magnitude = 1.0, const std::string& what = "");
+
+// Checks d(sum(r * op(inputs)))/d(each input and parameter) for a fixed random r against central differences
+// in f64. `inputs` are f64 tensors; `op` gets one Var per input and returns the output. Inputs stay as they
+// were.
+using OpUnderTest = std::function<Var(Tape&, const std::vector<Var>&)>;
+void expect_gradients(OpBench& bench, const std::vector<Tensor>& inputs, const std::vector<Param*>& params,
+                      const OpUnderTest& op);
+
+}  // namespace ziggurat::test

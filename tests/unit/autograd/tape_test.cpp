@@ -1,0 +1,59 @@
+#include "tests/support/op_test.h"
+#include <ziggurat/ops/linear.h>
+
+namespace ziggurat {
+namespace {
+
+using test::OpBench;
+
+TEST(Tape, GradientOfAValueUsedTwiceIsTheSum) {
+  OpBench bench;
+  Param& w = bench.param("w", DType::f64, {3, 3});
+  Param& v = bench.param("v", DType::f64, {3, 3});
+  test::expect_gradients(bench, {bench.tensor("x", DType::f64, {2, 3})}, {&w, &v},
+                         [&](Tape& t, const std::vector<Var>& in) {
+                           const Var h = ops::linear(t, in[0], w);
+                           const Var a = ops::linear(t, h, v);
+                           const Var b = ops::linear(t, h, w);
+                           // y = a w^T, plus nothing of b: an unused branch must not disturb the others.
+                           (void)b;
+                           return ops::linear(t, t.view(a, {2, 3}), w);
+                         });
+}
+
+TEST(Tape, RecomputeGivesTheSameBitsAndLessMemory) {
+  const auto run = [](bool recompute, int64_t* used) {
+    OpBench bench;
+    Param& w = bench.param("w", DType::f32, {64, 64}, 0.1);
+    Tape& tape = bench.tape();
+    tape.begin(bench.micro_batch);
+    const Var x = tape.variable(bench.tensor("x", DType::f32, {32, 64}));
+    Var y = x;
+    for (int layer = 0; layer < 4; ++layer) {
+      const auto segment = [&w](Tape& t, Var in) {
+        return ops::linear(t, ops::linear(t, in, w, nullptr, ops::Activation::gelu_tanh), w);
+      };
+      y = recompute ? tape.recompute(y, segment) : segment(tape, y);
+    }
+    *used = bench.activations().used();
+    tape.backward(y, bench.tensor("dy", DType::f32, {32, 64}));
+    auto grads = test::to_doubles(w.grad);
+    const auto dx = test::to_doubles(tape.grad(x));
+    grads.insert(grads.end(), dx.begin(), dx.end());
+    return grads;
+  };
+  int64_t plain = 0, less = 0;
+  EXPECT_EQ(run(false, &plain), run(true, &less));
+  EXPECT_LT(less, plain / 2);  // one of three tensors of each layer is kept
+}
+
+TEST(Tape, EvaluationRecordsNothing) {
+  OpBench bench;
+  Param& w = bench.param("w", DType::f32, {4, 4});
+  bench.tape().begin({.training = false});
+  const Var y = ops::linear(bench.tape(), bench.tape().variable(bench.tensor("x", DType::f32, {2, 4})), w);
+  EXPECT_FALSE(y.wants_grad());
+}
+
+}  // namespace
+}  // namespace ziggurat
