@@ -1,0 +1,156 @@
+#include <algorithm>
+
+#include <ziggurat/core/philox.h>
+#include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/nn/param_store.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::nn {
+
+namespace {
+// Pieces start on cache lines, so that ranges can be handed to vector kernels as they are.
+constexpr int64_t kAlignElements = 64;
+int64_t align(int64_t n) { return (n + kAlignElements - 1) / kAlignElements * kAlignElements; }
+}  // namespace
+
+Shape ParamStore::local_shape(const ParamSpec& spec) {
+  const Shape& g = spec.global_shape;
+  if (spec.expert_parallel == 0) return g;
+  const int64_t rows = spec.row_end - spec.row_begin;
+  switch (g.rank()) {
+    case 1:
+      return {rows};
+    case 2:
+      return {rows, g[1]};
+    case 3:
+      return {rows, g[1], g[2]};
+    default:
+      return {rows, g[1], g[2], g[3]};
+  }
+}
+
+Tensor ParamStore::piece(const Tensor& slab, const ParamEntry& entry) {
+  return slab.rows(entry.offset, entry.offset + entry.numel).reshape(local_shape(entry.spec));
+}
+
+Param& ParamStore::add(ParamSpec spec) {
+  check(!arena_, ErrorKind::internal, "[params] '{}' added after finalize()", spec.name);
+  for (const ParamEntry& entry : entries_) {
+    check(entry.spec.name != spec.name, ErrorKind::internal, "[params] '{}' is registered twice", spec.name);
+  }
+  auto group = std::find_if(groups_.begin(), groups_.end(),
+                            [&](const ParamGroup& g) { return g.expert_parallel == spec.expert_parallel; });
+  if (group == groups_.end()) {
+    groups_.push_back({});
+    group = groups_.end() - 1;
+    group->expert_parallel = spec.expert_parallel;
+    const bool per_source = options_.reproducible == Reproducible::strict && spec.expert_parallel > 1;
+    group->sources = per_source ? spec.expert_parallel : 1;
+  }
+  ParamEntry entry;
+  entry.numel = local_shape(spec).numel();
+  entry.group = static_cast<int>(group - groups_.begin());
+  entry.offset = group->numel;
+  entry.spec = std::move(spec);
+  group->numel += align(entry.numel);
+  entries_.push_back(std::move(entry));
+  return entries_.back().param;
+}
+
+void ParamStore::finalize() {
+  const DType accum = accum_dtype(options_.compute);
+  const bool copies = options_.compute != accum;
+  int64_t bytes = 0;
+  for (const ParamGroup& g : groups_) {
+    const int64_t training = options_.trainable ? g.sources + 2 : 0;
+    bytes += g.numel * ((1 + training) * size_of(accum) + (copies ? size_of(options_.compute) : 0));
+    bytes += 8 * Arena::kAlignment;
+  }
+  arena_ = std::make_unique<Arena>("parameters", bytes, options_.device);
+  for (ParamGroup& g : groups_) {
+    g.master = allocate(*arena_, accum, {g.numel});
+    if (copies) g.compute = allocate(*arena_, options_.compute, {g.numel});
+    if (!options_.trainable) continue;
+    g.gradient = allocate(*arena_, accum, {g.sources * g.numel});
+    g.moment1 = allocate(*arena_, accum, {g.numel});
+    g.moment2 = allocate(*arena_, accum, {g.numel});
+    fill_zero(g.moment1);
+    fill_zero(g.moment2);
+  }
+  for (ParamEntry& entry : entries_) {
+    const ParamGroup& g = groups_[static_cast<size_t>(entry.group)];
+    entry.param.value = piece(copies && entry.spec.matrix ? g.compute : g.master, entry);
+    if (options_.trainable) {
+      entry.param.grad = piece(g.gradient, entry);
+      entry.param.source_stride = g.sources > 1 ? g.numel : 0;
+    }
+    draw(entry);
+  }
+  zero_gradients();
+  refresh_compute_copies();
+}
+
+void ParamStore::draw(const ParamEntry& entry) {
+  const Tensor values = master(entry);
+  if (values.device() == Device::meta) return;
+  const ParamSpec& spec = entry.spec;
+  const int64_t row = spec.global_shape.rank() == 0
+                          ? 1
+                          : spec.global_shape.numel() / std::max<int64_t>(1, spec.global_shape[0]);
+  const int64_t first =
+      spec.identical_rows ? 0 : spec.row_begin * row;  // index of element 0 in the global tensor
+  const Philox rng(options_.seed, Purpose::init, hash_name(spec.name));
+  const auto value_of = [&](int64_t local) {
+    const auto element = static_cast<uint64_t>(spec.identical_rows ? local % row : first + local);
+    switch (spec.init.kind) {
+      case Init::Kind::normal:
+        return spec.init.scale * rng.normal(element);
+      case Init::Kind::uniform:
+        return spec.init.scale * (2.0 * static_cast<double>(rng.uniform(element)) - 1.0);
+      case Init::Kind::constant:
+        break;
+    }
+    return spec.init.scale;
+  };
+  visit_device_dtype(values, [&]<Device D, class T>() {
+    T* p = values.data<T>();
+    parallel_for_blocks(entry.numel, 65536, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) p[i] = T(value_of(i));
+    });
+  });
+}
+
+void ParamStore::zero_gradients() {
+  for (ParamGroup& g : groups_) {
+    if (g.gradient) fill_zero(g.gradient);
+  }
+}
+
+void ParamStore::refresh_compute_copies() {
+  Stream stream(options_.device);
+  for (ParamGroup& g : groups_) {
+    if (!g.compute || options_.device == Device::meta) continue;
+    kernels::convert<Device::cpu>(g.master.data<float>(), g.compute.data<bf16>(), g.numel, stream);
+  }
+}
+
+const ParamEntry& ParamStore::find(const std::string& name) const {
+  for (const ParamEntry& entry : entries_) {
+    if (entry.spec.name == name) return entry;
+  }
+  fail(ErrorKind::argument, "[params] no parameter '{}'", name);
+}
+
+int64_t ParamStore::local_parameters() const {
+  int64_t n = 0;
+  for (const ParamEntry& entry : entries_) n += entry.numel;
+  return n;
+}
+
+int64_t ParamStore::global_parameters() const {
+  int64_t n = 0;
+  for (const ParamEntry& entry : entries_) n += entry.spec.global_shape.numel();
+  return n;
+}
+
+}  // namespace ziggurat::nn

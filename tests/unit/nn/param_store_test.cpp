@@ -1,0 +1,83 @@
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include <ziggurat/nn/param_store.h>
+
+namespace ziggurat::nn {
+namespace {
+
+ParamSpec experts(int64_t begin, int64_t end, int ep) {
+  return {.name = "experts.weight",
+          .global_shape = {4, 3, 5},
+          .init = Init::normal(0.5),
+          .row_begin = begin,
+          .row_end = end,
+          .expert_parallel = ep};
+}
+
+TEST(ParamStore, AnExpertStartsTheSameWhateverTheLayout) {
+  ParamStore whole({});
+  const Param& all = whole.add(experts(0, 4, 1));
+  whole.finalize();
+  for (int64_t rank = 0; rank < 2; ++rank) {
+    ParamStore half({});
+    const Param& mine = half.add(experts(2 * rank, 2 * rank + 2, 2));
+    half.finalize();
+    ASSERT_EQ(mine.value.shape(), (Shape{2, 3, 5}));
+    for (int64_t i = 0; i < 30; ++i)
+      EXPECT_EQ(mine.value.data<float>()[i], all.value.data<float>()[30 * rank + i]);
+    EXPECT_EQ(half.local_parameters(), 30);
+    EXPECT_EQ(half.global_parameters(), 60);
+  }
+}
+
+TEST(ParamStore, IdenticalRowsRepeatTheFirst) {
+  ParamStore store({});
+  ParamSpec spec = experts(0, 4, 1);
+  spec.identical_rows = true;
+  const Param& p = store.add(spec);
+  store.finalize();
+  for (int64_t i = 0; i < 60; ++i) EXPECT_EQ(p.value.data<float>()[i], p.value.data<float>()[i % 15]);
+}
+
+TEST(ParamStore, ValuesFollowTheirLaw) {
+  ParamStore store({});
+  const Param& n = store.add({.name = "n", .global_shape = {100, 100}, .init = Init::normal(0.1)});
+  const Param& u = store.add({.name = "u", .global_shape = {100, 100}, .init = Init::uniform(0.25)});
+  const Param& one = store.add({.name = "one", .global_shape = {7}, .init = Init::ones(), .matrix = false});
+  store.finalize();
+  double n2 = 0, u2 = 0;
+  for (int i = 0; i < 10000; ++i) {
+    n2 += std::pow(n.value.data<float>()[i], 2) / 10000;
+    u2 += std::pow(u.value.data<float>()[i], 2) / 10000;
+    EXPECT_LE(std::abs(u.value.data<float>()[i]), 0.25);
+  }
+  EXPECT_NEAR(std::sqrt(n2), 0.1, 0.1 * 5 / std::sqrt(20000.0));
+  EXPECT_NEAR(std::sqrt(u2), 0.25 / std::sqrt(3.0), 0.25 * 5 / std::sqrt(20000.0));
+  for (int i = 0; i < 7; ++i) EXPECT_EQ(one.value.data<float>()[i], 1.0f);
+}
+
+TEST(ParamStore, BfloatCopiesOfMatricesOnly) {
+  ParamStore store({.compute = DType::bf16});
+  const Param& w = store.add({.name = "w", .global_shape = {3, 5}, .init = Init::normal(1.0)});
+  const Param& b = store.add({.name = "b", .global_shape = {5}, .init = Init::normal(1.0), .matrix = false});
+  store.finalize();
+  EXPECT_EQ(w.value.dtype(), DType::bf16);
+  EXPECT_EQ(w.grad.dtype(), DType::f32);
+  EXPECT_EQ(b.value.dtype(), DType::f32);
+  const Tensor master = store.master(store.find("w"));
+  for (int i = 0; i < 15; ++i) EXPECT_EQ(w.value.data<bf16>()[i].bits, bf16(master.data<float>()[i]).bits);
+}
+
+TEST(ParamStore, Misuse) {
+  ParamStore store({});
+  store.add({.name = "w", .global_shape = {2}, .init = Init::zeros()});
+  EXPECT_THROW(store.add({.name = "w", .global_shape = {2}, .init = Init::zeros()}), Error);
+  store.finalize();
+  EXPECT_THROW(store.add({.name = "late", .global_shape = {2}, .init = Init::zeros()}), Error);
+  EXPECT_THROW(store.find("absent"), Error);
+}
+
+}  // namespace
+}  // namespace ziggurat::nn
