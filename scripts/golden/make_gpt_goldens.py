@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+"""Makes tests/golden/data/gpt_*.safetensors: tiny GPT models trained for six steps in plain PyTorch, float64, CPU.
+
+The oracle for "the whole model is right": initial weights, tokens, logits, gradients, per-step losses and norms, final
+weights. It is made from the written definition of the models, with no code from the C++ side and none from DeepSpeed.
+The tensor names are described in tests/golden/data/FORMAT.md.
+
+    python3 -m venv /tmp/gold && /tmp/gold/bin/pip install torch safetensors numpy
+    /tmp/gold/bin/python scripts/golden/make_gpt_goldens.py tests/golden/data
+
+The committed files were made with Python 3.11.7, torch 2.15.0, safetensors 0.8.0, numpy 2.4.6.
+"""
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+STEPS, MICROS = 6, 2
+LR, BETAS, EPS, DECAY, CLIP, AUX_COEFFICIENT = 1e-3, (0.9, 0.95), 1e-8, 0.1, 1.0, 0.01
+NORM_EPS, ROPE_THETA = 1e-5, 10000.0
+# A float32 run of the same model must take the same routing decisions: no choice may hang on less than this
+# difference of probabilities.
+SMALLEST_ROUTER_MARGIN = 1e-5
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    layers: tuple  # per layer: ("dense",) or (kind, experts) with kind "moe" or "residual_moe"
+    seed: int
+    top_k: int = 1
+    capacity_factor: float = 1.0
+    min_capacity: int = 2
+    modern: bool = False  # RMSNorm, RoPE, SwiGLU and no biases instead of LayerNorm, learned positions and tanh-GELU
+    vocabulary: int = 64
+    sequence: int = 12
+    width: int = 16
+    heads: int = 2
+    hidden: int = 32
+    batch: int = 3  # sequences per micro-batch
+
+
+MODELS = [
+    Model("dense", (("dense",), ("dense",)), seed=11),
+    Model("moe_top1", (("dense",), ("moe", 4)), seed=12),
+    Model("moe_top2", (("dense",), ("moe", 4)), seed=13, top_k=2),
+    Model("pr_moe", (("dense",), ("residual_moe", 2), ("dense",), ("residual_moe", 4)), seed=14),
+    Model("modern", (("dense",), ("dense",)), seed=15, modern=True),
+]
+
+
+# ---- Parameters -----------------------------------------------------------------------------------------------------
+def parameter_shapes(m):
+    V, T, C, H = m.vocabulary, m.sequence, m.width, m.hidden
+    shapes = {"embed.token.weight": (V, C)}
+
+    def linear(name, rows, columns):
+        shapes[f"{name}.weight"] = (rows, columns)
+        if not m.modern:
+            shapes[f"{name}.bias"] = (rows,)
+
+    def norm(name):
+        shapes[f"{name}.weight"] = (C,)
+        if not m.modern:
+            shapes[f"{name}.bias"] = (C,)
+
+    if not m.modern:
+        shapes["embed.position.weight"] = (T, C)
+    for i, (kind, *experts) in enumerate(m.layers):
+        b = f"blocks.{i}"
+        norm(f"{b}.norm1")
+        linear(f"{b}.attention.qkv", 3 * C, C)
+        linear(f"{b}.attention.out", C, C)
+        norm(f"{b}.norm2")
+        if kind != "moe":
+            if m.modern:
+                linear(f"{b}.mlp.gate", H, C)
+            linear(f"{b}.mlp.up", H, C)
+            linear(f"{b}.mlp.down", C, H)
+        if kind != "dense":
+            E = experts[0]
+            shapes[f"{b}.moe.router.weight"] = (E, C)
+            shapes[f"{b}.moe.experts.up.weight"] = (E, H, C)
+            shapes[f"{b}.moe.experts.up.bias"] = (E, H)
+            shapes[f"{b}.moe.experts.down.weight"] = (E, C, H)
+            shapes[f"{b}.moe.experts.down.bias"] = (E, C)
+        if kind == "residual_moe":
+            linear(f"{b}.moe.coefficient", 2, C)
+    norm("final_norm")
+    return shapes
+
+
+def initial_parameters(m):
+    """Large, nothing zero or one, so that a forgotten bias or norm weight shows. Exact in float32."""
+    rng = torch.Generator().manual_seed(m.seed)
+    parameters = {}
+    for name, shape in parameter_shapes(m).items():
+        value = 0.3 * torch.randn(shape, generator=rng, dtype=torch.float64)
+        if "norm" in name and name.endswith("weight"):
+            value += 1.0
+        parameters[name] = value.float().double().requires_grad_()
+    return parameters
+
+
+def decays(name, parameter):
+    return parameter.dim() >= 2 and not name.endswith("bias")  # stacked expert biases have two dims and are biases
+
+
+# ---- Forward --------------------------------------------------------------------------------------------------------
+class Forward:
+    """One micro-batch through the model; keeps the routing of every MoE layer."""
+
+    def __init__(self, model, parameters):
+        self.m, self.p = model, parameters
+        self.routes = {}  # layer -> dict(logits, expert, kept, weight, aux)
+
+    def linear(self, name, x):
+        y = x @ self.p[f"{name}.weight"].T
+        return y if self.m.modern else y + self.p[f"{name}.bias"]
+
+    def norm(self, name, x):
+        if self.m.modern:
+            return x / torch.sqrt((x * x).mean(-1, keepdim=True) + NORM_EPS) * self.p[f"{name}.weight"]
+        centred = x - x.mean(-1, keepdim=True)
+        variance = (centred * centred).mean(-1, keepdim=True)
+        return centred / torch.sqrt(variance + NORM_EPS) * self.p[f"{name}.weight"] + self.p[f"{name}.bias"]
+
+    def rotate(self, x):  # [B, heads, T, d]: element j turns with element j + d/2
+        T, d = x.shape[-2:]
+        frequency = ROPE_THETA ** (-2.0 * torch.arange(d // 2, dtype=torch.float64) / d)
+        angle = torch.arange(T, dtype=torch.float64)[:, None] * frequency
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        a, b = x[..., : d // 2], x[..., d // 2 :]
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+    def attention(self, name, x):
+        B, T, C = x.shape
+        d = C // self.m.heads
+        q, k, v = (
+            part.reshape(B, T, self.m.heads, d).transpose(1, 2) for part in self.linear(f"{name}.qkv", x).split(C, -1)
+        )
+        if self.m.modern:
+            q, k = self.rotate(q), self.rotate(k)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(d)
+        future = torch.triu(torch.ones(T, T, dtype=torch.bool), diagonal=1)
+        weights = torch.softmax(scores.masked_fill(future, -math.inf), -1)
+        return self.linear(f"{name}.out", (weights @ v).transpose(1, 2).reshape(B, T, C))
+
+    def mlp(self, name, x):
+        if self.m.modern:
+            gate = self.linear(f"{name}.gate", x)
+            return self.linear(f"{name}.down", gate * torch.sigmoid(gate) * self.linear(f"{name}.up", x))
+        return self.linear(f"{name}.down", F.gelu(self.linear(f"{name}.up", x), approximate="tanh"))
+
+    def experts(self, name, x, route):
+        p, y = self.p, torch.zeros_like(x)
+        for s in range(x.shape[0]):  # token by token: slow, and plainly right
+            for j in range(route["expert"].shape[1]):
+                if route["kept"][s, j]:
+                    e = route["expert"][s, j]
+                    h = p[f"{name}.up.weight"][e] @ x[s] + p[f"{name}.up.bias"][e]
+                    h = p[f"{name}.down.weight"][e] @ F.gelu(h, approximate="tanh") + p[f"{name}.down.bias"][e]
+                    y[s] = y[s] + route["weight"][s, j] * h
+        return y
+
+    def feed_forward(self, i, kind, x):
+        b = f"blocks.{i}"
+        if kind == "dense":
+            return self.mlp(f"{b}.mlp", x)
+        x_SC = x.reshape(-1, x.shape[-1])
+        self.routes[i] = route(self.m, x_SC @ self.p[f"{b}.moe.router.weight"].T)
+        y = self.experts(f"{b}.moe.experts", x_SC, self.routes[i])
+        if kind == "residual_moe":
+            c = torch.softmax(self.linear(f"{b}.moe.coefficient", x_SC), -1)
+            y = c[:, :1] * y + c[:, 1:] * self.mlp(f"{b}.mlp", x_SC)
+        return y.reshape(x.shape)
+
+    def logits(self, tokens):
+        x = self.p["embed.token.weight"][tokens]
+        if not self.m.modern:
+            x = x + self.p["embed.position.weight"][: tokens.shape[1]]
+        for i, (kind, *_) in enumerate(self.m.layers):
+            x = x + self.attention(f"blocks.{i}.attention", self.norm(f"blocks.{i}.norm1", x))
+            x = x + self.feed_forward(i, kind, self.norm(f"blocks.{i}.norm2", x))
+        return self.norm("final_norm", x) @ self.p["embed.token.weight"].T
+
+
+# ---- Router ---------------------------------------------------------------------------------------------------------
+def route(m, logits):
+    """Choices 0..k-1 of every token, which of them found room, and with what weight they count (0 if dropped)."""
+    S, E = logits.shape
+    probabilities = torch.softmax(logits, -1)
+    ranked = torch.sort(probabilities.detach(), dim=-1, descending=True)
+    expert = ranked.indices[:, : m.top_k]
+    margin = (ranked.values[:, : m.top_k] - ranked.values[:, 1 : m.top_k + 1]).min().item() if E > m.top_k else 1.0
+    assert margin > SMALLEST_ROUTER_MARGIN, f"{m.name}: a routing decision hangs on {margin}; take another seed"
+
+    capacity = max(math.ceil(S / E * m.capacity_factor * m.top_k), m.min_capacity)
+    kept = torch.zeros(S, m.top_k, dtype=torch.bool)
+    used = [0] * E
+    for j in range(m.top_k):  # every token's first choice queues before anybody's second choice
+        for s in range(S):
+            kept[s, j] = used[expert[s, j]] < capacity
+            used[expert[s, j]] += 1
+
+    weight = probabilities.gather(1, expert) * kept
+    if m.top_k > 1:
+        weight = weight / weight.sum(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).eps)
+    first = F.one_hot(expert[:, 0], E).double()
+    aux = E * (probabilities.mean(0) * first.mean(0)).sum()
+    return dict(logits=logits, expert=expert, kept=kept, weight=weight, aux=aux, capacity=capacity)
+
+
+# ---- Training -------------------------------------------------------------------------------------------------------
+def train(m):
+    parameters = initial_parameters(m)
+    out = {f"init.{name}": p.detach().float() for name, p in parameters.items()}
+    rng = torch.Generator().manual_seed(1000 + m.seed)
+    tokens = torch.randint(0, m.vocabulary, (STEPS, MICROS, m.batch, m.sequence + 1), generator=rng)
+    out["tokens"] = tokens.int()
+
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for n, p in parameters.items() if decays(n, p)], "weight_decay": DECAY},
+            {"params": [p for n, p in parameters.items() if not decays(n, p)], "weight_decay": 0.0},
+        ],
+        lr=LR, betas=BETAS, eps=EPS,
+    )  # fmt: skip
+    curves = {"loss.ce": [], "loss.aux": [], "loss.total": [], "grad_norm": []}
+    drops = 0
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        ce_sum, aux_sum = 0.0, 0.0
+        for micro in range(MICROS):
+            forward = Forward(m, parameters)
+            logits = forward.logits(tokens[step, micro, :, :-1])
+            ce = F.cross_entropy(logits.reshape(-1, m.vocabulary), tokens[step, micro, :, 1:].reshape(-1))
+            aux = sum((r["aux"] for r in forward.routes.values()), torch.zeros((), dtype=torch.float64))
+            ((ce + AUX_COEFFICIENT * aux) / MICROS).backward()
+            ce_sum, aux_sum = ce_sum + ce.item() / MICROS, aux_sum + aux.item() / MICROS
+            drops += sum((~r["kept"]).sum().item() for r in forward.routes.values())
+            if step == 0 and micro == 0:
+                out["logits"] = logits.detach()
+                for i, r in forward.routes.items():
+                    out[f"route.{i}.logits"] = r["logits"].detach()
+                    out[f"route.{i}.weight"] = r["weight"].detach()
+                    out[f"route.{i}.aux"] = r["aux"].detach().reshape(1)
+                    out[f"route.{i}.expert"] = r["expert"].int()
+                    out[f"route.{i}.kept"] = r["kept"].int()
+                    out[f"route.{i}.capacity"] = torch.tensor([r["capacity"]], dtype=torch.int32)
+        if step == 0:
+            out |= {f"grad.{name}": p.grad.clone() for name, p in parameters.items()}
+        norm = math.sqrt(sum((p.grad * p.grad).sum().item() for p in parameters.values()))
+        for p in parameters.values():
+            p.grad *= min(1.0, CLIP / norm)
+        optimizer.step()
+        for key, value in zip(curves, (ce_sum, aux_sum, ce_sum + AUX_COEFFICIENT * aux_sum, norm)):
+            curves[key].append(value)
+    out |= {key: torch.tensor(values, dtype=torch.float64) for key, values in curves.items()}
+    out |= {f"final.{name}": p.detach().float() for name, p in parameters.items()}
+    if any(kind != "dense" for kind, *_ in m.layers):
+        assert drops > 0, f"{m.name}: no token was dropped; take another seed"
+    assert min(curves["grad_norm"]) > CLIP, f"{m.name}: clipping never acts"
+    return out, drops
+
+
+def metadata(m, drops):
+    facts = asdict(m) | dict(
+        layers=" ".join(":".join(map(str, layer)) for layer in m.layers), steps=STEPS, micro_batches=MICROS, lr=LR,
+        beta1=BETAS[0], beta2=BETAS[1], adam_eps=EPS, weight_decay=DECAY, clip=CLIP, aux_coefficient=AUX_COEFFICIENT,
+        norm_eps=NORM_EPS, rope_theta=ROPE_THETA, dropped_choices=drops, torch=torch.__version__.split("+")[0],
+    )  # fmt: skip
+    return {key: str(value) for key, value in facts.items()}
+
+
+def write(path, tensors, facts):
+    """safetensors writes its metadata in random order; sorted, the same numbers always give the same file."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, facts)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    assert len(text) == length
+    path.write_bytes(content[:8] + text + content[8 + length :])
+
+
+def main():
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    for m in MODELS:
+        tensors, drops = train(m)
+        path = folder / f"gpt_{m.name}.safetensors"
+        write(path, tensors, metadata(m, drops))
+        losses = [f"{x:.4f}" for x in tensors["loss.total"].tolist()]
+        print(f"{path}: {path.stat().st_size} bytes, {drops} dropped choices, losses {' '.join(losses)}")
+
+
+if __name__ == "__main__":
+    main()
