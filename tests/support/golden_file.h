@@ -15,7 +15,7 @@ class GoldenFile {
   // be read or is not exactly what the format allows with dtypes F64, F32 and I32.
   explicit GoldenFile(const std::string& path);
 
-  // "dense" -> the committed file gpt_dense.safetensors needs "gpt_dense".
+  // The committed file of that name: "gpt_dense" is tests/golden/data/gpt_dense.safetensors.
   static GoldenFile committed(const std::string& stem);
 
   bool contains(const std::string& name) const { return entries_.contains(name); }
@@ -26,9 +26,9 @@ class GoldenFile {
   std::vector<double> doubles(const std::string& name) const;  // F64 or F32
   std::vector<int64_t> ints(const std::string& name) const;    // I32
 
-  const std::string& text(const std::string& key) const;               // a metadata value
-  double number(const std::string& key) const;                         // ... that is one number
-  std::vector<std::string> words(const std::string& key) const;        // ... split at blanks
+  const std::string& text(const std::string& key) const;         // a metadata value
+  double number(const std::string& key) const;                   // ... that is one number
+  std::vector<std::string> words(const std::string& key) const;  // ... split at blanks
   bool has_text(const std::string& key) const { return metadata_.contains(key); }
 
  private:
