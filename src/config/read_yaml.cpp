@@ -100,7 +100,7 @@ class TreeBuilder : public YAML::EventHandler {
       stop(place(mark), fmt::format("expected at most {} levels of nesting, got more", kMaxDepth));
     }
     if (!levels_.empty() && levels_.back().node.kind == NodeKind::map && !levels_.back().has_key) {
-      stop(place(mark), "expected a text as key, got a list or a map");
+      stop(place(mark), "expected a text as key, got a list or a map (is a bracket left open?)");
     }
     levels_.push_back({.node = {.kind = kind, .place = place(mark)}});
   }
@@ -179,6 +179,7 @@ size_t utf8_length(std::string_view text) {
 bool clean_text(std::string_view text, const Place& source, std::string& out, Problems& problems) {
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
   int line = 1, column = 1;
+  size_t brackets = 0;
   for (size_t i = 0; i < text.size();) {
     const unsigned char c = static_cast<unsigned char>(text[i]);
     const size_t length = utf8_length(text.substr(i));
@@ -189,6 +190,7 @@ bool clean_text(std::string_view text, const Place& source, std::string& out, Pr
           fmt::format("{}: expected a text file in UTF-8, got the byte 0x{:02x}", where.text(), c));
       return false;
     }
+    brackets += c == '[' || c == '{';
     if (c == '\r') {
       if (text.substr(i + 1, 1) != "\n") out += '\n';
     } else {
@@ -197,6 +199,12 @@ bool clean_text(std::string_view text, const Place& source, std::string& out, Pr
     column = c == '\n' ? 1 : column + 1;
     line += c == '\n';
     i += length;
+  }
+  // yaml-cpp scans ahead over all that are open before it reports the first, so depth alone bounds no time.
+  if (brackets > kMaxNodes) {
+    problems.add_line(
+        fmt::format("{}: expected at most {} brackets, got {}", source.text(), kMaxNodes, brackets));
+    return false;
   }
   return true;
 }

@@ -68,7 +68,7 @@ std::string format_bytes(double bytes) {
 
 std::string format_duration(double seconds) {
   if (!std::isfinite(seconds) || std::abs(seconds) > 1e15) return fmt::format("{}s", seconds);
-  if (seconds < 0) return "-" + format_duration(-seconds);
+  if (seconds < 0) return fmt::format("-{}", format_duration(-seconds));
   if (seconds < 0.9995) return seconds == 0 ? "0s" : three_digits(seconds * 1000) + "ms";
   const int64_t s = std::llround(seconds);
   if (s < 60) return fmt::format("{}s", s);

@@ -77,11 +77,12 @@ TEST(ConfigHostile, DepthIsBounded) {
 }
 
 TEST(ConfigHostile, SizeIsBounded) {
-  EXPECT_EQ(problems_of("#" + std::string((1 << 20) - 1, 'x')), "no error");
-  EXPECT_EQ(problems_of("#" + std::string(1 << 20, 'x')),
+  EXPECT_EQ(problems_of(std::string(1 << 20, '#')), "no error");
+  EXPECT_EQ(problems_of(std::string((1 << 20) + 1, '#')),
             "c.yaml: expected a config of at most 1 MiB, got a larger one");
   EXPECT_THAT(problems_of("tags: [" + repeat("a,", 200'000) + "]"),
               HasSubstr("expected at most 100000 values"));
+  EXPECT_THAT(problems_of(repeat("[a,", 300'000)), HasSubstr("expected at most 100000 brackets, got 300000"));
   std::string many;
   for (int i = 0; i < 50'000; ++i) many += "key" + std::to_string(i) + ": 1\n";
   EXPECT_THAT(problems_of(many),
@@ -101,9 +102,8 @@ TEST(ConfigHostile, ManyProblemsAreCountedNotListed) {
 TEST(ConfigHostile, BrokenSyntaxNamesItsPlace) {
   EXPECT_EQ(problems_of("name: x\ncompile: [\n"),
             "c.yaml:3:1: expected valid YAML, got an error: end of sequence flow not found");
-  for (const char* text :
-       {"name: 'x", "name: \"\\q\"", "a: b: c", "\tname: x", "}", "]", "%", "@", "`", "name: x\n y", "&", "*",
-        "!", "- a\nb: c", "? a\n? b", "{a, b: }", "[a: ]", "%YAML 9.9\n---\na"}) {
+  for (const char* text : {"name: 'x", "name: \"\\q\"", "a: b: c", "\tname: x", "}", "]", "@", "`", "&", "*",
+                           "- a\nb: c", "? a\n? b", "{a, b: }", "[a: ]", "%YAML 9.9\n---\na"}) {
     EXPECT_NE(problems_of(text), "no error") << text;
   }
 }

@@ -96,10 +96,10 @@ eps: 1
 TEST(ConfigParse, OverridesNameThemselves) {
   EXPECT_EQ(problems_of("optimizer: {lr: 1}",
                         {"optimizer.lr=fast", "optimizer.lrr=1", "blocks.7.repeat=2", "sizes=[1, x]", "oops",
-                         "=3", "name.x=1", "note={a", "optimizer.adam=&a {}"}),
+                         "=3", "name.x=1", "note=[a", "optimizer.adam=&a {}"}),
             "override 'oops': expected key=value, got no '='\n"
             "override '=3': expected key=value, got no key\n"
-            "override 'note={a': expected valid YAML, got an error: end of map flow not found\n"
+            "override 'note=[a': expected a text as key, got a list or a map (is a bracket left open?)\n"
             "override 'optimizer.adam=&a {}': expected a value, got an anchor (&name): write each value out\n"
             "override 'optimizer.lr=fast': optimizer.lr: expected a number above 0, got 'fast' (it is not a "
             "number)\n"
