@@ -98,6 +98,12 @@ class ThreadCommunicator final : public Communicator {
     if (--group_->job->readers == 0) group_->job->changed.notify_all();
   }
 
+  // Unwinding frees what this rank published: not while a peer reads it.
+  void wait_for_readers() {
+    std::unique_lock lock(group_->job->mutex);
+    group_->job->changed.wait(lock, [&] { return group_->job->readers == 0; });
+  }
+
   bool peer_ended() const {
     return std::any_of(group_->members.begin(), group_->members.end(),
                        [&](int m) { return group_->job->ended[static_cast<size_t>(m)]; });
@@ -138,6 +144,7 @@ class ThreadCommunicator final : public Communicator {
       read();
     } catch (...) {
       finished_reading();
+      wait_for_readers();
       throw;
     }
     finished_reading();

@@ -61,7 +61,9 @@ TEST(MpiCommunicator, FailuresOfTheLibraryAreNamed) {
 TEST(MpiProcessGroups, AreThoseOfThePlan) {
   Communicator& world = mpi_runtime().world();
   std::vector<int> ep_sizes;
-  for (int ep = 1; ep <= world.size(); ep *= 2) ep_sizes.push_back(ep);
+  for (int ep = 1; ep <= world.size(); ++ep) {
+    if (world.size() % ep == 0) ep_sizes.push_back(ep);
+  }
   const ProcessGroups groups(world, ParallelPlan(world.size(), ep_sizes));
   for (const int ep : ep_sizes) {
     EXPECT_EQ(groups.ep(ep).size(), ep);
