@@ -108,17 +108,27 @@ void write_manifest(const std::string& directory, const CheckpointInfo& info, st
   file.finish();
 }
 
-// From here on the checkpoint exists: one rename (or exchange, when the step was saved before).
+// One rename (or exchange, when the step was saved before) makes the checkpoint appear; an old one of the
+// same step is left at `temporary`. A rename that may not survive a power cut is taken back: an error means
+// that nothing was committed.
 void publish(const std::string& dir, const std::string& temporary, int64_t step) {
   const std::string final_path = dir + "/" + step_name(step);
+  const bool replaces = fs::exists(final_path);
   sync_directory(temporary);
-  if (fs::exists(final_path)) {
+  if (replaces) {
     exchange_paths(temporary, final_path);
-    sync_directory(dir);
-    remove_tree(temporary);
   } else {
     rename_path(temporary, final_path);
+  }
+  try {
     sync_directory(dir);
+  } catch (const Error&) {
+    if (replaces) {
+      exchange_paths(temporary, final_path);
+    } else {
+      rename_path(final_path, temporary);
+    }
+    throw;
   }
 }
 
@@ -177,9 +187,10 @@ void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::sp
     if (leader) fs::remove_all(temporary, ignored);
     throw;
   }
-  if (!leader || info.keep <= 0) return;
+  if (!leader) return;
   try {
-    remove_old(dir, info.step, info.keep);
+    remove_tree(temporary);
+    if (info.keep > 0) remove_old(dir, info.step, info.keep);
   } catch (const std::exception& e) {
     warn("[checkpoint] step {} is saved, but older checkpoints could not be removed: {}", info.step,
          e.what());

@@ -1,5 +1,6 @@
 // Damage, kills and failing disks: a checkpoint is whole and verified, or it is not there.
 #include <csignal>
+#include <mutex>
 
 #include <gmock/gmock.h>
 #include <sys/resource.h>
@@ -173,15 +174,14 @@ TEST_F(CheckpointTest, AFailedWriteOnOneRankFailsAllAndLeavesTheOldCheckpoint) {
     std::vector<TensorSlice> slices;
     if (comm.rank() == 1)
       slices.push_back({"big", {1 << 18}, 0, 1 << 18, Tensor(big.data(), DType::f32, {1 << 18})});
-    std::string message;
-    {
-      comm.barrier();
-      const FileSizeLimit* limit = comm.rank() == 0 ? new FileSizeLimit(1 << 19) : nullptr;
-      comm.barrier();
-      message = refusal([&] { save_checkpoint(dir_, info(20), slices, comm); });
-      comm.barrier();
-      delete limit;
-    }
+    std::optional<FileSizeLimit> limit;  // of the process, so one rank sets it
+    comm.barrier();
+    if (comm.rank() == 0) limit.emplace(1 << 19);
+    comm.barrier();
+    const std::string message = refusal([&] { save_checkpoint(dir_, info(20), slices, comm); });
+    comm.barrier();
+    limit.reset();
+    comm.barrier();
     const std::lock_guard lock(mutex);
     EXPECT_THAT(message, AllOf(HasSubstr("cannot write"), HasSubstr("rank_00001.safetensors"),
                                HasSubstr("errno 27"), HasSubstr("rank 1 of 2")));

@@ -1,4 +1,4 @@
-// Stand-in until the thread communicator is on main: ranks as threads that can exchange texts only.
+// Ranks as threads that can exchange texts: all that a checkpoint asks of a communicator.
 #pragma once
 
 #include <barrier>

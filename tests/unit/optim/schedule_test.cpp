@@ -68,8 +68,7 @@ TEST(LearningRate, RisesThenFallsWithoutJumps) {
       const double rate = learning_rate(c, t);
       ASSERT_LE(std::abs(rate - before), 2.0 / 1000 * 1.001)
           << enum_text(kind) << " at " << t;  // warm-up is steepest
-      if (t <= 1000) ASSERT_GE(rate, before);
-      if (t > 1000) ASSERT_LE(rate, before);
+      ASSERT_TRUE(t <= 1000 ? rate >= before : rate <= before) << enum_text(kind) << " at " << t;
       before = rate;
     }
   }
