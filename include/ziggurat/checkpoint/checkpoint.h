@@ -1,0 +1,136 @@
+// Checkpoints: named rows of global tensors, so that any layout loads what any layout saved.
+//
+//   <dir>/step_00001200/rank_00000.safetensors ...   what each rank owns
+//   <dir>/step_00001200/manifest.json                written last: every file's size, hash and slices
+//
+// A step directory appears by one rename of a temporary sibling (".step_00001200.tmp") after everything in it
+// is on the disk; whatever has no manifest, or whose bytes do not match it, is never loaded. One job writes
+// to `dir` at a time.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <ziggurat/checkpoint/safetensors.h>
+#include <ziggurat/comm/communicator.h>
+#include <ziggurat/tensor/tensor.h>
+
+namespace ziggurat {
+
+// Rows [row_begin, row_end) of the leading dim of a global tensor. The dtype is that of the data.
+struct TensorSlice {
+  std::string name;    // the same for all owners
+  Shape global_shape;  // rank >= 1
+  int64_t row_begin = 0, row_end = 0;
+  Tensor data;  // [row_end - row_begin, rest of global_shape], on Device::cpu
+};
+
+struct CheckpointInfo {
+  std::string run_id;
+  int64_t step = 0;
+  nlohmann::json state = nlohmann::json::object();  // data cursor, consumed tokens, seed, ...
+  std::string config;                               // text of the effective config
+  int keep = 0;                                     // newest checkpoints to keep, this one included; 0: all
+};
+
+struct SliceRecord {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape global_shape;
+  int64_t row_begin = 0, row_end = 0;
+  std::string stored_as;  // name in the file
+};
+
+struct FileRecord {
+  std::string path;  // relative to the step directory; a plain file name
+  int64_t bytes = 0;
+  std::string hash;  // content_hash
+  std::vector<SliceRecord> slices;
+};
+
+struct Manifest {
+  static constexpr int64_t kFormatVersion = 1;
+  std::string run_id;
+  int64_t step = 0;
+  int64_t world_size = 0;
+  std::string created;  // UTC, ISO 8601
+  nlohmann::json state;
+  std::string config;
+  std::vector<FileRecord> files;
+};
+
+// Collective. Every rank gives the slices it owns; together they must hold each row of each tensor exactly
+// once. Returns when the checkpoint is committed. If any rank fails, every rank throws Error(checkpoint)
+// naming the rank, path and errno; nothing is committed and older checkpoints are untouched. Afterwards
+// removes checkpoints of earlier steps beyond `keep`; a failure of that is only logged.
+void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::span<const TensorSlice> slices,
+                     Communicator& comm);
+
+// Removes what killed runs left half-written or half-deleted. Only when no other process saves to `dir`; one
+// rank of a job calls it at start (save_checkpoint does so too). A missing `dir` is fine.
+void remove_stale_temporaries(const std::string& dir);
+
+// Step directories below `dir` with an intact manifest, newest step first.
+std::vector<std::string> list_checkpoints(const std::string& dir);
+
+// The first of these. Only the manifest has been checked: CheckpointReader verifies the rest.
+std::optional<std::string> latest_checkpoint(const std::string& dir);
+
+// One checkpoint. The manifest is checked on opening; every other file's size and hash before the first byte
+// of it is used. All errors are Error(checkpoint) naming the file, and the tensor where there is one.
+class CheckpointReader {
+ public:
+  struct TensorInfo {
+    DType dtype = DType::f32;
+    Shape shape;  // global
+  };
+
+  // `path` is a step directory, or a directory of such: then the newest.
+  explicit CheckpointReader(const std::string& path);
+
+  const std::string& path() const { return path_; }  // the step directory
+  const Manifest& manifest() const { return manifest_; }
+  std::vector<std::string> names() const;  // global tensors
+  const TensorInfo& tensor(const std::string& name) const;
+
+  // Fills into.data with the named rows. The global shape and dtype must be those saved.
+  void read(const TensorSlice& into);
+
+  // Checks the files i with i % parts == part; files that read() will touch are checked once.
+  void verify(int part = 0, int parts = 1);
+
+ private:
+  struct Piece {
+    size_t file;
+    const SliceRecord* slice;
+  };
+  struct Stored {
+    TensorInfo info;
+    std::vector<Piece> pieces;  // ascending rows, no overlap
+  };
+
+  void index_slices();
+  const SafetensorsFile& verified(size_t file);
+  const std::byte* stored_rows(const Piece& piece);
+
+  std::string path_;
+  Manifest manifest_;
+  std::map<std::string, Stored> tensors_;
+  std::vector<std::optional<SafetensorsFile>> files_;  // opened and verified on first use
+};
+
+struct NewestValid {
+  std::optional<CheckpointReader> reader;  // none: no checkpoint is usable
+  std::vector<std::string> skipped;        // why newer ones were not taken, newest first
+};
+
+// Collective. The newest checkpoint of which every byte is verified (the files are shared out among the
+// ranks).
+NewestValid open_newest_valid(const std::string& dir, Communicator& comm);
+
+}  // namespace ziggurat

@@ -1,0 +1,81 @@
+// The safetensors file format, read strictly and written durably.
+// Layout: header length (8 bytes, little-endian) | JSON header | tensor data without gaps.
+// (format: README of huggingface/safetensors; here at most 4 dims, and the dtypes that Tensor has)
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <ziggurat/tensor/tensor.h>
+
+namespace ziggurat {
+
+struct NamedTensor {
+  std::string name;
+  Tensor data;  // on Device::cpu
+};
+
+struct SafetensorsEntry {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+  int64_t begin = 0, end = 0;  // bytes of the file
+};
+
+struct WrittenFile {
+  int64_t bytes = 0;
+  std::string hash;  // content_hash of all bytes
+};
+
+// "xxh3-128:" and 32 hexadecimal digits. XXH3 finds accidents (bit rot, truncation, mixed-up files), not
+// forgeries. 128 bits cost as much time as 64 and leave no chance of a collision among all shards of a run.
+std::string content_hash(std::span<const std::byte> bytes);
+
+// Writes, hashes on the way, and fsyncs. Tensors are laid out by falling element size, so that each is
+// aligned. Throws Error(checkpoint) naming path and errno; then the file is incomplete and the caller removes
+// it.
+WrittenFile write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
+                              const std::map<std::string, std::string>& metadata = {});
+
+// A mapped file; pages are read when touched. Nothing in the file is trusted: the constructor throws
+// Error(checkpoint) naming the file and the entry when the header is not exactly what the format allows (no
+// duplicate names, shape x dtype == bytes without overflow, data covered without overlap or hole).
+class SafetensorsFile {
+ public:
+  // The header is parsed in memory of about its own size; longer ones are refused (the format allows 100 MB).
+  static constexpr int64_t kMaxHeaderBytes = int64_t{16} << 20;
+
+  // With `expected`, size and hash are compared before anything else is looked at.
+  explicit SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected = {});
+  ~SafetensorsFile();
+  SafetensorsFile(SafetensorsFile&& other) noexcept;
+  SafetensorsFile& operator=(SafetensorsFile&&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::span<const std::byte> bytes() const { return bytes_; }                          // the whole file
+  const std::map<std::string, SafetensorsEntry>& entries() const { return entries_; }  // by name
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+  // Throws Error(checkpoint) naming the file when there is no such tensor.
+  const SafetensorsEntry& entry(const std::string& name) const;
+  std::span<const std::byte> data(const std::string& name) const;
+
+  // A view for reading only, valid as long as this object. Throws Error(checkpoint) for data that its writer
+  // did not align to the element size; read such tensors through data().
+  Tensor tensor(const std::string& name) const;
+
+ private:
+  void check_identity(const WrittenFile& expected) const;
+  void parse_header();
+  void check_coverage(int64_t data_begin) const;
+
+  std::string path_;
+  std::span<const std::byte> bytes_;
+  std::map<std::string, SafetensorsEntry> entries_;
+  std::map<std::string, std::string> metadata_;
+};
+
+}  // namespace ziggurat

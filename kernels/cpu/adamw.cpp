@@ -1,0 +1,102 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include <ziggurat/kernels/adamw.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+
+constexpr int64_t kBlock = 16384;  // elements of an update block: a few hundred kB, some ten microseconds
+
+// The factors of one update, rounded to T once.
+template <class T>
+struct Factors {
+  explicit Factors(const AdamWArgs<T>& g)
+      : scale(T(g.grad_scale)),
+        beta1(T(g.beta1)),
+        rest1(T(1 - g.beta1)),
+        beta2(T(g.beta2)),
+        rest2(T(1 - g.beta2)),
+        keep(T(1 - g.lr * g.weight_decay)),
+        // -expm1(t log(beta)) = 1 - beta^t without cancellation for beta near 1
+        step_size(T(g.lr / -std::expm1(static_cast<double>(g.step) * std::log(g.beta1)))),
+        inverse_root2(T(1 / std::sqrt(-std::expm1(static_cast<double>(g.step) * std::log(g.beta2))))),
+        eps(T(g.eps)) {}
+  T scale, beta1, rest1, beta2, rest2, keep, step_size, inverse_root2, eps;
+};
+
+template <bool kCompute, class T>
+void update_range(const AdamWArgs<T>& g, const Factors<T>& f, int64_t begin, int64_t end) {
+  const T* __restrict gradient = g.gradient;
+  T* __restrict p = g.master;
+  T* __restrict m = g.moment1;
+  T* __restrict v = g.moment2;
+  bf16* __restrict compute = g.compute;
+  for (int64_t i = begin; i < end; ++i) {
+    const T grad = f.scale * gradient[i];
+    m[i] = f.beta1 * m[i] + f.rest1 * grad;
+    v[i] = f.beta2 * v[i] + f.rest2 * grad * grad;
+    p[i] = f.keep * p[i] - f.step_size * m[i] / (std::sqrt(v[i]) * f.inverse_root2 + f.eps);
+    if constexpr (kCompute) compute[i] = bf16(p[i]);
+  }
+}
+
+// Sixteen running sums: the order of additions is fixed here, so the compiler may vectorise without changing
+// it.
+template <class T>
+double range_sum_of_squares(const T* x, int64_t n) {
+  constexpr int64_t kSums = 16;
+  std::array<double, kSums> sums{};
+  const int64_t whole = n / kSums * kSums;
+  for (int64_t i = 0; i < whole; i += kSums) {
+    for (int64_t j = 0; j < kSums; ++j) {
+      const double value = x[i + j];
+      sums[static_cast<size_t>(j)] += value * value;
+    }
+  }
+  for (int64_t i = whole; i < n; ++i) {
+    const double value = x[i];
+    sums[static_cast<size_t>(i - whole)] += value * value;
+  }
+  for (size_t width = kSums / 2; width > 0; width /= 2) {
+    for (size_t j = 0; j < width; ++j) sums[j] += sums[j + width];
+  }
+  return sums[0];
+}
+
+}  // namespace
+
+template <Device D, class T>
+void adamw_update(const AdamWArgs<T>& g, Stream&) {
+  const Factors<T> factors(g);
+  parallel_for_blocks(g.n, kBlock, [&](int64_t begin, int64_t end) {
+    if (g.compute != nullptr) {
+      update_range<true>(g, factors, begin, end);
+    } else {
+      update_range<false>(g, factors, begin, end);
+    }
+  });
+}
+
+template <Device D, class T>
+double sum_of_squares(const T* x, int64_t n, Stream&) {
+  constexpr int64_t kMostBlocks = 1024, kLeastBlock = 4096;
+  const int64_t block = std::max(kLeastBlock, (n + kMostBlocks - 1) / kMostBlocks);
+  std::array<double, kMostBlocks> partial{};
+  parallel_for_blocks(n, block, [&](int64_t begin, int64_t end) {
+    partial[static_cast<size_t>(begin / block)] = range_sum_of_squares(x + begin, end - begin);
+  });
+  double sum = 0;
+  for (const double value : partial) sum += value;
+  return sum;
+}
+
+template void adamw_update<Device::cpu, float>(const AdamWArgs<float>&, Stream&);
+template void adamw_update<Device::cpu, double>(const AdamWArgs<double>&, Stream&);
+template double sum_of_squares<Device::cpu, float>(const float*, int64_t, Stream&);
+template double sum_of_squares<Device::cpu, double>(const double*, int64_t, Stream&);
+
+}  // namespace ziggurat::kernels

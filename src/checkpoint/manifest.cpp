@@ -1,0 +1,170 @@
+#include "manifest.h"
+
+#include <charconv>
+#include <filesystem>
+
+#include "posix_file.h"
+#include "strict_json.h"
+
+namespace ziggurat {
+
+using nlohmann::json;
+
+namespace {
+
+constexpr std::string_view kHashKey = "\"manifest_hash\": \"";
+constexpr std::string_view kEnd = "\"\n}\n";
+
+json to_json(const FileRecord& record) {
+  json slices = json::array();
+  for (const SliceRecord& slice : record.slices) {
+    json shape = json::array();
+    for (int i = 0; i < slice.global_shape.rank(); ++i) shape.push_back(slice.global_shape[i]);
+    slices.push_back({{"name", slice.name},
+                      {"dtype", dtype_code(slice.dtype)},
+                      {"global_shape", shape},
+                      {"rows", {slice.row_begin, slice.row_end}},
+                      {"stored_as", slice.stored_as}});
+  }
+  return {{"path", record.path}, {"bytes", record.bytes}, {"hash", record.hash}, {"slices", slices}};
+}
+
+const json& member(const json& object, const char* key, const std::string& where) {
+  check(object.is_object() && object.contains(key), ErrorKind::checkpoint, "[checkpoint] {}: '{}' is missing",
+        where, key);
+  return object[key];
+}
+
+SliceRecord slice_from_json(const json& value, const std::string& where) {
+  SliceRecord slice;
+  slice.name = json_string(member(value, "name", where), where);
+  slice.dtype = dtype_from_code(json_string(member(value, "dtype", where), where), where);
+  slice.global_shape = json_shape(member(value, "global_shape", where), where);
+  slice.stored_as = json_string(member(value, "stored_as", where), where);
+  const json& rows = member(value, "rows", where);
+  check(rows.is_array() && rows.size() == 2, ErrorKind::checkpoint,
+        "[checkpoint] {}: rows must be [begin, end]", where);
+  slice.row_begin = json_int64(rows[0], where);
+  slice.row_end = json_int64(rows[1], where);
+  checked_bytes(slice.global_shape, slice.dtype, where);
+  check(slice.global_shape.rank() >= 1 && slice.row_begin <= slice.row_end &&
+            slice.row_end <= slice.global_shape[0],
+        ErrorKind::checkpoint, "[checkpoint] {}: rows [{}, {}) of {} {} are impossible", where,
+        slice.row_begin, slice.row_end, shown(slice.name), slice.global_shape);
+  return slice;
+}
+
+FileRecord file_from_json(const json& value, const std::string& where) {
+  FileRecord record;
+  record.path = json_string(member(value, "path", where), where);
+  // A manifest never makes the reader open a file outside its own directory.
+  check(!record.path.empty() && record.path != "." && record.path != ".." &&
+            record.path.find_first_of(std::string("/\0", 2)) == std::string::npos,
+        ErrorKind::checkpoint, "[checkpoint] {}: {} is not a plain file name", where, shown(record.path));
+  record.bytes = json_int64(member(value, "bytes", where), where);
+  record.hash = json_string(member(value, "hash", where), where);
+  const json& slices = member(value, "slices", where);
+  check(slices.is_array(), ErrorKind::checkpoint, "[checkpoint] {}: slices must be a list", where);
+  for (const json& slice : slices)
+    record.slices.push_back(slice_from_json(slice, where + ": " + record.path));
+  return record;
+}
+
+json parse_json(std::string_view text, const std::string& where) {
+  try {
+    return json::parse(text);
+  } catch (const json::exception& e) {
+    fail(ErrorKind::checkpoint, "[checkpoint] {}: not valid JSON: {}", where, shown(e.what()));
+  }
+}
+
+// The hash comes first: what follows may rely on the text being what was written.
+void check_own_hash(const std::string& text, const std::string& where) {
+  const size_t key = text.rfind(kHashKey);
+  check(key != std::string::npos && text.ends_with(kEnd), ErrorKind::checkpoint,
+        "[checkpoint] {} is cut off or damaged: it does not end with its hash", where);
+  const size_t begin = key + kHashKey.size();
+  const std::string found = text.substr(begin, text.size() - kEnd.size() - begin);
+  const std::string expected = content_hash(as_bytes(std::string_view(text).substr(0, begin)));
+  check(found == expected, ErrorKind::checkpoint,
+        "[checkpoint] {} is damaged: its bytes hash to {}, it says {}", where, expected, shown(found));
+}
+
+}  // namespace
+
+void check_slice(const TensorSlice& s) {
+  bool fits = s.global_shape.rank() >= 1 && s.data.rank() == s.global_shape.rank() && 0 <= s.row_begin &&
+              s.row_begin <= s.row_end && s.row_end <= s.global_shape[0] &&
+              s.data.dim(0) == s.row_end - s.row_begin;
+  for (int i = 1; fits && i < s.global_shape.rank(); ++i) fits = s.data.dim(i) == s.global_shape[i];
+  check(fits, ErrorKind::internal, "[checkpoint] slice '{}': data {} are not rows [{}, {}) of {}", s.name,
+        s.data.shape(), s.row_begin, s.row_end, s.global_shape);
+}
+
+std::string step_name(int64_t step) { return fmt::format("step_{:08d}", step); }
+
+std::optional<int64_t> step_of_name(const std::string& name) {
+  constexpr std::string_view kPrefix = "step_";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  int64_t step = 0;
+  const auto [end, error] = std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), step);
+  const bool ours =
+      error == std::errc() && end == name.data() + name.size() && step >= 0 && step_name(step) == name;
+  return ours ? std::optional(step) : std::nullopt;
+}
+
+std::string temporary_path(const std::string& dir, int64_t step) {
+  return dir + "/." + step_name(step) + ".tmp";
+}
+
+std::string to_text(const FileRecord& record) { return to_json(record).dump(); }
+
+FileRecord file_record_from_text(const std::string& text, const std::string& where) {
+  return file_from_json(parse_json(text, where), where);
+}
+
+std::string to_text(const Manifest& manifest) {
+  json files = json::array();
+  for (const FileRecord& file : manifest.files) files.push_back(to_json(file));
+  const json body = {{"format_version", Manifest::kFormatVersion},
+                     {"run_id", manifest.run_id},
+                     {"step", manifest.step},
+                     {"world_size", manifest.world_size},
+                     {"created", manifest.created},
+                     {"state", manifest.state},
+                     {"config", manifest.config},
+                     {"files", files}};
+  std::string text = body.dump(1);
+  text.resize(text.size() - 2);  // "\n}"
+  text.append(",\n ").append(kHashKey);
+  return text + content_hash(as_bytes(text)) + std::string(kEnd);
+}
+
+Manifest read_manifest(const std::string& step_directory) {
+  const std::string where = step_directory + "/" + kManifestName;
+  const std::string text = read_text(where);
+  check_own_hash(text, where);
+  const json body = parse_json(text, where);
+
+  const int64_t version = json_int64(member(body, "format_version", where), where);
+  check(version == Manifest::kFormatVersion, ErrorKind::checkpoint,
+        "[checkpoint] {} has format version {}, this program reads version {}", where, version,
+        Manifest::kFormatVersion);
+  Manifest manifest;
+  manifest.run_id = json_string(member(body, "run_id", where), where);
+  manifest.step = json_int64(member(body, "step", where), where);
+  manifest.world_size = json_int64(member(body, "world_size", where), where);
+  manifest.created = json_string(member(body, "created", where), where);
+  manifest.state = member(body, "state", where);
+  manifest.config = json_string(member(body, "config", where), where);
+  const json& files = member(body, "files", where);
+  check(files.is_array(), ErrorKind::checkpoint, "[checkpoint] {}: files must be a list", where);
+  for (const json& file : files) manifest.files.push_back(file_from_json(file, where));
+
+  const auto named = step_of_name(std::filesystem::path(step_directory).filename().string());
+  check(!named || *named == manifest.step, ErrorKind::checkpoint,
+        "[checkpoint] {} is of step {}: it does not belong to this directory", where, manifest.step);
+  return manifest;
+}
+
+}  // namespace ziggurat

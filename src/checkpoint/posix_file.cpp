@@ -1,0 +1,122 @@
+#include "posix_file.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <ziggurat/core/error.h>
+
+namespace ziggurat {
+namespace {
+
+int retry_open(const std::string& path, int flags) {
+  int fd;
+  do {
+    fd = ::open(path.c_str(), flags | O_CLOEXEC, 0644);
+  } while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// EINTR comes before anything was synced and may be tried again; any other error means that data is lost, and
+// a second fsync would hide that.
+void sync_descriptor(int fd, const std::string& path) {
+  while (::fsync(fd) != 0) {
+    if (errno != EINTR) fail_errno("cannot fsync", path, errno);
+  }
+}
+
+}  // namespace
+
+void fail_errno(const char* what, const std::string& path, int error) {
+  fail(ErrorKind::checkpoint, "[checkpoint] {} {}: {} (errno {})", what, path, std::strerror(error), error);
+}
+
+OutputFile::OutputFile(const std::string& path)
+    : path_(path), fd_(retry_open(path, O_WRONLY | O_CREAT | O_EXCL)) {
+  if (fd_ < 0) fail_errno("cannot create", path_, errno);
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void OutputFile::write(std::span<const std::byte> bytes) {
+  constexpr size_t kMaxWrite = size_t{1} << 30;  // Linux writes at most 2 GiB - 4 KiB at once
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(fd_, bytes.data(), std::min(bytes.size(), kMaxWrite));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) fail_errno("cannot write", path_, n < 0 ? errno : ENOSPC);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+}
+
+void OutputFile::finish() {
+  sync_descriptor(fd_, path_);
+  if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) fail_errno("cannot close", path_, errno);
+}
+
+void sync_directory(const std::string& path) {
+  const Descriptor fd(retry_open(path, O_RDONLY | O_DIRECTORY));
+  if (fd.get() < 0) fail_errno("cannot open the directory", path, errno);
+  sync_descriptor(fd.get(), path);
+}
+
+void rename_path(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) fail_errno("cannot rename to", to, errno);
+}
+
+void exchange_paths(const std::string& from, const std::string& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
+  if (errno != EINVAL && errno != ENOSYS) fail_errno("cannot exchange with", to, errno);
+  const std::string aside = from + ".aside.tmp";
+  rename_path(to, aside);
+  rename_path(from, to);
+  rename_path(aside, from);
+}
+
+std::span<const std::byte> map_file(const std::string& path) {
+  const Descriptor fd(retry_open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+  if (fd.get() < 0) fail_errno("cannot open", path, errno);
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) fail_errno("cannot stat", path, errno);
+  check(S_ISREG(status.st_mode), ErrorKind::checkpoint, "[checkpoint] {} is not a regular file", path);
+  if (status.st_size == 0) return {};
+  const auto size = static_cast<size_t>(status.st_size);
+  void* base = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+  if (base == MAP_FAILED) fail_errno("cannot map", path, errno);
+  return {static_cast<const std::byte*>(base), size};
+}
+
+void unmap(std::span<const std::byte> bytes) noexcept {
+  if (!bytes.empty()) ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
+}
+
+std::string read_text(const std::string& path) {
+  const auto bytes = map_file(path);
+  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  unmap(bytes);
+  return text;
+}
+
+}  // namespace ziggurat

@@ -1,0 +1,224 @@
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include <xxhash.h>
+
+#include "posix_file.h"
+#include "strict_json.h"
+#include <ziggurat/checkpoint/safetensors.h>
+
+namespace ziggurat {
+
+using nlohmann::json;
+static_assert(std::endian::native == std::endian::little, "safetensors data are little-endian");
+
+namespace {
+
+constexpr int64_t kLengthBytes = 8;
+constexpr int64_t kDataAlignment = 64;  // of the first tensor in the file, hence in the mapping
+constexpr const char* kMetadata = "__metadata__";
+
+std::string to_text(XXH128_hash_t hash) {
+  return fmt::format("xxh3-128:{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+class HashingFile {
+ public:
+  explicit HashingFile(const std::string& path) : file_(path), state_(XXH3_createState(), XXH3_freeState) {
+    check(state_ && XXH3_128bits_reset(state_.get()) == XXH_OK, ErrorKind::internal,
+          "[safetensors] no hash state");
+  }
+  void write(std::span<const std::byte> bytes) {
+    file_.write(bytes);
+    XXH3_128bits_update(state_.get(), bytes.data(), bytes.size());
+    bytes_ += static_cast<int64_t>(bytes.size());
+  }
+  WrittenFile finish() {
+    file_.finish();
+    return {bytes_, to_text(XXH3_128bits_digest(state_.get()))};
+  }
+
+ private:
+  OutputFile file_;
+  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state_;
+  int64_t bytes_ = 0;
+};
+
+std::vector<NamedTensor> by_falling_element_size(std::span<const NamedTensor> tensors) {
+  std::vector<NamedTensor> order(tensors.begin(), tensors.end());
+  std::stable_sort(order.begin(), order.end(), [](const NamedTensor& a, const NamedTensor& b) {
+    return size_of(a.data.dtype()) > size_of(b.data.dtype());
+  });
+  return order;
+}
+
+std::string make_header(const std::vector<NamedTensor>& tensors,
+                        const std::map<std::string, std::string>& metadata) {
+  json header = json::object();
+  if (!metadata.empty()) header[kMetadata] = metadata;
+  int64_t offset = 0;
+  for (const auto& [name, data] : tensors) {
+    check(data.device() == Device::cpu, ErrorKind::internal,
+          "[safetensors] tensor '{}' is on {}, expected cpu", name, to_string(data.device()));
+    check(name != kMetadata && !header.contains(name), ErrorKind::internal,
+          "[safetensors] tensor name '{}' is reserved or used twice", name);
+    json shape = json::array();
+    for (int i = 0; i < data.rank(); ++i) shape.push_back(data.dim(i));
+    header[name] = {{"dtype", dtype_code(data.dtype())},
+                    {"shape", shape},
+                    {"data_offsets", {offset, offset + data.bytes()}}};
+    offset += data.bytes();
+  }
+  std::string text = header.dump();
+  const auto used = kLengthBytes + static_cast<int64_t>(text.size());
+  text.append(static_cast<size_t>((kDataAlignment - used % kDataAlignment) % kDataAlignment), ' ');
+  check(static_cast<int64_t>(text.size()) <= SafetensorsFile::kMaxHeaderBytes, ErrorKind::internal,
+        "[safetensors] a header of {} bytes for {} tensors is over the limit of {}", text.size(),
+        tensors.size(), SafetensorsFile::kMaxHeaderBytes);
+  return text;
+}
+
+SafetensorsEntry parse_entry(const std::string& name, const json& value, int64_t data_begin,
+                             int64_t file_bytes, const std::string& where) {
+  check(value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("shape") &&
+            value.contains("data_offsets"),
+        ErrorKind::checkpoint, "[safetensors] {}: expected exactly dtype, shape and data_offsets", where);
+  const json& offsets = value["data_offsets"];
+  check(offsets.is_array() && offsets.size() == 2, ErrorKind::checkpoint,
+        "[safetensors] {}: data_offsets must be [begin, end]", where);
+  SafetensorsEntry entry;
+  entry.name = name;
+  entry.dtype = dtype_from_code(json_string(value["dtype"], where), where);
+  entry.shape = json_shape(value["shape"], where);
+  const int64_t begin = json_int64(offsets[0], where), end = json_int64(offsets[1], where);
+  const int64_t data_bytes = file_bytes - data_begin;
+  check(begin <= end && end <= data_bytes, ErrorKind::checkpoint,
+        "[safetensors] {}: data_offsets [{}, {}] outside the {} data bytes of the file", where, begin, end,
+        data_bytes);
+  const int64_t expected = checked_bytes(entry.shape, entry.dtype, where);
+  check(end - begin == expected, ErrorKind::checkpoint,
+        "[safetensors] {}: shape {} of {} needs {} bytes, data_offsets [{}, {}] hold {}", where, entry.shape,
+        to_string(entry.dtype), expected, begin, end, end - begin);
+  entry.begin = data_begin + begin;
+  entry.end = data_begin + end;
+  return entry;
+}
+
+}  // namespace
+
+std::string content_hash(std::span<const std::byte> bytes) {
+  return to_text(XXH3_128bits(bytes.data(), bytes.size()));
+}
+
+WrittenFile write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
+                              const std::map<std::string, std::string>& metadata) {
+  const std::vector<NamedTensor> ordered = by_falling_element_size(tensors);
+  const std::string header = make_header(ordered, metadata);
+  const auto length = static_cast<uint64_t>(header.size());
+  HashingFile file(path);
+  file.write(std::as_bytes(std::span(&length, 1)));
+  file.write(as_bytes(header));
+  for (const NamedTensor& tensor : ordered) {
+    file.write({static_cast<const std::byte*>(tensor.data.raw()), static_cast<size_t>(tensor.data.bytes())});
+  }
+  return file.finish();
+}
+
+SafetensorsFile::SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected)
+    : path_(path), bytes_(map_file(path)) {
+  try {
+    if (expected) check_identity(*expected);
+    parse_header();
+  } catch (...) {
+    unmap(bytes_);
+    throw;
+  }
+}
+
+SafetensorsFile::~SafetensorsFile() { unmap(bytes_); }
+
+SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      bytes_(std::exchange(other.bytes_, {})),
+      entries_(std::move(other.entries_)),
+      metadata_(std::move(other.metadata_)) {}
+
+void SafetensorsFile::check_identity(const WrittenFile& expected) const {
+  const auto size = static_cast<int64_t>(bytes_.size());
+  check(size == expected.bytes, ErrorKind::checkpoint,
+        "[safetensors] {} is damaged: expected {} bytes, found {}", path_, expected.bytes, size);
+  const std::string found = content_hash(bytes_);
+  check(found == expected.hash, ErrorKind::checkpoint,
+        "[safetensors] {} is damaged or of another checkpoint: expected hash {}, found {}", path_,
+        expected.hash, found);
+}
+
+void SafetensorsFile::parse_header() {
+  const auto file_bytes = static_cast<int64_t>(bytes_.size());
+  check(file_bytes >= kLengthBytes + 2, ErrorKind::checkpoint,
+        "[safetensors] {}: {} bytes are too few for a header", path_, file_bytes);
+  uint64_t length = 0;
+  std::memcpy(&length, bytes_.data(), sizeof(length));
+  check(length <= uint64_t{kMaxHeaderBytes} && static_cast<int64_t>(length) <= file_bytes - kLengthBytes,
+        ErrorKind::checkpoint,
+        "[safetensors] {}: header length {} is over the limit of {} or the file of {} bytes", path_, length,
+        kMaxHeaderBytes, file_bytes);
+  const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + kLengthBytes, length);
+  check(text.starts_with('{'), ErrorKind::checkpoint, "[safetensors] {}: the header must start with '{{'",
+        path_);
+
+  const int64_t data_begin = kLengthBytes + static_cast<int64_t>(length);
+  for_each_member(text, path_, 3, [&](const std::string& name, const json& value) {
+    const std::string where = path_ + ": " + shown(name);
+    if (name != kMetadata) {
+      entries_.emplace(name, parse_entry(name, value, data_begin, file_bytes, where));
+      return;
+    }
+    check(value.is_object(), ErrorKind::checkpoint, "[safetensors] {}: expected an object of strings", where);
+    for (const auto& [key, text_value] : value.items()) metadata_[key] = json_string(text_value, where);
+  });
+  check_coverage(data_begin);
+}
+
+// Every data byte belongs to exactly one tensor: nothing can hide in a gap, no tensor aliases another.
+void SafetensorsFile::check_coverage(int64_t data_begin) const {
+  std::vector<const SafetensorsEntry*> order;
+  for (const auto& [name, entry] : entries_) order.push_back(&entry);
+  std::sort(order.begin(), order.end(), [](const SafetensorsEntry* a, const SafetensorsEntry* b) {
+    return std::pair(a->begin, a->end) < std::pair(b->begin, b->end);
+  });
+  int64_t covered = data_begin;
+  for (const SafetensorsEntry* entry : order) {
+    check(entry->begin == covered, ErrorKind::checkpoint,
+          "[safetensors] {}: {} at byte {} {} (expected byte {})", path_, shown(entry->name), entry->begin,
+          entry->begin < covered ? "overlaps the tensor before it" : "leaves a hole before it", covered);
+    covered = entry->end;
+  }
+  check(covered == static_cast<int64_t>(bytes_.size()), ErrorKind::checkpoint,
+        "[safetensors] {}: {} bytes after the last tensor belong to none", path_,
+        static_cast<int64_t>(bytes_.size()) - covered);
+}
+
+const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
+  const auto found = entries_.find(name);
+  check(found != entries_.end(), ErrorKind::checkpoint, "[safetensors] {}: no tensor {}", path_, shown(name));
+  return found->second;
+}
+
+std::span<const std::byte> SafetensorsFile::data(const std::string& name) const {
+  const SafetensorsEntry& found = entry(name);
+  return bytes_.subspan(static_cast<size_t>(found.begin), static_cast<size_t>(found.end - found.begin));
+}
+
+Tensor SafetensorsFile::tensor(const std::string& name) const {
+  const SafetensorsEntry& found = entry(name);
+  check(found.begin % size_of(found.dtype) == 0, ErrorKind::checkpoint,
+        "[safetensors] {}: {} at byte {} is not aligned for {}", path_, shown(name), found.begin,
+        to_string(found.dtype));
+  return Tensor(const_cast<std::byte*>(bytes_.data()) + found.begin, found.dtype, found.shape);
+}
+
+}  // namespace ziggurat

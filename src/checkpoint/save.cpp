@@ -1,0 +1,200 @@
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <set>
+
+#include <fmt/chrono.h>
+
+#include "agree.h"
+#include "manifest.h"
+#include "posix_file.h"
+#include <ziggurat/checkpoint/checkpoint.h>
+#include <ziggurat/core/log.h>
+
+namespace ziggurat {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// A leading dot and this ending mark what no reader looks at and anybody may remove.
+constexpr std::string_view kTemporaryEnding = ".tmp";
+
+void remove_tree(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) fail_errno("cannot remove", path, error.value());
+}
+
+std::string utc_now() {
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
+}
+
+// Directories that were made must be on the disk too, or a power cut loses the checkpoint inside them.
+void make_directory(const std::string& path) {
+  if (path.empty() || fs::is_directory(path)) return;
+  const std::string parent = fs::path(path).parent_path().string();
+  make_directory(parent);
+  std::error_code error;
+  fs::create_directory(path, error);
+  if (error) fail_errno("cannot create the directory", path, error.value());
+  sync_directory(parent.empty() ? "." : parent);
+}
+
+// A whole tensor keeps its name, so that a checkpoint of one rank is a plain safetensors file.
+std::string stored_name(const TensorSlice& s) {
+  const bool whole = s.row_begin == 0 && s.row_end == s.global_shape[0];
+  return whole ? s.name : fmt::format("{}[{}:{}]", s.name, s.row_begin, s.row_end);
+}
+
+FileRecord write_rank_file(const std::string& directory, const CheckpointInfo& info,
+                           std::span<const TensorSlice> slices, int rank) {
+  FileRecord record;
+  record.path = fmt::format("rank_{:05d}.safetensors", rank);
+  std::vector<NamedTensor> tensors;
+  for (const TensorSlice& s : slices) {
+    check_slice(s);
+    tensors.push_back({stored_name(s), s.data});
+    record.slices.push_back(
+        {s.name, s.data.dtype(), s.global_shape, s.row_begin, s.row_end, tensors.back().name});
+  }
+  // Run, step and rank stand in the file, so that equal tensors of another step still hash differently.
+  const WrittenFile written = write_safetensors(
+      directory + "/" + record.path, tensors,
+      {{"run_id", info.run_id}, {"step", std::to_string(info.step)}, {"rank", std::to_string(rank)}});
+  record.bytes = written.bytes;
+  record.hash = written.hash;
+  return record;
+}
+
+// The caller's layout must hold every row once; finding out on loading would be too late.
+void check_complete(const std::vector<FileRecord>& files) {
+  std::map<std::string, std::vector<const SliceRecord*>> by_name;
+  for (const FileRecord& file : files) {
+    for (const SliceRecord& slice : file.slices) by_name[slice.name].push_back(&slice);
+  }
+  for (auto& [name, slices] : by_name) {
+    std::sort(slices.begin(), slices.end(), [](const SliceRecord* a, const SliceRecord* b) {
+      return std::pair(a->row_begin, a->row_end) < std::pair(b->row_begin, b->row_end);
+    });
+    int64_t covered = 0;
+    for (const SliceRecord* slice : slices) {
+      check(slice->global_shape == slices[0]->global_shape && slice->dtype == slices[0]->dtype,
+            ErrorKind::internal, "[checkpoint] owners of '{}' disagree: {} {} and {} {}", name,
+            to_string(slices[0]->dtype), slices[0]->global_shape, to_string(slice->dtype),
+            slice->global_shape);
+      check(slice->row_begin == covered, ErrorKind::internal, "[checkpoint] '{}': rows [{}, {}) have {}",
+            name, std::min(covered, slice->row_begin), std::max(covered, slice->row_begin),
+            slice->row_begin < covered ? "two owners" : "no owner");
+      covered = slice->row_end;
+    }
+    check(covered == slices[0]->global_shape[0], ErrorKind::internal,
+          "[checkpoint] '{}': rows [{}, {}) have no owner", name, covered, slices[0]->global_shape[0]);
+  }
+}
+
+void write_manifest(const std::string& directory, const CheckpointInfo& info, std::vector<FileRecord> files) {
+  Manifest manifest;
+  manifest.run_id = info.run_id;
+  manifest.step = info.step;
+  manifest.world_size = static_cast<int64_t>(files.size());
+  manifest.created = utc_now();
+  manifest.state = info.state;
+  manifest.config = info.config;
+  manifest.files = std::move(files);
+  OutputFile file(directory + "/" + kManifestName);
+  file.write(as_bytes(to_text(manifest)));
+  file.finish();
+}
+
+// One rename (or exchange, when the step was saved before) makes the checkpoint appear; an old one of the
+// same step is left at `temporary`. A rename that may not survive a power cut is taken back: an error means
+// that nothing was committed.
+void publish(const std::string& dir, const std::string& temporary, int64_t step) {
+  const std::string final_path = dir + "/" + step_name(step);
+  const bool replaces = fs::exists(final_path);
+  sync_directory(temporary);
+  if (replaces) {
+    exchange_paths(temporary, final_path);
+  } else {
+    rename_path(temporary, final_path);
+  }
+  try {
+    sync_directory(dir);
+  } catch (const Error&) {
+    if (replaces) {
+      exchange_paths(temporary, final_path);
+    } else {
+      rename_path(final_path, temporary);
+    }
+    throw;
+  }
+}
+
+// Steps after this one (of a run that was set back) are left alone.
+void remove_old(const std::string& dir, int64_t step, int keep) {
+  int kept = 0;
+  for (const std::string& path : list_checkpoints(dir)) {
+    const int64_t found = step_of_name(fs::path(path).filename().string()).value();
+    if (found > step || kept++ < keep) continue;
+    // Renamed first: a kill in the middle leaves no half of a checkpoint under a name that readers look at.
+    const std::string temporary = temporary_path(dir, found);
+    rename_path(path, temporary);
+    sync_directory(dir);
+    remove_tree(temporary);
+  }
+}
+
+}  // namespace
+
+void remove_stale_temporaries(const std::string& dir) {
+  if (!fs::is_directory(dir)) return;
+  std::vector<std::string> stale;
+  for (const auto& entry : fs::directory_iterator(dir)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(".step_") && name.ends_with(kTemporaryEnding))
+      stale.push_back(entry.path().string());
+  }
+  for (const std::string& path : stale) remove_tree(path);
+}
+
+void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::span<const TensorSlice> slices,
+                     Communicator& comm) {
+  const std::string temporary = temporary_path(dir, info.step);
+  const bool leader = comm.rank() == 0;
+  try {
+    agree(comm, [&] {
+      if (!leader) return std::string();
+      make_directory(dir);
+      remove_stale_temporaries(dir);
+      make_directory(temporary);
+      return std::string();
+    });
+    const std::vector<std::string> records =
+        agree(comm, [&] { return to_text(write_rank_file(temporary, info, slices, comm.rank())); });
+    agree(comm, [&] {
+      if (!leader) return std::string();
+      std::vector<FileRecord> files;
+      for (const std::string& record : records) files.push_back(file_record_from_text(record, dir));
+      check_complete(files);
+      write_manifest(temporary, info, std::move(files));
+      publish(dir, temporary, info.step);
+      return std::string();
+    });
+  } catch (const Error&) {
+    std::error_code ignored;  // the first error is the one to report; the next start removes what is left
+    if (leader) fs::remove_all(temporary, ignored);
+    throw;
+  }
+  if (!leader) return;
+  try {
+    remove_tree(temporary);
+    if (info.keep > 0) remove_old(dir, info.step, info.keep);
+  } catch (const std::exception& e) {
+    warn("[checkpoint] step {} is saved, but older checkpoints could not be removed: {}", info.step,
+         e.what());
+  }
+}
+
+}  // namespace ziggurat

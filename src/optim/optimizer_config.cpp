@@ -1,0 +1,33 @@
+#include <fmt/format.h>
+
+#include <ziggurat/config/problems.h>
+#include <ziggurat/optim/optimizer_config.h>
+
+namespace ziggurat {
+
+void OptimizerConfig::validate(Problems& problems) const {
+  if (min_lr > lr) problems.add("min_lr", fmt::format("expected at most lr = {}, got {}", lr, min_lr));
+  const bool decays = schedule == LrScheduleKind::cosine || schedule == LrScheduleKind::linear ||
+                      schedule == LrScheduleKind::wsd;
+  if (decays && decay_tokens < warmup_tokens) {
+    problems.add("decay_tokens",
+                 fmt::format("expected at least warmup_tokens = {}, got {}", warmup_tokens, decay_tokens));
+  }
+  if (schedule == LrScheduleKind::wsd &&
+      (wsd_decay_tokens < 1 || wsd_decay_tokens > decay_tokens - warmup_tokens)) {
+    problems.add("wsd_decay_tokens",
+                 fmt::format("expected from 1 to decay_tokens - warmup_tokens = {}, got {}",
+                             decay_tokens - warmup_tokens, wsd_decay_tokens));
+  }
+  if (schedule == LrScheduleKind::rsqrt && warmup_tokens < 1) {
+    problems.add("warmup_tokens", "expected at least 1: schedule rsqrt falls from the end of the warm-up");
+  }
+}
+
+void BatchRampupConfig::validate(Problems& problems) const {
+  if (!enabled()) return;
+  if (increment < 1) problems.add("increment", fmt::format("expected at least 1, got {}", increment));
+  if (samples < 1) problems.add("samples", fmt::format("expected at least 1, got {}", samples));
+}
+
+}  // namespace ziggurat

@@ -1,0 +1,170 @@
+// A small model's tensors, split by rows over any number of ranks, in a folder of its own.
+#pragma once
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "thread_ranks.h"
+#include <ziggurat/checkpoint/checkpoint.h>
+#include <ziggurat/core/philox.h>
+
+namespace ziggurat::test {
+
+namespace fs = std::filesystem;
+
+struct ModelTensor {
+  std::string name;
+  DType dtype;
+  Shape shape;
+};
+
+inline const std::vector<ModelTensor>& model() {
+  static const std::vector<ModelTensor> tensors = {
+      {"embedding.weight", DType::bf16, {13, 6}},   {"embedding.weight/m", DType::f32, {13, 6}},
+      {"block.0.norm.weight", DType::f32, {5}},     {"block.1.experts.w1", DType::f64, {4, 3, 2}},
+      {"block.1.counts", DType::i32, {1, 2, 1, 3}}, {"empty", DType::f32, {0, 4}}};
+  return tensors;
+}
+
+inline Shape with_rows(const Shape& shape, int64_t rows) {
+  switch (shape.rank()) {
+    case 1:
+      return {rows};
+    case 2:
+      return {rows, shape[1]};
+    case 3:
+      return {rows, shape[1], shape[2]};
+    default:
+      return {rows, shape[1], shape[2], shape[3]};
+  }
+}
+
+// The byte at `index` of a global tensor: a function of name, place and step, so that a wrong row shows.
+inline std::byte expected_byte(const std::string& name, int64_t index, int64_t step) {
+  const auto mixed = hash_name(name) + static_cast<uint64_t>(index) * 0x9e3779b97f4a7c15ull +
+                     static_cast<uint64_t>(step) * 31;
+  return static_cast<std::byte>((mixed ^ (mixed >> 29)) >> 11);
+}
+
+// The slices of one rank, with their memory. Even rows first; how the rest is spread depends on the tensor,
+// and small tensors leave some ranks without rows.
+struct RankSlices {
+  std::vector<std::unique_ptr<std::byte[]>> memory;
+  std::vector<TensorSlice> slices;
+
+  RankSlices(int rank, int ranks) {
+    for (const ModelTensor& t : model()) {
+      const int64_t begin = t.shape[0] * rank / ranks, end = t.shape[0] * (rank + 1) / ranks;
+      if (begin == end && !(rank == 0 && t.shape[0] == 0)) continue;
+      add(t, begin, end);
+    }
+  }
+  void add(const ModelTensor& t, int64_t begin, int64_t end) {
+    const Shape local = with_rows(t.shape, end - begin);
+    memory.push_back(
+        std::make_unique<std::byte[]>(static_cast<size_t>(local.numel() * size_of(t.dtype)) + 1));
+    slices.push_back({t.name, t.shape, begin, end, Tensor(memory.back().get(), t.dtype, local)});
+  }
+  static int64_t first_byte(const TensorSlice& s) {
+    return s.row_begin == s.row_end ? 0 : s.row_begin * (s.data.bytes() / (s.row_end - s.row_begin));
+  }
+  void fill(int64_t step) {
+    for (const TensorSlice& s : slices) {
+      auto* bytes = static_cast<std::byte*>(s.data.raw());
+      for (int64_t i = 0; i < s.data.bytes(); ++i) bytes[i] = expected_byte(s.name, first_byte(s) + i, step);
+    }
+  }
+  bool holds(int64_t step) const {
+    for (const TensorSlice& s : slices) {
+      const auto* bytes = static_cast<const std::byte*>(s.data.raw());
+      for (int64_t i = 0; i < s.data.bytes(); ++i) {
+        if (bytes[i] != expected_byte(s.name, first_byte(s) + i, step)) return false;
+      }
+    }
+    return true;
+  }
+};
+
+class CheckpointTest : public ::testing::Test {
+ protected:
+  CheckpointTest() {
+    std::string pattern = (fs::temp_directory_path() / "ziggurat_checkpoint_XXXXXX").string();
+    root_ = ::mkdtemp(pattern.data());
+    dir_ = root_ + "/checkpoints";
+  }
+  ~CheckpointTest() override {
+    std::error_code ignored;
+    fs::remove_all(root_, ignored);
+  }
+
+  static CheckpointInfo info(int64_t step, int keep = 0) {
+    CheckpointInfo i;
+    i.run_id = "test-run";
+    i.step = step;
+    i.state = {{"cursor", step * 100}, {"seed", 1234}};
+    i.config = "model: tiny\n";
+    i.keep = keep;
+    return i;
+  }
+
+  void save(int64_t step, int ranks, int keep = 0) const {
+    run_on_threads(ranks, [&](Communicator& comm) {
+      RankSlices mine(comm.rank(), ranks);
+      mine.fill(step);
+      save_checkpoint(dir_, info(step, keep), mine.slices, comm);
+    });
+  }
+
+  // Reads everything in the given layout; true when every byte is that of `step`.
+  static bool loads(const std::string& path, int64_t step, int ranks) {
+    bool same = true;
+    for (int rank = 0; rank < ranks; ++rank) {
+      CheckpointReader reader(path);
+      RankSlices mine(rank, ranks);
+      for (const TensorSlice& s : mine.slices) reader.read(s);
+      same = same && mine.holds(step);
+    }
+    return same;
+  }
+
+  std::string step_dir(int64_t step) const { return fmt::format("{}/step_{:08d}", dir_, step); }
+
+  std::vector<std::string> entries() const {  // of dir_, hidden ones too
+    std::vector<std::string> names;
+    for (const auto& e : fs::directory_iterator(dir_)) names.push_back(e.path().filename().string());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  std::string root_, dir_;
+};
+
+inline std::string slurp(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+inline void spit(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+// Runs f and returns the message of the Error(checkpoint) it throws; "" when it throws none.
+template <class F>
+std::string refusal(F&& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::checkpoint) << e.what();
+    return e.what();
+  }
+  return "";
+}
+
+}  // namespace ziggurat::test

@@ -1,0 +1,142 @@
+// What a checkpoint promises while nothing goes wrong: any layout loads any layout, and nothing is guessed.
+#include <gmock/gmock.h>
+
+#include "checkpoint_fixture.h"
+
+namespace ziggurat::test {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST_F(CheckpointTest, AnyLayoutLoadsAnyLayout) {
+  for (const int writers : {1, 2, 4}) {
+    save(writers, writers);
+    for (const int readers : {1, 2, 3, 4, 7}) {
+      EXPECT_TRUE(loads(step_dir(writers), writers, readers)) << writers << " -> " << readers;
+      EXPECT_FALSE(loads(step_dir(writers), writers + 1, readers)) << "the comparison must be able to fail";
+    }
+  }
+}
+
+TEST_F(CheckpointTest, TheManifestSaysWhatWasSaved) {
+  save(1200, 2);
+  EXPECT_THAT(entries(), ElementsAre("step_00001200"));
+  const CheckpointReader reader(dir_);
+  EXPECT_EQ(reader.path(), step_dir(1200));
+  const Manifest& m = reader.manifest();
+  EXPECT_EQ(m.run_id, "test-run");
+  EXPECT_EQ(m.step, 1200);
+  EXPECT_EQ(m.world_size, 2);
+  EXPECT_EQ(m.state.at("cursor"), 120000);
+  EXPECT_EQ(m.config, "model: tiny\n");
+  EXPECT_EQ(m.created.size(), std::string("2026-01-01T00:00:00Z").size());
+  ASSERT_EQ(m.files.size(), 2u);
+  EXPECT_EQ(m.files[1].path, "rank_00001.safetensors");
+  EXPECT_EQ(m.files[1].bytes,
+            static_cast<int64_t>(fs::file_size(step_dir(1200) + "/rank_00001.safetensors")));
+  EXPECT_EQ(reader.names().size(), model().size());
+  EXPECT_EQ(reader.tensor("embedding.weight").shape, Shape({13, 6}));
+  EXPECT_EQ(reader.tensor("embedding.weight").dtype, DType::bf16);
+  EXPECT_TRUE(nlohmann::json::accept(slurp(step_dir(1200) + "/manifest.json")));
+}
+
+TEST_F(CheckpointTest, OneRankWritesAPlainSafetensorsFile) {
+  save(3, 1);
+  const SafetensorsFile file(step_dir(3) + "/rank_00000.safetensors");
+  EXPECT_EQ(file.tensor("embedding.weight").shape(), Shape({13, 6}));
+  EXPECT_EQ(file.metadata().at("step"), "3");
+}
+
+TEST_F(CheckpointTest, TheNewestIsByNumberNotByAlphabet) {
+  EXPECT_EQ(latest_checkpoint(dir_), std::nullopt);
+  for (const int64_t step : {7, 99999999, 100000000, 20}) save(step, 1);
+  EXPECT_EQ(latest_checkpoint(dir_), step_dir(100000000));
+  fs::create_directory(dir_ + "/step_999999999");   // no manifest
+  fs::create_directory(dir_ + "/step_0000000300");  // not a name of ours
+  fs::create_directory(dir_ + "/step_-0000001");
+  EXPECT_EQ(latest_checkpoint(dir_), step_dir(100000000));
+  EXPECT_EQ(CheckpointReader(step_dir(20) + "/").manifest().step, 20);
+}
+
+TEST_F(CheckpointTest, KeepsTheNewestAndLaterOnes) {
+  for (const int64_t step : {10, 20, 30}) save(step, 1);
+  save(25, 2, 2);
+  EXPECT_THAT(entries(), ElementsAre("step_00000020", "step_00000025", "step_00000030"));
+  save(40, 1, 1);
+  EXPECT_THAT(entries(), ElementsAre("step_00000040"));
+}
+
+TEST_F(CheckpointTest, SavingAStepAgainReplacesIt) {
+  save(5, 4);
+  run_on_threads(2, [&](Communicator& comm) {
+    RankSlices mine(comm.rank(), 2);
+    mine.fill(77);
+    save_checkpoint(dir_, info(5), mine.slices, comm);
+  });
+  EXPECT_THAT(entries(), ElementsAre("step_00000005"));
+  EXPECT_TRUE(loads(dir_, 77, 3));
+  EXPECT_FALSE(fs::exists(step_dir(5) + "/rank_00002.safetensors")) << "nothing of the old one is left";
+}
+
+TEST_F(CheckpointTest, ReadingIsStrict) {
+  save(1, 2);
+  CheckpointReader reader(dir_);
+  float memory[78] = {};
+  const auto message = [&](const std::string& name, Shape global, int64_t begin, int64_t end, DType dtype,
+                           Shape local) {
+    return refusal([&] { reader.read({name, global, begin, end, Tensor(memory, dtype, local)}); });
+  };
+  EXPECT_EQ(message("embedding.weight/m", {13, 6}, 2, 4, DType::f32, {2, 6}), "");
+  EXPECT_EQ(message("embedding.weight/m", {13, 6}, 4, 4, DType::f32, {0, 6}), "");
+  EXPECT_THAT(message("lm_head.weight", {13, 6}, 0, 2, DType::f32, {2, 6}),
+              HasSubstr("no tensor 'lm_head.weight'"));
+  EXPECT_THAT(message("embedding.weight/m", {14, 6}, 0, 2, DType::f32, {2, 6}),
+              HasSubstr("'embedding.weight/m' is f32 [13, 6], the model expects f32 [14, 6]"));
+  EXPECT_THAT(message("embedding.weight/m", {13, 3}, 0, 2, DType::f32, {2, 3}),
+              HasSubstr("the model expects"));
+  EXPECT_THAT(message("embedding.weight/m", {13, 6}, 0, 2, DType::i32, {2, 6}), HasSubstr("expects i32"));
+  EXPECT_THROW(reader.read({"embedding.weight/m", {13, 6}, 0, 3, Tensor(memory, DType::f32, {2, 6})}), Error);
+  EXPECT_THROW(reader.read({"embedding.weight/m", {13, 6}, 12, 14, Tensor(memory, DType::f32, {2, 6})}),
+               Error);
+}
+
+// Saving refuses a layout that leaves rows out or has two owners for a row.
+TEST_F(CheckpointTest, SavingRefusesAnIncompleteLayout) {
+  save(1, 2);
+  const ModelTensor t{"w", DType::f32, {6, 2}};
+  const auto attempt = [&](std::vector<std::pair<int64_t, int64_t>> rows, ModelTensor second) {
+    return refusal([&] {
+      run_on_threads(2, [&](Communicator& comm) {
+        RankSlices mine(0, 1);
+        mine.slices.clear();
+        const auto [begin, end] = rows[static_cast<size_t>(comm.rank())];
+        mine.add(comm.rank() == 0 ? t : second, begin, end);
+        mine.fill(2);
+        save_checkpoint(dir_, info(2), mine.slices, comm);
+      });
+    });
+  };
+  EXPECT_THAT(attempt({{0, 3}, {4, 6}}, t), HasSubstr("rows [3, 4) have no owner"));
+  EXPECT_THAT(attempt({{0, 3}, {3, 5}}, t), HasSubstr("rows [5, 6) have no owner"));
+  EXPECT_THAT(attempt({{1, 3}, {3, 6}}, t), HasSubstr("rows [0, 1) have no owner"));
+  EXPECT_THAT(attempt({{0, 4}, {3, 6}}, t), HasSubstr("rows [3, 4) have two owners"));
+  EXPECT_THAT(attempt({{0, 6}, {0, 6}}, t), HasSubstr("two owners"));
+  EXPECT_THAT(attempt({{0, 3}, {3, 6}}, {"w", DType::bf16, {6, 2}}), HasSubstr("disagree"));
+  EXPECT_THAT(attempt({{0, 3}, {3, 6}}, {"w", DType::f32, {7, 2}}), HasSubstr("disagree"));
+  EXPECT_THAT(entries(), ElementsAre("step_00000001"));
+  EXPECT_EQ(attempt({{0, 3}, {3, 6}}, t), "");
+}
+
+TEST_F(CheckpointTest, SavingRefusesASliceThatContradictsItself) {
+  RankSlices mine(0, 1);
+  mine.slices[0].row_end -= 1;
+  run_on_threads(1, [&](Communicator& comm) {
+    EXPECT_THAT(refusal([&] { save_checkpoint(dir_, info(1), mine.slices, comm); }),
+                HasSubstr("are not rows [0, 12)"));
+  });
+  EXPECT_TRUE(entries().empty());
+}
+
+}  // namespace
+}  // namespace ziggurat::test
