@@ -82,6 +82,11 @@ std::string shard_name(const std::string& source, const std::string& split, int6
   return fmt::format("{}-{}-{:05}-of-{:05}.h5", source, split, shard, shards);
 }
 
+Manifest::Shard describe_shard(const Path& file, const ShardInfo& info) {
+  return {file.filename().string(), info.n_tokens, info.n_docs,
+          static_cast<int64_t>(std::filesystem::file_size(file)), xxh3_of_file(file)};
+}
+
 void write_manifest(const Manifest& manifest) {
   ordered_json shards = ordered_json::array();
   for (const Manifest::Shard& shard : manifest.shards) {

@@ -30,6 +30,9 @@ struct Manifest {
 std::string manifest_name(const std::string& source, const std::string& split);
 std::string shard_name(const std::string& source, const std::string& split, int64_t shard, int64_t shards);
 
+// The entry of a finished shard file: its size and hash are read from the disk.
+Manifest::Shard describe_shard(const std::filesystem::path& file, const ShardInfo& info);
+
 void write_manifest(const Manifest& manifest);  // into manifest.folder, atomically
 
 // `path`: a manifest, or a folder with exactly one manifest of `split`, or a single .h5 file (then the list
