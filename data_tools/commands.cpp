@@ -1,0 +1,121 @@
+#include "data_tools/commands.h"
+
+#include <iostream>
+#include <map>
+#include <memory>
+
+#include "data_tools/inspect.h"
+#include "data_tools/tokenize.h"
+#include <ziggurat/core/error.h>
+
+namespace ziggurat {
+namespace {
+
+void add_text_options(CLI::App& command, TextOptions& text) {
+  static const std::map<std::string, DocumentPer> kinds = {
+      {"file", DocumentPer::file}, {"line", DocumentPer::line}, {"separator", DocumentPer::separator}};
+  command.add_option("--input", text.inputs, "text files and folders (UTF-8; folders are read recursively)")
+      ->required();
+  command.add_option("--document-per", text.document_per, "what one document is: file, line or separator")
+      ->transform(CLI::CheckedTransformer(kinds));
+  command.add_option("--separator", text.separator, "text between documents, for --document-per separator");
+}
+
+void add_train_tokenizer(CLI::App& data) {
+  CLI::App* command = data.add_subcommand("train-tokenizer", "learn a byte-level BPE vocabulary from text");
+  auto options = std::make_shared<TrainTokenizerOptions>();
+  add_text_options(*command, options->text);
+  command->add_option("--vocab-size", options->vocab_size, "tokens, with 256 bytes and <|endoftext|>")
+      ->capture_default_str();
+  command->add_option("--max-bytes", options->max_bytes, "read no more text than this; 0: all")
+      ->capture_default_str();
+  command->add_option("--output", options->output, "folder for tokenizer.json")->required();
+  command->callback([options] { train_tokenizer(*options); });
+}
+
+void add_tokenize(CLI::App& data) {
+  static const std::map<std::string, SplitBy> ways = {{"document", SplitBy::document},
+                                                      {"text", SplitBy::text}};
+  CLI::App* command = data.add_subcommand("tokenize", "turn text into HDF5 shards of token ids");
+  auto options = std::make_shared<TokenizeOptions>();
+  auto split = std::make_shared<std::vector<double>>(options->split.begin(), options->split.end());
+  auto no_eod = std::make_shared<bool>(false);
+  add_text_options(*command, options->text);
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "tokenizer.json, or a folder with one or with GPT-2's files")
+      ->required();
+  command->add_option("--output", options->output, "folder for shards and manifests")->required();
+  command->add_option("--source", options->source, "name of the corpus, first part of the file names")
+      ->capture_default_str();
+  command->add_option("--split", *split, "fractions for train,valid,test")
+      ->delimiter(',')
+      ->expected(1, 3)
+      ->capture_default_str();
+  command
+      ->add_option("--split-by", options->split_by,
+                   "document: whole documents by their hash; text: cut every document (for a single file)")
+      ->transform(CLI::CheckedTransformer(ways));
+  command->add_option("--shard-tokens", options->shard_tokens, "most tokens of one shard")
+      ->capture_default_str();
+  command->add_flag("--no-eod", *no_eod, "do not end documents with the end-of-document token");
+  command->add_flag("--overwrite", options->overwrite,
+                    "replace shards of the same source in the output folder");
+  command->callback([options, split, no_eod] {
+    options->split = {0, 0, 0};
+    std::copy(split->begin(), split->end(), options->split.begin());
+    options->append_eod = !*no_eod;
+    tokenize_text(*options);
+  });
+}
+
+using ShardsCommand = void (*)(const std::filesystem::path&, const std::string&, std::ostream&);
+
+void add_shards_command(CLI::App& data, const std::string& name, const std::string& help, ShardsCommand run) {
+  CLI::App* command = data.add_subcommand(name, help);
+  auto path = std::make_shared<std::string>();
+  auto split = std::make_shared<std::string>("train");
+  command->add_option("path", *path, "a manifest, a folder with one, or an .h5 file")->required();
+  command->add_option("--split", *split, "which manifest of a folder")->capture_default_str();
+  command->callback([path, split, run] { run(*path, *split, std::cout); });
+}
+
+void add_sample(CLI::App& data) {
+  CLI::App* command = data.add_subcommand("sample", "print the text of some tokens");
+  auto options = std::make_shared<SampleOptions>();
+  command->add_option("path", options->path, "a manifest, a folder with one, or an .h5 file")->required();
+  command->add_option("--split", options->split, "which manifest of a folder")->capture_default_str();
+  command->add_option("--tokenizer", options->tokenizer, "default: the one beside the shards");
+  command->add_option("--position", options->position, "first token")->capture_default_str();
+  command->add_option("--count", options->count, "tokens")->capture_default_str();
+  command->callback([options] {
+    if (options->tokenizer.empty()) {
+      options->tokenizer =
+          std::filesystem::is_directory(options->path) ? options->path : options->path.parent_path();
+    }
+    print_sample(*options, std::cout);
+  });
+}
+
+void add_stats(CLI::App& data) {
+  CLI::App* command = data.add_subcommand("stats", "what a uniform guess and a unigram model would lose");
+  auto train = std::make_shared<std::string>(), valid = std::make_shared<std::string>();
+  command->add_option("train", *train, "training shards: a manifest or a folder")->required();
+  command->add_option("valid", *valid, "validation shards; default: the same folder");
+  command->callback([train, valid] { print_stats(*train, valid->empty() ? *train : *valid, std::cout); });
+}
+
+}  // namespace
+
+void add_data_commands(CLI::App& app) {
+  CLI::App* data = app.add_subcommand("data", "text to tokenizer to HDF5 shards, and looking at them");
+  data->require_subcommand(1);
+  add_train_tokenizer(*data);
+  add_tokenize(*data);
+  add_shards_command(*data, "inspect", "attributes and sizes of shards", inspect_shards);
+  add_shards_command(*data, "verify", "check every hash and checksum", verify_shards);
+  add_sample(*data);
+  add_stats(*data);
+}
+
+}  // namespace ziggurat

@@ -1,0 +1,208 @@
+#include <algorithm>
+#include <bit>
+#include <queue>
+
+#include "data/atomic_file.h"
+#include "data/piece_cache.h"
+#include "data/sha256.h"
+#include <ziggurat/core/error.h>
+#include <ziggurat/data/bpe_tokenizer.h>
+#include <ziggurat/data/gpt2_split.h>
+
+namespace ziggurat {
+namespace {
+
+constexpr size_t kShortPiece = 48;  // bytes up to which scanning all pairs is faster than a heap
+
+class BpeEncoder final : public Encoder {
+ public:
+  explicit BpeEncoder(const BpeTokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  void encode(std::string_view text, std::vector<int32_t>& ids) override {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p < end) {
+      const std::string_view piece(p, gpt2_piece_length(p, end));
+      encode_cached(piece, static_cast<size_t>(end - p), ids);
+      p += piece.size();
+    }
+  }
+
+ private:
+  void encode_cached(std::string_view piece, size_t readable, std::vector<int32_t>& ids) {
+    if (piece.size() > PieceCache::kMaxBytes) {
+      tokenizer_.encode_piece(piece, ids);
+      return;
+    }
+    const PieceCache::Key key = PieceCache::key(piece, readable);
+    if (const PieceCache::Entry* hit = cache_.find(key)) {
+      ids.insert(ids.end(), hit->ids, hit->ids + hit->count);
+      return;
+    }
+    const size_t before = ids.size();
+    tokenizer_.encode_piece(piece, ids);
+    cache_.insert(key, ids.data() + before, ids.size() - before);
+  }
+
+  const BpeTokenizer& tokenizer_;
+  PieceCache cache_;
+};
+
+std::string fingerprint_of(const BpeVocab& vocab) {
+  Sha256 hash;
+  hash.update("byte-level-bpe/gpt2-split");
+  hash.update_u64(vocab.tokens.size());
+  for (const std::string& token : vocab.tokens) {
+    hash.update_u64(token.size());
+    hash.update(token);
+  }
+  for (const auto& merge : vocab.merges) {
+    hash.update_u64(static_cast<uint64_t>(merge.left));
+    hash.update_u64(static_cast<uint64_t>(merge.right));
+    hash.update_u64(static_cast<uint64_t>(merge.merged));
+  }
+  return hash.hex();
+}
+
+int32_t find_eod(const BpeVocab& vocab) {
+  for (const std::string_view name :
+       {kEndOfText, std::string_view("<|end_of_text|>"), std::string_view("</s>")}) {
+    const auto it = std::find(vocab.tokens.begin(), vocab.tokens.end(), name);
+    if (it != vocab.tokens.end()) return static_cast<int32_t>(it - vocab.tokens.begin());
+  }
+  return -1;
+}
+
+}  // namespace
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
+  std::vector<int32_t> ids;
+  new_encoder()->encode(text, ids);
+  return ids;
+}
+
+MergeTable::MergeTable(const std::vector<BpeVocab::Merge>& merges) {
+  entries_.resize(std::bit_ceil(std::max<size_t>(16, merges.size() * 2)));
+  mask_ = entries_.size() - 1;
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    const uint64_t pair = key(merges[rank].left, merges[rank].right);
+    size_t slot = hash(pair);
+    while (entries_[slot].pair != kEmpty && entries_[slot].pair != pair) slot = (slot + 1) & mask_;
+    if (entries_[slot].pair == pair) continue;  // a pair listed twice keeps its first rank
+    entries_[slot] = {pair, static_cast<int32_t>(rank), merges[rank].merged};
+  }
+}
+
+BpeTokenizer::BpeTokenizer(BpeVocab vocab)
+    : vocab_(std::move(vocab)), merges_(vocab_.merges), eod_id_(find_eod(vocab_)) {
+  byte_ids_.fill(-1);
+  for (size_t id = 0; id < vocab_.tokens.size(); ++id) {
+    const std::string& token = vocab_.tokens[id];
+    if (token.size() == 1) byte_ids_[static_cast<uint8_t>(token[0])] = static_cast<int32_t>(id);
+  }
+  for (size_t byte = 0; byte < 256; ++byte) {
+    check(
+        byte_ids_[byte] >= 0, ErrorKind::data,
+        "[tokenizer] the vocabulary has no token for byte 0x{:02x}; a byte-level BPE needs all 256 (is this "
+        "another kind of tokenizer?)",
+        byte);
+  }
+  fingerprint_ = fingerprint_of(vocab_);
+}
+
+std::unique_ptr<Encoder> BpeTokenizer::new_encoder() const { return std::make_unique<BpeEncoder>(*this); }
+
+std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
+  std::string text;
+  for (const int32_t id : ids) {
+    check(
+        id >= 0 && id < vocab_size(), ErrorKind::data,
+        "[tokenizer] token id {} is outside the vocabulary of {} tokens; was the text tokenized with another "
+        "tokenizer?",
+        id, vocab_size());
+    text += vocab_.tokens[static_cast<size_t>(id)];
+  }
+  return text;
+}
+
+void BpeTokenizer::save(const std::filesystem::path& directory) const {
+  std::filesystem::create_directories(directory);
+  write_file_atomically(directory / "tokenizer.json", to_tokenizer_json(vocab_));
+}
+
+void BpeTokenizer::encode_piece(std::string_view piece, std::vector<int32_t>& ids) const {
+  if (piece.size() <= kShortPiece) {
+    merge_short(piece, ids);
+  } else {
+    merge_long(piece, ids);
+  }
+}
+
+void BpeTokenizer::merge_short(std::string_view piece, std::vector<int32_t>& ids) const {
+  std::array<int32_t, kShortPiece> symbols;
+  std::array<MergeTable::Entry, kShortPiece> next;  // next[i]: what symbols i and i + 1 merge to
+  size_t n = piece.size();
+  for (size_t i = 0; i < n; ++i) symbols[i] = byte_ids_[static_cast<uint8_t>(piece[i])];
+  for (size_t i = 0; i + 1 < n; ++i) next[i] = merges_.find(symbols[i], symbols[i + 1]);
+  while (n > 1) {
+    size_t best = 0;
+    for (size_t i = 1; i + 1 < n; ++i) {
+      if (next[i].rank < next[best].rank) best = i;
+    }
+    if (next[best].rank == MergeTable::kNoMerge) break;
+    symbols[best] = next[best].merged;
+    for (size_t i = best + 1; i + 1 < n; ++i) {
+      symbols[i] = symbols[i + 1];
+      next[i] = next[i + 1];
+    }
+    --n;
+    if (best > 0) next[best - 1] = merges_.find(symbols[best - 1], symbols[best]);
+    if (best + 1 < n) next[best] = merges_.find(symbols[best], symbols[best + 1]);
+  }
+  ids.insert(ids.end(), symbols.begin(), symbols.begin() + static_cast<std::ptrdiff_t>(n));
+}
+
+void BpeTokenizer::merge_long(std::string_view piece, std::vector<int32_t>& ids) const {
+  // Symbols form a linked list; a heap holds the mergeable pairs by (rank, position). A pair in the heap is
+  // stale if its symbols have changed since: then the rank found again differs, or its left symbol is gone.
+  struct Node {
+    int32_t symbol;  // -1: merged into its left neighbour
+    int32_t previous, next;
+  };
+  check(piece.size() < INT32_MAX, ErrorKind::data,
+        "[tokenizer] a run of {} bytes without any cut is too long (limit 2 GiB); is this text?",
+        piece.size());
+  const auto n = static_cast<int32_t>(piece.size());
+  std::vector<Node> nodes(piece.size());
+  const auto node = [&](int32_t i) -> Node& { return nodes[static_cast<size_t>(i)]; };
+  for (int32_t i = 0; i < n; ++i) {
+    node(i) = {byte_ids_[static_cast<uint8_t>(piece[static_cast<size_t>(i)])], i - 1, i + 1 < n ? i + 1 : -1};
+  }
+  std::priority_queue<uint64_t, std::vector<uint64_t>, std::greater<>> heap;
+  const auto push = [&](int32_t left) {
+    if (left < 0 || node(left).next < 0) return;
+    const int32_t rank = merges_.find(node(left).symbol, node(node(left).next).symbol).rank;
+    if (rank != MergeTable::kNoMerge) {
+      heap.push(uint64_t{static_cast<uint32_t>(rank)} << 32 | static_cast<uint32_t>(left));
+    }
+  };
+  for (int32_t i = 0; i + 1 < n; ++i) push(i);
+  while (!heap.empty()) {
+    const auto rank = static_cast<int32_t>(heap.top() >> 32);
+    const auto left = static_cast<int32_t>(heap.top() & 0xffffffffu);
+    heap.pop();
+    const int32_t right = node(left).symbol < 0 ? -1 : node(left).next;
+    if (right < 0) continue;
+    const MergeTable::Entry& merge = merges_.find(node(left).symbol, node(right).symbol);
+    if (merge.rank != rank) continue;
+    node(left).symbol = merge.merged;
+    node(left).next = node(right).next;
+    if (node(right).next >= 0) node(node(right).next).previous = left;
+    node(right).symbol = -1;
+    push(node(left).previous);
+    push(left);
+  }
+  for (int32_t i = 0; i >= 0; i = node(i).next) ids.push_back(node(i).symbol);
+}
+
+}  // namespace ziggurat

@@ -1,0 +1,11 @@
+// CRC-32C (Castagnoli; RFC 3720, appendix B.4), the checksum of blocks of tokens in a shard.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ziggurat {
+
+uint32_t crc32c(const void* data, size_t bytes);
+
+}  // namespace ziggurat

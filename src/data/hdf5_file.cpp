@@ -1,0 +1,236 @@
+#include "data/hdf5_file.h"
+
+#include <ziggurat/core/error.h>
+
+namespace ziggurat {
+namespace {
+
+// HDF5 prints its error stack to stderr unless told not to; we put the reason into our own message.
+class QuietErrors {
+ public:
+  QuietErrors() {
+    H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  }
+  ~QuietErrors() { H5Eset_auto2(H5E_DEFAULT, function_, data_); }
+  QuietErrors(const QuietErrors&) = delete;
+  QuietErrors& operator=(const QuietErrors&) = delete;
+
+ private:
+  H5E_auto2_t function_ = nullptr;
+  void* data_ = nullptr;
+};
+
+// The innermost entry of the error stack says most ("truncated file: ...", "file signature not found").
+std::string last_reason() {
+  std::string reason = "no reason given";
+  H5Ewalk2(
+      H5E_DEFAULT, H5E_WALK_UPWARD,
+      [](unsigned depth, const H5E_error2_t* error, void* out) -> herr_t {
+        if (depth == 0 && error->desc) *static_cast<std::string*>(out) = error->desc;
+        return 0;
+      },
+      &reason);
+  return reason;
+}
+
+template <class T>
+hid_t memory_type() {
+  if constexpr (std::is_same_v<T, uint16_t>) return H5T_NATIVE_UINT16;
+  if constexpr (std::is_same_v<T, uint32_t>) return H5T_NATIVE_UINT32;
+  if constexpr (std::is_same_v<T, int32_t>) return H5T_NATIVE_INT32;
+  if constexpr (std::is_same_v<T, int64_t>) return H5T_NATIVE_INT64;
+}
+
+template <class T>
+hid_t file_type() {
+  if constexpr (std::is_same_v<T, uint16_t>) return H5T_STD_U16LE;
+  if constexpr (std::is_same_v<T, uint32_t>) return H5T_STD_U32LE;
+  if constexpr (std::is_same_v<T, int64_t>) return H5T_STD_I64LE;
+}
+
+}  // namespace
+
+Hdf5Handle& Hdf5Handle::operator=(Hdf5Handle&& other) noexcept {
+  reset();
+  id_ = other.id_, closer_ = other.closer_;
+  other.id_ = H5I_INVALID_HID;
+  return *this;
+}
+
+herr_t Hdf5Handle::reset() {
+  const hid_t id = id_;
+  id_ = H5I_INVALID_HID;
+  return id >= 0 ? closer_(id) : 0;
+}
+
+void Hdf5File::fail_at(const std::string& what) const {
+  fail(ErrorKind::data, "{}: {} (HDF5: {})", path_.string(), what, last_reason());
+}
+
+Hdf5File Hdf5File::create(const std::filesystem::path& path) {
+  const QuietErrors quiet;
+  Hdf5File file(path);
+  const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5Pset_alignment(access.get(), 1, 4096);
+  file.file_ = Hdf5Handle(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), H5Fclose);
+  if (!file.file_.ok()) file.fail_at("cannot create the file; is the folder writable?");
+  return file;
+}
+
+Hdf5File Hdf5File::open(const std::filesystem::path& path) {
+  const QuietErrors quiet;
+  Hdf5File file(path);
+  file.file_ = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
+  if (!file.file_.ok())
+    file.fail_at("cannot open as HDF5; it is missing, truncated or no shard: tokenize it again");
+  return file;
+}
+
+Hdf5File Hdf5File::open_to_edit(const std::filesystem::path& path) {
+  const QuietErrors quiet;
+  Hdf5File file(path);
+  file.file_ = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
+  if (!file.file_.ok()) file.fail_at("cannot open the file for writing");
+  return file;
+}
+
+void Hdf5File::write_attribute(const std::string& name, int64_t value) {
+  const QuietErrors quiet;
+  if (H5Aexists(file_.get(), name.c_str()) > 0) H5Adelete(file_.get(), name.c_str());
+  const Hdf5Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+  const Hdf5Handle attribute(
+      H5Acreate2(file_.get(), name.c_str(), H5T_STD_I64LE, space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  if (!attribute.ok() || H5Awrite(attribute.get(), H5T_NATIVE_INT64, &value) < 0) {
+    fail_at("cannot write attribute " + name);
+  }
+}
+
+void Hdf5File::write_attribute(const std::string& name, const std::string& value) {
+  const QuietErrors quiet;
+  if (H5Aexists(file_.get(), name.c_str()) > 0) H5Adelete(file_.get(), name.c_str());
+  const Hdf5Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+  const Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.get(), value.size() + 1);
+  H5Tset_cset(type.get(), H5T_CSET_UTF8);
+  const Hdf5Handle attribute(
+      H5Acreate2(file_.get(), name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  if (!attribute.ok() || H5Awrite(attribute.get(), type.get(), value.c_str()) < 0) {
+    fail_at("cannot write attribute " + name);
+  }
+}
+
+std::optional<int64_t> Hdf5File::find_int(const std::string& name) const {
+  const QuietErrors quiet;
+  if (H5Aexists(file_.get(), name.c_str()) <= 0) return std::nullopt;
+  const Hdf5Handle attribute(H5Aopen(file_.get(), name.c_str(), H5P_DEFAULT), H5Aclose);
+  const Hdf5Handle space(H5Aget_space(attribute.get()), H5Sclose);
+  int64_t value = 0;
+  if (H5Sget_simple_extent_npoints(space.get()) != 1 ||
+      H5Aread(attribute.get(), H5T_NATIVE_INT64, &value) < 0) {
+    fail_at("attribute " + name + " is no single integer");
+  }
+  return value;
+}
+
+std::optional<std::string> Hdf5File::find_string(const std::string& name) const {
+  const QuietErrors quiet;
+  if (H5Aexists(file_.get(), name.c_str()) <= 0) return std::nullopt;
+  const Hdf5Handle attribute(H5Aopen(file_.get(), name.c_str(), H5P_DEFAULT), H5Aclose);
+  const Hdf5Handle type(H5Aget_type(attribute.get()), H5Tclose);
+  const Hdf5Handle space(H5Aget_space(attribute.get()), H5Sclose);
+  if (H5Tget_class(type.get()) != H5T_STRING || H5Sget_simple_extent_npoints(space.get()) != 1) {
+    fail_at("attribute " + name + " is no single string");
+  }
+  if (H5Tis_variable_str(type.get()) > 0) {  // as h5py writes them
+    char* text = nullptr;
+    if (H5Aread(attribute.get(), type.get(), &text) < 0) fail_at("cannot read attribute " + name);
+    std::string value = text ? text : "";
+    H5free_memory(text);
+    return value;
+  }
+  std::string value(H5Tget_size(type.get()), '\0');
+  if (H5Aread(attribute.get(), type.get(), value.data()) < 0) fail_at("cannot read attribute " + name);
+  value.resize(value.find('\0') == std::string::npos ? value.size() : value.find('\0'));
+  return value;
+}
+
+template <class T>
+void Hdf5File::write_dataset(const std::string& name, std::span<const T> values) {
+  const QuietErrors quiet;
+  const hsize_t length = values.size();
+  const Hdf5Handle space(H5Screate_simple(1, &length, nullptr), H5Sclose);
+  const Hdf5Handle options(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_layout(options.get(), H5D_CONTIGUOUS);
+  H5Pset_alloc_time(options.get(), H5D_ALLOC_TIME_EARLY);
+  H5Pset_fill_time(options.get(), H5D_FILL_TIME_NEVER);
+  H5Pset_obj_track_times(options.get(), false);
+  const Hdf5Handle dataset(H5Dcreate2(file_.get(), name.c_str(), file_type<T>(), space.get(), H5P_DEFAULT,
+                                      options.get(), H5P_DEFAULT),
+                           H5Dclose);
+  if (!dataset.ok() || (length > 0 && H5Dwrite(dataset.get(), memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT,
+                                               values.data()) < 0)) {
+    fail_at("cannot write " + name + "; is the disk full?");
+  }
+}
+template void Hdf5File::write_dataset<uint16_t>(const std::string&, std::span<const uint16_t>);
+template void Hdf5File::write_dataset<uint32_t>(const std::string&, std::span<const uint32_t>);
+template void Hdf5File::write_dataset<int64_t>(const std::string&, std::span<const int64_t>);
+
+bool Hdf5File::has_dataset(const std::string& name) const {
+  const QuietErrors quiet;
+  return H5Lexists(file_.get(), name.c_str(), H5P_DEFAULT) > 0;
+}
+
+Hdf5Handle Hdf5File::open_dataset(const std::string& name) const {
+  Hdf5Handle dataset(H5Dopen2(file_.get(), name.c_str(), H5P_DEFAULT), H5Dclose);
+  if (!dataset.ok()) fail_at("has no dataset " + name);
+  return dataset;
+}
+
+Hdf5File::Dataset Hdf5File::describe(const std::string& name) const {
+  const QuietErrors quiet;
+  const Hdf5Handle dataset = open_dataset(name);
+  const Hdf5Handle space(H5Dget_space(dataset.get()), H5Sclose);
+  const Hdf5Handle type(H5Dget_type(dataset.get()), H5Tclose);
+  const Hdf5Handle options(H5Dget_create_plist(dataset.get()), H5Pclose);
+  const int rank = H5Sget_simple_extent_ndims(space.get());
+  if (rank != 1 || H5Tget_class(type.get()) != H5T_INTEGER) {
+    fail(ErrorKind::data, "{}: {} must be a list of integers of rank 1, but has rank {}", path_.string(),
+         name, rank);
+  }
+  Dataset result;
+  result.length = static_cast<int64_t>(H5Sget_simple_extent_npoints(space.get()));
+  result.element_bytes = static_cast<int>(H5Tget_size(type.get()));
+  result.little_endian_unsigned =
+      H5Tget_sign(type.get()) == H5T_SGN_NONE && H5Tget_order(type.get()) == H5T_ORDER_LE;
+  if (H5Pget_layout(options.get()) == H5D_CONTIGUOUS && H5Pget_external_count(options.get()) == 0) {
+    const haddr_t offset = H5Dget_offset(dataset.get());
+    if (offset != HADDR_UNDEF) result.file_offset = static_cast<int64_t>(offset);
+  }
+  return result;
+}
+
+template <class T>
+void Hdf5File::read_dataset(const std::string& name, int64_t first, int64_t count, T* out) const {
+  if (count == 0) return;
+  const QuietErrors quiet;
+  const Hdf5Handle dataset = open_dataset(name);
+  const Hdf5Handle file_space(H5Dget_space(dataset.get()), H5Sclose);
+  const auto start = static_cast<hsize_t>(first), length = static_cast<hsize_t>(count);
+  const Hdf5Handle memory_space(H5Screate_simple(1, &length, nullptr), H5Sclose);
+  if (H5Sselect_hyperslab(file_space.get(), H5S_SELECT_SET, &start, nullptr, &length, nullptr) < 0 ||
+      H5Dread(dataset.get(), memory_type<T>(), memory_space.get(), file_space.get(), H5P_DEFAULT, out) < 0) {
+    fail_at("cannot read " + name + "; the file is damaged: tokenize it again");
+  }
+}
+template void Hdf5File::read_dataset<int32_t>(const std::string&, int64_t, int64_t, int32_t*) const;
+template void Hdf5File::read_dataset<uint32_t>(const std::string&, int64_t, int64_t, uint32_t*) const;
+template void Hdf5File::read_dataset<int64_t>(const std::string&, int64_t, int64_t, int64_t*) const;
+
+void Hdf5File::close() {
+  const QuietErrors quiet;
+  if (file_.reset() < 0) fail_at("cannot finish writing the file; is the disk full?");
+}
+
+}  // namespace ziggurat

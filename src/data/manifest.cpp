@@ -1,0 +1,139 @@
+#include <nlohmann/json.hpp>
+
+#include "data/atomic_file.h"
+#include <ziggurat/core/error.h>
+#include <ziggurat/data/manifest.h>
+
+namespace ziggurat {
+namespace {
+
+using nlohmann::ordered_json;
+using Path = std::filesystem::path;
+constexpr const char* kManifestFormat = "ziggurat-shards";
+
+Manifest parse_manifest(const Path& file) {
+  const std::string name = file.string();
+  try {
+    const ordered_json root = ordered_json::parse(read_file(file));
+    check(root.is_object() && root.value("format", std::string()) == kManifestFormat, ErrorKind::data,
+          "{} is no manifest of shards (\"format\": \"{}\"); make one with `ziggurat data tokenize`", name,
+          kManifestFormat);
+    Manifest manifest;
+    manifest.folder = file.parent_path();
+    manifest.source = root.at("source").get<std::string>();
+    manifest.split = root.at("split").get<std::string>();
+    manifest.tokenizer = root.at("tokenizer").get<std::string>();
+    manifest.tokenizer_sha256 = root.at("tokenizer_sha256").get<std::string>();
+    manifest.vocab_size = root.at("vocab_size").get<int64_t>();
+    manifest.eod_id = root.at("eod_id").get<int64_t>();
+    for (const ordered_json& shard : root.at("shards")) {
+      manifest.shards.push_back({shard.at("file").get<std::string>(), shard.at("n_tokens").get<int64_t>(),
+                                 shard.at("n_docs").get<int64_t>(), shard.at("bytes").get<int64_t>(),
+                                 shard.at("xxh3_128").get<std::string>()});
+    }
+    return manifest;
+  } catch (const ordered_json::exception& e) {
+    fail(ErrorKind::data, "{} is a broken manifest of shards: {}; tokenize again", name, e.what());
+  }
+}
+
+Manifest manifest_of_one(const Path& shard) {
+  const ShardInfo info = ShardReader(shard).info();
+  Manifest manifest;
+  manifest.folder = shard.parent_path();
+  manifest.source = info.source, manifest.split = info.split;
+  manifest.tokenizer = info.tokenizer, manifest.tokenizer_sha256 = info.tokenizer_sha256;
+  manifest.vocab_size = info.vocab_size, manifest.eod_id = info.eod_id;
+  manifest.shards.push_back({shard.filename().string(), info.n_tokens, info.n_docs,
+                             static_cast<int64_t>(std::filesystem::file_size(shard)), ""});
+  return manifest;
+}
+
+Path find_in_folder(const Path& folder, const std::string& split) {
+  std::vector<Path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().filename().string().ends_with("-" + split + ".json")) found.push_back(entry.path());
+  }
+  check(found.size() == 1, ErrorKind::data,
+        "{}: expected exactly one manifest *-{}.json in this folder, found {}; name the manifest itself",
+        folder.string(), split, found.size());
+  return found[0];
+}
+
+}  // namespace
+
+int64_t Manifest::n_tokens() const {
+  int64_t sum = 0;
+  for (const Shard& shard : shards) sum += shard.n_tokens;
+  return sum;
+}
+
+int64_t Manifest::n_docs() const {
+  int64_t sum = 0;
+  for (const Shard& shard : shards) sum += shard.n_docs;
+  return sum;
+}
+
+std::string manifest_name(const std::string& source, const std::string& split) {
+  return source + "-" + split + ".json";
+}
+
+std::string shard_name(const std::string& source, const std::string& split, int64_t shard, int64_t shards) {
+  return fmt::format("{}-{}-{:05}-of-{:05}.h5", source, split, shard, shards);
+}
+
+Manifest::Shard describe_shard(const Path& file, const ShardInfo& info) {
+  return {file.filename().string(), info.n_tokens, info.n_docs,
+          static_cast<int64_t>(std::filesystem::file_size(file)), xxh3_of_file(file)};
+}
+
+void write_manifest(const Manifest& manifest) {
+  ordered_json shards = ordered_json::array();
+  for (const Manifest::Shard& shard : manifest.shards) {
+    shards.push_back({{"file", shard.file},
+                      {"n_tokens", shard.n_tokens},
+                      {"n_docs", shard.n_docs},
+                      {"bytes", shard.bytes},
+                      {"xxh3_128", shard.xxh3}});
+  }
+  const ordered_json root = {{"format", kManifestFormat},
+                             {"version", 1},
+                             {"source", manifest.source},
+                             {"split", manifest.split},
+                             {"tokenizer", manifest.tokenizer},
+                             {"tokenizer_sha256", manifest.tokenizer_sha256},
+                             {"vocab_size", manifest.vocab_size},
+                             {"eod_id", manifest.eod_id},
+                             {"n_tokens", manifest.n_tokens()},
+                             {"n_docs", manifest.n_docs()},
+                             {"shards", shards}};
+  write_file_atomically(manifest.folder / manifest_name(manifest.source, manifest.split),
+                        root.dump(1) + "\n");
+}
+
+Manifest read_manifest(const Path& path, const std::string& split) {
+  check(std::filesystem::exists(path), ErrorKind::data,
+        "{} does not exist: expected a manifest of shards, a folder with one, or an .h5 file, as `ziggurat "
+        "data "
+        "tokenize` makes them",
+        path.string());
+  if (std::filesystem::is_directory(path)) return parse_manifest(find_in_folder(path, split));
+  return path.extension() == ".h5" ? manifest_of_one(path) : parse_manifest(path);
+}
+
+void verify_files(const Manifest& manifest) {
+  for (const Manifest::Shard& shard : manifest.shards) {
+    const Path file = manifest.folder / shard.file;
+    check(std::filesystem::exists(file), ErrorKind::data, "shard {} is missing; copy or tokenize it again",
+          file.string());
+    const auto bytes = static_cast<int64_t>(std::filesystem::file_size(file));
+    check(bytes == shard.bytes, ErrorKind::data,
+          "shard {} has {} bytes, its manifest says {}; copy or tokenize it again", file.string(), bytes,
+          shard.bytes);
+    check(shard.xxh3.empty() || xxh3_of_file(file) == shard.xxh3, ErrorKind::data,
+          "shard {} has changed since its manifest was written (XXH3 differs); copy or tokenize it again",
+          file.string());
+  }
+}
+
+}  // namespace ziggurat
