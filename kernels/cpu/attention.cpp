@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <utility>
 
@@ -72,16 +73,19 @@ struct Products {
   void operator()(const GemmArgs<A, A>& g) { gemm<D>(g, unused, stream); }
 };
 
-// keep[j] = 1 / (1 - p) or 0 for the n probabilities from (b, h, i, 0) on.
+// keep[j] = 1 / (1 - p) or 0 for the n probabilities from element `first` on. Not inlined: see reductions.h.
 template <class A>
-void dropout_row(const AttentionDropout& dropout, uint64_t first, int64_t n, A* keep) {
+[[gnu::noinline]] void dropout_row(const AttentionDropout& dropout, uint64_t first, int64_t n, A* keep) {
   const auto p = static_cast<float>(dropout.probability);
   const A kept = A(1 / (1 - dropout.probability));
-  for (int64_t j = 0; j < n;) {
-    const uint64_t element = first + static_cast<uint64_t>(j);
-    const Philox::Block bits = dropout.random.block(element / 4);
-    for (size_t lane = element % 4; lane < 4 && j < n; ++lane, ++j) {
-      keep[j] = Philox::to_uniform(bits[lane]) < p ? A(0) : kept;
+  std::array<uint32_t, 4 * Philox::kBatch> bits;
+  for (uint64_t block = first / 4; 4 * block < first + static_cast<uint64_t>(n); block += Philox::kBatch) {
+    dropout.random.blocks(block, bits);
+    const auto at =
+        static_cast<int64_t>(4 * block - first);  // of bits[0] in the row; negative where it starts
+    const int64_t begin = std::max<int64_t>(0, -at), end = std::min<int64_t>(4 * Philox::kBatch, n - at);
+    for (int64_t i = begin; i < end; ++i) {
+      keep[at + i] = Philox::to_uniform(bits[static_cast<size_t>(i)]) < p ? A(0) : kept;
     }
   }
 }
@@ -95,7 +99,8 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream&) {
   const int64_t length = s.length, d = s.head_dim, width = s.width();
   const int64_t block = std::min(kQueries, length), ld = padded(length);
   const ArenaScope scope(workspace);
-  const Scratch<A> scratch(workspace, 2 * padded(length * d) + 2 * padded(block * d) + block * ld + ld);
+  const Scratch<A> scratch(workspace,
+                           2 * padded(length * d) + 2 * padded(block * d) + block * ld + ld + padded(block));
 
   parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
     const OneThread one_thread;
@@ -107,6 +112,7 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream&) {
     A* const o = mine.take(block * d);
     A* const scores = mine.take(block * ld);
     A* const keep = mine.take(ld);
+    A* const normalise = mine.take(block);
 
     const int64_t b = unit / s.kv_heads, kv_head = unit % s.kv_heads;
     const T* rows = g.qkv + b * length * width;
@@ -126,15 +132,16 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream&) {
           const A sum = exp_row(p, max, p, padded(i + 1));
           std::fill(p + i + 1, p + padded(end), A(0));
           g.log_sum_exp[head_row + i] = max + std::log(sum);
-          const A normalise = 1 / sum;
+          normalise[i - begin] = 1 / sum;
           if (g.dropout.probability > 0) {
             dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length), i + 1, keep);
-            for (int64_t j = 0; j <= i; ++j) p[j] *= normalise * keep[j];
-          } else {
-            for (int64_t j = 0; j <= i; ++j) p[j] *= normalise;
+            for (int64_t j = 0; j <= i; ++j) p[j] *= keep[j];
           }
         }
         product({false, false, n, d, end, scores, ld, v, d, o, d});
+        for (int64_t r = 0; r < n; ++r) {  // here d factors a row, in the probabilities up to T
+          for (int64_t e = 0; e < d; ++e) o[r * d + e] *= normalise[r];
+        }
         store(o, n, d, g.y + (b * length + begin) * s.heads * d + h * d, s.heads * d, false);
       }
     }

@@ -15,6 +15,14 @@ TEST(Philox, ValuesDependOnEveryPartOfTheName) {
   EXPECT_NE(base.bits(5), Philox(1, Purpose::test, 2, 4).bits(5));
 }
 
+TEST(Philox, ABatchOfBlocksIsTheSameNumbers) {
+  const Philox rng(7, Purpose::test);
+  const uint64_t first = (uint64_t{1} << 32) - 5;  // the counter's upper half changes within the batch
+  std::array<uint32_t, 4 * Philox::kBatch> batch;
+  rng.blocks(first, batch);
+  for (size_t i = 0; i < batch.size(); ++i) ASSERT_EQ(batch[i], rng.bits(4 * first + i)) << i;
+}
+
 TEST(Philox, MomentsOfUniformAndNormal) {
   const Philox rng(7, Purpose::test);
   const int n = 200000;
