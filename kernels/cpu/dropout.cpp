@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/kernels/dropout.h>
@@ -18,10 +19,10 @@ void dropout(const DropoutArgs<T>& g, Stream&) {
   const A scale = A(1 / (1 - g.rate));
   const float rate = static_cast<float>(g.rate);
   parallel_for_blocks(g.n, kBlock, [=](int64_t begin, int64_t end) {
-    uint32_t bits[kTile];
+    std::array<uint32_t, kTile> bits;
     T kept[kTile];
     for (int64_t first = begin; first < end; first += kTile) {
-      g.rng.batch(static_cast<uint64_t>(first / 4), bits);
+      g.rng.blocks(static_cast<uint64_t>(first / 4), bits);
       const int64_t size = std::min(kTile, end - first);
       const T* x = g.x + first;
       for (int64_t i = 0; i < size; ++i) {

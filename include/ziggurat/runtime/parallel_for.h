@@ -9,6 +9,21 @@ namespace ziggurat {
 int thread_count();            // threads of a parallel_for called from here (1 inside one)
 void set_thread_count(int n);  // for this process
 int available_cores();         // cores this process may run on
+int thread_index();            // of the caller, in [0, thread_count() of whoever called parallel_for)
+
+// While it lives, what the calling thread calls runs on that thread alone. For a unit of work that calls
+// kernels and libraries: a parallel_for of one unit opens no parallel region, so they would else use all
+// threads, and their bits would depend on how many there are.
+class OneThread {
+ public:
+  OneThread();
+  ~OneThread();
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int outer_;
+};
 
 // body(i) for i in [0, n), in any order on any thread. `schedule(dynamic)`: for units of unequal size.
 template <class Body>

@@ -1,0 +1,55 @@
+// Causal attention, y_h = dropout(softmax(scale q_h k^T)) v per sequence and head; and its backward.
+// B batch, T length, H heads, d head_dim.
+// Floor: 2 B H T^2 d flop forward (two products, half of each below the diagonal), 5 B H T^2 d backward.
+// Nothing of size T x T is kept: a block of query rows is scored against the keys up to its last row, per
+// thread. Softmax is computed in Accum<T>. Same bits on any number of threads: a key head and its query heads
+// belong to one thread, which sums dk and dv over blocks in order.
+#pragma once
+
+#include <cstdint>
+
+#include <ziggurat/core/bf16.h>
+#include <ziggurat/core/philox.h>
+#include <ziggurat/kernels/attention_shape.h>
+#include <ziggurat/memory/arena.h>
+#include <ziggurat/runtime/device.h>
+
+namespace ziggurat::kernels {
+
+// Probability (b, h, i, j) is dropped where uniform(((b H + h) T + i) T + j) < probability, else divided by
+// 1 - probability.
+struct AttentionDropout {
+  double probability = 0;  // in [0, 1)
+  Philox random{0, Purpose::attention_dropout};
+};
+
+template <class T>
+struct AttentionArgs {
+  AttentionShape shape;
+  double scale = 1;
+  AttentionDropout dropout;
+  const T* qkv = nullptr;           // [B T, width]
+  T* y = nullptr;                   // [B T, H d]
+  Accum<T>* log_sum_exp = nullptr;  // [B, H, T] of the scaled scores
+};
+
+template <Device D, class T>
+void attention_forward(const AttentionArgs<T>& args, Arena& workspace, Stream& stream);
+
+template <class T>
+struct AttentionGradArgs {
+  AttentionShape shape;
+  double scale = 1;
+  AttentionDropout dropout;               // as in forward
+  const T* qkv = nullptr;                 // [B T, width]
+  const T* y = nullptr;                   // [B T, H d] from forward
+  const Accum<T>* log_sum_exp = nullptr;  // [B, H, T] from forward
+  const T* dy = nullptr;                  // [B T, H d]
+  T* dqkv = nullptr;                      // [B T, width]
+  bool accumulate = false;                // dqkv += instead of =
+};
+
+template <Device D, class T>
+void attention_backward(const AttentionGradArgs<T>& args, Arena& workspace, Stream& stream);
+
+}  // namespace ziggurat::kernels

@@ -1,0 +1,42 @@
+#include <ops/attention_checks.h>
+
+#include <ziggurat/kernels/attention.h>
+#include <ziggurat/ops/attention.h>
+
+namespace ziggurat::ops {
+
+Var attention(Tape& tape, Var qkv, const AttentionShape& shape, float scale, double dropout, int64_t layer) {
+  check_qkv("attention", qkv, shape);
+  check(dropout >= 0 && dropout < 1, ErrorKind::argument, "[attention] dropout: expected [0, 1), got {}",
+        dropout);
+  const MicroBatch& now = tape.micro_batch();
+  const kernels::AttentionDropout drop{
+      now.training ? dropout : 0.0,
+      Philox(now.seed, Purpose::attention_dropout, static_cast<uint64_t>(layer), now.moment())};
+
+  const Var y = tape.output(qkv.dtype(), {shape.rows(), shape.heads * shape.head_dim}, qkv.wants_grad());
+  // One number per row and head lets backward recompute the probabilities, which are T times as many.
+  const Tensor lse = tape.save(accum_dtype(qkv.dtype()), {shape.batch, shape.heads, shape.length});
+
+  visit_device_dtype(qkv.value(), [&]<Device D, class T>() {
+    kernels::attention_forward<D>(kernels::AttentionArgs<T>{shape, scale, drop, qkv.value().data<T>(),
+                                                            y.value().data<T>(), lse.data<Accum<T>>()},
+                                  tape.workspace(), tape.stream());
+  });
+
+  tape.record(y, [=](Tape& t, const Tensor& dy) {
+    const GradSlot dqkv = t.grad_slot(qkv);
+    visit_device_dtype(dy, [&]<Device D, class T>() {
+      // p = softmax(scale q k^T); dv = p^T dy, dp = dy v^T, ds = p (dp - dy . y), dq = scale ds k,
+      // dk = scale ds^T q                                   (Dao et al. 2022, FlashAttention, algorithm 4)
+      kernels::attention_backward<D>(
+          kernels::AttentionGradArgs<T>{shape, scale, drop, qkv.value().data<T>(), y.value().data<T>(),
+                                        lse.data<Accum<T>>(), dy.data<T>(), dqkv.grad.data<T>(),
+                                        dqkv.accumulate},
+          t.workspace(), t.stream());
+    });
+  });
+  return y;
+}
+
+}  // namespace ziggurat::ops
