@@ -10,6 +10,18 @@ int thread_count();            // threads of a parallel_for called from here (1 
 void set_thread_count(int n);  // for this process
 int available_cores();         // cores this process may run on
 
+// Inside its scope this thread's parallel loops, also those of libraries, run on it alone.
+class OneThread {
+ public:
+  OneThread();
+  ~OneThread();
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
+};
+
 // body(i) for i in [0, n), in any order on any thread. `schedule(dynamic)`: for units of unequal size.
 template <class Body>
 void parallel_for(int64_t n, const Body& body) {
