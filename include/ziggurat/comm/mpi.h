@@ -1,0 +1,48 @@
+// The MPI implementation of Communicator, and the life of MPI in this process.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include <ziggurat/comm/communicator.h>
+
+namespace ziggurat {
+
+struct MpiLimits {
+  int64_t message_bytes = int64_t{1} << 30;  // MPI counts are ints; tests make this small
+  int64_t reduce_bytes = kReduceChunkBytes;
+};
+
+// Did a launcher (mpirun, srun with PMI) start this process as part of a job? `get` looks an environment
+// variable up, like std::getenv.
+bool started_by_mpi_launcher(const std::function<const char*(const char*)>& get);
+
+// MPI from construction to destruction; one per process. Without a launcher MPI is not started at all (that
+// would cost a third of a second) and the world is a group of one.
+// The destructor finalizes MPI, unless an exception is unwinding: then the peers may be in a collective,
+// where finalizing would hang, and the caller is expected to abort().
+class MpiRuntime {
+ public:
+  MpiRuntime();  // throws Error(communication)
+  ~MpiRuntime();
+  MpiRuntime(const MpiRuntime&) = delete;
+  MpiRuntime& operator=(const MpiRuntime&) = delete;
+
+  Communicator& world() { return *world_; }
+  int local_size() const { return local_size_; }  // ranks on this node: what its cores are shared by
+
+  // A second world, e.g. with other limits. Collective; destroy it before this object.
+  std::unique_ptr<Communicator> make_world(const MpiLimits& limits = {}) const;
+
+  // Ends every rank of the job with this exit code, whatever they are doing.
+  [[noreturn]] void abort(int code) const noexcept;
+
+ private:
+  bool started_ = false;
+  int exceptions_at_start_;
+  int local_size_ = 1;
+  std::unique_ptr<Communicator> world_;
+};
+
+}  // namespace ziggurat

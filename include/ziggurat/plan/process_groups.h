@@ -1,0 +1,37 @@
+// The communicators of a plan, made once at start-up.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include <ziggurat/comm/communicator.h>
+#include <ziggurat/plan/parallel_plan.h>
+
+namespace ziggurat {
+
+class ProcessGroups {
+ public:
+  // Collective over `world`, which must outlive this object. Throws Error(communication) if the plan is not
+  // the same on all ranks, and Error(internal) if it is for another number of ranks.
+  ProcessGroups(Communicator& world, ParallelPlan plan);
+
+  const ParallelPlan& plan() const { return plan_; }
+  Communicator& world() const { return world_; }
+  // `ep` is one of plan().ep_sizes(), else Error(internal).
+  Communicator& ep(int ep) const { return *at(ep).ep; }  // exchanges tokens between experts
+  Communicator& expert_dp(int ep) const {
+    return *at(ep).expert_dp;
+  }  // sums the gradients of the same experts
+
+ private:
+  struct Pair {
+    std::unique_ptr<Communicator> ep, expert_dp;
+  };
+  const Pair& at(int ep) const;
+
+  Communicator& world_;
+  ParallelPlan plan_;
+  std::map<int, Pair> pairs_;  // by expert-parallel size
+};
+
+}  // namespace ziggurat

@@ -1,0 +1,240 @@
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+
+#include <mpi.h>
+
+#include "comm/host_bytes.h"
+#include <ziggurat/comm/mpi.h>
+
+namespace ziggurat {
+namespace {
+
+using comm::for_each_chunk;
+using comm::slice;
+
+constexpr int kTag = 0;  // messages of one pair stay in order, and so do the collectives that send them
+
+void check_mpi(int code, const std::string& where, const char* function) {
+  if (code == MPI_SUCCESS) return;
+  std::array<char, MPI_MAX_ERROR_STRING> text{};
+  int length = 0;
+  MPI_Error_string(code, text.data(), &length);
+  fail(ErrorKind::communication, "{} {}: {}", where, function, text.data());
+}
+
+MPI_Datatype mpi_type(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return MPI_FLOAT;
+    case DType::f64:
+      return MPI_DOUBLE;
+    case DType::i32:
+      return MPI_INT32_T;
+    case DType::bf16:
+      break;
+  }
+  fail(ErrorKind::internal, "[mpi] no reduction for {}", to_string(dtype));
+}
+
+struct Identity {
+  int rank = 0, size = 0;
+};
+
+Identity identity_of(MPI_Comm comm) {
+  Identity id;
+  check_mpi(MPI_Comm_rank(comm, &id.rank), "[mpi]", "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(comm, &id.size), "[mpi]", "MPI_Comm_size");
+  return id;
+}
+
+class MpiCommunicator final : public Communicator {
+ public:
+  // Takes ownership of `comm`.
+  MpiCommunicator(const std::string& group_name, MPI_Comm comm, Identity id, const MpiLimits& limits)
+      : Communicator(group_name, id.rank, id.size, limits.reduce_bytes), comm_(comm), limits_(limits) {}
+
+  ~MpiCommunicator() override {
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    // Freeing is collective: while an error unwinds, the peers may never come.
+    if (finalized == 0 && std::uncaught_exceptions() == 0) MPI_Comm_free(&comm_);
+  }
+
+ private:
+  struct Requests {
+    std::vector<MPI_Request> handles;
+    MPI_Request* add() { return &handles.emplace_back(MPI_REQUEST_NULL); }
+  };
+
+  void check_call(int code, const char* function) const {
+    if (code != MPI_SUCCESS) check_mpi(code, where(), function);
+  }
+
+  std::unique_ptr<Communicator> do_split(int color, int key, const std::string& group_name) override {
+    MPI_Comm group = MPI_COMM_NULL;
+    check_call(MPI_Comm_split(comm_, color, key, &group), "MPI_Comm_split");
+    return std::make_unique<MpiCommunicator>(group_name, group, identity_of(group), limits_);
+  }
+
+  void do_barrier() override { check_call(MPI_Barrier(comm_), "MPI_Barrier"); }
+
+  void do_broadcast(Bytes buffer, int root) override {
+    for_each_chunk(static_cast<int64_t>(buffer.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
+      check_call(MPI_Bcast(buffer.data() + begin, static_cast<int>(n), MPI_BYTE, root, comm_), "MPI_Bcast");
+    });
+  }
+
+  void do_all_reduce(Bytes buffer, DType dtype, ReduceOp op) override {
+    const int count = static_cast<int>(buffer.size() / static_cast<size_t>(size_of(dtype)));
+    const MPI_Op mpi_op = op == ReduceOp::sum ? MPI_SUM : MPI_MAX;
+    check_call(MPI_Allreduce(MPI_IN_PLACE, buffer.data(), count, mpi_type(dtype), mpi_op, comm_),
+               "MPI_Allreduce");
+  }
+
+  void do_all_gather(ConstBytes input, Bytes output) override {
+    const auto bytes = static_cast<int64_t>(input.size());
+    const bool in_place = input.data() == output.data() + rank() * bytes;
+    if (bytes <= limits_.message_bytes) {
+      const int count = static_cast<int>(bytes);
+      check_call(MPI_Allgather(in_place ? MPI_IN_PLACE : input.data(), count, MPI_BYTE, output.data(), count,
+                               MPI_BYTE, comm_),
+                 "MPI_Allgather");
+      return;
+    }
+    // Chunks of one block are not contiguous over ranks, so the large case is sent pair by pair.
+    Requests requests;
+    for (int r = 0; r < size(); ++r) post_receive(requests, slice(output, r * bytes, bytes), r, in_place);
+    for (int r = 0; r < size(); ++r) post_send(requests, input, r, in_place);
+    wait_all(requests, where());
+  }
+
+  Work do_all_to_all_v(ConstBytes input, const std::vector<int64_t>& send, Bytes output,
+                       const std::vector<int64_t>& receive) override {
+    auto requests = std::make_shared<Requests>();
+    int64_t at = 0;
+    for (int r = 0; r < size(); ++r) {
+      const int64_t n = receive[static_cast<size_t>(r)];
+      post_receive(*requests, slice(output, at, n), r, false);
+      at += n;
+    }
+    std::vector<ConstBytes> blocks;
+    at = 0;
+    for (const int64_t n : send) {
+      blocks.push_back(slice(input, at, n));
+      at += n;
+    }
+    // Each rank starts with its right neighbour, so that not everybody sends to rank 0 first.
+    for (int i = 0; i < size(); ++i) {
+      const int r = (rank() + i) % size();
+      post_send(*requests, blocks[static_cast<size_t>(r)], r, false);
+    }
+    return Work([requests, description = where()] { wait_all(*requests, description); });
+  }
+
+  void do_exchange(int partner, ConstBytes send, Bytes receive) override {
+    for_each_chunk(static_cast<int64_t>(send.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
+      const int count = static_cast<int>(n);
+      check_call(MPI_Sendrecv(send.data() + begin, count, MPI_BYTE, partner, kTag, receive.data() + begin,
+                              count, MPI_BYTE, partner, kTag, comm_, MPI_STATUS_IGNORE),
+                 "MPI_Sendrecv");
+    });
+  }
+
+  void post_receive(Requests& requests, Bytes block, int from, bool skip_self) const {
+    if (skip_self && from == rank()) return;
+    for_each_chunk(static_cast<int64_t>(block.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
+      check_call(
+          MPI_Irecv(block.data() + begin, static_cast<int>(n), MPI_BYTE, from, kTag, comm_, requests.add()),
+          "MPI_Irecv");
+    });
+  }
+
+  void post_send(Requests& requests, ConstBytes block, int to, bool skip_self) const {
+    if (skip_self && to == rank()) return;
+    for_each_chunk(static_cast<int64_t>(block.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
+      check_call(
+          MPI_Isend(block.data() + begin, static_cast<int>(n), MPI_BYTE, to, kTag, comm_, requests.add()),
+          "MPI_Isend");
+    });
+  }
+
+  // One by one: Open MPI 4.1's MPI_Waitall can hang when one of its receives fails.
+  static void wait_all(Requests& requests, const std::string& description) {
+    for (MPI_Request& request : requests.handles) {
+      const int code = MPI_Wait(&request, MPI_STATUS_IGNORE);
+      if (code != MPI_SUCCESS) check_mpi(code, description, "MPI_Wait");
+    }
+  }
+
+  MPI_Comm comm_;
+  MpiLimits limits_;
+};
+
+bool is_set(const char* value) { return value != nullptr && *value != '\0'; }
+bool above_one(const char* value) { return is_set(value) && std::strtol(value, nullptr, 10) > 1; }
+
+int count_ranks_on_this_node() {
+  MPI_Comm node = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "[mpi]",
+            "MPI_Comm_split_type");
+  const int size = identity_of(node).size;
+  check_mpi(MPI_Comm_free(&node), "[mpi]", "MPI_Comm_free");
+  return size;
+}
+
+}  // namespace
+
+bool started_by_mpi_launcher(const std::function<const char*(const char*)>& get) {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}) {
+    if (is_set(get(name))) return true;
+  }
+  return is_set(get("SLURM_PROCID")) && above_one(get("SLURM_NTASKS"));
+}
+
+MpiRuntime::MpiRuntime() : exceptions_at_start_(std::uncaught_exceptions()) {
+  if (!started_by_mpi_launcher(std::getenv)) {
+    world_ = make_self_communicator();
+    return;
+  }
+  int initialized = 0;
+  MPI_Initialized(&initialized);
+  check(initialized == 0, ErrorKind::internal, "[mpi] a process has one MpiRuntime, this is the second");
+  int provided = 0;
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "[mpi]", "MPI_Init_thread");
+  started_ = true;
+  check(provided >= MPI_THREAD_FUNNELED, ErrorKind::communication,
+        "[mpi] this MPI library does not allow threads beside it (MPI_THREAD_FUNNELED): use another build of "
+        "it");
+  // Communicators made from this one inherit the handler, so that every failure comes back as a code.
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  world_ = make_world();
+  local_size_ = count_ranks_on_this_node();
+  check(world_->size() > 1 || !above_one(std::getenv("SLURM_STEP_NUM_TASKS")), ErrorKind::communication,
+        "[mpi] srun started {} tasks, but each is alone in its MPI world: use `srun --mpi=pmix` or mpirun",
+        std::getenv("SLURM_STEP_NUM_TASKS"));
+}
+
+MpiRuntime::~MpiRuntime() {
+  world_.reset();
+  if (started_ && std::uncaught_exceptions() == exceptions_at_start_) MPI_Finalize();
+}
+
+std::unique_ptr<Communicator> MpiRuntime::make_world(const MpiLimits& limits) const {
+  if (!started_) return make_self_communicator();
+  // An own context: messages of other users of MPI_COMM_WORLD in this process can't be taken for ours.
+  MPI_Comm comm = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "[mpi]", "MPI_Comm_dup");
+  return std::make_unique<MpiCommunicator>("world", comm, identity_of(comm), limits);
+}
+
+void MpiRuntime::abort(int code) const noexcept {
+  std::fflush(nullptr);
+  if (started_) MPI_Abort(MPI_COMM_WORLD, code);
+  std::_Exit(code);
+}
+
+}  // namespace ziggurat

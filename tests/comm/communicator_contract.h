@@ -1,0 +1,426 @@
+// The contract of Communicator as one suite: an executable includes it once and instantiates it with its
+// implementations. Values say where they came from (rank and element), so that a failure explains itself.
+#pragma once
+
+#include <bit>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <ziggurat/comm/communicator.h>
+#include <ziggurat/core/philox.h>
+
+namespace ziggurat {
+
+// Runs a body on every rank of a world: on all ranks as threads, or on this process's rank under MPI.
+struct CommunicatorHarness {
+  std::string name;
+  std::function<void(const std::function<void(Communicator&)>&)> run;
+};
+
+inline std::string harness_name(const testing::TestParamInfo<CommunicatorHarness>& info) {
+  return info.param.name;
+}
+
+class CommunicatorContract : public testing::TestWithParam<CommunicatorHarness> {
+ protected:
+  void on_every_rank(const std::function<void(Communicator&)>& body) { GetParam().run(body); }
+  // Also on two worlds cut out of it: consecutive halves and even/odd ranks.
+  void on_every_group(const std::function<void(Communicator&)>& body) {
+    on_every_rank([&](Communicator& world) {
+      body(world);
+      const int half = std::max(1, world.size() / 2);
+      const auto consecutive = world.split(world.rank() / half, world.rank(), "consecutive");
+      body(*consecutive);
+      const auto strided = world.split(world.rank() % 2, world.rank(), "strided");
+      body(*strided);
+    });
+  }
+};
+
+namespace contract {
+
+template <class T>
+struct Buffer {
+  std::vector<T> values;
+  Tensor tensor;
+  Buffer(Shape shape, T fill = T{}) : values(static_cast<size_t>(shape.numel()), fill) {
+    tensor = Tensor(values.data(), dtype_of<T>(), shape);
+  }
+};
+
+// A value that names its rank and element; exact in every dtype for rank < 8, element < 16.
+template <class T>
+T tagged(int64_t rank, int64_t element) {
+  return static_cast<T>(static_cast<float>(rank * 16 + element % 16));
+}
+
+template <class T>
+bool same_bits(T a, T b) {
+  return std::memcmp(&a, &b, sizeof(T)) == 0;
+}
+
+// Random values of very different magnitude: another order of additions gives other bits.
+template <class T>
+T random_value(int rank, int64_t element) {
+  const Philox random(7, Purpose::test, static_cast<uint64_t>(rank));
+  if constexpr (std::is_same_v<T, int32_t>)
+    return static_cast<T>(random.bits(static_cast<uint64_t>(element)) >> 8);
+  const uint32_t exponent = random.bits(static_cast<uint64_t>(element) + 1000000) % 16;
+  return static_cast<T>(random.normal(static_cast<uint64_t>(element)) *
+                        std::ldexp(1.0, static_cast<int>(exponent)));
+}
+
+// The tree of the contract, over ranks [begin, end).
+template <class T>
+T local_tree(int begin, int end, int64_t element) {
+  if (end - begin == 1) return random_value<T>(begin, element);
+  const int middle = (begin + end) / 2;
+  return local_tree<T>(begin, middle, element) + local_tree<T>(middle, end, element);
+}
+
+template <class F>
+std::string message_of(ErrorKind kind, const F& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), kind) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "expected an Error";
+  return "";
+}
+
+template <class T>
+void broadcast_and_gather(Communicator& group) {
+  Stream stream;
+  for (int root = 0; root < group.size(); ++root) {
+    Buffer<T> buffer({7, 3});
+    for (int64_t i = 0; i < 21; ++i) buffer.values[static_cast<size_t>(i)] = tagged<T>(group.rank(), i);
+    group.broadcast(buffer.tensor, root, stream).wait();
+    for (int64_t i = 0; i < 21; ++i)
+      EXPECT_TRUE(same_bits(buffer.values[static_cast<size_t>(i)], tagged<T>(root, i)));
+  }
+  for (const bool in_place : {false, true}) {
+    Buffer<T> mine({5, 3}), all({5 * group.size(), 3});
+    const Tensor input = in_place ? all.tensor.rows(5 * group.rank(), 5 * group.rank() + 5) : mine.tensor;
+    for (int64_t i = 0; i < 15; ++i) input.data<T>()[i] = tagged<T>(group.rank(), i);
+    group.all_gather(input, all.tensor, stream).wait();
+    for (int r = 0; r < group.size(); ++r) {
+      for (int64_t i = 0; i < 15; ++i) {
+        EXPECT_TRUE(same_bits(all.values[static_cast<size_t>(r * 15 + i)], tagged<T>(r, i))) << "from " << r;
+      }
+    }
+  }
+}
+
+template <class T>
+void all_to_all(Communicator& group) {
+  Stream stream;
+  const int n = group.size();
+  Buffer<T> input({2 * n, 3}), output({2 * n, 3});
+  // The value carries the sender, the element its receiver.
+  for (int64_t i = 0; i < 6 * n; ++i) input.values[static_cast<size_t>(i)] = tagged<T>(group.rank(), i);
+  group.all_to_all(input.tensor, output.tensor, stream).wait();
+  for (int r = 0; r < n; ++r) {
+    for (int64_t i = 0; i < 6; ++i) {
+      EXPECT_TRUE(
+          same_bits(output.values[static_cast<size_t>(r * 6 + i)], tagged<T>(r, group.rank() * 6 + i)));
+    }
+  }
+}
+
+// Rank s sends (s + 2 r) % 4 rows to rank r, none among them, of `width` elements; row i holds tag (s, i).
+template <class T>
+void all_to_all_v(Communicator& group, int64_t width) {
+  Stream stream;
+  const auto rows = [](int from, int to) { return int64_t{(from + 2 * to) % 4}; };
+  std::vector<int64_t> send, receive;
+  int64_t sent = 0, received = 0;
+  for (int r = 0; r < group.size(); ++r) {
+    sent += send.emplace_back(rows(group.rank(), r));
+    received += receive.emplace_back(rows(r, group.rank()));
+  }
+  const T untouched = tagged<T>(7, 15);
+  Buffer<T> input({sent, width}), output({received + 1, width}, untouched);
+  for (int64_t i = 0; i < sent * width; ++i)
+    input.values[static_cast<size_t>(i)] = tagged<T>(group.rank(), i / width);
+  group.all_to_all_v(input.tensor, send, output.tensor, receive, stream).wait();
+  int64_t at = 0;
+  for (int r = 0; r < group.size(); ++r) {
+    int64_t first = 0;
+    for (int before = 0; before < group.rank(); ++before) first += rows(r, before);
+    for (int64_t i = 0; i < rows(r, group.rank()) * width; ++i) {
+      EXPECT_TRUE(same_bits(output.values[static_cast<size_t>(at++)], tagged<T>(r, first + i / width)));
+    }
+  }
+  for (; at < (received + 1) * width; ++at)
+    EXPECT_TRUE(same_bits(output.values[static_cast<size_t>(at)], untouched));
+}
+
+// Small integers: exact in any order.
+template <class T>
+void reduce_exactly(Communicator& group) {
+  Stream stream;
+  const int n = group.size();
+  for (const ReduceOp op : {ReduceOp::sum, ReduceOp::max}) {
+    Buffer<T> buffer({37});
+    for (int64_t i = 0; i < 37; ++i)
+      buffer.values[static_cast<size_t>(i)] = static_cast<T>((group.rank() + 1) * (i - 18));
+    group.all_reduce(buffer.tensor, op, ReduceOrder::any, stream).wait();
+    for (int64_t i = 0; i < 37; ++i) {
+      const int64_t factor = op == ReduceOp::sum ? n * (n + 1) / 2 : (i < 18 ? 1 : n);
+      EXPECT_EQ(buffer.values[static_cast<size_t>(i)], static_cast<T>(factor * (i - 18)));
+    }
+  }
+  Buffer<T> input({5 * n, 3}), output({5, 3});
+  for (int64_t i = 0; i < 15 * n; ++i)
+    input.values[static_cast<size_t>(i)] = static_cast<T>((group.rank() + 1) * i);
+  group.reduce_scatter(input.tensor, output.tensor, ReduceOrder::any, stream).wait();
+  for (int64_t i = 0; i < 15; ++i) {
+    EXPECT_EQ(output.values[static_cast<size_t>(i)],
+              static_cast<T>(n * (n + 1) / 2 * (group.rank() * 15 + i)));
+  }
+}
+
+template <class T>
+void reduce_as_tree(Communicator& group) {
+  Stream stream;
+  const int n = group.size();
+  constexpr int64_t kElements = 1003;
+  Buffer<T> buffer({kElements});
+  for (int64_t i = 0; i < kElements; ++i)
+    buffer.values[static_cast<size_t>(i)] = random_value<T>(group.rank(), i);
+  group.all_reduce(buffer.tensor, ReduceOp::sum, ReduceOrder::fixed_tree, stream).wait();
+  for (int64_t i = 0; i < kElements; ++i) {
+    ASSERT_TRUE(same_bits(buffer.values[static_cast<size_t>(i)], local_tree<T>(0, n, i))) << "element " << i;
+  }
+  for (const bool in_place : {false, true}) {
+    Buffer<T> input({kElements * n}), own({kElements});
+    for (int64_t i = 0; i < kElements * n; ++i) {
+      input.values[static_cast<size_t>(i)] = random_value<T>(group.rank(), i);
+    }
+    const int64_t first = group.rank() * kElements;
+    const Tensor output = in_place ? input.tensor.rows(first, first + kElements) : own.tensor;
+    group.reduce_scatter(input.tensor, output, ReduceOrder::fixed_tree, stream).wait();
+    for (int64_t i = 0; i < kElements; ++i) {
+      ASSERT_TRUE(same_bits(output.data<T>()[i], local_tree<T>(0, n, first + i))) << "element " << i;
+    }
+    for (int64_t i = 0; i < kElements * n; ++i) {
+      if (in_place && first <= i && i < first + kElements) continue;
+      ASSERT_TRUE(same_bits(input.values[static_cast<size_t>(i)], random_value<T>(group.rank(), i)))
+          << "input changed";
+    }
+  }
+}
+
+}  // namespace contract
+
+TEST_P(CommunicatorContract, BroadcastAndGatherMoveEveryDtype) {
+  on_every_group([](Communicator& group) {
+    contract::broadcast_and_gather<float>(group);
+    contract::broadcast_and_gather<double>(group);
+    contract::broadcast_and_gather<bf16>(group);
+    contract::broadcast_and_gather<int32_t>(group);
+  });
+}
+
+TEST_P(CommunicatorContract, AllToAllMovesEveryDtype) {
+  on_every_group([](Communicator& group) {
+    contract::all_to_all<float>(group);
+    contract::all_to_all<double>(group);
+    contract::all_to_all<bf16>(group);
+    contract::all_to_all<int32_t>(group);
+  });
+}
+
+TEST_P(CommunicatorContract, AllToAllVMovesRowsOfAnyWidth) {
+  on_every_group([](Communicator& group) {
+    for (const int64_t width : {1, 3, 40, 0}) {
+      contract::all_to_all_v<float>(group, width);
+      contract::all_to_all_v<double>(group, width);
+      contract::all_to_all_v<bf16>(group, width);
+      contract::all_to_all_v<int32_t>(group, width);
+    }
+  });
+}
+
+TEST_P(CommunicatorContract, ZeroRowsEverywhere) {
+  on_every_group([](Communicator& group) {
+    Stream stream;
+    const contract::Buffer<float> none({0, 5});
+    const std::vector<int64_t> zeros(static_cast<size_t>(group.size()), 0);
+    group.all_to_all_v(none.tensor, zeros, none.tensor, zeros, stream).wait();
+    group.all_to_all(none.tensor, none.tensor, stream).wait();
+    group.all_gather(none.tensor, none.tensor, stream).wait();
+    group.reduce_scatter(none.tensor, none.tensor, ReduceOrder::any, stream).wait();
+    group.all_reduce(none.tensor, ReduceOp::sum, ReduceOrder::any, stream).wait();
+    group.broadcast(none.tensor, 0, stream).wait();
+  });
+}
+
+TEST_P(CommunicatorContract, ReductionsAreExactOnSmallIntegers) {
+  on_every_group([](Communicator& group) {
+    contract::reduce_exactly<float>(group);
+    contract::reduce_exactly<double>(group);
+    contract::reduce_exactly<int32_t>(group);
+  });
+}
+
+TEST_P(CommunicatorContract, FixedTreeIsBitEqualToTheLocalTree) {
+  on_every_group([](Communicator& group) {
+    if (!std::has_single_bit(static_cast<unsigned>(group.size()))) return;  // refused: WrongArguments...
+    contract::reduce_as_tree<float>(group);
+    contract::reduce_as_tree<double>(group);
+    contract::reduce_as_tree<int32_t>(group);
+  });
+}
+
+TEST_P(CommunicatorContract, AllReduceGivesAllRanksTheSameBits) {
+  on_every_group([](Communicator& group) {
+    Stream stream;
+    constexpr int64_t n = 501;
+    contract::Buffer<float> buffer({n}), all({n * group.size()});
+    for (int64_t i = 0; i < n; ++i) {
+      buffer.values[static_cast<size_t>(i)] = contract::random_value<float>(group.rank(), i);
+    }
+    group.all_reduce(buffer.tensor, ReduceOp::sum, ReduceOrder::any, stream).wait();
+    group.all_gather(buffer.tensor, all.tensor, stream).wait();
+    for (int r = 0; r < group.size(); ++r) {
+      EXPECT_EQ(std::memcmp(all.values.data() + r * n, buffer.values.data(), n * sizeof(float)), 0)
+          << "rank " << r;
+    }
+  });
+}
+
+TEST_P(CommunicatorContract, WorkOfSeveralCollectivesMayBeOpen) {
+  on_every_rank([](Communicator& world) {
+    Stream stream;
+    const int n = world.size();
+    contract::Buffer<float> in_a({n, 50}, 1.0f + static_cast<float>(world.rank())), out_a({n, 50});
+    contract::Buffer<float> in_b({n, 9}, 101.0f + static_cast<float>(world.rank())), out_b({n, 9});
+    Work a = world.all_to_all(in_a.tensor, out_a.tensor, stream);
+    Work b = world.all_to_all(in_b.tensor, out_b.tensor, stream);
+    b.wait();
+    a.wait();
+    a.wait();
+    for (int r = 0; r < n; ++r) {
+      EXPECT_EQ(out_a.values[static_cast<size_t>(r * 50 + 49)], 1.0f + static_cast<float>(r));
+      EXPECT_EQ(out_b.values[static_cast<size_t>(r * 9)], 101.0f + static_cast<float>(r));
+    }
+  });
+}
+
+TEST_P(CommunicatorContract, SplitOrdersByKeyThenRank) {
+  on_every_rank([](Communicator& world) {
+    const auto reversed = world.split(0, -world.rank(), "reversed");
+    EXPECT_EQ(reversed->size(), world.size());
+    EXPECT_EQ(reversed->rank(), world.size() - 1 - world.rank());
+    const auto same_key = world.split(0, 5, "same_key");
+    EXPECT_EQ(same_key->rank(), world.rank());
+    const auto alone = world.split(world.rank(), 0, "alone");
+    EXPECT_EQ(alone->size(), 1);
+    const std::vector<std::string> texts = reversed->all_gather_text(std::to_string(world.rank()));
+    for (int r = 0; r < world.size(); ++r) {
+      EXPECT_EQ(texts[static_cast<size_t>(r)], std::to_string(world.size() - 1 - r));
+    }
+  });
+}
+
+TEST_P(CommunicatorContract, TextOfAnyLength) {
+  on_every_group([](Communicator& group) {
+    const auto text = [](int rank) { return std::string(static_cast<size_t>(rank * 100), 'a') + '\0'; };
+    const std::vector<std::string> texts = group.all_gather_text(group.rank() == 0 ? "" : text(group.rank()));
+    ASSERT_EQ(texts.size(), static_cast<size_t>(group.size()));
+    for (int r = 0; r < group.size(); ++r) EXPECT_EQ(texts[static_cast<size_t>(r)], r == 0 ? "" : text(r));
+    EXPECT_EQ(group.all_gather_text("").back(), "");
+  });
+}
+
+TEST_P(CommunicatorContract, CollectivesAreNumbered) {
+  on_every_rank([](Communicator& world) {
+    Stream stream;
+    const int64_t before = world.last_collective().sequence;
+    world.barrier();
+    contract::Buffer<double> buffer({6});
+    world.all_reduce(buffer.tensor, ReduceOp::max, ReduceOrder::any, stream).wait();
+    EXPECT_EQ(world.last_collective().sequence, before + 2);
+    EXPECT_STREQ(world.last_collective().name, "all_reduce");
+    EXPECT_EQ(world.last_collective().bytes, 48);
+  });
+}
+
+TEST_P(CommunicatorContract, MetaTensorsSendNothing) {
+  on_every_rank([](Communicator& world) {
+    Stream stream(Device::meta);
+    const Tensor one(nullptr, DType::f32, {2, 3}, Device::meta);
+    const Tensor all(nullptr, DType::f32, {2 * world.size(), 3}, Device::meta);
+    if (world.rank() != 0) return;  // nobody else enters: it would hang if it sent
+    world.all_gather(one, all, stream).wait();
+    world.reduce_scatter(all, one, ReduceOrder::any, stream).wait();
+    world.all_to_all(all, all, stream).wait();
+    world.all_reduce(one, ReduceOp::sum, ReduceOrder::any, stream).wait();
+    world.broadcast(one, 0, stream).wait();
+  });
+}
+
+TEST_P(CommunicatorContract, WrongArgumentsAreNamedBeforeAnythingIsSent) {
+  on_every_rank([](Communicator& world) {
+    using contract::Buffer;
+    using contract::message_of;
+    using testing::AllOf;
+    using testing::HasSubstr;
+    Stream stream;
+    const int n = world.size();
+    const Buffer<float> one({2, 3}), all({2 * n, 3}), wrong({2 * n + 1, 3}), narrow({2 * n, 2});
+    const Buffer<bf16> half({2, 3});
+    const auto argument_error = [](const auto& f) { return message_of(ErrorKind::argument, f); };
+
+    EXPECT_THAT(argument_error([&] { world.all_gather(one.tensor, wrong.tensor, stream); }),
+                AllOf(HasSubstr("[all_gather #"), HasSubstr("of 24 bytes"),
+                      HasSubstr(fmt::format("of {}]", n)), HasSubstr(wrong.tensor.shape().str())));
+    EXPECT_THAT(argument_error([&] { world.all_gather(one.tensor, narrow.tensor, stream); }),
+                HasSubstr("does not fill"));
+    EXPECT_THAT(argument_error([&] { world.all_gather(half.tensor, all.tensor, stream); }),
+                HasSubstr("input is bf16, output is f32"));
+    EXPECT_THAT(
+        argument_error([&] { world.reduce_scatter(wrong.tensor, one.tensor, ReduceOrder::any, stream); }),
+        HasSubstr("[reduce_scatter #"));
+    EXPECT_THAT(
+        argument_error([&] { world.all_reduce(half.tensor, ReduceOp::sum, ReduceOrder::any, stream); }),
+        HasSubstr("reduce an f32 buffer"));
+    EXPECT_THAT(argument_error([&] { world.broadcast(one.tensor, n, stream); }),
+                HasSubstr("not in the group"));
+    EXPECT_THAT(argument_error([&] {
+                  world.all_to_all(all.tensor, one.tensor.reshape({3, 2}), stream);
+                }),
+                HasSubstr("must be equal"));
+    EXPECT_THAT(argument_error([&] { world.split(-1, 0, "x"); }), HasSubstr("color"));
+    const Tensor on_gpu(nullptr, DType::f32, {2, 3}, Device::cuda);
+    EXPECT_THAT(argument_error([&] { world.broadcast(on_gpu, 0, stream); }), HasSubstr("host memory"));
+
+    const std::vector<int64_t> two(static_cast<size_t>(n), 2), many(static_cast<size_t>(n), 3),
+        negative(static_cast<size_t>(n), -1), longer(static_cast<size_t>(n) + 1, 0);
+    const auto send_rows = [&](const std::vector<int64_t>& send, const std::vector<int64_t>& receive) {
+      return argument_error([&] { world.all_to_all_v(all.tensor, send, all.tensor, receive, stream); });
+    };
+    EXPECT_THAT(send_rows(longer, two), HasSubstr("send_rows has"));
+    EXPECT_THAT(send_rows(negative, two), HasSubstr("negative"));
+    EXPECT_THAT(send_rows(two, many), HasSubstr("recv_rows sums to"));
+    std::vector<int64_t> less = two;
+    less[static_cast<size_t>(world.rank())] = 1;
+    EXPECT_THAT(send_rows(two, less), HasSubstr("sends itself 2 rows and expects 1"));
+
+    if (!std::has_single_bit(static_cast<unsigned>(n))) {
+      EXPECT_THAT(argument_error(
+                      [&] { world.all_reduce(one.tensor, ReduceOp::sum, ReduceOrder::fixed_tree, stream); }),
+                  AllOf(HasSubstr("power-of-two"), HasSubstr("start 2 or 4 ranks")));
+    }
+    world.barrier();  // all ranks are still in step
+  });
+}
+
+}  // namespace ziggurat

@@ -1,0 +1,165 @@
+#include <stdexcept>
+
+#include "tests/comm/communicator_contract.h"
+#include <ziggurat/comm/mpi.h>
+#include <ziggurat/comm/thread.h>
+#include <ziggurat/plan/process_groups.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat {
+namespace {
+
+using contract::message_of;
+using testing::AllOf;
+using testing::HasSubstr;
+
+CommunicatorHarness self_harness() {
+  return {"Self", [](const auto& body) { body(*make_self_communicator()); }};
+}
+
+CommunicatorHarness thread_harness(const std::string& name, int ranks, int64_t chunk_bytes) {
+  return {name, [=](const auto& body) { run_on_threads(ranks, body, chunk_bytes); }};
+}
+
+// 3 is no power of two: everything but the fixed tree. 24-byte chunks cut every reduction of the suite.
+INSTANTIATE_TEST_SUITE_P(, CommunicatorContract,
+                         testing::Values(self_harness(), thread_harness("Thread1", 1, kReduceChunkBytes),
+                                         thread_harness("Thread2", 2, kReduceChunkBytes),
+                                         thread_harness("Thread3", 3, kReduceChunkBytes),
+                                         thread_harness("Thread4", 4, kReduceChunkBytes),
+                                         thread_harness("Thread3Chunked", 3, 24),
+                                         thread_harness("Thread4Chunked", 4, 24)),
+                         harness_name);
+
+TEST(ThreadRanks, FirstExceptionReachesTheCallerAndReleasesThePeers) {
+  std::vector<std::string> peers(4);
+  const auto run = [&] {
+    run_on_threads(4, [&](Communicator& world) {
+      const auto pair = world.split(world.rank() / 2, 0, "pair");
+      if (world.rank() == 2) throw std::runtime_error("rank 2 broke");
+      const size_t rank = static_cast<size_t>(world.rank());
+      peers[rank] = message_of(ErrorKind::communication, [&] {
+        pair->barrier();
+        world.barrier();
+      });
+    });
+  };
+  try {
+    run();
+    FAIL() << "expected the exception of rank 2";
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "rank 2 broke");
+  }
+  for (const size_t rank : {0, 1, 3}) {
+    EXPECT_THAT(peers[rank], AllOf(HasSubstr("rank 2 failed first"), HasSubstr("rank 2 broke"))) << rank;
+  }
+}
+
+TEST(ThreadRanks, DifferentCollectivesAreAnError) {
+  Stream stream;
+  const std::string message = message_of(ErrorKind::communication, [&] {
+    run_on_threads(2, [&](Communicator& world) {
+      contract::Buffer<float> buffer({2});
+      if (world.rank() == 0) {
+        world.barrier();
+      } else {
+        world.broadcast(buffer.tensor, 0, stream);
+      }
+    });
+  });
+  EXPECT_THAT(message, AllOf(HasSubstr("[barrier #1"), HasSubstr("[broadcast #1 of 8 bytes"),
+                             HasSubstr("must enter the same collective")));
+}
+
+TEST(ThreadRanks, DifferentSizesAreAnError) {
+  Stream stream;
+  const std::string message = message_of(ErrorKind::communication, [&] {
+    run_on_threads(2, [&](Communicator& world) {
+      contract::Buffer<float> buffer({world.rank() + 1});
+      world.all_reduce(buffer.tensor, ReduceOp::sum, ReduceOrder::any, stream);
+    });
+  });
+  EXPECT_THAT(message, HasSubstr("must enter the same collective"));
+}
+
+TEST(ThreadRanks, CountsThatDoNotMatchAreAnError) {
+  Stream stream;
+  const std::string message = message_of(ErrorKind::communication, [&] {
+    run_on_threads(2, [&](Communicator& world) {
+      contract::Buffer<float> input({4, 1}), output({4, 1});
+      const std::vector<int64_t> send = {1, 1}, receive = {1, world.rank() == 1 ? 1 : 2};
+      const std::vector<int64_t> receive_at_1 = {2, 1};
+      world.all_to_all_v(input.tensor, send, output.tensor, world.rank() == 1 ? receive_at_1 : receive,
+                         stream);
+    });
+  });
+  EXPECT_THAT(message, AllOf(HasSubstr("expects 8 bytes from rank"), HasSubstr("which sends 4")));
+}
+
+TEST(ThreadRanks, ReturningEarlyIsAnError) {
+  const std::string message = message_of(ErrorKind::communication, [] {
+    run_on_threads(3, [](Communicator& world) {
+      if (world.rank() != 1) world.barrier();
+    });
+  });
+  EXPECT_THAT(message, AllOf(HasSubstr("returned without entering"), HasSubstr("rank 1")));
+}
+
+TEST(ThreadRanks, EachRankHasOneOpenMpThread) {
+  run_on_threads(2, [](Communicator&) { EXPECT_EQ(thread_count(), 1); });
+  EXPECT_THAT(message_of(ErrorKind::argument, [] { run_on_threads(0, [](Communicator&) {}); }),
+              HasSubstr("at least 1 rank"));
+}
+
+TEST(MpiLauncher, IsDetectedFromTheEnvironment) {
+  const auto started = [](const std::map<std::string, std::string>& environment) {
+    return started_by_mpi_launcher([&](const char* name) -> const char* {
+      const auto found = environment.find(name);
+      return found == environment.end() ? nullptr : found->second.c_str();
+    });
+  };
+  EXPECT_FALSE(started({}));
+  EXPECT_TRUE(started({{"OMPI_COMM_WORLD_SIZE", "1"}}));
+  EXPECT_TRUE(started({{"PMIX_RANK", "0"}}));
+  EXPECT_TRUE(started({{"PMI_RANK", "3"}}));
+  EXPECT_FALSE(started({{"PMI_RANK", ""}}));
+  EXPECT_TRUE(started({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}}));
+  EXPECT_FALSE(started({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "1"}}));
+  EXPECT_FALSE(started({{"SLURM_NTASKS", "2"}}));
+}
+
+TEST(ProcessGroups, AreThoseOfThePlan) {
+  run_on_threads(4, [](Communicator& world) {
+    const ProcessGroups groups(world, ParallelPlan(4, {1, 2, 4}));
+    for (const int ep : {1, 2, 4}) {
+      const auto expect_members = [&](Communicator& group, const std::vector<int>& members) {
+        const std::vector<std::string> texts = group.all_gather_text(std::to_string(world.rank()));
+        std::vector<int> ranks;
+        for (const std::string& text : texts) ranks.push_back(std::stoi(text));
+        EXPECT_EQ(ranks, members) << group.name();
+      };
+      expect_members(groups.ep(ep), groups.plan().ep_members(world.rank(), ep));
+      expect_members(groups.expert_dp(ep), groups.plan().expert_dp_members(world.rank(), ep));
+    }
+    EXPECT_EQ(&groups.world(), &world);
+    EXPECT_THAT(message_of(ErrorKind::internal, [&] { groups.ep(3); }), HasSubstr("3 was not planned"));
+  });
+}
+
+TEST(ProcessGroups, RefuseAPlanOfOthers) {
+  EXPECT_THAT(
+      message_of(
+          ErrorKind::internal,
+          [] { run_on_threads(2, [](Communicator& world) { ProcessGroups(world, ParallelPlan(4, {2})); }); }),
+      HasSubstr("for 4 ranks, the job has 2"));
+  EXPECT_THAT(message_of(ErrorKind::communication,
+                         [] {
+                           run_on_threads(2, [](Communicator& world) {
+                             ProcessGroups(world, ParallelPlan(2, {world.rank() + 1}));
+                           });
+                         }),
+              HasSubstr("give every rank the same config"));
+}
+
+}  // namespace
+}  // namespace ziggurat

@@ -1,0 +1,86 @@
+#include <stdexcept>
+
+#include "tests/comm/communicator_contract.h"
+#include "tests/mpi/mpi_world.h"
+#include <ziggurat/plan/process_groups.h>
+
+namespace ziggurat {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+CommunicatorHarness world_harness() {
+  return {"World", [](const auto& body) { body(mpi_runtime().world()); }};
+}
+
+// Small limits cut every message, so that the paths for counts above INT_MAX run on small data. 20 bytes is
+// no multiple of any row in the suite.
+CommunicatorHarness chunked_harness() {
+  return {"Chunked", [](const auto& body) {
+            body(*mpi_runtime().make_world({.message_bytes = 20, .reduce_bytes = 24}));
+          }};
+}
+
+INSTANTIATE_TEST_SUITE_P(Mpi, CommunicatorContract, testing::Values(world_harness(), chunked_harness()),
+                         harness_name);
+
+TEST(MpiRuntime, AllRanksAreOnThisNode) {
+  EXPECT_EQ(mpi_runtime().local_size(), mpi_runtime().world().size());
+}
+
+TEST(MpiRuntime, IsOnePerProcess) {
+  // A world without a launcher never starts MPI, so it may be made again.
+  if (!started_by_mpi_launcher(std::getenv)) return;
+  EXPECT_THAT(contract::message_of(ErrorKind::internal, [] { MpiRuntime second; }),
+              HasSubstr("this is the second"));
+}
+
+TEST(MpiCommunicator, FailuresOfTheLibraryAreNamed) {
+  const auto world = mpi_runtime().world().split(0, mpi_runtime().world().rank(), "broken");
+  if (world->size() == 1) return;
+  // Rank 0 sends 4 bytes more than rank 1 has room for: MPI reports a truncated message to the receiver.
+  const int rank = world->rank();
+  contract::Buffer<float> input({2, 1}), output({2, 1});
+  std::vector<int64_t> send(static_cast<size_t>(world->size()), 0), receive = send;
+  if (rank == 0) send[1] = 2;
+  if (rank == 1) receive[0] = 1;
+  const auto exchange = [&] {
+    Stream stream;
+    world->all_to_all_v(input.tensor, send, output.tensor, receive, stream).wait();
+  };
+  if (rank == 1) {
+    EXPECT_THAT(contract::message_of(ErrorKind::communication, exchange),
+                AllOf(HasSubstr("[all_to_all_v #"), HasSubstr("on 'broken', rank 1 of"),
+                      HasSubstr("MPI_Wait"), HasSubstr("TRUNCATE")));
+  } else {
+    exchange();
+  }
+}
+
+TEST(MpiProcessGroups, AreThoseOfThePlan) {
+  Communicator& world = mpi_runtime().world();
+  std::vector<int> ep_sizes;
+  for (int ep = 1; ep <= world.size(); ep *= 2) ep_sizes.push_back(ep);
+  const ProcessGroups groups(world, ParallelPlan(world.size(), ep_sizes));
+  for (const int ep : ep_sizes) {
+    EXPECT_EQ(groups.ep(ep).size(), ep);
+    EXPECT_EQ(groups.ep(ep).rank(), groups.plan().ep_rank(world.rank(), ep));
+    EXPECT_EQ(groups.expert_dp(ep).size(), groups.plan().expert_dp_size(ep));
+    EXPECT_EQ(groups.expert_dp(ep).rank(), groups.plan().expert_dp_rank(world.rank(), ep));
+  }
+}
+
+// Not tests: CTest runs them to see that one rank's failure fails the run.
+TEST(MpiFailure, DISABLED_LastRankFailsACheck) {
+  EXPECT_NE(mpi_runtime().world().rank(), mpi_runtime().world().size() - 1);
+}
+
+TEST(MpiFailure, DISABLED_LastRankThrows) {
+  Communicator& world = mpi_runtime().world();
+  if (world.rank() == world.size() - 1) throw std::runtime_error("thrown by the last rank");
+  world.barrier();
+}
+
+}  // namespace
+}  // namespace ziggurat
