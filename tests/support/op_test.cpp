@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include <ziggurat/core/philox.h>
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::test {
 
@@ -154,6 +155,27 @@ void expect_gradients(OpBench& bench, const std::vector<Tensor>& inputs, const s
           << ", element " << i;
     }
   }
+}
+
+std::vector<double> concatenate(const std::vector<Tensor>& tensors) {
+  std::vector<double> values;
+  for (const Tensor& tensor : tensors) {
+    const auto more = to_doubles(tensor);
+    values.insert(values.end(), more.begin(), more.end());
+  }
+  return values;
+}
+
+void expect_same_on_any_thread_count(const std::function<std::vector<double>()>& run) {
+  const int before = thread_count();
+  std::vector<double> want;
+  for (const int threads : {1, 2, 3}) {
+    set_thread_count(threads);
+    const auto got = run();
+    if (threads == 1) want = got;
+    EXPECT_EQ(got, want) << threads << " threads";
+  }
+  set_thread_count(before);
 }
 
 }  // namespace ziggurat::test

@@ -53,4 +53,10 @@ using OpUnderTest = std::function<Var(Tape&, const std::vector<Var>&)>;
 void expect_gradients(OpBench& bench, const std::vector<Tensor>& inputs, const std::vector<Param*>& params,
                       const OpUnderTest& op);
 
+// The values of several tensors, one after the other.
+std::vector<double> concatenate(const std::vector<Tensor>& tensors);
+
+// run() must give the same values, to the bit, on 1, 2 and 3 threads.
+void expect_same_on_any_thread_count(const std::function<std::vector<double>()>& run);
+
 }  // namespace ziggurat::test
