@@ -1,0 +1,40 @@
+// Looks rows up in a table, adds rows of a second table by position; and the backward of both.
+// Floor: memory; forward 2 reads and 1 write of [rows, cols], backward 2 reads and 2 writes (f32 gradients).
+#pragma once
+
+#include <cstdint>
+
+#include <ziggurat/core/bf16.h>
+#include <ziggurat/runtime/device.h>
+
+namespace ziggurat::kernels {
+
+template <class T>
+struct EmbeddingArgs {
+  int64_t rows = 0, cols = 0;
+  const int32_t* tokens = nullptr;  // [rows], 0 <= id < the table's rows: not checked here
+  int64_t sequence_length = 1;      // row i has position i % sequence_length
+  const T* table = nullptr;         // [V, cols]
+  const T* positions = nullptr;     // [>= min(rows, sequence_length), cols], or null
+  T* y = nullptr;                   // [rows, cols]
+};
+
+template <Device D, class T>
+void embedding_forward(const EmbeddingArgs<T>& args, Stream& stream);
+
+template <class T>
+struct EmbeddingGradArgs {
+  int64_t rows = 0, cols = 0;
+  const int32_t* tokens = nullptr;  // [rows]
+  int64_t sequence_length = 1;
+  const T* dy = nullptr;           // [rows, cols]
+  Accum<T>* dtable = nullptr;      // [V, cols], +=; or null
+  Accum<T>* dpositions = nullptr;  // [>= min(rows, sequence_length), cols], +=; or null
+};
+
+// Work is cut by columns, and each column adds its rows in order: a token that occurs twice needs no atomics,
+// and the bits do not depend on the number of threads.
+template <Device D, class T>
+void embedding_backward(const EmbeddingGradArgs<T>& args, Stream& stream);
+
+}  // namespace ziggurat::kernels

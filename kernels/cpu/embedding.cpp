@@ -1,0 +1,53 @@
+#include <ziggurat/kernels/embedding.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+constexpr int64_t kRows = 32;
+constexpr int64_t kCols = 64;  // columns of a block: four cache lines of an f32 gradient row
+}  // namespace
+
+template <Device D, class T>
+void embedding_forward(const EmbeddingArgs<T>& g, Stream&) {
+  using A = Accum<T>;
+  parallel_for_blocks(g.rows, kRows, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const T* token = g.table + g.tokens[i] * g.cols;
+      T* y = g.y + i * g.cols;
+      if (g.positions == nullptr) {
+        for (int64_t j = 0; j < g.cols; ++j) y[j] = token[j];
+      } else {
+        const T* position = g.positions + i % g.sequence_length * g.cols;
+        for (int64_t j = 0; j < g.cols; ++j) y[j] = T(A(token[j]) + A(position[j]));
+      }
+    }
+  });
+}
+
+template <Device D, class T>
+void embedding_backward(const EmbeddingGradArgs<T>& g, Stream&) {
+  using A = Accum<T>;
+  parallel_for_blocks(g.cols, kCols, [=](int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < g.rows; ++i) {
+      const T* dy = g.dy + i * g.cols;
+      if (g.dtable != nullptr) {
+        A* sum = g.dtable + g.tokens[i] * g.cols;
+        for (int64_t j = begin; j < end; ++j) sum[j] += A(dy[j]);
+      }
+      if (g.dpositions != nullptr) {
+        A* sum = g.dpositions + i % g.sequence_length * g.cols;
+        for (int64_t j = begin; j < end; ++j) sum[j] += A(dy[j]);
+      }
+    }
+  });
+}
+
+template void embedding_forward<Device::cpu>(const EmbeddingArgs<float>&, Stream&);
+template void embedding_forward<Device::cpu>(const EmbeddingArgs<bf16>&, Stream&);
+template void embedding_forward<Device::cpu>(const EmbeddingArgs<double>&, Stream&);
+template void embedding_backward<Device::cpu>(const EmbeddingGradArgs<float>&, Stream&);
+template void embedding_backward<Device::cpu>(const EmbeddingGradArgs<bf16>&, Stream&);
+template void embedding_backward<Device::cpu>(const EmbeddingGradArgs<double>&, Stream&);
+
+}  // namespace ziggurat::kernels

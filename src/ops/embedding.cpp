@@ -1,0 +1,64 @@
+#include <ziggurat/kernels/embedding.h>
+#include <ziggurat/ops/embedding.h>
+
+namespace ziggurat::ops {
+
+namespace {
+
+void check_tokens(const int32_t* tokens, int64_t n, int64_t sequence_length, int64_t vocabulary) {
+  for (int64_t i = 0; i < n; ++i) {
+    check(
+        0 <= tokens[i] && tokens[i] < vocabulary, ErrorKind::data,
+        "[embedding] token id {} at sequence {}, position {} is outside the vocabulary [0, {}): was the data "
+        "made with another tokenizer, or is the model's vocabulary too small?",
+        tokens[i], i / sequence_length, i % sequence_length, vocabulary);
+  }
+}
+
+}  // namespace
+
+Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length, const Param& table,
+              const Param* positions) {
+  const Tensor& w = table.value;
+  check(w.rank() == 2, ErrorKind::argument, "[embedding] expected table [V, C], got {}", w.shape());
+  check(n >= 0 && sequence_length > 0, ErrorKind::argument,
+        "[embedding] expected n >= 0 and sequence_length > 0, got {} and {}", n, sequence_length);
+  const int64_t cols = w.dim(1);
+  if (positions != nullptr) {
+    const Tensor& p = positions->value;
+    check(p.rank() == 2 && p.dim(1) == cols && p.dtype() == w.dtype(), ErrorKind::argument,
+          "[embedding] expected positions {} [T_max, {}], got {} {}", to_string(w.dtype()), cols,
+          to_string(p.dtype()), p.shape());
+    check(sequence_length <= p.dim(0), ErrorKind::argument,
+          "[embedding] sequences of {} tokens, but only {} learned positions: shorten the sequences or raise "
+          "the model's maximum length",
+          sequence_length, p.dim(0));
+  }
+  if (w.device() != Device::meta) check_tokens(tokens, n, sequence_length, w.dim(0));
+
+  const bool wants_grad = table.trainable() || (positions != nullptr && positions->trainable());
+  const Var y = tape.output(w.dtype(), {n, cols}, wants_grad);
+
+  visit_device_dtype(w, [&]<Device D, class T>() {
+    const T* p = positions == nullptr ? nullptr : positions->value.data<T>();
+    kernels::embedding_forward<D>(
+        kernels::EmbeddingArgs<T>{n, cols, tokens, sequence_length, w.data<T>(), p, y.value().data<T>()},
+        tape.stream());
+  });
+
+  // dtable[tokens_i] += dy_i, dpositions[i % sequence_length] += dy_i
+  tape.record(y, [=, &table](Tape& t, const Tensor& dy) {
+    visit_device_dtype(dy, [&]<Device D, class T>() {
+      using A = Accum<T>;
+      const bool position_grad = positions != nullptr && positions->trainable();
+      kernels::embedding_backward<D>(
+          kernels::EmbeddingGradArgs<T>{n, cols, tokens, sequence_length, dy.data<T>(),
+                                        table.trainable() ? table.grad.data<A>() : nullptr,
+                                        position_grad ? positions->grad.data<A>() : nullptr},
+          t.stream());
+    });
+  });
+  return y;
+}
+
+}  // namespace ziggurat::ops
