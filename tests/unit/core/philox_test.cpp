@@ -15,6 +15,16 @@ TEST(Philox, ValuesDependOnEveryPartOfTheName) {
   EXPECT_NE(base.bits(5), Philox(1, Purpose::test, 2, 4).bits(5));
 }
 
+TEST(Philox, BatchEqualsBlocks) {
+  const Philox rng(3, Purpose::test, 1, 9);
+  // The second batch starts just below 2^32, where the counter's upper half begins to count.
+  for (const uint64_t first : {uint64_t{0}, (uint64_t{1} << 32) - 5}) {
+    std::array<uint32_t, 4 * Philox::kBatch> got{};
+    rng.batch(first, got.data());
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i], rng.bits(4 * first + i)) << i;
+  }
+}
+
 TEST(Philox, MomentsOfUniformAndNormal) {
   const Philox rng(7, Purpose::test);
   const int n = 200000;

@@ -1,0 +1,28 @@
+// Inverted dropout (Srivastava et al. 2014): element i is kept where uniform(i) >= rate and then divided by
+// 1 - rate. The mask is a function of the random stream's name and i, so backward computes it again.
+// Floor: memory, 1 read and 1 write of n elements; ten rounds of Philox per four elements.
+#pragma once
+
+#include <cstdint>
+
+#include <ziggurat/core/philox.h>
+#include <ziggurat/runtime/device.h>
+
+namespace ziggurat::kernels {
+
+template <class T>
+struct DropoutArgs {
+  int64_t n = 0;
+  double rate = 0;  // in [0, 1)
+  Philox rng{0, Purpose::test};
+  const T* x = nullptr;  // [n]
+  // [n] y = offset + dropout(x), with dropout(x) rounded to T before the sum; null: y = dropout(x).
+  const T* offset = nullptr;
+  T* y = nullptr;  // [n]; may alias x or offset
+};
+
+// Its own derivative: dx = dropout(dy), and dx += dropout(dy) with offset = y = dx.
+template <Device D, class T>
+void dropout(const DropoutArgs<T>& args, Stream& stream);
+
+}  // namespace ziggurat::kernels

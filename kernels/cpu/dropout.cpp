@@ -1,0 +1,45 @@
+#include <algorithm>
+
+#include <ziggurat/core/bf16.h>
+#include <ziggurat/kernels/dropout.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+constexpr int64_t kBlock = 16384;              // elements a thread takes at once
+constexpr int64_t kTile = 4 * Philox::kBatch;  // elements of a tile: its random bits stay in L1
+static_assert(kBlock % kTile == 0);
+}  // namespace
+
+template <Device D, class T>
+void dropout(const DropoutArgs<T>& g, Stream&) {
+  using A = Accum<T>;
+  const A scale = A(1 / (1 - g.rate));
+  const float rate = static_cast<float>(g.rate);
+  parallel_for_blocks(g.n, kBlock, [=](int64_t begin, int64_t end) {
+    uint32_t bits[kTile];
+    T kept[kTile];
+    for (int64_t first = begin; first < end; first += kTile) {
+      g.rng.batch(static_cast<uint64_t>(first / 4), bits);
+      const int64_t size = std::min(kTile, end - first);
+      const T* x = g.x + first;
+      for (int64_t i = 0; i < size; ++i) {
+        kept[i] = T(Philox::to_uniform(bits[i]) >= rate ? A(x[i]) * scale : A(0));
+      }
+      T* y = g.y + first;
+      if (g.offset == nullptr) {
+        std::copy(kept, kept + size, y);
+      } else {
+        const T* offset = g.offset + first;
+        for (int64_t i = 0; i < size; ++i) y[i] = T(A(offset[i]) + A(kept[i]));
+      }
+    }
+  });
+}
+
+template void dropout<Device::cpu>(const DropoutArgs<float>&, Stream&);
+template void dropout<Device::cpu>(const DropoutArgs<bf16>&, Stream&);
+template void dropout<Device::cpu>(const DropoutArgs<double>&, Stream&);
+
+}  // namespace ziggurat::kernels

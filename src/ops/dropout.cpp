@@ -1,0 +1,33 @@
+#include <ziggurat/kernels/dropout.h>
+#include <ziggurat/ops/dropout.h>
+
+namespace ziggurat::ops {
+
+Var dropout(Tape& tape, Var x, double rate, Purpose purpose, int64_t layer) {
+  check(0 <= rate && rate < 1, ErrorKind::argument, "[dropout] expected 0 <= rate < 1, got {}", rate);
+  if (rate == 0 || !tape.micro_batch().training) return x;
+  const Var y = tape.output(x.dtype(), x.shape(), x.wants_grad());
+  const Philox rng = dropout_stream(tape, purpose, layer);
+  const int64_t n = x.value().numel();
+
+  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+    kernels::dropout<D>(
+        kernels::DropoutArgs<T>{n, rate, rng, x.value().data<T>(), nullptr, y.value().data<T>()},
+        tape.stream());
+  });
+
+  // dx = mask / (1 - rate) dy; the mask is computed again: nothing is saved but the stream's name.
+  tape.record(y, [=](Tape& t, const Tensor& dy) {
+    const GradSlot dx = t.grad_slot(x);
+    if (!dx) return;
+    visit_device_dtype(dy, [&]<Device D, class T>() {
+      T* out = dx.grad.data<T>();
+      kernels::dropout<D>(
+          kernels::DropoutArgs<T>{n, rate, rng, dy.data<T>(), dx.accumulate ? out : nullptr, out},
+          t.stream());
+    });
+  });
+  return y;
+}
+
+}  // namespace ziggurat::ops
