@@ -54,6 +54,15 @@ void library_gemm(const GemmArgs<double, double>& g) {
   });
 }
 
+// Handles products without terms, which the library refuses. Returns whether there is nothing left to do.
+template <class T, class TC>
+bool is_trivial(const GemmArgs<T, TC>& g) {
+  if (g.m == 0 || g.n == 0) return true;
+  if (g.k > 0) return false;
+  for (int64_t i = 0; i < g.m && !g.accumulate; ++i) std::fill_n(g.c + i * g.ldc, g.n, TC{});
+  return true;
+}
+
 // One library call, or on a strict stream one call per fixed tile of C.
 template <class T, class TC>
 void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
@@ -104,12 +113,7 @@ Bf16Gemm bf16_gemm() {
 
 template <Device D, class T, class TC>
 void gemm(const GemmArgs<T, TC>& g, Arena& workspace, Stream& stream) {
-  if (g.m == 0 || g.n == 0) return;
-  if (g.k == 0) {  // an empty sum; the library refuses it
-    if (g.accumulate) return;
-    for (int64_t i = 0; i < g.m; ++i) std::fill(g.c + i * g.ldc, g.c + i * g.ldc + g.n, TC{});
-    return;
-  }
+  if (is_trivial(g)) return;
   if constexpr (std::is_same_v<T, TC>) {
     if constexpr (!std::is_same_v<T, bf16>) {
       return tiled_gemm(g, stream);
@@ -137,6 +141,16 @@ void gemm(const GemmArgs<T, TC>& g, Arena& workspace, Stream& stream) {
   }
 }
 
+template <Device D, class T, class TC>
+void gemm_on_this_thread(const GemmArgs<T, TC>& g) {
+  if (is_trivial(g)) return;
+  const OneThread alone;
+  library_gemm(g);
+}
+
+template void gemm_on_this_thread<Device::cpu>(const GemmArgs<float, float>&);
+template void gemm_on_this_thread<Device::cpu>(const GemmArgs<bf16, float>&);
+template void gemm_on_this_thread<Device::cpu>(const GemmArgs<double, double>&);
 template void gemm<Device::cpu>(const GemmArgs<float, float>&, Arena&, Stream&);
 template void gemm<Device::cpu>(const GemmArgs<bf16, bf16>&, Arena&, Stream&);
 template void gemm<Device::cpu>(const GemmArgs<bf16, float>&, Arena&, Stream&);

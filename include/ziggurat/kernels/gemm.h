@@ -30,6 +30,12 @@ struct GemmArgs {
 template <Device D, class T, class TC>
 void gemm(const GemmArgs<T, TC>& args, Arena& workspace, Stream& stream);
 
+// One product in one library call on the calling thread alone, for callers that spread products over threads
+// themselves. Instantiated for (float, float), (double, double) and, for CPUs with Bf16Gemm::native, (bf16,
+// float).
+template <Device D, class T, class TC>
+void gemm_on_this_thread(const GemmArgs<T, TC>& args);
+
 // How bf16 products are computed on this CPU: by its bf16 dot products, or on operands widened to f32 where
 // it has none (oneDNN's own emulation is four times slower than its f32 product).
 enum class Bf16Gemm { native, widened };

@@ -1,0 +1,62 @@
+// Moving rows between token order and expert order by index tables, and the weighted sum back.
+// Every output row is written by one thread, in a fixed order: bits never depend on the number of threads.
+// Floor: memory, one read and one write of each row moved.
+#pragma once
+
+#include <cstdint>
+
+#include <ziggurat/core/bf16.h>
+#include <ziggurat/runtime/device.h>
+
+namespace ziggurat::kernels {
+
+// y[r] = x[from[r]]
+template <class T>
+struct GatherRowsArgs {
+  int64_t rows = 0, width = 0;
+  const T* x = nullptr;           // [*, width]
+  const int32_t* from = nullptr;  // [rows]
+  T* y = nullptr;                 // [rows, width]
+};
+template <Device D, class T>
+void gather_rows(const GatherRowsArgs<T>& args, Stream& stream);
+
+// y[to[r]] = x[r] (or += with accumulate); `to` has no row twice.
+template <class T>
+struct ScatterRowsArgs {
+  int64_t rows = 0, width = 0;
+  const T* x = nullptr;         // [rows, width]
+  const int32_t* to = nullptr;  // [rows]
+  bool accumulate = false;
+  T* y = nullptr;  // [*, width]
+};
+template <Device D, class T>
+void scatter_rows(const ScatterRowsArgs<T>& args, Stream& stream);
+
+// y[s] = sum over j of weights[s,j] x[row[s,j]], in order of j, summed in Accum<T> and rounded once; a row of
+// -1 counts as zeros. Without weights all are 1.
+template <class T>
+struct CombineRowsArgs {
+  int64_t tokens = 0, top_k = 1, width = 0;
+  const T* x = nullptr;               // [*, width]
+  const int32_t* row = nullptr;       // [tokens, top_k]
+  const Accum<T>* weights = nullptr;  // [tokens, top_k] or null
+  bool accumulate = false;            // add to y
+  T* y = nullptr;                     // [tokens, width]
+};
+template <Device D, class T>
+void combine_rows(const CombineRowsArgs<T>& args, Stream& stream);
+
+template <class T>
+struct CombineRowsGradArgs {
+  CombineRowsArgs<T> forward;  // y is not read
+  const T* dy = nullptr;       // [tokens, width]
+  T* dx = nullptr;             // rows named by forward.row = weights[s,j] dy[s]; or null
+  bool accumulate_dx = false;
+  Accum<T>* dweights = nullptr;  // [tokens, top_k] = x[row[s,j]] . dy[s], 0 where dropped; or null
+  bool accumulate_dweights = false;
+};
+template <Device D, class T>
+void combine_rows_backward(const CombineRowsGradArgs<T>& args, Stream& stream);
+
+}  // namespace ziggurat::kernels

@@ -1,0 +1,127 @@
+// Routing of S tokens to E experts, k choices each, as index tables (never an [S,E,C] one-hot).
+// The steps of a router, in order: softmax, choose, assign, weigh; and the gradient of the logits.
+// T is float (or double in gradient checks). Bits never depend on the number of threads.
+// Floor: memory, one read of the logits and one write of the probabilities; the tables are S k integers.
+#pragma once
+
+#include <cstdint>
+
+#include <ziggurat/memory/arena.h>
+#include <ziggurat/runtime/device.h>
+
+namespace ziggurat::kernels {
+
+// Which candidates of an expert with more than `capacity` of them lose their place.
+//   none         nobody (dropless): the capacity is the fullest expert's count
+//   random       the smallest random keys (random token selection, DeepSpeed-MoE section 4.1.1)
+//   position     the last in slot order
+//   probability  the least probable
+enum class DropPolicy { none, random, position, probability };
+
+// The order of an expert's rows, and of DropPolicy::position.
+//   choice_first  all first choices in token order, then all second choices, ... (GShard, DeepSpeed top-1 and
+//   top-2)
+//   token_first   token order (DeepSpeed top-k)
+enum class SlotOrder { choice_first, token_first };
+
+// Combine weights from the probabilities p of the chosen experts.
+//   none       p
+//   chosen     p / sum over the k choices, also the dropped ones
+//   survivors  p / max(epsilon of T, sum over the choices that kept their place)
+enum class Renormalise { none, chosen, survivors };
+
+// Noise of the choice; the weights always come from the clean softmax.
+//   rsample        top-1 = argmax(logits + Gumbel)
+//   second_expert  top-2: the second choice = argmax(logits + Gumbel) without the first
+enum class ChoiceNoise { none, rsample, second_expert };
+
+template <class T>
+struct RouterSoftmaxArgs {
+  int64_t tokens = 0, experts = 0;
+  const T* logits = nullptr;   // [S,E]
+  T* probabilities = nullptr;  // [S,E]
+  T* lse = nullptr;            // [S] log sum exp of a token's logits
+  T* entropy = nullptr;        // [S] nats
+};
+template <Device D, class T>
+void router_softmax(const RouterSoftmaxArgs<T>& args, Stream& stream);
+
+template <class T>
+struct RouterChooseArgs {
+  int64_t tokens = 0, experts = 0, top_k = 1;
+  ChoiceNoise noise = ChoiceNoise::none;
+  const T* logits = nullptr;      // [S,E]
+  const float* gumbel = nullptr;  // [S,E], if there is noise
+  int32_t* expert = nullptr;      // [S,k] distinct per token, best first; of equal logits the lower expert
+};
+template <Device D, class T>
+void router_choose(const RouterChooseArgs<T>& args, Stream& stream);
+
+template <class T>
+struct RouterAssignArgs {
+  int64_t tokens = 0, experts = 0, top_k = 1;
+  DropPolicy drop = DropPolicy::none;
+  SlotOrder order = SlotOrder::choice_first;
+  int64_t capacity = 0;              // rows per expert at most; unused for DropPolicy::none
+  const int32_t* expert = nullptr;   // [S,k]
+  const float* keys = nullptr;       // [S,E], for DropPolicy::random
+  const T* probabilities = nullptr;  // [S,E], for DropPolicy::probability
+  int64_t* counts_before = nullptr;  // [E] choices
+  int64_t* counts = nullptr;         // [E] choices that kept their place
+  int32_t* row_of_choice = nullptr;  // [S,k] row among all experts' rows, sorted by expert; -1: dropped
+  int32_t* token_of_row = nullptr;   // [S k], the first sum(counts) are set
+  int32_t* choice_of_row = nullptr;  // [S k], likewise; in [0, k)
+};
+template <Device D, class T>
+void router_assign(const RouterAssignArgs<T>& args, Arena& workspace, Stream& stream);
+
+template <class T>
+struct RouterWeightArgs {
+  int64_t tokens = 0, experts = 0, top_k = 1;
+  Renormalise renormalise = Renormalise::none;
+  const T* probabilities = nullptr;        // [S,E]
+  const int32_t* expert = nullptr;         // [S,k]
+  const int32_t* row_of_choice = nullptr;  // [S,k]
+  T* weights = nullptr;                    // [S,k]; zero where dropped
+};
+template <Device D, class T>
+void router_weights(const RouterWeightArgs<T>& args, Stream& stream);
+
+// Means over each of `groups` equal runs of tokens, in double, in a fixed order.
+template <class T>
+struct RouterMeanArgs {
+  int64_t tokens = 0, experts = 0, top_k = 1, groups = 1;
+  int64_t counted_choices = 1;         // the first so many choices of a token count as assignments
+  const T* probabilities = nullptr;    // [S,E]
+  const int32_t* expert = nullptr;     // [S,k]
+  double* mean_probability = nullptr;  // [groups,E]
+  double* fraction = nullptr;          // [groups,E] share of the counted assignments, before drops
+};
+template <Device D, class T>
+void router_means(const RouterMeanArgs<T>& args, Stream& stream);
+
+template <class T>
+struct RouterGradArgs {
+  RouterWeightArgs<T> forward;
+  int64_t groups = 1;
+  const T* dweights = nullptr;       // [S,k]
+  const T* lse = nullptr;            // [S]
+  const double* fraction = nullptr;  // [groups,E]
+  double balance_coefficient = 0;    // of E sum_e fraction_e mean_probability_e, averaged over the groups
+  double z_coefficient = 0;          // of mean over tokens of lse^2
+  bool accumulate = false;
+  T* dlogits = nullptr;  // [S,E]
+};
+template <Device D, class T>
+void router_backward(const RouterGradArgs<T>& args, Arena& workspace, Stream& stream);
+
+// The noise of element i of an [S,E] array: a function of (seed, layer, moment, i) only.
+struct RouterNoise {
+  uint64_t seed = 0, layer = 0, moment = 0;
+};
+template <Device D>
+void router_keys(const RouterNoise& noise, float* keys, int64_t n, Stream& stream);  // U(0,1)
+template <Device D>
+void router_gumbel(const RouterNoise& noise, float* gumbel, int64_t n, Stream& stream);  // -log(-log U)
+
+}  // namespace ziggurat::kernels

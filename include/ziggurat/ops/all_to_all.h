@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include <ziggurat/autograd/tape.h>
+#include <ziggurat/comm/communicator.h>
+
+namespace ziggurat::ops {
+
+// Sends send_rows[r] rows of x [sum(send_rows), C], in rank order, to rank r; y [sum(recv_rows), C] are the
+// rows received, in rank order. Both spans have one entry per rank and lie in the tape's arena. Backward is
+// the reverse exchange, so every rank of the group must run it, also with zero rows: it does as long as y is
+// used on every rank. On a group of one, y is x.
+Var all_to_all_rows(Tape& tape, Var x, Communicator& group, std::span<const int64_t> send_rows,
+                    std::span<const int64_t> recv_rows);
+
+}  // namespace ziggurat::ops

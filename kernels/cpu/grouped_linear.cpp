@@ -1,0 +1,224 @@
+#include <algorithm>
+#include <vector>
+
+#include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/kernels/gemm.h>
+#include <ziggurat/kernels/grouped_linear.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+
+// Rows of a unit: packing the weight for each unit costs about 1/kUnitRows of the product, and a handful of
+// units per thread evens out experts of unequal load.
+constexpr int64_t kUnitRows = 256;
+constexpr int64_t kTileCols = 128;  // output features of a unit of the weight gradient
+
+template <class T>
+T* take(Arena& arena, int64_t n) {
+  return static_cast<T*>(arena.allocate(n * static_cast<int64_t>(sizeof(T))));
+}
+
+// The operands of the products. On CPUs without bf16 dot products they are widened to f32 once, up front.
+template <class T>
+struct Same {
+  using Operand = T;
+  static const T* matrix(const T* x, int64_t, Arena&, Stream&) { return x; }
+};
+struct Widened {
+  using Operand = float;
+  static const float* matrix(const bf16* x, int64_t n, Arena& workspace, Stream& stream) {
+    auto* wide = take<float>(workspace, n);
+    convert<Device::cpu>(x, wide, n, stream);
+    return wide;
+  }
+};
+
+// Calls f with the operand policy of T on this CPU.
+template <class T, class F>
+void with_operands(const F& f) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (bf16_gemm() == Bf16Gemm::widened) return f(Widened{});
+  }
+  f(Same<T>{});
+}
+
+// The weights of the experts that have rows; null for the others.
+template <class Policy, class T>
+const typename Policy::Operand** expert_weights(const GroupedLinearArgs<T>& g, Arena& workspace,
+                                                Stream& stream) {
+  auto** weights = take<const typename Policy::Operand*>(workspace, g.experts);
+  std::fill(weights, weights + g.experts, nullptr);
+  for (int64_t i = 0; i < g.segment_count; ++i) {
+    const Segment& s = g.segments[i];
+    if (s.rows == 0 || weights[s.expert] != nullptr) continue;
+    weights[s.expert] = Policy::matrix(g.weight + s.expert * g.out * g.in, g.out * g.in, workspace, stream);
+  }
+  return weights;
+}
+
+struct Units {
+  const Segment* begin;
+  int64_t count;
+};
+
+// Segments cut at fixed rows, counted from each segment's own start.
+Units cut(const Segment* segments, int64_t n, Arena& workspace) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) count += (segments[i].rows + kUnitRows - 1) / kUnitRows;
+  auto* units = take<Segment>(workspace, count);
+  Segment* next = units;
+  for (int64_t i = 0; i < n; ++i) {
+    const Segment& s = segments[i];
+    for (int64_t r = 0; r < s.rows; r += kUnitRows) {
+      *next++ = {s.row_begin + r, std::min(kUnitRows, s.rows - r), s.expert, s.source};
+    }
+  }
+  return {units, count};
+}
+
+// The sum of a product of T operands, before it is rounded to T: C itself, or f32 scratch beside a bf16 C.
+template <class T>
+Accum<T>* sum_buffer(T* c, int64_t n, Arena& workspace) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    return take<float>(workspace, n);
+  } else {
+    return c;
+  }
+}
+// Rounds rows of the sum into C.
+void round_rows(const float* sum, bf16* c, int64_t n, bool accumulate) {
+  if (accumulate) {
+    for (int64_t i = 0; i < n; ++i) c[i] = bf16(float(c[i]) + sum[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) c[i] = bf16(sum[i]);
+  }
+}
+template <class T>
+void round_rows(const T*, T*, int64_t, bool) {}  // the sum is C
+
+}  // namespace
+
+template <Device D, class T>
+void grouped_linear_forward(const GroupedLinearArgs<T>& g, Arena& workspace, Stream& stream) {
+  with_operands<T>([&]<class Policy>(Policy) {
+    using O = typename Policy::Operand;
+    using A = Accum<T>;
+    const ArenaScope scope(workspace);
+    const O* x = Policy::matrix(g.x, g.rows * g.in, workspace, stream);
+    const O* const* weights = expert_weights<Policy>(g, workspace, stream);
+    A* sum = sum_buffer(g.z, g.rows * g.out, workspace);
+    const Units units = cut(g.segments, g.segment_count, workspace);
+    parallel_for(units.count, [&](int64_t i) {
+      const Segment& u = units.begin[i];
+      const int64_t at = u.row_begin * g.out, n = u.rows * g.out;
+      gemm_on_this_thread<D>(GemmArgs<O, A>{false, true, u.rows, g.out, g.in, x + u.row_begin * g.in, g.in,
+                                            weights[u.expert], g.in, sum + at, g.out, false});
+      round_rows(sum + at, g.z + at, n, false);
+      const A* bias = g.bias == nullptr ? nullptr : g.bias + u.expert * g.out;
+      if (bias == nullptr && g.activation == Activation::none) return;
+      bias_activation_forward<D>(BiasActivationArgs<T>{g.activation, u.rows, g.out, g.z + at, bias,
+                                                       g.y == nullptr ? nullptr : g.y + at},
+                                 stream);
+    });
+  });
+}
+
+namespace {
+
+// dweight += dz^T x and dbias += sum over rows of dz, for columns [tile, tile + kTileCols) of the gradients
+// that segment `first` starts: those of its expert and, where sources are kept apart, its source.
+template <class O, class T>
+void weight_gradient_tile(const GroupedLinearGradArgs<T>& g, const O* dz, const O* x, const Segment* first,
+                          int64_t tile) {
+  using A = Accum<T>;
+  const GroupedLinearArgs<T>& f = g.forward;
+  const int64_t cols = std::min(kTileCols, f.out - tile);
+  for (const Segment* s = first; s != f.segments + f.segment_count; ++s) {
+    if (s->rows == 0 || s->expert != first->expert) continue;
+    const bool same_source = s->source == first->source;
+    if (g.dweight != nullptr && (same_source || g.dweight_stride == 0)) {
+      A* dweight = g.dweight + first->source * g.dweight_stride + (s->expert * f.out + tile) * f.in;
+      gemm_on_this_thread<Device::cpu>(GemmArgs<O, A>{true, false, cols, f.in, s->rows,
+                                                      dz + s->row_begin * f.out + tile, f.out,
+                                                      x + s->row_begin * f.in, f.in, dweight, f.in, true});
+    }
+    if (g.dbias != nullptr && (same_source || g.dbias_stride == 0)) {
+      A sums[kTileCols] = {};
+      for (int64_t r = s->row_begin; r < s->row_begin + s->rows; ++r) {
+        for (int64_t j = 0; j < cols; ++j) sums[j] += A(dz[r * f.out + tile + j]);
+      }
+      A* dbias = g.dbias + first->source * g.dbias_stride + s->expert * f.out + tile;
+      for (int64_t j = 0; j < cols; ++j) dbias[j] += sums[j];
+    }
+  }
+}
+
+// The first non-empty segment of each gradient.
+template <class T>
+std::pair<const Segment**, int64_t> gradient_owners(const GroupedLinearGradArgs<T>& g, Arena& workspace) {
+  const GroupedLinearArgs<T>& f = g.forward;
+  const bool by_source = g.dweight_stride != 0 || g.dbias_stride != 0;
+  auto** owners = take<const Segment*>(workspace, f.segment_count);
+  int64_t count = 0;
+  for (const Segment* s = f.segments; s != f.segments + f.segment_count; ++s) {
+    const bool known = std::any_of(owners, owners + count, [&](const Segment* o) {
+      return o->expert == s->expert && (!by_source || o->source == s->source);
+    });
+    if (s->rows > 0 && !known) owners[count++] = s;
+  }
+  return {owners, count};
+}
+
+}  // namespace
+
+template <Device D, class T>
+void grouped_linear_backward(const GroupedLinearGradArgs<T>& g, Arena& workspace, Stream& stream) {
+  const GroupedLinearArgs<T>& f = g.forward;
+  const ArenaScope outer(workspace);
+  // dz = dy * activation'(z)
+  const T* dz_stored = g.dy;
+  if (f.activation != Activation::none) {
+    T* dz = take<T>(workspace, f.rows * f.out);
+    bias_activation_backward<D>(
+        BiasActivationGradArgs<T>{f.activation, f.rows, f.out, f.z, g.dy, dz, nullptr}, workspace, stream);
+    dz_stored = dz;
+  }
+  with_operands<T>([&]<class Policy>(Policy) {
+    using O = typename Policy::Operand;
+    using A = Accum<T>;
+    const ArenaScope scope(workspace);
+    const O* dz = Policy::matrix(dz_stored, f.rows * f.out, workspace, stream);
+    if (g.dweight != nullptr || g.dbias != nullptr) {
+      const O* x = Policy::matrix(f.x, f.rows * f.in, workspace, stream);
+      const auto [owners, owner_count] = gradient_owners(g, workspace);
+      const int64_t tiles = (f.out + kTileCols - 1) / kTileCols;
+      parallel_for(owner_count * tiles, [&, first = owners](int64_t i) {
+        weight_gradient_tile<O>(g, dz, x, first[i / tiles], i % tiles * kTileCols);
+      });
+    }
+    if (g.dx == nullptr) return;
+    // dx = dz weight
+    const O* const* weights = expert_weights<Policy>(f, workspace, stream);
+    A* sum = sum_buffer(g.dx, f.rows * f.in, workspace);
+    const Units units = cut(f.segments, f.segment_count, workspace);
+    parallel_for(units.count, [&](int64_t i) {
+      const Segment& u = units.begin[i];
+      const int64_t at = u.row_begin * f.in;
+      gemm_on_this_thread<D>(GemmArgs<O, A>{false, false, u.rows, f.in, f.out, dz + u.row_begin * f.out,
+                                            f.out, weights[u.expert], f.in, sum + at, f.in,
+                                            !std::is_same_v<T, bf16> && g.accumulate_dx});
+      round_rows(sum + at, g.dx + at, u.rows * f.in, g.accumulate_dx);
+    });
+  });
+}
+
+template void grouped_linear_forward<Device::cpu>(const GroupedLinearArgs<float>&, Arena&, Stream&);
+template void grouped_linear_forward<Device::cpu>(const GroupedLinearArgs<bf16>&, Arena&, Stream&);
+template void grouped_linear_forward<Device::cpu>(const GroupedLinearArgs<double>&, Arena&, Stream&);
+template void grouped_linear_backward<Device::cpu>(const GroupedLinearGradArgs<float>&, Arena&, Stream&);
+template void grouped_linear_backward<Device::cpu>(const GroupedLinearGradArgs<bf16>&, Arena&, Stream&);
+template void grouped_linear_backward<Device::cpu>(const GroupedLinearGradArgs<double>&, Arena&, Stream&);
+
+}  // namespace ziggurat::kernels

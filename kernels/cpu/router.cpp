@@ -1,0 +1,276 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include <ziggurat/core/philox.h>
+#include <ziggurat/kernels/router.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+
+constexpr int64_t kTokens = 64;        // tokens a thread takes at once
+constexpr int64_t kNoiseBlock = 4096;  // elements; a multiple of Philox's four
+
+template <class T>
+T* take(Arena& arena, int64_t n) {
+  return static_cast<T*>(arena.allocate(n * static_cast<int64_t>(sizeof(T))));
+}
+
+template <class Transform>
+void fill_noise(const Philox& rng, float* out, int64_t n, const Transform& transform) {
+  parallel_for_blocks(n, kNoiseBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += 4) {
+      const Philox::Block bits = rng.block(static_cast<uint64_t>(i / 4));
+      for (int64_t j = 0; j < std::min<int64_t>(4, end - i); ++j) {
+        out[i + j] = transform(Philox::to_uniform(bits[static_cast<size_t>(j)]));
+      }
+    }
+  });
+}
+
+// The largest value whose expert is not yet among chosen[0, taken); of equals, and of NaNs, the first.
+template <class Value>
+int32_t best_of_rest(int64_t experts, const int32_t* chosen, int64_t taken, const Value& value) {
+  int32_t best = -1;
+  for (int32_t e = 0; e < experts; ++e) {
+    if (std::find(chosen, chosen + taken, e) != chosen + taken) continue;
+    if (best < 0 || value(e) > value(best)) best = e;
+  }
+  return best;
+}
+
+// body(choice) for every choice = token * k + j, in slot order.
+template <class Body>
+void in_slot_order(int64_t tokens, int64_t k, SlotOrder order, const Body& body) {
+  if (order == SlotOrder::token_first) {
+    for (int64_t c = 0; c < tokens * k; ++c) body(c);
+    return;
+  }
+  for (int64_t j = 0; j < k; ++j) {
+    for (int64_t s = 0; s < tokens; ++s) body(s * k + j);
+  }
+}
+
+// Marks in `kept` the candidates of one expert, a list in slot order, that keep their place.
+template <class T>
+void keep_best(const RouterAssignArgs<T>& g, int64_t expert, int32_t* candidates, int64_t n, bool* kept) {
+  if (g.drop != DropPolicy::none && n > g.capacity) {
+    const auto score = [&](int32_t choice) {
+      const int64_t element = choice / g.top_k * g.experts + expert;
+      const T value =
+          g.drop == DropPolicy::random ? static_cast<T>(g.keys[element]) : g.probabilities[element];
+      return value >= T(0) ? value : T(-1);  // a NaN has no order; it goes first
+    };
+    if (g.drop != DropPolicy::position) {  // equal scores: the lower choice stays
+      std::nth_element(candidates, candidates + g.capacity, candidates + n, [&](int32_t a, int32_t b) {
+        return score(a) > score(b) || (score(a) == score(b) && a < b);
+      });
+    }
+    n = g.capacity;
+  }
+  for (int64_t i = 0; i < n; ++i) kept[candidates[i]] = true;
+}
+
+}  // namespace
+
+template <Device D, class T>
+void router_softmax(const RouterSoftmaxArgs<T>& g, Stream&) {
+  parallel_for_blocks(g.tokens, kTokens, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const T* z = g.logits + s * g.experts;
+      T* p = g.probabilities + s * g.experts;
+      const T top = *std::max_element(z, z + g.experts);
+      T sum = 0;
+      for (int64_t e = 0; e < g.experts; ++e) sum += p[e] = std::exp(z[e] - top);
+      T mean_logit = 0;
+      for (int64_t e = 0; e < g.experts; ++e) {
+        p[e] /= sum;
+        mean_logit += p[e] * (z[e] - top);
+      }
+      g.lse[s] = top + std::log(sum);
+      g.entropy[s] = std::log(sum) - mean_logit;  // -sum p log p, with log p = z - lse
+    }
+  });
+}
+
+template <Device D, class T>
+void router_choose(const RouterChooseArgs<T>& g, Stream&) {
+  parallel_for_blocks(g.tokens, kTokens, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const T* z = g.logits + s * g.experts;
+      int32_t* chosen = g.expert + s * g.top_k;
+      for (int64_t j = 0; j < g.top_k; ++j) {
+        const bool noisy =
+            g.noise == ChoiceNoise::rsample || (g.noise == ChoiceNoise::second_expert && j == 1);
+        if (noisy) {
+          const float* gumbel = g.gumbel + s * g.experts;
+          chosen[j] = best_of_rest(g.experts, chosen, j, [&](int32_t e) { return z[e] + T(gumbel[e]); });
+        } else {
+          chosen[j] = best_of_rest(g.experts, chosen, j, [&](int32_t e) { return z[e]; });
+        }
+      }
+    }
+  });
+}
+
+template <Device D, class T>
+void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream&) {
+  const ArenaScope scope(workspace);
+  const int64_t choices = g.tokens * g.top_k;
+  std::fill(g.counts_before, g.counts_before + g.experts, 0);
+  for (int64_t c = 0; c < choices; ++c) ++g.counts_before[g.expert[c]];
+
+  // The choices sorted by expert, in slot order.
+  auto* begin = take<int64_t>(workspace, g.experts + 1);
+  auto* next = take<int64_t>(workspace, g.experts);
+  auto* candidates = take<int32_t>(workspace, choices);
+  begin[0] = 0;
+  std::partial_sum(g.counts_before, g.counts_before + g.experts, begin + 1);
+  std::copy(begin, begin + g.experts, next);
+  in_slot_order(g.tokens, g.top_k, g.order,
+                [&](int64_t c) { candidates[next[g.expert[c]]++] = static_cast<int32_t>(c); });
+
+  auto* kept = take<bool>(workspace, choices);
+  std::fill(kept, kept + choices, false);
+  parallel_for(g.experts, [&](int64_t e) {
+    keep_best(g, e, candidates + begin[e], g.counts_before[e], kept);
+    g.counts[e] = g.drop == DropPolicy::none ? g.counts_before[e] : std::min(g.counts_before[e], g.capacity);
+  });
+
+  std::exclusive_scan(g.counts, g.counts + g.experts, next, int64_t{0});
+  in_slot_order(g.tokens, g.top_k, g.order, [&](int64_t c) {
+    g.row_of_choice[c] = -1;
+    if (!kept[c]) return;
+    const int64_t row = next[g.expert[c]]++;
+    g.row_of_choice[c] = static_cast<int32_t>(row);
+    g.token_of_row[row] = static_cast<int32_t>(c / g.top_k);
+    g.choice_of_row[row] = static_cast<int32_t>(c % g.top_k);
+  });
+}
+
+namespace {
+
+// What a token's probabilities are divided by; 1 without renormalisation.
+template <class T>
+T weight_divisor(const RouterWeightArgs<T>& g, int64_t s) {
+  if (g.renormalise == Renormalise::none) return T(1);
+  T sum = 0;
+  for (int64_t j = 0; j < g.top_k; ++j) {
+    const int64_t c = s * g.top_k + j;
+    const bool counts = g.renormalise == Renormalise::chosen || g.row_of_choice[c] >= 0;
+    if (counts) sum += g.probabilities[s * g.experts + g.expert[c]];
+  }
+  return std::max(sum, std::numeric_limits<T>::epsilon());
+}
+
+}  // namespace
+
+template <Device D, class T>
+void router_weights(const RouterWeightArgs<T>& g, Stream&) {
+  parallel_for_blocks(g.tokens, kTokens, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const T divisor = weight_divisor(g, s);
+      for (int64_t j = 0; j < g.top_k; ++j) {
+        const int64_t c = s * g.top_k + j;
+        const T p = g.probabilities[s * g.experts + g.expert[c]];
+        g.weights[c] = g.row_of_choice[c] < 0 ? T(0) : p / divisor;
+      }
+    }
+  });
+}
+
+template <Device D, class T>
+void router_means(const RouterMeanArgs<T>& g, Stream&) {
+  const int64_t length = g.tokens / g.groups;
+  parallel_for(g.groups, [&](int64_t group) {
+    double* mean = g.mean_probability + group * g.experts;
+    double* fraction = g.fraction + group * g.experts;
+    std::fill(mean, mean + g.experts, 0.0);
+    std::fill(fraction, fraction + g.experts, 0.0);
+    for (int64_t s = group * length; s < (group + 1) * length; ++s) {
+      for (int64_t e = 0; e < g.experts; ++e)
+        mean[e] += static_cast<double>(g.probabilities[s * g.experts + e]);
+      for (int64_t j = 0; j < g.counted_choices; ++j) fraction[g.expert[s * g.top_k + j]] += 1;
+    }
+    const double tokens = static_cast<double>(std::max<int64_t>(length, 1));
+    for (int64_t e = 0; e < g.experts; ++e) {
+      mean[e] /= tokens;
+      fraction[e] /= tokens * static_cast<double>(g.counted_choices);
+    }
+  });
+}
+
+template <Device D, class T>
+void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream&) {
+  const RouterWeightArgs<T>& f = g.forward;
+  const ArenaScope scope(workspace);
+  T* dp_all = take<T>(workspace, f.tokens * f.experts);
+  const int64_t length = std::max<int64_t>(f.tokens / g.groups, 1);
+  const double per_token = 1.0 / static_cast<double>(std::max<int64_t>(f.tokens, 1));
+  const double balance = g.balance_coefficient * static_cast<double>(f.experts) * per_token;
+  parallel_for_blocks(f.tokens, kTokens, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const T* p = f.probabilities + s * f.experts;
+      T* dp = dp_all + s * f.experts;
+      // d balance / dp_se = E fraction_e / S
+      const double* fraction = g.fraction + s / length * f.experts;
+      for (int64_t e = 0; e < f.experts; ++e) dp[e] = balance == 0 ? T(0) : T(balance * fraction[e]);
+
+      // w_j = kept_j p_j / q, q the sum over the counted choices:  dp_j += (kept_j dw_j - counted_j sum_i
+      // dw_i w_i) / q
+      const T q = weight_divisor(f, s);
+      const bool clamped = q <= std::numeric_limits<T>::epsilon();  // then q is a constant
+      T dw_w = 0;
+      for (int64_t j = 0; j < f.top_k; ++j) dw_w += g.dweights[s * f.top_k + j] * f.weights[s * f.top_k + j];
+      for (int64_t j = 0; j < f.top_k; ++j) {
+        const int64_t c = s * f.top_k + j;
+        const bool kept = f.row_of_choice[c] >= 0;
+        const bool counted = !clamped && (f.renormalise == Renormalise::chosen ||
+                                          (f.renormalise == Renormalise::survivors && kept));
+        dp[f.expert[c]] += ((kept ? g.dweights[c] : T(0)) - (counted ? dw_w : T(0))) / q;
+      }
+
+      // dlogit_e = p_e (dp_e - sum_i p_i dp_i) + z_coefficient 2 lse p_e / S
+      T dot = 0;
+      for (int64_t e = 0; e < f.experts; ++e) dot += p[e] * dp[e];
+      const T z = T(g.z_coefficient * 2 * per_token) * g.lse[s];
+      T* dlogits = g.dlogits + s * f.experts;
+      for (int64_t e = 0; e < f.experts; ++e) {
+        const T d = p[e] * (dp[e] - dot + z);
+        dlogits[e] = g.accumulate ? dlogits[e] + d : d;
+      }
+    }
+  });
+}
+
+template <Device D>
+void router_keys(const RouterNoise& noise, float* keys, int64_t n, Stream&) {
+  fill_noise(Philox(noise.seed, Purpose::token_selection, noise.layer, noise.moment), keys, n,
+             [](float u) { return u; });
+}
+
+template <Device D>
+void router_gumbel(const RouterNoise& noise, float* gumbel, int64_t n, Stream&) {
+  fill_noise(Philox(noise.seed, Purpose::router_gumbel, noise.layer, noise.moment), gumbel, n,
+             [](float u) { return -std::log(-std::log(u)); });
+}
+
+template void router_softmax<Device::cpu>(const RouterSoftmaxArgs<float>&, Stream&);
+template void router_softmax<Device::cpu>(const RouterSoftmaxArgs<double>&, Stream&);
+template void router_choose<Device::cpu>(const RouterChooseArgs<float>&, Stream&);
+template void router_choose<Device::cpu>(const RouterChooseArgs<double>&, Stream&);
+template void router_assign<Device::cpu>(const RouterAssignArgs<float>&, Arena&, Stream&);
+template void router_assign<Device::cpu>(const RouterAssignArgs<double>&, Arena&, Stream&);
+template void router_weights<Device::cpu>(const RouterWeightArgs<float>&, Stream&);
+template void router_weights<Device::cpu>(const RouterWeightArgs<double>&, Stream&);
+template void router_means<Device::cpu>(const RouterMeanArgs<float>&, Stream&);
+template void router_means<Device::cpu>(const RouterMeanArgs<double>&, Stream&);
+template void router_backward<Device::cpu>(const RouterGradArgs<float>&, Arena&, Stream&);
+template void router_backward<Device::cpu>(const RouterGradArgs<double>&, Arena&, Stream&);
+template void router_keys<Device::cpu>(const RouterNoise&, float*, int64_t, Stream&);
+template void router_gumbel<Device::cpu>(const RouterNoise&, float*, int64_t, Stream&);
+
+}  // namespace ziggurat::kernels

@@ -1,0 +1,344 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "tests/support/op_test.h"
+#include <ziggurat/core/philox.h>
+#include <ziggurat/ops/router.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat {
+namespace {
+
+using namespace ops;
+using test::OpBench;
+using Matrix = std::vector<std::vector<double>>;
+
+struct RouterCase {
+  int64_t tokens, experts;
+  RouterArgs args;
+  bool training = true;
+};
+void PrintTo(const RouterCase& c, std::ostream* os) {
+  *os << c.tokens << " tokens, " << c.experts << " experts, top-" << c.args.top_k << ", drop "
+      << static_cast<int>(c.args.drop) << ", order " << static_cast<int>(c.args.order) << ", factor "
+      << c.args.capacity_factor << ", renormalise " << static_cast<int>(c.args.renormalise) << ", noise "
+      << static_cast<int>(c.args.noise) << (c.training ? "" : ", evaluation");
+}
+
+Matrix to_matrix(const Tensor& t) {
+  const auto flat = test::to_doubles(t);
+  Matrix m(static_cast<size_t>(t.dim(0)));
+  for (size_t s = 0; s < m.size(); ++s) {
+    m[s].assign(flat.begin() + static_cast<int64_t>(s) * t.dim(1),
+                flat.begin() + static_cast<int64_t>(s + 1) * t.dim(1));
+  }
+  return m;
+}
+
+// The router as DeepSpeed states it: dense [S,E] tables, one pass per question.
+struct Reference {
+  Matrix p;
+  std::vector<std::vector<size_t>> chosen;  // [S][k]
+  std::vector<std::vector<size_t>> rows;    // [E] choices s*k+j in slot order, survivors only
+  Matrix weights;                           // [S][k]
+  double balance = 0, z = 0, entropy = 0;
+};
+
+Reference reference(const RouterCase& c, const Matrix& z, const Matrix& keys, const Matrix& gumbel) {
+  const auto S = static_cast<size_t>(c.tokens), E = static_cast<size_t>(c.experts);
+  const auto k = static_cast<size_t>(c.args.top_k);
+  const bool random = c.training && c.args.drop == DropPolicy::random;
+  const ChoiceNoise noise = c.training ? c.args.noise : ChoiceNoise::none;
+  Reference r;
+  for (size_t s = 0; s < S; ++s) {
+    double sum = 0;
+    for (const double x : z[s]) sum += std::exp(x);
+    std::vector<double> p;
+    for (const double x : z[s]) p.push_back(std::exp(x) / sum);
+    r.z += std::log(sum) * std::log(sum) / static_cast<double>(S);
+    for (const double x : p) r.entropy -= x * std::log(x) / static_cast<double>(S);
+    std::vector<size_t> chosen;
+    for (size_t j = 0; j < k; ++j) {
+      std::vector<double> score = z[s];
+      if (noise == ChoiceNoise::rsample || (noise == ChoiceNoise::second_expert && j == 1)) {
+        for (size_t e = 0; e < E; ++e) score[e] += gumbel[s][e];
+      }
+      for (const size_t e : chosen) score[e] = -INFINITY;
+      chosen.push_back(static_cast<size_t>(std::max_element(score.begin(), score.end()) - score.begin()));
+    }
+    r.p.push_back(p);
+    r.chosen.push_back(chosen);
+  }
+
+  // Candidates of each expert in slot order, then those that stay.
+  const double factor = c.training ? c.args.capacity_factor : c.args.eval_capacity_factor;
+  const bool drops = c.args.drop != DropPolicy::none && (c.training || factor > 0);
+  const double share = static_cast<double>(S) / static_cast<double>(E);
+  const double wanted = c.args.capacity_rule == CapacityRule::with_top_k
+                            ? std::ceil(share * factor * static_cast<double>(k) - 1e-6)
+                            : std::nearbyint(share * factor);
+  const auto capacity = static_cast<size_t>(std::max(wanted, static_cast<double>(c.args.min_capacity)));
+  r.rows.resize(E);
+  for (size_t e = 0; e < E; ++e) {
+    std::vector<size_t> candidates;
+    if (c.args.order == SlotOrder::choice_first) {
+      for (size_t j = 0; j < k; ++j)
+        for (size_t s = 0; s < S; ++s)
+          if (r.chosen[s][j] == e) candidates.push_back(s * k + j);
+    } else {
+      for (size_t i = 0; i < S * k; ++i)
+        if (r.chosen[i / k][i % k] == e) candidates.push_back(i);
+    }
+    std::vector<size_t> best = candidates;
+    if (random) {
+      std::stable_sort(best.begin(), best.end(),
+                       [&](size_t a, size_t b) { return keys[a / k][e] > keys[b / k][e]; });
+    } else if (c.training && c.args.drop == DropPolicy::probability) {
+      std::stable_sort(best.begin(), best.end(),
+                       [&](size_t a, size_t b) { return r.p[a / k][e] > r.p[b / k][e]; });
+    }
+    if (drops && best.size() > capacity) best.resize(capacity);
+    for (const size_t i : candidates)
+      if (std::find(best.begin(), best.end(), i) != best.end()) r.rows[e].push_back(i);
+  }
+
+  for (size_t s = 0; s < S; ++s) {
+    std::vector<double> w(k), all(k);
+    for (size_t j = 0; j < k; ++j) {
+      const size_t e = r.chosen[s][j];
+      all[j] = r.p[s][e];
+      if (std::find(r.rows[e].begin(), r.rows[e].end(), s * k + j) != r.rows[e].end()) w[j] = all[j];
+    }
+    const auto& counted = c.args.renormalise == Renormalise::chosen ? all : w;
+    const double sum = std::accumulate(counted.begin(), counted.end(), 0.0);
+    if (c.args.renormalise != Renormalise::none)
+      for (double& x : w) x /= std::max(sum, 1e-30);
+    r.weights.push_back(w);
+  }
+
+  const bool by_sequence = c.args.balance_scope == BalanceScope::sequence;
+  const size_t length = by_sequence ? static_cast<size_t>(c.args.sequence_length) : S;
+  const size_t counted = c.args.balance_count == BalanceCount::first_choice ? 1 : k;
+  for (size_t begin = 0; begin < S; begin += length) {
+    for (size_t e = 0; e < E; ++e) {
+      double me = 0, ce = 0;
+      for (size_t s = begin; s < begin + length; ++s) {
+        me += r.p[s][e] / static_cast<double>(length);
+        for (size_t j = 0; j < counted; ++j)
+          ce += (r.chosen[s][j] == e) / static_cast<double>(length * counted);
+      }
+      r.balance += me * ce * static_cast<double>(E) * static_cast<double>(length) / static_cast<double>(S);
+    }
+  }
+  return r;
+}
+
+class Router : public testing::TestWithParam<RouterCase> {};
+
+TEST_P(Router, EqualsTheDenseReference) {
+  RouterCase c = GetParam();
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    OpBench bench;
+    bench.micro_batch.training = c.training;
+    bench.tape().begin(bench.micro_batch);
+    const Tensor logits = bench.tensor("logits", dtype, {c.tokens, c.experts});
+    const Tensor keys = bench.tensor("keys", DType::f32, {c.tokens, c.experts}, 0.1, 0.5);
+    const Tensor gumbel = bench.tensor("gumbel", DType::f32, {c.tokens, c.experts});
+    c.args.keys = keys.data<float>(), c.args.gumbel = gumbel.data<float>();
+    const Routing got = route(bench.tape(), bench.tape().variable(logits), c.args);
+    const Reference want = reference(c, to_matrix(logits), to_matrix(keys), to_matrix(gumbel));
+
+    const auto k = static_cast<size_t>(c.args.top_k);
+    std::vector<double> weights;
+    for (size_t i = 0; i < static_cast<size_t>(c.tokens) * k; ++i) {
+      ASSERT_EQ(got.expert[i], static_cast<int32_t>(want.chosen[i / k][i % k])) << "choice " << i;
+      weights.push_back(want.weights[i / k][i % k]);
+    }
+    test::expect_close(got.weights.value(), weights, c.experts, 1, "weights");
+    int64_t row = 0;
+    std::vector<int32_t> row_of_choice(static_cast<size_t>(c.tokens) * k, -1);
+    for (size_t e = 0; e < want.rows.size(); ++e) {
+      ASSERT_EQ(got.counts[e], static_cast<int64_t>(want.rows[e].size())) << "expert " << e;
+      ASSERT_LE(got.counts[e], got.capacity);
+      for (const size_t choice : want.rows[e]) {
+        ASSERT_EQ(got.token_of_row[row], static_cast<int32_t>(choice / k)) << "row " << row;
+        ASSERT_EQ(got.choice_of_row[row], static_cast<int32_t>(choice % k)) << "row " << row;
+        row_of_choice[choice] = static_cast<int32_t>(row++);
+      }
+    }
+    ASSERT_EQ(got.rows, row);
+    EXPECT_EQ(std::vector<int32_t>(got.row_of_choice, got.row_of_choice + row_of_choice.size()),
+              row_of_choice);
+    EXPECT_EQ(std::accumulate(got.counts_before, got.counts_before + c.experts, int64_t{0}),
+              got.rows + got.dropped());
+    const double tolerance = dtype == DType::f32 ? 1e-5 : 1e-12;
+    EXPECT_NEAR(got.balance(), want.balance, tolerance * static_cast<double>(c.experts));
+    EXPECT_NEAR(got.z, want.z, tolerance * std::max(1.0, want.z));
+    EXPECT_NEAR(got.entropy, want.entropy, tolerance * 4);
+  }
+}
+
+TEST_P(Router, WeightGradientsEqualFiniteDifferences) {
+  const RouterCase c = GetParam();
+  if (c.tokens > 16 || !c.training) GTEST_SKIP() << "forward-only case";
+  OpBench bench;
+  test::expect_gradients(
+      bench, {bench.tensor("logits", DType::f64, {c.tokens, c.experts})}, {},
+      [&](Tape& tape, const std::vector<Var>& v) { return route(tape, v[0], c.args).weights; });
+}
+
+// The losses' gradients reach the logits also when nobody uses the weights.
+TEST_P(Router, LossGradientsEqualFiniteDifferences) {
+  RouterCase c = GetParam();
+  if (c.tokens > 16 || !c.training) GTEST_SKIP() << "forward-only case";
+  OpBench bench;
+  const Tensor logits = bench.tensor("logits", DType::f64, {c.tokens, c.experts});
+  c.args.balance_coefficient = 0.3, c.args.z_coefficient = 0.7;
+  const auto loss = [&] {
+    bench.tape().begin(bench.micro_batch);
+    const Routing r = route(bench.tape(), bench.tape().variable(logits), c.args);
+    return 0.3 * r.balance() + 0.7 * r.z;
+  };
+  bench.tape().begin(bench.micro_batch);
+  const Var z = bench.tape().variable(logits);
+  route(bench.tape(), z, c.args);
+  bench.tape().backward();
+  ASSERT_TRUE(bench.tape().grad(z));
+  const std::vector<double> analytic = test::to_doubles(bench.tape().grad(z));
+  for (int64_t i = 0; i < logits.numel(); ++i) {
+    double& x = logits.data<double>()[i];
+    const double at = x, h = 1e-5;
+    x = at + h;
+    const double above = loss();
+    x = at - h;
+    const double below = loss();
+    x = at;
+    ASSERT_NEAR(analytic[static_cast<size_t>(i)], (above - below) / (2 * h), 1e-6) << "element " << i;
+  }
+}
+
+RouterArgs args(int64_t top_k, DropPolicy drop, double factor, Renormalise renormalise = Renormalise::none,
+                ChoiceNoise noise = ChoiceNoise::none) {
+  RouterArgs a;
+  a.top_k = top_k, a.drop = drop, a.capacity_factor = factor, a.min_capacity = 1;
+  a.renormalise = renormalise, a.noise = noise;
+  return a;
+}
+RouterArgs with(RouterArgs a, const std::function<void(RouterArgs&)>& change) {
+  change(a);
+  return a;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases, Router,
+    testing::Values(
+        RouterCase{0, 3, args(1, DropPolicy::random, 1)}, RouterCase{1, 1, args(1, DropPolicy::random, 1)},
+        RouterCase{1, 5, args(2, DropPolicy::position, 1)}, RouterCase{9, 4, args(1, DropPolicy::none, 1)},
+        RouterCase{9, 4, args(1, DropPolicy::random, 1)},
+        RouterCase{9, 4, args(1, DropPolicy::random, 1, Renormalise::none, ChoiceNoise::rsample)},
+        RouterCase{3, 4, with(args(1, DropPolicy::random, 1), [](auto& a) { a.min_capacity = 8; })},
+        RouterCase{13, 5,
+                   args(2, DropPolicy::position, 0.6, Renormalise::survivors, ChoiceNoise::second_expert)},
+        RouterCase{13, 5, args(2, DropPolicy::random, 0.6, Renormalise::chosen)},
+        RouterCase{13, 5, args(3, DropPolicy::probability, 0.5, Renormalise::survivors)},
+        RouterCase{12, 6,
+                   with(args(3, DropPolicy::position, 0.7, Renormalise::survivors),
+                        [](auto& a) {
+                          a.order = SlotOrder::token_first;
+                          a.balance_count = BalanceCount::all_choices;
+                        })},
+        RouterCase{12, 4,
+                   with(args(2, DropPolicy::none, 1, Renormalise::chosen),
+                        [](auto& a) {
+                          a.balance_scope = BalanceScope::sequence;
+                          a.sequence_length = 3;
+                          a.balance_count = BalanceCount::all_choices;
+                        })},
+        RouterCase{14, 4,
+                   with(args(2, DropPolicy::position, 1.25),
+                        [](auto& a) { a.capacity_rule = CapacityRule::without_top_k; })},
+        RouterCase{517, 8, args(1, DropPolicy::random, 1)},
+        RouterCase{517, 8, args(2, DropPolicy::random, 1, Renormalise::none, ChoiceNoise::second_expert),
+                   false},
+        RouterCase{517, 8, with(args(2, DropPolicy::random, 1), [](auto& a) { a.eval_capacity_factor = 1; }),
+                   false}));
+
+TEST(Router, ItsOwnNoiseIsAFunctionOfSeedLayerAndMicroBatch) {
+  OpBench bench;
+  const int64_t S = 61, E = 5;
+  const Tensor logits = bench.tensor("logits", DType::f32, {S, E});
+  RouterArgs a = args(1, DropPolicy::random, 1, Renormalise::none, ChoiceNoise::rsample);
+  a.layer = 7;
+  const MicroBatch& m = bench.micro_batch;
+  const Philox keys(m.seed, Purpose::token_selection, 7, m.moment()),
+      gumbel(m.seed, Purpose::router_gumbel, 7, m.moment());
+  std::vector<float> key_values, gumbel_values;
+  for (uint64_t i = 0; i < static_cast<uint64_t>(S * E); ++i) {
+    key_values.push_back(keys.uniform(i));
+    gumbel_values.push_back(-std::log(-std::log(gumbel.uniform(i))));
+  }
+  const auto rows = [&](const RouterArgs& r) {
+    const Routing routing = route(bench.tape(), bench.tape().constant(logits), r);
+    return std::vector<int32_t>(routing.row_of_choice, routing.row_of_choice + S);
+  };
+  const auto own = rows(a);
+  RouterArgs explicit_noise = a;
+  explicit_noise.keys = key_values.data(), explicit_noise.gumbel = gumbel_values.data();
+  EXPECT_EQ(own, rows(explicit_noise));
+  set_thread_count(1);
+  EXPECT_EQ(own, rows(a));
+  set_thread_count(available_cores());
+  a.layer = 8;
+  EXPECT_NE(own, rows(a));
+}
+
+// Fractions that the caller replaced (those of the global batch) are the ones that backward uses.
+TEST(Router, ReplacedFractionsDriveTheBalanceGradient) {
+  OpBench bench;
+  const Tensor logits = bench.tensor("logits", DType::f64, {4, 2});
+  RouterArgs a = args(1, DropPolicy::none, 1);
+  a.balance_coefficient = 1, a.balance_scope = BalanceScope::global_batch;
+  const Var z = bench.tape().variable(logits);
+  const Routing r = route(bench.tape(), z, a);
+  r.fraction[0] = r.fraction[1] = 0.5;  // perfectly balanced: E sum f p is constant
+  bench.tape().backward();
+  for (const double g : test::to_doubles(bench.tape().grad(z))) EXPECT_NEAR(g, 0, 1e-15);
+}
+
+TEST(Router, CapacityIsDeepSpeeds) {
+  const RouterArgs a = with(args(1, DropPolicy::random, 1), [](auto& x) { x.min_capacity = 4; });
+  EXPECT_EQ(expert_capacity(a, 1.0, 8192, 128), 64);
+  EXPECT_EQ(expert_capacity(a, 1.1, 20, 2), 11);  // 10 * 1.1 in f32; in f64 it would round up to 12
+  EXPECT_EQ(expert_capacity(a, 1.0, 16, 8), 4);   // min_capacity
+  EXPECT_EQ(expert_capacity(a, 1.0, 3, 8), 3);    // never more than the tokens
+  EXPECT_EQ(expert_capacity(a, 1e30, 100, 8), 100);
+}
+
+TEST(RouterMisuse, IsNamed) {
+  OpBench bench;
+  const Var logits = bench.tape().constant(bench.tensor("z", DType::f32, {6, 3}));
+  const Var half = bench.tape().constant(bench.tensor("z", DType::bf16, {6, 3}));
+  const RouterArgs good = args(1, DropPolicy::none, 1);
+  EXPECT_NO_THROW(route(bench.tape(), logits, good));
+  EXPECT_THROW(route(bench.tape(), half, good), Error);
+  EXPECT_THROW(route(bench.tape(), logits, args(0, DropPolicy::none, 1)), Error);
+  EXPECT_THROW(route(bench.tape(), logits, args(4, DropPolicy::none, 1)), Error);
+  EXPECT_THROW(route(bench.tape(), logits, args(1, DropPolicy::random, 0)), Error);
+  EXPECT_THROW(
+      route(bench.tape(), logits, args(2, DropPolicy::none, 1, Renormalise::none, ChoiceNoise::rsample)),
+      Error);
+  EXPECT_THROW(route(bench.tape(), logits,
+                     args(1, DropPolicy::none, 1, Renormalise::none, ChoiceNoise::second_expert)),
+               Error);
+  EXPECT_THROW(route(bench.tape(), logits,
+                     with(good,
+                          [](auto& a) {
+                            a.balance_scope = BalanceScope::sequence;
+                            a.sequence_length = 4;
+                          })),
+               Error);
+}
+
+}  // namespace
+}  // namespace ziggurat
