@@ -1,0 +1,80 @@
+// The layers that every block is made of. A layer registers its parameters in the constructor and is a
+// function of (tape, input) afterwards.
+#pragma once
+
+#include <string>
+
+#include <ziggurat/nn/param_store.h>
+#include <ziggurat/ops/attention.h>
+#include <ziggurat/ops/linear.h>
+
+namespace ziggurat::nn {
+
+using ops::Activation;
+
+// y [N, out] = activation(x [N, in] W^T + b)
+class Linear {
+ public:
+  Linear(ParamStore& store, const std::string& name, int64_t in, int64_t out, bool bias, Init weight_init);
+  Var operator()(Tape& tape, Var x, Activation activation = Activation::none) const;
+
+ private:
+  const Param* weight_;
+  const Param* bias_ = nullptr;
+};
+
+enum class NormKind { layer_norm, rms_norm };
+
+class Norm {
+ public:
+  Norm(ParamStore& store, const std::string& name, NormKind kind, int64_t width, double eps);
+  Var operator()(Tape& tape, Var x) const;
+
+ private:
+  const Param* weight_;
+  const Param* bias_ = nullptr;  // layer_norm only
+  double eps_;
+};
+
+enum class MlpKind { gelu_tanh, gelu_erf, swiglu };
+
+struct MlpShape {
+  MlpKind kind = MlpKind::gelu_tanh;
+  int64_t width = 0, hidden = 0;
+  bool bias = true;
+  double init_std = 0.02, output_init_std = 0.02;
+};
+
+// down(gelu(up(x))), or down(silu(gate(x)) * up(x)) for swiglu.
+class Mlp {
+ public:
+  Mlp(ParamStore& store, const std::string& name, const MlpShape& shape);
+  Var operator()(Tape& tape, Var x) const;
+
+ private:
+  MlpKind kind_;
+  std::unique_ptr<Linear> gate_;  // swiglu only
+  Linear up_, down_;
+};
+
+struct AttentionLayerShape {
+  int64_t width = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  bool bias = true;
+  double rope_theta = 0.0;  // 0: no rotary positions
+  double dropout = 0.0;     // of the attention probabilities
+  double init_std = 0.02, output_init_std = 0.02;
+  int64_t layer = 0;  // names the random numbers
+};
+
+// Causal self-attention over sequences of `length` tokens; x [batch * length, width].
+class Attention {
+ public:
+  Attention(ParamStore& store, const std::string& name, const AttentionLayerShape& shape);
+  Var operator()(Tape& tape, Var x, int64_t length) const;
+
+ private:
+  AttentionLayerShape shape_;
+  Linear qkv_, out_;
+};
+
+}  // namespace ziggurat::nn

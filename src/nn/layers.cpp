@@ -1,0 +1,81 @@
+#include <cmath>
+
+#include <ziggurat/nn/layers.h>
+#include <ziggurat/ops/layer_norm.h>
+#include <ziggurat/ops/rms_norm.h>
+#include <ziggurat/ops/rope.h>
+#include <ziggurat/ops/swiglu.h>
+
+namespace ziggurat::nn {
+
+namespace {
+Activation gelu_of(MlpKind kind) {
+  return kind == MlpKind::gelu_erf ? Activation::gelu_erf : Activation::gelu_tanh;
+}
+}  // namespace
+
+Linear::Linear(ParamStore& store, const std::string& name, int64_t in, int64_t out, bool bias,
+               Init weight_init)
+    : weight_(&store.add({.name = name + ".weight", .global_shape = {out, in}, .init = weight_init})) {
+  if (bias) {
+    bias_ = &store.add({.name = name + ".bias",
+                        .global_shape = {out},
+                        .init = Init::zeros(),
+                        .matrix = false,
+                        .decay = false});
+  }
+}
+
+Var Linear::operator()(Tape& tape, Var x, Activation activation) const {
+  return ops::linear(tape, x, *weight_, bias_, activation);
+}
+
+Norm::Norm(ParamStore& store, const std::string& name, NormKind kind, int64_t width, double eps)
+    : weight_(&store.add({.name = name + ".weight",
+                          .global_shape = {width},
+                          .init = Init::ones(),
+                          .matrix = false,
+                          .decay = false})),
+      eps_(eps) {
+  if (kind == NormKind::layer_norm) {
+    bias_ = &store.add({.name = name + ".bias",
+                        .global_shape = {width},
+                        .init = Init::zeros(),
+                        .matrix = false,
+                        .decay = false});
+  }
+}
+
+Var Norm::operator()(Tape& tape, Var x) const {
+  return bias_ != nullptr ? ops::layer_norm(tape, x, *weight_, *bias_, eps_)
+                          : ops::rms_norm(tape, x, *weight_, eps_);
+}
+
+Mlp::Mlp(ParamStore& store, const std::string& name, const MlpShape& s)
+    : kind_(s.kind),
+      gate_(s.kind == MlpKind::swiglu ? std::make_unique<Linear>(store, name + ".gate", s.width, s.hidden,
+                                                                 s.bias, Init::normal(s.init_std))
+                                      : nullptr),
+      up_(store, name + ".up", s.width, s.hidden, s.bias, Init::normal(s.init_std)),
+      down_(store, name + ".down", s.hidden, s.width, s.bias, Init::normal(s.output_init_std)) {}
+
+Var Mlp::operator()(Tape& tape, Var x) const {
+  if (gate_ == nullptr) return down_(tape, up_(tape, x, gelu_of(kind_)));
+  return down_(tape, ops::swiglu(tape, (*gate_)(tape, x), up_(tape, x)));
+}
+
+Attention::Attention(ParamStore& store, const std::string& name, const AttentionLayerShape& s)
+    : shape_(s),
+      qkv_(store, name + ".qkv", s.width, (s.heads + 2 * s.kv_heads) * s.head_dim, s.bias,
+           Init::normal(s.init_std)),
+      out_(store, name + ".out", s.heads * s.head_dim, s.width, s.bias, Init::normal(s.output_init_std)) {}
+
+Var Attention::operator()(Tape& tape, Var x, int64_t length) const {
+  const ops::AttentionShape heads{x.dim(0) / length, length, shape_.heads, shape_.kv_heads, shape_.head_dim};
+  Var qkv = qkv_(tape, x);
+  if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta);
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
+  return out_(tape, ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer));
+}
+
+}  // namespace ziggurat::nn
