@@ -58,7 +58,10 @@ class ThreadCommunicator final : public Communicator {
   ThreadCommunicator(const std::string& group_name, std::shared_ptr<Group> group, int group_rank,
                      int64_t chunk_bytes)
       : Communicator(group_name, group_rank, static_cast<int>(group->members.size()), chunk_bytes),
-        group_(std::move(group)) {}
+        group_(std::move(group)) {
+    const std::lock_guard lock(group_->job->mutex);
+    group_->ranks[static_cast<size_t>(rank())] = this;
+  }
 
  private:
   struct Published {
@@ -73,7 +76,6 @@ class ThreadCommunicator final : public Communicator {
   void meet(bool then_read = false) {
     Job& job = *group_->job;
     std::unique_lock lock(job.mutex);
-    group_->ranks[static_cast<size_t>(rank())] = this;
     const int64_t meeting = group_->meetings;
     if (++group_->arrived == size()) {
       check_agreement();
