@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/support/source_dir.h"
 #include <ziggurat/core/error.h>
 
 namespace ziggurat {
@@ -101,7 +102,7 @@ void GoldenFile::check_coverage(size_t data_begin) const {
 }
 
 GoldenFile GoldenFile::committed(const std::string& stem) {
-  return GoldenFile(std::string(ZIGGURAT_SOURCE_DIR) + "/tests/golden/data/" + stem + ".safetensors");
+  return GoldenFile(test::source_dir() + "/tests/golden/data/" + stem + ".safetensors");
 }
 
 std::vector<std::string> GoldenFile::names(const std::string& prefix) const {
