@@ -1,5 +1,3 @@
-#include <cstring>
-
 #include <ziggurat/autograd/tape.h>
 #include <ziggurat/kernels/elementwise.h>
 
@@ -35,14 +33,10 @@ Var Tape::view(Var x, Shape shape) {
   return y;
 }
 
-// After a rewind: `value` lies at or above the new top of the arena, so moving it down is safe with memmove,
-// provided its node is created afterwards (the node would land on the value).
-Var Tape::keep(const Tensor& value) {
-  const Tensor moved = allocate(activations_, value.dtype(), value.shape());
-  if (value.device() != Device::meta) {
-    std::memmove(moved.raw(), value.raw(), static_cast<size_t>(value.bytes()));
-  }
-  return variable(moved);
+// The node is created afterwards: it may land where the value was.
+Var Tape::keep(const Tensor& value, Arena::Mark mark) {
+  void* const data = activations_.rewind_keeping(mark, value.raw(), value.bytes());
+  return variable(Tensor(data, value.dtype(), value.shape(), value.device()));
 }
 
 void Tape::backward(Var root, const Tensor& seed) {

@@ -3,7 +3,7 @@
 //   expect_close      a value against a naive f64 reference, with a tolerance computed from dtype, length and
 //   magnitude
 // A case that depends on the tape's micro-batch (dropout, noise) sees the same micro-batch on every
-// evaluation.
+// evaluation. The bench's memory has canaries: fresh memory is NaN, and writes out of bounds fail the test.
 #pragma once
 
 #include <deque>
@@ -21,6 +21,9 @@ namespace ziggurat::test {
 class OpBench {
  public:
   explicit OpBench(Reproducible reproducible = Reproducible::layout);
+  ~OpBench();  // fails the test if a kernel wrote out of bounds
+  OpBench(const OpBench&) = delete;
+  OpBench& operator=(const OpBench&) = delete;
 
   Tape& tape() { return tape_; }
   const Arena& activations() const { return activations_; }

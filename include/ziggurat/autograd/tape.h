@@ -122,8 +122,7 @@ class Tape {
     recording_ = false;
     const Tensor y_value = segment(*this, x).value();
     recording_ = true;
-    activations_.rewind(mark);
-    const Var y = keep(y_value);  // moves the value down to the mark
+    const Var y = keep(y_value, mark);
     record(y, [=](Tape& tape, const Tensor& dy) {
       tape.replay(x, dy, [&](Tape& inner, Var input) { return segment(inner, input); });
     });
@@ -153,7 +152,7 @@ class Tape {
     int owners;
   };
 
-  Var keep(const Tensor& value);
+  Var keep(const Tensor& value, Arena::Mark mark);  // rewinds, but moves the value down to the mark
   template <class F>
   void replay(Var x, const Tensor& dy, const F& segment) {
     const Arena::Mark mark = activations_.mark();

@@ -3,19 +3,26 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include <ziggurat/runtime/device.h>
 
 namespace ziggurat {
 
+// For tests and debugging. `checked`: fresh memory is filled with NaNs, and behind every allocation lie guard
+// bytes, verified when the allocation is freed: a kernel that reads what nobody wrote or writes out of bounds
+// shows. Costs time and kGuard bytes per allocation. On Device::cpu only.
+enum class Canaries { off, checked };
+
 class Arena {
  public:
   using Mark = int64_t;
   static constexpr int64_t kAlignment = 64;  // bytes; one AVX-512 register, one cache line
+  static constexpr int64_t kGuard = 64;      // bytes behind an allocation, besides the rest of its last line
 
   // Reserves `capacity` bytes of addresses; pages are backed on first touch (huge pages where the system has
   // them).
-  Arena(const char* name, int64_t capacity, Device device = Device::cpu);
+  Arena(const char* name, int64_t capacity, Device device = Device::cpu, Canaries canaries = Canaries::off);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -24,8 +31,15 @@ class Arena {
   void* allocate(int64_t bytes);
 
   Mark mark() const { return used_; }
-  void rewind(Mark mark) { used_ = mark; }  // frees everything allocated since `mark`
-  void reset() { used_ = 0; }
+  // Frees everything allocated since `mark`. Throws Error(internal) naming the arena if a guard was
+  // overwritten.
+  void rewind(Mark mark) {
+    if (canaries_ == Canaries::checked) verify_and_forget(mark);
+    used_ = mark;
+  }
+  void reset() { rewind(0); }
+  // rewind(mark), but what lies at `data`, allocated since, moves down to the mark and lives on.
+  void* rewind_keeping(Mark mark, const void* data, int64_t bytes);
 
   Device device() const { return device_; }
   int64_t used() const { return used_; }              // bytes
@@ -33,8 +47,17 @@ class Arena {
   int64_t capacity() const { return capacity_; }
 
  private:
+  struct Guarded {
+    int64_t offset, bytes;
+  };
+  int64_t footprint(int64_t bytes) const;  // bytes that an allocation takes, with its guard
+  void guard(int64_t offset, int64_t bytes);
+  void verify_and_forget(Mark mark);
+
   const char* name_;
   Device device_;
+  Canaries canaries_;
+  std::vector<Guarded> guarded_;  // live allocations, if canaries are checked
   char* base_ = nullptr;
   int64_t capacity_, used_ = 0, high_water_ = 0;
 };
@@ -43,7 +66,7 @@ class Arena {
 class ArenaScope {
  public:
   explicit ArenaScope(Arena& arena) : arena_(arena), mark_(arena.mark()) {}
-  ~ArenaScope() { arena_.rewind(mark_); }
+  ~ArenaScope() noexcept(false) { arena_.rewind(mark_); }  // a broken guard throws
   ArenaScope(const ArenaScope&) = delete;
   ArenaScope& operator=(const ArenaScope&) = delete;
 

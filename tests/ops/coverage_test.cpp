@@ -1,0 +1,80 @@
+// Every op has its full set of files: reads the tree at run time, so a new op cannot be forgotten here.
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace ziggurat {
+namespace {
+
+const std::filesystem::path kRoot = ZIGGURAT_SOURCE_DIR;
+
+// Ops that run on the CPU only so far, and why each may. An op leaves this list when its .cu arrives.
+const std::map<std::string, std::string>& without_cuda_kernel() {
+  static const std::map<std::string, std::string> reasons = {
+      {"add", "element-wise: to share kernels/cuda/elementwise.cu"},
+      {"dropout", "the CPU backend comes first"},
+      {"dropout_add", "runs dropout's kernel"},
+      {"embedding", "the CPU backend comes first"},
+      {"layer_norm", "the CPU backend comes first"},
+      {"linear", "a composition of gemm and bias_activation"},
+      {"mix", "the CPU backend comes first"},
+      {"rms_norm", "the CPU backend comes first"},
+      {"router_logits", "a composition of gemm and bias_activation, with an element-wise input"},
+      {"swiglu", "the CPU backend comes first"},
+  };
+  return reasons;
+}
+
+std::vector<std::string> ops() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(kRoot / "include/ziggurat/ops")) {
+    if (entry.path().extension() == ".h") names.push_back(entry.path().stem());
+  }
+  return names;
+}
+
+std::string read(const std::filesystem::path& path) {
+  std::ifstream in(path);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+bool has_cuda_kernel(const std::string& op) {
+  return std::filesystem::exists(kRoot / "kernels/cuda" / (op + ".cu"));
+}
+
+TEST(OpCoverage, EveryOpHasAnImplementationAndATestWithReferenceAndGradientCheck) {
+  ASSERT_FALSE(ops().empty());
+  for (const std::string& op : ops()) {
+    EXPECT_TRUE(std::filesystem::exists(kRoot / "src/ops" / (op + ".cpp"))) << op << " has no src/ops file";
+    const std::string test = read(kRoot / "tests/ops" / (op + "_test.cpp"));
+    EXPECT_NE(test, "") << op << " has no tests/ops/" << op << "_test.cpp";
+    EXPECT_NE(test.find("expect_gradients("), std::string::npos) << op << " has no gradient check";
+    EXPECT_NE(test.find("expect_close("), std::string::npos) << op << " has no naive reference";
+  }
+}
+
+TEST(OpCoverage, EveryOpHasACudaKernelOrADeclaredReason) {
+  for (const std::string& op : ops()) {
+    EXPECT_TRUE(has_cuda_kernel(op) || without_cuda_kernel().contains(op))
+        << op << " has no kernels/cuda/" << op << ".cu: write it, or declare in this test why not";
+  }
+}
+
+TEST(OpCoverage, TheListOfReasonsIsNotStale) {
+  const std::vector<std::string> names = ops();
+  for (const auto& [op, reason] : without_cuda_kernel()) {
+    EXPECT_NE(std::find(names.begin(), names.end(), op), names.end()) << op << " is no op";
+    EXPECT_FALSE(has_cuda_kernel(op)) << op << " has a CUDA kernel now: take it off the list";
+  }
+}
+
+}  // namespace
+}  // namespace ziggurat
