@@ -72,7 +72,8 @@ std::string error_of(ErrorKind kind, const Body& body) {
 inline Manifest counting_shards(const std::filesystem::path& folder, const std::vector<int64_t>& sizes,
                                 int64_t vocab_size = 50000, const std::string& split = "train") {
   ShardInfo common;
-  common.vocab_size = vocab_size, common.eod_id = 7, common.tokenizer = "test", common.tokenizer_sha256 = "abc";
+  common.vocab_size = vocab_size, common.eod_id = 7, common.tokenizer = "test",
+  common.tokenizer_sha256 = "abc";
   common.source = "counting", common.split = split;
   ShardBuilder builder(common);
   Manifest manifest;

@@ -36,24 +36,29 @@ INSTANTIATE_TEST_SUITE_P(
         SplitCase{"a \u2003 b", {"a", " \u2003", " b"}},
         // Not white space: zero-width space, byte-order mark, control characters 1C-1F.
         SplitCase{"a\u200bb", {"a", "\u200b", "b"}}, SplitCase{"a \ufeff", {"a", " \ufeff"}},
-        SplitCase{"a\x1c" "b", {"a", "\x1c", "b"}},
+        SplitCase{"a\x1c"
+                  "b",
+                  {"a", "\x1c", "b"}},
         // White space that unicode calls so: next line, ogham, line separator.
         SplitCase{"a\u0085\u1680\u2028 b", {"a", "\u0085\u1680\u2028", " b"}},
         // Numbers of all three kinds (Nd, Nl, No); digits and letters part.
         SplitCase{"12\u00bd\u00b2\u2167\u0661", {"12\u00bd\u00b2\u2167\u0661"}},
         SplitCase{"abc123 456.7", {"abc", "123", " 456", ".", "7"}},
         // A combining mark is neither letter nor number and parts a word.
-        SplitCase{"e\u0301a", {"e", "\u0301", "a"}}, SplitCase{"\u00e9t\u00e9 \u65e5\u672c", {"\u00e9t\u00e9", " \u65e5\u672c"}},
+        SplitCase{"e\u0301a", {"e", "\u0301", "a"}},
+        SplitCase{"\u00e9t\u00e9 \u65e5\u672c", {"\u00e9t\u00e9", " \u65e5\u672c"}},
         SplitCase{"\U0001F44B\U0001F30D!", {"\U0001F44B\U0001F30D!"}},
-        // Broken UTF-8 is "other": a lone continuation byte, an overlong form, a cut-off character, a surrogate.
+        // Broken UTF-8 is "other": a lone continuation byte, an overlong form, a cut-off character, a
+        // surrogate.
         SplitCase{"a\x80z", {"a", "\x80", "z"}}, SplitCase{"a\xc0\xafz", {"a", "\xc0\xaf", "z"}},
         SplitCase{"a\xe6\x97", {"a", "\xe6\x97"}}, SplitCase{"\xed\xa0\x80z", {"\xed\xa0\x80", "z"}},
         SplitCase{"a\0b"sv, {"a", "\0"sv, "b"}}, SplitCase{"<|endoftext|>", {"<|", "endoftext", "|>"}}));
 
 // Text of the characters that matter to the rule, and any bytes.
 std::string random_text(uint64_t seed, size_t characters) {
-  static const std::vector<std::string> kParts = {"a", "Z", "s", "l", "'", "'s", "7", " ", " ", "\n", "\t", "\u00a0",
-                                                  "\u3000", "\u0301", "\u00e9", "\u65e5", "\u00bd", ".", "\x80", "\xe6"};
+  static const std::vector<std::string> kParts = {
+      "a",  "Z",      "s",      "l",      "'",      "'s",     "7",      " ", " ",    "\n",
+      "\t", "\u00a0", "\u3000", "\u0301", "\u00e9", "\u65e5", "\u00bd", ".", "\x80", "\xe6"};
   const Philox random(seed, Purpose::test);
   std::string text;
   for (size_t i = 0; i < characters; ++i) text += kParts[random.bits(i) % kParts.size()];

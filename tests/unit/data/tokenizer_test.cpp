@@ -1,11 +1,11 @@
 #include <algorithm>
+
 #include <nlohmann/json.hpp>
 
+#include "tests/unit/data/data_test_support.h"
 #include <ziggurat/core/philox.h>
 #include <ziggurat/data/bpe_trainer.h>
 #include <ziggurat/data/gpt2_split.h>
-
-#include "tests/unit/data/data_test_support.h"
 
 namespace ziggurat {
 namespace {
@@ -102,7 +102,8 @@ TEST(BpeTokenizer, SpecialTokensInTheTextAreText) {
 TEST(BpeTokenizer, DecodingAForeignIdIsAnError) {
   const BpeTokenizer tokenizer = small_tokenizer();
   for (const int32_t id : {-1, 300}) {
-    const std::string message = error_of(ErrorKind::data, [&] { tokenizer.decode(std::vector<int32_t>{id}); });
+    const std::string message =
+        error_of(ErrorKind::data, [&] { tokenizer.decode(std::vector<int32_t>{id}); });
     EXPECT_NE(message.find("token id " + std::to_string(id)), std::string::npos) << message;
   }
 }
@@ -111,7 +112,7 @@ TEST(BpeTrainer, MergesTheMostFrequentPairFirst) {
   BpeTrainer trainer;
   trainer.add_text("ab ab ab cd cd");  // pieces: "ab", " ab" x2, " cd" x2
   const BpeVocab vocab = trainer.train(257 + 3);
-  EXPECT_EQ(vocab.tokens[256], "ab");                 // 3 times
+  EXPECT_EQ(vocab.tokens[256], "ab");  // 3 times
   const std::vector<std::string> next = {vocab.tokens[257], vocab.tokens[258]};
   // Twice each: (c, d), (space, ab), (space, c). Lowest pair of ids wins: c = 66, ab = 256, space = 220.
   EXPECT_EQ(next, (std::vector<std::string>{"cd", " ab"}));
@@ -120,19 +121,22 @@ TEST(BpeTrainer, MergesTheMostFrequentPairFirst) {
 
 TEST(BpeTrainer, DependsOnTheTextOnly) {
   BpeTrainer forwards, backwards;
-  const std::vector<std::string> documents = {"the cat and the dog ", "a dog and a cat and a hat ", "the hat that sat "};
+  const std::vector<std::string> documents = {"the cat and the dog ", "a dog and a cat and a hat ",
+                                              "the hat that sat "};
   for (size_t i = 0; i < 3; ++i) {
     forwards.add_text(documents[i]);
     backwards.add_text(documents[2 - i]);
   }
-  EXPECT_EQ(BpeTokenizer(forwards.train(270)).fingerprint(), BpeTokenizer(backwards.train(270)).fingerprint());
+  EXPECT_EQ(BpeTokenizer(forwards.train(270)).fingerprint(),
+            BpeTokenizer(backwards.train(270)).fingerprint());
   EXPECT_NE(BpeTokenizer(forwards.train(270)).fingerprint(), BpeTokenizer(forwards.train(271)).fingerprint());
 }
 
 TEST(BpeTrainer, RefusesAVocabularyTheTextCannotFill) {
   BpeTrainer trainer;
   trainer.add_text("abab abab");
-  EXPECT_NE(error_of(ErrorKind::data, [&] { trainer.train(1000); }).find("smaller --vocab-size"), std::string::npos);
+  EXPECT_NE(error_of(ErrorKind::data, [&] { trainer.train(1000); }).find("smaller --vocab-size"),
+            std::string::npos);
   error_of(ErrorKind::argument, [&] { trainer.train(256); });
 }
 
@@ -156,10 +160,10 @@ TEST(TokenizerFiles, BothFormatsGiveTheSameTokenizer) {
 
 TEST(TokenizerFiles, TheFirst256IdsAreBytesInGpt2Order) {
   const auto order = gpt2_byte_order();
-  EXPECT_EQ(order[0], '!');      // id 0 of GPT-2
-  EXPECT_EQ(order[64], 'a');     // id 64
-  EXPECT_EQ(order[198], '\n');   // id 198
-  EXPECT_EQ(order[220], ' ');    // id 220
+  EXPECT_EQ(order[0], '!');     // id 0 of GPT-2
+  EXPECT_EQ(order[64], 'a');    // id 64
+  EXPECT_EQ(order[198], '\n');  // id 198
+  EXPECT_EQ(order[220], ' ');   // id 220
 }
 
 TEST(TokenizerFiles, ErrorsNameFileAndCure) {
@@ -193,10 +197,13 @@ TEST(TokenizerFiles, ErrorsNameFileAndCure) {
   bad["model"]["vocab"]["a"] = "one";
   message_for(bad);
   write_text(dir / "cut.json", read_text(dir / "tokenizer.json").substr(0, 500));
-  EXPECT_NE(error_of(ErrorKind::data, [&] { load_tokenizer(dir / "cut.json"); }).find("cut.json"), std::string::npos);
-  EXPECT_NE(error_of(ErrorKind::data, [&] { load_tokenizer(dir / "none"); }).find("train-tokenizer"), std::string::npos);
+  EXPECT_NE(error_of(ErrorKind::data, [&] { load_tokenizer(dir / "cut.json"); }).find("cut.json"),
+            std::string::npos);
+  EXPECT_NE(error_of(ErrorKind::data, [&] { load_tokenizer(dir / "none"); }).find("train-tokenizer"),
+            std::string::npos);
   std::filesystem::create_directory(dir / "empty");
-  EXPECT_NE(error_of(ErrorKind::data, [&] { load_tokenizer(dir / "empty"); }).find("vocab.bpe"), std::string::npos);
+  EXPECT_NE(error_of(ErrorKind::data, [&] { load_tokenizer(dir / "empty"); }).find("vocab.bpe"),
+            std::string::npos);
 }
 
 }  // namespace
