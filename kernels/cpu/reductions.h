@@ -32,6 +32,15 @@ template <class A>
   return sum;
 }
 
+// The sum of e^(x[j] - shift).
+template <class A>
+[[gnu::noinline]] A exp_sum(const A* x, A shift, int64_t n) {
+  A sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t j = 0; j < n; ++j) sum += vexp(x[j] - shift);
+  return sum;
+}
+
 template <class A, class T>
 [[gnu::noinline]] A dot_row(const T* x, const T* y, int64_t n) {
   A sum = 0;
