@@ -39,13 +39,13 @@ std::vector<int64_t> histogram(const TokenStream& stream) {
 }  // namespace
 
 void inspect_shards(const std::filesystem::path& path, const std::string& split, std::ostream& out) {
-  const Manifest manifest = read_manifest(path, split);
+  const ShardManifest manifest = read_manifest(path, split);
   fmt::print(
       out, "{}/{}: {} tokens, {} documents, {} shards, vocabulary {}, end of document {}, tokenizer {} {}\n",
       manifest.folder.string(), manifest_name(manifest.source, manifest.split), manifest.n_tokens(),
       manifest.n_docs(), manifest.shards.size(), manifest.vocab_size, manifest.eod_id, manifest.tokenizer,
       manifest.tokenizer_sha256);
-  for (const Manifest::Shard& entry : manifest.shards) {
+  for (const ShardManifest::Shard& entry : manifest.shards) {
     const ShardReader shard(manifest.folder / entry.file);
     const ShardInfo& i = shard.info();
     fmt::print(out,
@@ -59,13 +59,13 @@ void inspect_shards(const std::filesystem::path& path, const std::string& split,
 }
 
 void verify_shards(const std::filesystem::path& path, const std::string& split, std::ostream& out) {
-  const Manifest manifest = read_manifest(path, split);
+  const ShardManifest manifest = read_manifest(path, split);
   std::optional<Error> first;
-  for (const Manifest::Shard& entry : manifest.shards) {
+  for (const ShardManifest::Shard& entry : manifest.shards) {
     try {
       // What is inside goes first: it names the damaged block, the hash only names the file.
       ShardReader(manifest.folder / entry.file).verify();
-      Manifest one = manifest;
+      ShardManifest one = manifest;
       one.shards = {entry};
       verify_files(one);
       fmt::print(out, "{}: good, {} tokens\n", entry.file, entry.n_tokens);

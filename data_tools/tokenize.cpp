@@ -54,9 +54,9 @@ class SplitWriter {
   int64_t tokens() const { return written_ + builder_.tokens(); }
 
   // Gives all shards their names and writes the manifest.
-  Manifest finish(const ShardInfo& common) {
+  ShardManifest finish(const ShardInfo& common) {
     if (builder_.documents() > 0) write_shard();
-    Manifest manifest;
+    ShardManifest manifest;
     manifest.folder = options_.output;
     manifest.source = common.source, manifest.split = split_;
     manifest.tokenizer = common.tokenizer, manifest.tokenizer_sha256 = common.tokenizer_sha256;
@@ -105,7 +105,7 @@ class TokenizeJob {
     for (size_t split = 0; split < 3; ++split) writers_[split].emplace(options_, common_info(split));
   }
 
-  std::vector<Manifest> run() {
+  std::vector<ShardManifest> run() {
     remove_old_files();
     try {
       encode_all();
@@ -236,7 +236,7 @@ class TokenizeJob {
 
   int64_t tokens() const { return writers_[0]->tokens() + writers_[1]->tokens() + writers_[2]->tokens(); }
 
-  std::vector<Manifest> finish() {
+  std::vector<ShardManifest> finish() {
     check(documents_ > 0, ErrorKind::data, "the input holds no text: {} files, all empty",
           source_.files().size());
     for (size_t split = 0; split < 3; ++split) {
@@ -247,7 +247,7 @@ class TokenizeJob {
                                                    : "use longer text or a larger fraction");
     }
     tokenizer_->save(options_.output);
-    std::vector<Manifest> manifests;
+    std::vector<ShardManifest> manifests;
     for (size_t split = 0; split < 3; ++split) {
       if (options_.split[split] > 0) manifests.push_back(writers_[split]->finish(common_info(split)));
     }
@@ -284,9 +284,9 @@ void train_tokenizer(const TrainTokenizerOptions& options) {
        trainer.distinct_pieces(), (options.output / "tokenizer.json").string());
 }
 
-std::vector<Manifest> tokenize_text(const TokenizeOptions& options) {
-  std::vector<Manifest> manifests = TokenizeJob(options).run();
-  for (const Manifest& manifest : manifests) {
+std::vector<ShardManifest> tokenize_text(const TokenizeOptions& options) {
+  std::vector<ShardManifest> manifests = TokenizeJob(options).run();
+  for (const ShardManifest& manifest : manifests) {
     info("{}: {} tokens, {} documents, {} shards", manifest_name(manifest.source, manifest.split),
          manifest.n_tokens(), manifest.n_docs(), manifest.shards.size());
   }

@@ -44,6 +44,6 @@ inline constexpr std::array<const char*, 3> kSplitNames = {"train", "valid", "te
 // Writes the shards, a copy of tokenizer.json and, last, one manifest per split with a fraction above 0.
 // The bytes written depend on text, tokenizer and options only, not on the number of threads.
 // Returns the manifests. Errors (data): no text, a split stays empty; the message says what to change.
-std::vector<Manifest> tokenize_text(const TokenizeOptions& options);
+std::vector<ShardManifest> tokenize_text(const TokenizeOptions& options);
 
 }  // namespace ziggurat

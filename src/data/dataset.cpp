@@ -22,7 +22,7 @@ int64_t count_samples(const TokenStream& stream, const DatasetOptions& options,
 
 }  // namespace
 
-TokenStream::TokenStream(const Manifest& manifest) {
+TokenStream::TokenStream(const ShardManifest& manifest) {
   check(!manifest.shards.empty(), ErrorKind::data, "{}/{}: the manifest lists no shards; tokenize again",
         manifest.folder.string(), manifest_name(manifest.source, manifest.split));
   vocab_size_ = manifest.vocab_size;
@@ -30,7 +30,7 @@ TokenStream::TokenStream(const Manifest& manifest) {
   tokenizer_sha256_ = manifest.tokenizer_sha256;
   starts_.push_back(0);
   shards_.reserve(manifest.shards.size());
-  for (const Manifest::Shard& entry : manifest.shards) {
+  for (const ShardManifest::Shard& entry : manifest.shards) {
     const ShardReader& shard = shards_.emplace_back(manifest.folder / entry.file);
     const ShardInfo& info = shard.info();
     const std::string name = shard.path().string();

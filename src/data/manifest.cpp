@@ -11,14 +11,14 @@ using nlohmann::ordered_json;
 using Path = std::filesystem::path;
 constexpr const char* kManifestFormat = "ziggurat-shards";
 
-Manifest parse_manifest(const Path& file) {
+ShardManifest parse_manifest(const Path& file) {
   const std::string name = file.string();
   try {
     const ordered_json root = ordered_json::parse(read_file(file));
     check(root.is_object() && root.value("format", std::string()) == kManifestFormat, ErrorKind::data,
           "{} is no manifest of shards (\"format\": \"{}\"); make one with `ziggurat data tokenize`", name,
           kManifestFormat);
-    Manifest manifest;
+    ShardManifest manifest;
     manifest.folder = file.parent_path();
     manifest.source = root.at("source").get<std::string>();
     manifest.split = root.at("split").get<std::string>();
@@ -37,9 +37,9 @@ Manifest parse_manifest(const Path& file) {
   }
 }
 
-Manifest manifest_of_one(const Path& shard) {
+ShardManifest manifest_of_one(const Path& shard) {
   const ShardInfo info = ShardReader(shard).info();
-  Manifest manifest;
+  ShardManifest manifest;
   manifest.folder = shard.parent_path();
   manifest.source = info.source, manifest.split = info.split;
   manifest.tokenizer = info.tokenizer, manifest.tokenizer_sha256 = info.tokenizer_sha256;
@@ -62,13 +62,13 @@ Path find_in_folder(const Path& folder, const std::string& split) {
 
 }  // namespace
 
-int64_t Manifest::n_tokens() const {
+int64_t ShardManifest::n_tokens() const {
   int64_t sum = 0;
   for (const Shard& shard : shards) sum += shard.n_tokens;
   return sum;
 }
 
-int64_t Manifest::n_docs() const {
+int64_t ShardManifest::n_docs() const {
   int64_t sum = 0;
   for (const Shard& shard : shards) sum += shard.n_docs;
   return sum;
@@ -82,14 +82,14 @@ std::string shard_name(const std::string& source, const std::string& split, int6
   return fmt::format("{}-{}-{:05}-of-{:05}.h5", source, split, shard, shards);
 }
 
-Manifest::Shard describe_shard(const Path& file, const ShardInfo& info) {
+ShardManifest::Shard describe_shard(const Path& file, const ShardInfo& info) {
   return {file.filename().string(), info.n_tokens, info.n_docs,
           static_cast<int64_t>(std::filesystem::file_size(file)), xxh3_of_file(file)};
 }
 
-void write_manifest(const Manifest& manifest) {
+void write_manifest(const ShardManifest& manifest) {
   ordered_json shards = ordered_json::array();
-  for (const Manifest::Shard& shard : manifest.shards) {
+  for (const ShardManifest::Shard& shard : manifest.shards) {
     shards.push_back({{"file", shard.file},
                       {"n_tokens", shard.n_tokens},
                       {"n_docs", shard.n_docs},
@@ -111,7 +111,7 @@ void write_manifest(const Manifest& manifest) {
                         root.dump(1) + "\n");
 }
 
-Manifest read_manifest(const Path& path, const std::string& split) {
+ShardManifest read_manifest(const Path& path, const std::string& split) {
   check(std::filesystem::exists(path), ErrorKind::data,
         "{} does not exist: expected a manifest of shards, a folder with one, or an .h5 file, as `ziggurat "
         "data "
@@ -121,8 +121,8 @@ Manifest read_manifest(const Path& path, const std::string& split) {
   return path.extension() == ".h5" ? manifest_of_one(path) : parse_manifest(path);
 }
 
-void verify_files(const Manifest& manifest) {
-  for (const Manifest::Shard& shard : manifest.shards) {
+void verify_files(const ShardManifest& manifest) {
+  for (const ShardManifest::Shard& shard : manifest.shards) {
     const Path file = manifest.folder / shard.file;
     check(std::filesystem::exists(file), ErrorKind::data, "shard {} is missing; copy or tokenize it again",
           file.string());

@@ -20,7 +20,7 @@ class TokenStream {
  public:
   // Opens every shard (attributes only). Errors (data): a shard is missing or damaged, differs from the
   // manifest, or comes from another tokenizer than its neighbours; all name the file.
-  explicit TokenStream(const Manifest& manifest);
+  explicit TokenStream(const ShardManifest& manifest);
 
   int64_t size() const { return starts_.back(); }
   int64_t vocab_size() const { return vocab_size_; }

@@ -11,7 +11,7 @@
 
 namespace ziggurat {
 
-struct Manifest {
+struct ShardManifest {
   struct Shard {
     std::string file;  // beside the manifest
     int64_t n_tokens = 0, n_docs = 0, bytes = 0;
@@ -31,15 +31,15 @@ std::string manifest_name(const std::string& source, const std::string& split);
 std::string shard_name(const std::string& source, const std::string& split, int64_t shard, int64_t shards);
 
 // The entry of a finished shard file: its size and hash are read from the disk.
-Manifest::Shard describe_shard(const std::filesystem::path& file, const ShardInfo& info);
+ShardManifest::Shard describe_shard(const std::filesystem::path& file, const ShardInfo& info);
 
-void write_manifest(const Manifest& manifest);  // into manifest.folder, atomically
+void write_manifest(const ShardManifest& manifest);  // into manifest.folder, atomically
 
 // `path`: a manifest, or a folder with exactly one manifest of `split`, or a single .h5 file (then the list
 // has one shard and nothing is known of its hash). Errors (data) name the path and what was looked for.
-Manifest read_manifest(const std::filesystem::path& path, const std::string& split);
+ShardManifest read_manifest(const std::filesystem::path& path, const std::string& split);
 
 // Error (data) naming the first shard whose size or hash differs from the manifest.
-void verify_files(const Manifest& manifest);
+void verify_files(const ShardManifest& manifest);
 
 }  // namespace ziggurat

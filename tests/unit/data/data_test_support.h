@@ -69,14 +69,14 @@ std::string error_of(ErrorKind kind, const Body& body) {
 }
 
 // Shards whose tokens are 0, 1, 2, ... across all of them, so a wrong token tells where it came from.
-inline Manifest counting_shards(const std::filesystem::path& folder, const std::vector<int64_t>& sizes,
-                                int64_t vocab_size = 50000, const std::string& split = "train") {
+inline ShardManifest counting_shards(const std::filesystem::path& folder, const std::vector<int64_t>& sizes,
+                                     int64_t vocab_size = 50000, const std::string& split = "train") {
   ShardInfo common;
   common.vocab_size = vocab_size, common.eod_id = 7, common.tokenizer = "test",
   common.tokenizer_sha256 = "abc";
   common.source = "counting", common.split = split;
   ShardBuilder builder(common);
-  Manifest manifest;
+  ShardManifest manifest;
   manifest.folder = folder, manifest.source = "counting", manifest.split = split, manifest.tokenizer = "test";
   manifest.tokenizer_sha256 = "abc", manifest.vocab_size = vocab_size, manifest.eod_id = 7;
   int32_t next = 0;

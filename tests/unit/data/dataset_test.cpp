@@ -146,7 +146,7 @@ TEST(Dataset, FingerprintNamesContentSeedOrderAndLength) {
 
 TEST(Dataset, VocabularyAndLengthAreChecked) {
   const TempDir dir;
-  const Manifest manifest = counting_shards(dir.path(), {100, 100}, 200);
+  const ShardManifest manifest = counting_shards(dir.path(), {100, 100}, 200);
   DatasetOptions options = options_of(8);
   options.vocab_size = 199;
   EXPECT_NE(error_of(ErrorKind::data, [&] { Dataset(dir.path(), "train", options); }).find("vocab_size"),
@@ -180,9 +180,9 @@ TEST(Dataset, ATokenPastTheVocabularyIsNamed) {
   EXPECT_NE(message.find("token 13 of the stream is 400"), std::string::npos) << message;
 }
 
-TEST(Manifest, DamageIsFoundAndNamed) {
+TEST(ShardManifest, DamageIsFoundAndNamed) {
   const TempDir dir;
-  const Manifest manifest = counting_shards(dir.path(), {100, 200, 300});
+  const ShardManifest manifest = counting_shards(dir.path(), {100, 200, 300});
   const auto second = dir / manifest.shards[1].file;
   verify_files(manifest);
   EXPECT_EQ(read_manifest(dir.path(), "train").n_tokens(), 600);
@@ -194,7 +194,7 @@ TEST(Manifest, DamageIsFoundAndNamed) {
   flip_bit(second, static_cast<int64_t>(std::filesystem::file_size(second)) - 1);
   EXPECT_NE(error_of(ErrorKind::data, [&] { verify_files(manifest); }).find(manifest.shards[1].file),
             std::string::npos);
-  Manifest wrong = manifest;
+  ShardManifest wrong = manifest;
   wrong.shards[2].n_tokens = 299;
   EXPECT_NE(error_of(ErrorKind::data, [&] { TokenStream{wrong}; }).find(manifest.shards[2].file),
             std::string::npos);

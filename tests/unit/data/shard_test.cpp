@@ -67,7 +67,7 @@ TEST(Shard, KeepsDocumentsAndAttributes) {
 
 TEST(Shard, LiesOnDiskAsTheSchemaSays) {
   const TempDir dir;
-  const Manifest manifest = counting_shards(dir.path(), {5000});
+  const ShardManifest manifest = counting_shards(dir.path(), {5000});
   const auto path = dir / manifest.shards[0].file;
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   const hid_t data = H5Dopen2(file, "/data", H5P_DEFAULT), type = H5Dget_type(data);
@@ -108,7 +108,7 @@ TEST(Shard, AFlippedBitIsNamedByFileAndBlock) {
 
 TEST(Shard, ACutOrForeignFileIsNamed) {
   const TempDir dir;
-  const Manifest manifest = counting_shards(dir.path(), {100000});
+  const ShardManifest manifest = counting_shards(dir.path(), {100000});
   const auto path = dir / manifest.shards[0].file;
   const auto size = std::filesystem::file_size(path);
   for (const auto bytes : {uintmax_t{0}, uintmax_t{100}, size / 2, size - 1}) {

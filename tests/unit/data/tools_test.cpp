@@ -81,7 +81,7 @@ TEST_F(DataTools, EveryDocumentIsInExactlyOneSplit) {
   std::sort(texts.begin(), texts.end());
   EXPECT_EQ(all, texts);
   // No shard is larger than asked for, and no document straddles two.
-  const Manifest train = read_manifest(dir / "shards", "train");
+  const ShardManifest train = read_manifest(dir / "shards", "train");
   EXPECT_GT(train.shards.size(), 3u);
   for (const auto& shard : train.shards) EXPECT_LE(shard.n_tokens, 1500);
   for (const auto& entry : std::filesystem::directory_iterator(dir / "shards")) {
@@ -173,7 +173,7 @@ TEST_F(DataTools, BadInputIsNamed) {
 }
 
 TEST_F(DataTools, VerifyGoesOnPastTheFirstDamage) {
-  const Manifest manifest = counting_shards(dir.path(), {3000, 3000, 3000});
+  const ShardManifest manifest = counting_shards(dir.path(), {3000, 3000, 3000});
   std::ostringstream good;
   verify_shards(dir.path(), "train", good);
   // The middle of a file of 3000 tokens lies in /data, which is aligned to 4 KiB.
