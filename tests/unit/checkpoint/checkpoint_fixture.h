@@ -11,8 +11,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include "thread_ranks.h"
 #include <ziggurat/checkpoint/checkpoint.h>
+#include <ziggurat/comm/thread.h>
 #include <ziggurat/core/philox.h>
 
 namespace ziggurat::test {
