@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include <ziggurat/config/fields.h>
+
 namespace ziggurat {
 
 // Section `data` of a config.
