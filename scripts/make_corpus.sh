@@ -22,8 +22,8 @@ fi
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 
-if [ -e "$folder/text/complete" ]; then
-  echo "corpus: reusing $folder/text ($(cat "$folder/text/complete"))"
+if [ -e "$folder/complete" ]; then
+  echo "corpus: reusing $folder/text ($(cat "$folder/complete"))"
   exit 0
 fi
 
@@ -36,7 +36,7 @@ for package in "${PACKAGES[@]}"; do
     (cd "$packages" && apt-get -qq download "$package" 2>"$packages/log") || {
       cat "$packages/log" >&2
       echo "corpus: cannot download $package; is the network there, and was 'apt-get update' run?" >&2
-      echo "corpus: or put text files of your own below $folder/text and create $folder/text/complete" >&2
+      echo "corpus: or put text files of your own below $folder/text and create $folder/complete" >&2
       exit 1
     }
   fi
@@ -46,5 +46,7 @@ done
 rm -rf "$folder/text.tmp"
 python3 "$here/clean_corpus.py" "$packages" "$folder/text.tmp"
 rm -rf "$folder/text"
+mv "$folder/text.tmp/complete" "$folder/complete.tmp"
 mv "$folder/text.tmp" "$folder/text"
-echo "corpus: $folder/text ($(cat "$folder/text/complete"))"
+mv "$folder/complete.tmp" "$folder/complete"  # last: where it stands, the text is whole
+echo "corpus: $folder/text ($(cat "$folder/complete"))"

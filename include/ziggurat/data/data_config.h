@@ -3,13 +3,15 @@
 #include <cstdint>
 #include <string>
 
+#include <ziggurat/config/fields.h>
+
 namespace ziggurat {
 
 // Section `data` of a config.
 struct DataConfig {
   std::string train, valid, test;
   std::string tokenizer;
-  uint64_t seed = 1234;
+  int64_t seed = 1234;
   bool shuffle = true;
   int64_t verify_below = 1'000'000'000;
 
@@ -22,7 +24,7 @@ struct DataConfig {
     v.field(
         "tokenizer", tokenizer,
         "tokenizer.json, or a folder with one or with GPT-2's files; needed to generate and evaluate text");
-    v.field("seed", seed, "decides the order of the training samples");
+    v.field("seed", seed, "decides the order of the training samples", at_least(0));
     v.field("shuffle", shuffle, "see the training samples in a random order, a new one each epoch");
     v.field(
         "verify_below", verify_below,

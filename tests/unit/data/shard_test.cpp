@@ -108,7 +108,7 @@ TEST(Shard, AFlippedBitIsNamedByFileAndBlock) {
 
 TEST(Shard, ACutOrForeignFileIsNamed) {
   const TempDir dir;
-  const ShardManifest manifest = counting_shards(dir.path(), {100000});
+  const ShardManifest manifest = counting_shards(dir.path(), {40000});
   const auto path = dir / manifest.shards[0].file;
   const auto size = std::filesystem::file_size(path);
   for (const auto bytes : {uintmax_t{0}, uintmax_t{100}, size / 2, size - 1}) {
