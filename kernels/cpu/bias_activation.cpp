@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <numbers>
 
+#include <kernels/cpu/row_sums.h>
 #include <kernels/cpu/vector_math.h>
 
 #include <ziggurat/kernels/bias_activation.h>
@@ -94,13 +95,7 @@ void bias_activation_backward(const BiasActivationGradArgs<T>& g, Arena& workspa
       }
     }
   });
-  if (partial != nullptr) {
-    parallel_for_blocks(g.cols, 256, [&](int64_t begin, int64_t end) {
-      for (int64_t b = 0; b < blocks; ++b) {
-        for (int64_t j = begin; j < end; ++j) g.dbias[j] += partial[b * g.cols + j];
-      }
-    });
-  }
+  if (partial != nullptr) add_partial_sums(partial, blocks, g.cols, g.dbias);
 }
 
 template void bias_activation_forward<Device::cpu>(const BiasActivationArgs<float>&, Stream&);

@@ -16,9 +16,9 @@ static_assert(kBlock % kTile == 0);
 template <Device D, class T>
 void dropout(const DropoutArgs<T>& g, Stream&) {
   using A = Accum<T>;
-  const A scale = A(1 / (1 - g.rate));
-  const float rate = static_cast<float>(g.rate);
   parallel_for_blocks(g.n, kBlock, [=](int64_t begin, int64_t end) {
+    const A scale = A(1 / (1 - g.rate));  // locals: read through the capture, they keep gcc from vectorising
+    const float rate = static_cast<float>(g.rate);
     std::array<uint32_t, kTile> bits;
     T kept[kTile];
     for (int64_t first = begin; first < end; first += kTile) {
@@ -26,7 +26,7 @@ void dropout(const DropoutArgs<T>& g, Stream&) {
       const int64_t size = std::min(kTile, end - first);
       const T* x = g.x + first;
       for (int64_t i = 0; i < size; ++i) {
-        kept[i] = T(Philox::to_uniform(bits[i]) >= rate ? A(x[i]) * scale : A(0));
+        kept[i] = T(A(x[i]) * (Philox::to_uniform(bits[i]) >= rate ? scale : A(0)));
       }
       T* y = g.y + first;
       if (g.offset == nullptr) {

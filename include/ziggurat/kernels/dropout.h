@@ -1,5 +1,6 @@
 // Inverted dropout (Srivastava et al. 2014): element i is kept where uniform(i) >= rate and then divided by
 // 1 - rate. The mask is a function of the random stream's name and i, so backward computes it again.
+// Dropping multiplies by 0: an infinity or NaN in x shows in y either way.
 // Floor: memory, 1 read and 1 write of n elements; ten rounds of Philox per four elements.
 #pragma once
 
