@@ -69,6 +69,7 @@ void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
   if (!stream.strict() || std::is_same_v<T, double>) return library_gemm(g);
   const int64_t row_tiles = (g.m + kTileRows - 1) / kTileRows, col_tiles = (g.n + kTileCols - 1) / kTileCols;
   parallel_for(row_tiles * col_tiles, [&](int64_t tile) {
+    const OneThread one_thread;  // also where a single tile opens no parallel region
     const int64_t i = tile / col_tiles * kTileRows, j = tile % col_tiles * kTileCols;
     GemmArgs<T, TC> part = g;
     part.m = std::min(kTileRows, g.m - i);

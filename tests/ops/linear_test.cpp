@@ -2,6 +2,7 @@
 
 #include "tests/support/op_test.h"
 #include <ziggurat/ops/linear.h>
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat {
 namespace {
@@ -77,6 +78,21 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Linear,
                                          LinearCase{3, 5, 7, true, Activation::gelu_tanh},
                                          LinearCase{5, 4, 3, true, Activation::gelu_erf},
                                          LinearCase{259, 65, 530, true, Activation::gelu_tanh}));
+
+// One tile of a product, long in the summed dim: oneDNN would share that among 16 threads.
+TEST(Linear, StrictBitsDoNotDependOnTheNumberOfThreads) {
+  const int threads = thread_count();
+  std::vector<std::vector<double>> results;
+  for (const int n : {1, 16}) {
+    set_thread_count(n);
+    OpBench bench(Reproducible::strict);
+    const Tensor x = bench.tensor("x", DType::f32, {32, 6000});
+    const Param& w = bench.param("w", DType::f32, {40, 6000});
+    results.push_back(test::to_doubles(ops::linear(bench.tape(), bench.tape().constant(x), w).value()));
+  }
+  set_thread_count(threads);
+  EXPECT_EQ(results[0], results[1]);
+}
 
 TEST(LinearMisuse, ShapesAndDtypesAreNamed) {
   OpBench bench;
