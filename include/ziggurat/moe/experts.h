@@ -1,0 +1,39 @@
+#pragma once
+
+#include <span>
+#include <string>
+
+#include <ziggurat/nn/layers.h>
+#include <ziggurat/nn/param_store.h>
+#include <ziggurat/ops/grouped_linear.h>
+
+namespace ziggurat::moe {
+
+// Which experts a layer has and who holds them.
+struct MoeShape {
+  nn::MlpShape expert;      // every expert is such an MLP
+  int64_t experts = 0;      // of the layer
+  int expert_parallel = 1;  // ranks that share them
+  int64_t layer = 0;        // part of the name of random streams
+};
+
+// This rank's experts: E MLPs of width C and hidden width F as stacked parameters, `<name>.up.weight` [E, F,
+// C],
+// `<name>.down.weight` [E, C, F], with SwiGLU `<name>.gate.weight` [E, F, C], and biases [E, F] and [E, C].
+class Experts {
+ public:
+  // ep_rank: this rank's place in the expert-parallel group. identical: all experts start with the same
+  // values.
+  Experts(nn::ParamStore& store, const std::string& name, const MoeShape& shape, int ep_rank, bool identical);
+
+  // x [R, C] -> [R, C], rows sorted as the segments say; experts are local ones.
+  Var operator()(Tape& tape, Var x, std::span<const ops::Segment> segments) const;
+
+ private:
+  nn::MlpKind kind_;
+  const Param *gate_weight_ = nullptr, *gate_bias_ = nullptr;
+  const Param *up_weight_, *up_bias_ = nullptr;
+  const Param *down_weight_, *down_bias_ = nullptr;
+};
+
+}  // namespace ziggurat::moe

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <ziggurat/comm/communicator.h>
+#include <ziggurat/moe/moe_config.h>
+#include <ziggurat/moe/moe_stats.h>
+#include <ziggurat/nn/param_store.h>
+
+namespace ziggurat::moe {
+
+// The learned gate of one layer: `<name>.weight` [E, hidden], in f32, without bias, as in DeepSpeed.
+class Router {
+ public:
+  // `data_parallel`: all ranks that see other tokens of the batch; must outlive the router.
+  Router(nn::ParamStore& store, const std::string& name, const MoeConfig& config, int64_t hidden,
+         int64_t experts, int64_t layer, Communicator& data_parallel);
+
+  // x [S, hidden]. sequence_length: tokens, for BalanceScope::sequence. Adds to stats(), once per
+  // micro-batch.
+  ops::Routing operator()(Tape& tape, Var x, int64_t sequence_length);
+
+  MoeStats& stats() { return stats_; }
+
+ private:
+  void use_global_fractions(Tape& tape, const ops::Routing& routing);
+
+  MoeConfig config_;
+  int64_t layer_;
+  Communicator& data_parallel_;
+  const Param* weight_;
+  MoeStats stats_;
+
+  // For BalanceScope::global_batch: assignments per expert over all ranks and the micro-batches of `step` so
+  // far.
+  int64_t step_ = -1;
+  std::vector<double> step_counts_;
+};
+
+}  // namespace ziggurat::moe

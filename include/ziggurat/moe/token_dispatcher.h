@@ -1,0 +1,40 @@
+// The seam behind which expert parallelism lives: rows to the rank that holds their expert, and back.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include <ziggurat/comm/communicator.h>
+#include <ziggurat/ops/dispatch.h>
+#include <ziggurat/ops/grouped_linear.h>
+
+namespace ziggurat::moe {
+
+// The rows that this rank's experts compute, sorted by expert, and how they came. Lives in the tape's arena.
+struct ExpertRows {
+  Var rows = {};  // [R', hidden]
+  // By local expert; on a strict stream by (local expert, source rank).
+  std::span<const ops::Segment> segments = {};
+
+  // Used by the exchange only.
+  std::span<const int64_t> sent = {}, received = {};  // rows to and from each rank
+  const int32_t* arrival_of_row = nullptr;  // [R'] place among the rows as they arrived, by source rank
+  const int32_t* row_of_arrival = nullptr;  // [R'] the inverse
+};
+
+class TokenDispatcher {
+ public:
+  virtual ~TokenDispatcher() = default;
+  // x [S, hidden] -> the rows of this rank's experts. Collective over the expert-parallel group.
+  virtual ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) = 0;
+  // y [S, hidden]: the weighted sum of what the experts made of each token's rows. `outputs` [R', hidden]
+  // belongs to `dispatched.rows`. Collective.
+  virtual Var combine(Tape& tape, Var outputs, const ExpertRows& dispatched, const ops::Routing& routing) = 0;
+};
+
+// Local for a group of one, else by all-to-all; rank r of the group holds experts [r, r + 1) * experts /
+// size. The group must outlive the dispatcher.
+std::unique_ptr<TokenDispatcher> make_token_dispatcher(Communicator& expert_parallel, int64_t experts);
+
+}  // namespace ziggurat::moe

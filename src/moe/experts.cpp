@@ -1,0 +1,58 @@
+#include <ziggurat/moe/experts.h>
+#include <ziggurat/ops/swiglu.h>
+
+namespace ziggurat::moe {
+
+namespace {
+
+ops::Activation activation_of(nn::MlpKind kind) {
+  switch (kind) {
+    case nn::MlpKind::gelu_tanh:
+      return ops::Activation::gelu_tanh;
+    case nn::MlpKind::gelu_erf:
+      return ops::Activation::gelu_erf;
+    case nn::MlpKind::swiglu:
+      return ops::Activation::none;
+  }
+  return ops::Activation::none;
+}
+
+}  // namespace
+
+Experts::Experts(nn::ParamStore& store, const std::string& name, const MoeShape& shape, int ep_rank,
+                 bool identical)
+    : kind_(shape.expert.kind) {
+  const int64_t held = shape.experts / shape.expert_parallel;
+  const auto add = [&](const char* part, Shape global, nn::Init init, bool matrix) {
+    return &store.add({.name = name + part,
+                       .global_shape = global,
+                       .init = init,
+                       .matrix = matrix,
+                       .decay = matrix,
+                       .row_begin = ep_rank * held,
+                       .row_end = (ep_rank + 1) * held,
+                       .expert_parallel = shape.expert_parallel,
+                       .identical_rows = identical});
+  };
+  const nn::MlpShape& mlp = shape.expert;
+  const int64_t E = shape.experts, C = mlp.width, F = mlp.hidden;
+  const nn::Init inner = nn::Init::normal(mlp.init_std), output = nn::Init::normal(mlp.output_init_std);
+  if (kind_ == nn::MlpKind::swiglu) {
+    gate_weight_ = add(".gate.weight", {E, F, C}, inner, true);
+    if (mlp.bias) gate_bias_ = add(".gate.bias", {E, F}, nn::Init::zeros(), false);
+  }
+  up_weight_ = add(".up.weight", {E, F, C}, inner, true);
+  if (mlp.bias) up_bias_ = add(".up.bias", {E, F}, nn::Init::zeros(), false);
+  down_weight_ = add(".down.weight", {E, C, F}, output, true);
+  if (mlp.bias) down_bias_ = add(".down.bias", {E, C}, nn::Init::zeros(), false);
+}
+
+Var Experts::operator()(Tape& tape, Var x, std::span<const ops::Segment> segments) const {
+  Var inner = ops::grouped_linear(tape, x, segments, *up_weight_, up_bias_, activation_of(kind_));
+  if (kind_ == nn::MlpKind::swiglu) {
+    inner = ops::swiglu(tape, ops::grouped_linear(tape, x, segments, *gate_weight_, gate_bias_), inner);
+  }
+  return ops::grouped_linear(tape, inner, segments, *down_weight_, down_bias_);
+}
+
+}  // namespace ziggurat::moe

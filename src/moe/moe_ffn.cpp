@@ -1,0 +1,52 @@
+#include <cmath>
+
+#include <ziggurat/moe/moe_ffn.h>
+#include <ziggurat/ops/add.h>
+#include <ziggurat/ops/mix.h>
+#include <ziggurat/ops/router_logits.h>
+
+namespace ziggurat::moe {
+
+MoeFfn::MoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config, const MoeShape& shape,
+               const ProcessGroups& groups)
+    : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer,
+              groups.world()),
+      dispatcher_(make_token_dispatcher(groups.ep(shape.expert_parallel), shape.experts)),
+      experts_(store, name + ".experts", shape, groups.ep(shape.expert_parallel).rank(),
+               config.identical_experts) {}
+
+Var MoeFfn::operator()(Tape& tape, Var x, int64_t sequence_length) {
+  const ops::Routing routing = router_(tape, x, sequence_length);
+  const ExpertRows dispatched = dispatcher_->dispatch(tape, x, routing);
+  const Var outputs = experts_(tape, dispatched.rows, dispatched.segments);
+  return dispatcher_->combine(tape, outputs, dispatched, routing);
+}
+
+ResidualMoeFfn::ResidualMoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config,
+                               const MoeShape& shape, const ProcessGroups& groups)
+    : moe_(store, name + ".moe", config, shape, groups),
+      mlp_(store, name + ".mlp", shape.expert),
+      layer_(shape.layer) {
+  if (config.residual_mix == ResidualMix::sum) return;
+  const int64_t hidden = shape.expert.width;
+  const nn::Init init =
+      nn::Init::uniform(1.0 / std::sqrt(static_cast<double>(hidden)));  // as torch.nn.Linear
+  coefficient_weight_ = &store.add(
+      {.name = name + ".moe.coefficient.weight", .global_shape = {2, hidden}, .init = init, .matrix = false});
+  if (!config.coefficient_bias) return;
+  coefficient_bias_ = &store.add({.name = name + ".moe.coefficient.bias",
+                                  .global_shape = {2},
+                                  .init = init,
+                                  .matrix = false,
+                                  .decay = false});
+}
+
+Var ResidualMoeFfn::operator()(Tape& tape, Var x, int64_t sequence_length) {
+  const Var routed = moe_(tape, x, sequence_length);
+  const Var fixed = mlp_(tape, x);
+  if (coefficient_weight_ == nullptr) return ops::add(tape, routed, fixed);
+  const Var coefficients = ops::router_logits(tape, x, *coefficient_weight_, coefficient_bias_, 0.0, layer_);
+  return ops::mix(tape, routed, fixed, coefficients);
+}
+
+}  // namespace ziggurat::moe
