@@ -20,9 +20,8 @@ Arena::Arena(const char* name, int64_t capacity, Device device, Canaries canarie
       device_(device),
       canaries_(device == Device::cpu ? canaries : Canaries::off),
       capacity_(capacity) {
-  // Meta memory must have distinct addresses too, but is never backed: PROT_NONE.
-  const int protection = device == Device::meta ? PROT_NONE : PROT_READ | PROT_WRITE;
-  void* range = mmap(nullptr, static_cast<size_t>(std::max<int64_t>(capacity, 1)), protection,
+  // On Device::meta too: the tape's nodes and routing tables are real, only the tensors are never touched.
+  void* range = mmap(nullptr, static_cast<size_t>(std::max<int64_t>(capacity, 1)), PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   check(range != MAP_FAILED, ErrorKind::device, "[arena {}] cannot reserve {} bytes of addresses", name_,
         capacity);

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <ziggurat/moe/token_dispatcher.h>
 #include <ziggurat/ops/all_to_all.h>
 
@@ -53,6 +55,9 @@ class AllToAllDispatcher final : public TokenDispatcher {
                  arriving = tape.save(DType::i32, {routing.experts});
     for (int64_t e = 0; e < routing.experts; ++e) {
       leaving.data<int32_t>()[e] = static_cast<int32_t>(routing.counts[e]);
+    }
+    if (leaving.device() == Device::meta) {  // planning: the others send what this rank sends
+      std::copy(leaving.data<int32_t>(), leaving.data<int32_t>() + routing.experts, arriving.data<int32_t>());
     }
     group_.all_to_all(leaving, arriving, tape.stream()).wait();
     return arriving.data<int32_t>();

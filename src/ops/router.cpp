@@ -124,6 +124,14 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
     }
   });
 
+  if (logits.value().device() == Device::meta) {  // planning: every expert gets its share
+    for (int64_t e = 0; e < experts; ++e) {
+      counts[e] = counts_before[e] = r.rows / experts + (e < r.rows % experts ? 1 : 0);
+    }
+    std::fill(r.fraction, r.fraction + r.groups * experts, 0.0);
+    std::fill(mean_probability, mean_probability + r.groups * experts, 0.0);
+  }
+
   // The losses' gradients must arrive even if nobody used the weights: the weights' gradient starts as zeros.
   const bool has_loss = args.balance_coefficient != 0 || args.z_coefficient != 0;
   if (const GradSlot start = has_loss ? tape.grad_slot(r.weights) : GradSlot{}) fill_zero(start.grad);

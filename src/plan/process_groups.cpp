@@ -20,6 +20,18 @@ ProcessGroups::ProcessGroups(Communicator& world, ParallelPlan plan) : world_(wo
   }
 }
 
+ProcessGroups ProcessGroups::planned(ParallelPlan plan, int rank) {
+  ProcessGroups groups(make_planning_communicator("world", rank, plan.world_size()), std::move(plan));
+  for (const int ep : groups.plan_.ep_sizes()) {
+    Pair& pair = groups.pairs_[ep];
+    pair.ep = make_planning_communicator(fmt::format("ep{}", ep), groups.plan_.ep_rank(rank, ep), ep);
+    pair.expert_dp =
+        make_planning_communicator(fmt::format("expert_dp{}", ep), groups.plan_.expert_dp_rank(rank, ep),
+                                   groups.plan_.expert_dp_size(ep));
+  }
+  return groups;
+}
+
 const ProcessGroups::Pair& ProcessGroups::at(int ep) const {
   const auto found = pairs_.find(ep);
   check(found != pairs_.end(), ErrorKind::internal, "[groups] expert-parallel size {} was not planned: {}",

@@ -30,8 +30,8 @@ namespace ziggurat {
 struct MicroBatch {
   uint64_t seed = 0;
   int64_t step = 0;
-  int64_t index = 0;     // numbered globally within the step
-  int64_t count = 1;     // micro-batches in the step: a loss averaged over micro-batches is scaled by 1 / count
+  int64_t index = 0;  // numbered globally within the step
+  int64_t count = 1;  // micro-batches in the step: a loss averaged over micro-batches is scaled by 1 / count
   bool training = true;  // false: no dropout, no noise, nothing is recorded
 
   // The part of a random stream's name that says when: unique for (step, index).

@@ -149,4 +149,8 @@ class Communicator {
 // A group of this process alone.
 std::unique_ptr<Communicator> make_self_communicator();
 
+// Claims to be `rank` of `size`, for planning a layout without its ranks: tensors on Device::meta pass, data
+// throws Error(internal).
+std::unique_ptr<Communicator> make_planning_communicator(const std::string& name, int rank, int size);
+
 }  // namespace ziggurat

@@ -15,6 +15,9 @@ class ProcessGroups {
   // the same on all ranks, and Error(internal) if it is for another number of ranks.
   ProcessGroups(Communicator& world, ParallelPlan plan);
 
+  // The groups as rank `rank` of the plan would have them, for planning on Device::meta in one process.
+  static ProcessGroups planned(ParallelPlan plan, int rank);
+
   const ParallelPlan& plan() const { return plan_; }
   Communicator& world() const { return world_; }
   // `ep` is one of plan().ep_sizes(), else Error(internal).
@@ -27,8 +30,11 @@ class ProcessGroups {
   struct Pair {
     std::unique_ptr<Communicator> ep, expert_dp;
   };
+  ProcessGroups(std::unique_ptr<Communicator> owned_world, ParallelPlan plan)
+      : owned_world_(std::move(owned_world)), world_(*owned_world_), plan_(std::move(plan)) {}
   const Pair& at(int ep) const;
 
+  std::unique_ptr<Communicator> owned_world_;  // of a planned one
   Communicator& world_;
   ParallelPlan plan_;
   std::map<int, Pair> pairs_;  // by expert-parallel size

@@ -1,0 +1,76 @@
+// The GPT: embeddings, a list of blocks, a final norm and the (tied) vocabulary head.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include <ziggurat/model/model_config.h>
+#include <ziggurat/moe/moe_ffn.h>
+#include <ziggurat/nn/layers.h>
+#include <ziggurat/ops/cross_entropy.h>
+#include <ziggurat/plan/process_groups.h>
+
+namespace ziggurat::model {
+
+// Token ids of one micro-batch; the memory must live until the micro-batch's backward is done.
+struct TokenBatch {
+  const int32_t* tokens = nullptr;   // [sequences, length]
+  const int32_t* targets = nullptr;  // [sequences, length]; -1: not counted
+  int64_t sequences = 0, length = 0;
+  int64_t size() const { return sequences * length; }
+};
+
+// x += attention(norm(x)); x += feed_forward(norm(x))
+class Block {
+ public:
+  Block(nn::ParamStore& store, const ModelConfig& config, const BlockSpec& spec, int64_t layer,
+        const ProcessGroups& groups);
+  Var operator()(Tape& tape, Var x, int64_t length) const;
+
+  // The experts' statistics; null for a dense layer.
+  moe::MoeStats* moe_stats() const;
+
+ private:
+  nn::Norm norm1_;
+  nn::Attention attention_;
+  nn::Norm norm2_;
+  std::variant<std::unique_ptr<nn::Mlp>, std::unique_ptr<moe::MoeFfn>, std::unique_ptr<moe::ResidualMoeFfn>>
+      ffn_;
+  double dropout_;
+  int64_t layer_;
+};
+
+class Gpt {
+ public:
+  // Registers every parameter in `store`; call store.finalize() afterwards. `recompute`: keep only each
+  // block's input in forward and run the block again in backward. `groups` and `store` must outlive the
+  // model.
+  Gpt(const ModelConfig& config, nn::ParamStore& store, const ProcessGroups& groups, bool recompute = false);
+
+  // Hidden states after the final norm, [sequences * length, hidden].
+  Var forward(Tape& tape, const TokenBatch& batch) const;
+
+  // Sum of the token losses; in training also runs the head's backward, so that tape.backward() does the
+  // rest. `grad_scale`: d(loss of the step) / d(loss of one token), e.g. 1 / tokens in the step.
+  ops::LossResult loss(Tape& tape, const TokenBatch& batch, double grad_scale,
+                       double* token_losses = nullptr) const;
+
+  // Logits [1, padded vocab] of the last token of a one-sequence batch.
+  Var next_token_logits(Tape& tape, const TokenBatch& batch) const;
+
+  const ModelConfig& config() const { return config_; }
+  std::vector<moe::MoeStats*> moe_stats() const;  // of the MoE layers, in order
+
+ private:
+  ModelConfig config_;
+  bool recompute_;
+  const Param* token_embedding_;
+  const Param* position_embedding_ = nullptr;  // learned positions only
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::unique_ptr<nn::Norm> final_norm_;
+  const Param* head_;  // the token embedding when tied
+};
+
+}  // namespace ziggurat::model

@@ -1,0 +1,146 @@
+// A model as data: sizes, and for each layer which feed-forward it has. Dense, standard-MoE and PR-MoE models
+// differ only in these values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <ziggurat/config/fields.h>
+#include <ziggurat/moe/moe_config.h>
+#include <ziggurat/nn/layers.h>
+
+namespace ziggurat::model {
+
+enum class FfnKind {
+  dense,         // the MLP
+  moe,           // experts instead of the MLP (standard MoE)
+  residual_moe,  // the MLP and experts, mixed (residual MoE; with growing expert counts: PR-MoE)
+};
+inline std::vector<EnumName> enum_names(FfnKind) {
+  return {{FfnKind::dense, "dense"}, {FfnKind::moe, "moe"}, {FfnKind::residual_moe, "residual_moe"}};
+}
+
+enum class Positions { learned, rope };
+inline std::vector<EnumName> enum_names(Positions) {
+  return {{Positions::learned, "learned"}, {Positions::rope, "rope"}};
+}
+
+// One layer, as it is built.
+struct BlockSpec {
+  FfnKind ffn = FfnKind::dense;
+  int64_t experts = 0;
+  int expert_parallel = 1;  // ranks that share the experts, at most: see fit_to_ranks
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("ffn", ffn, "feed-forward of the layer");
+    v.field("experts", experts, "experts of a moe or residual_moe layer", at_least(0));
+    v.field("expert_parallel", expert_parallel, "at most this many ranks share the layer's experts",
+            at_least(1));
+  }
+  void validate(Problems& problems) const;
+};
+
+// A run of layers: `pattern`, `repeat` times.
+struct BlockRun {
+  int64_t repeat = 1;
+  std::vector<BlockSpec> pattern;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("repeat", repeat, "how often the pattern is repeated", at_least(1), at_most(10000));
+    v.field("pattern", pattern, "layers, in order", not_empty);
+  }
+};
+
+struct DropoutConfig {
+  double embedding = 0.0, attention = 0.0, hidden = 0.0;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("embedding", embedding, "rate after the embeddings", at_least(0.0), below(1.0));
+    v.field("attention", attention, "rate of the attention probabilities", at_least(0.0), below(1.0));
+    v.field("hidden", hidden, "rate of each sub-layer's output", at_least(0.0), below(1.0));
+  }
+};
+
+struct ModelConfig {
+  std::string name;
+  int64_t vocab_size = 50257;
+  int64_t vocab_multiple = 128;
+  int64_t max_sequence = 2048;
+  int64_t hidden = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t ffn_hidden = 0;
+  nn::MlpKind activation = nn::MlpKind::gelu_tanh;
+  nn::NormKind norm = nn::NormKind::layer_norm;
+  double norm_eps = 1e-5;
+  Positions positions = Positions::learned;
+  double rope_theta = 10000.0;
+  bool bias = true;
+  bool tied_embeddings = true;
+  double init_std = 0.02;
+  DropoutConfig dropout;
+  moe::MoeConfig moe;
+  std::vector<BlockRun> blocks;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("name", name, "shown in logs and written into checkpoints");
+    v.field("vocab_size", vocab_size, "tokens of the tokenizer", at_least(1));
+    v.field("vocab_multiple", vocab_multiple, "the embedding is padded to a multiple of this", at_least(1));
+    v.field("max_sequence", max_sequence, "longest sequence (rows of learned positions)", at_least(1));
+    v.field("hidden", hidden, "width of the residual stream", at_least(1));
+    v.field("heads", heads, "attention heads", at_least(1));
+    v.field("kv_heads", kv_heads, "key and value heads; 0: as heads", at_least(0));
+    v.field("head_dim", head_dim, "width of a head; 0: hidden / heads", at_least(0));
+    v.field("ffn_hidden", ffn_hidden, "inner width of an MLP or expert; 0: 4 x hidden", at_least(0));
+    v.field("activation", activation, "of MLPs and experts");
+    v.field("norm", norm, "normalisation before each sub-layer");
+    v.field("norm_eps", norm_eps, "added to the variance", above(0.0));
+    v.field("positions", positions, "position encoding");
+    v.field("rope_theta", rope_theta, "base of the rotary frequencies", above(0.0));
+    v.field("bias", bias, "biases in linear layers and experts");
+    v.field("tied_embeddings", tied_embeddings, "the vocabulary head shares the token embedding");
+    v.field("init_std", init_std, "of matrices; output layers use init_std / sqrt(2 layers)", above(0.0));
+    v.field("dropout", dropout, "dropout rates in training");
+    v.field("moe", moe, "router and experts of moe and residual_moe layers");
+    v.field("blocks", blocks, "the layers, first to last", not_empty);
+  }
+  void validate(Problems& problems) const;
+
+  std::vector<BlockSpec> layers() const;           // `blocks` written out
+  std::vector<int> expert_parallel_sizes() const;  // of the MoE layers, with repetitions
+
+  // Derived sizes; the zero defaults resolved.
+  int64_t padded_vocab() const { return (vocab_size + vocab_multiple - 1) / vocab_multiple * vocab_multiple; }
+  int64_t head_width() const { return head_dim > 0 ? head_dim : hidden / heads; }
+  int64_t key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
+  int64_t ffn_width() const { return ffn_hidden > 0 ? ffn_hidden : 4 * hidden; }
+};
+
+// The model as it is laid out on `world_size` ranks: each layer's experts are shared by the largest number of
+// ranks, up to its expert_parallel, that divides both the world and the experts. So one config runs on a
+// cluster and on a laptop.
+ModelConfig fit_to_ranks(ModelConfig config, int world_size);
+
+// Parameters and arithmetic of a model; pure functions of its config.
+struct ModelCounts {
+  int64_t parameters = 0;         // all
+  int64_t active_parameters = 0;  // read for one token: top-k experts instead of all
+  int64_t expert_parameters = 0;  // in experts
+  double flops_per_token = 0;  // forward and backward: 6 x active matrix parameters + 12 x layers x T x width
+};
+ModelCounts count(const ModelConfig& config, int64_t sequence_length);
+
+}  // namespace ziggurat::model
+
+namespace ziggurat::nn {
+inline std::vector<EnumName> enum_names(MlpKind) {
+  return {{MlpKind::gelu_tanh, "gelu_tanh"}, {MlpKind::gelu_erf, "gelu_erf"}, {MlpKind::swiglu, "swiglu"}};
+}
+inline std::vector<EnumName> enum_names(NormKind) {
+  return {{NormKind::layer_norm, "layer_norm"}, {NormKind::rms_norm, "rms_norm"}};
+}
+}  // namespace ziggurat::nn

@@ -1,0 +1,24 @@
+// What a rank's memory will hold, found by building the model and running one micro-batch on Device::meta:
+// the same code that allocates in training, so the prediction is the allocation.
+#pragma once
+
+#include <cstdint>
+
+#include <ziggurat/train/run_config.h>
+
+namespace ziggurat::train {
+
+struct MemoryPlan {  // bytes of one rank
+  int64_t masters = 0, compute_copies = 0, gradients = 0, moments = 0;
+  int64_t activations = 0, activation_gradients = 0, workspace = 0;
+  int64_t total() const {
+    return masters + compute_copies + gradients + moments + activations + activation_gradients + workspace;
+  }
+  int64_t local_parameters = 0;   // held by this rank
+  int64_t global_parameters = 0;  // of the model
+};
+
+// Routing is assumed balanced, and with capacity at its limit.
+MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank = 0);
+
+}  // namespace ziggurat::train

@@ -1,0 +1,59 @@
+// The record of a step: one progress line for people, the same values as JSON lines for programs.
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <vector>
+
+namespace ziggurat::train {
+
+struct LayerLoad {
+  int64_t layer = 0;
+  std::vector<double> tokens_per_expert;  // routed before drops, over the step
+  double imbalance = 0;                   // busiest expert / mean
+  double drop_rate = 0;                   // dropped / chosen (token, expert) pairs
+  double entropy = 0;                     // of the router's probabilities, nats, mean over tokens
+  double balance_loss = 0, z_loss = 0;    // means over micro-batches, before their coefficients
+};
+
+struct StepRecord {
+  int64_t step = 0, total_steps = 0;
+  int64_t tokens = 0, total_tokens = 0;  // consumed after the step
+  int64_t samples = 0;
+  double loss = 0;            // cross-entropy per token, nats
+  double auxiliary_loss = 0;  // balance and z losses with their coefficients, summed over layers
+  double lr = 0;
+  double grad_norm = 0;  // before clipping
+  double step_seconds = 0, data_seconds = 0;
+  double tokens_per_second = 0;
+  double flops_per_second = 0;
+  double roof_fraction = 0;  // of the measured GEMM roof of all ranks
+  int64_t memory_bytes = 0;  // resident, the largest over ranks
+  double eta_seconds = 0;
+  std::vector<LayerLoad> layers;
+
+  double worst_imbalance() const;
+  double drop_rate() const;  // mean over layers
+};
+
+// step 1200/286102 | 1.26B/300B tok | loss 3.2145 | lr 5.9e-05 | gnorm 0.42 | 512k tok/s | 41% roof | ...
+std::string progress_line(const StepRecord& record, bool exact);
+std::string to_json(const StepRecord& record);
+
+// Appends one JSON object a line; each line is flushed. On a full disk or lost folder it warns once and goes
+// on.
+class JsonlWriter {
+ public:
+  JsonlWriter() = default;  // writes nothing: ranks other than 0
+  explicit JsonlWriter(const std::string& path);
+  void write(const std::string& json);
+
+ private:
+  std::ofstream file_;
+  bool warned_ = false;
+};
+
+int64_t resident_bytes();  // of this process
+
+}  // namespace ziggurat::train

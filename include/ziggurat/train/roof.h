@@ -1,0 +1,12 @@
+// The speed of light of this machine: what its matrix products reach when nothing else is in the way.
+#pragma once
+
+#include <ziggurat/tensor/tensor.h>
+
+namespace ziggurat::train {
+
+// FLOP/s of a 1024 x 1024 x 1024 product of `dtype` operands on this process's threads: the best of a few,
+// about 0.1 s.
+double measure_gemm_roof(DType dtype);
+
+}  // namespace ziggurat::train

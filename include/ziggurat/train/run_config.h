@@ -1,0 +1,145 @@
+// Everything a training run is: one YAML file.
+#pragma once
+
+#include <string>
+
+#include <ziggurat/config/fields.h>
+#include <ziggurat/data/data_config.h>
+#include <ziggurat/model/model_config.h>
+#include <ziggurat/optim/optimizer_config.h>
+
+namespace ziggurat {
+inline std::vector<EnumName> enum_names(Reproducible) {
+  return {{Reproducible::layout, "layout"}, {Reproducible::strict, "strict"}};
+}
+}  // namespace ziggurat
+
+namespace ziggurat::train {
+
+enum class Precision { bf16, fp32, fp64 };
+inline std::vector<EnumName> enum_names(Precision) {
+  return {{Precision::bf16, "bf16"}, {Precision::fp32, "fp32"}, {Precision::fp64, "fp64"}};
+}
+DType compute_dtype(Precision precision);
+
+struct BatchConfig {
+  int64_t sequence_length = 2048;
+  int64_t micro_batch = 4;
+  int64_t global_batch = 256;
+  BatchRampupConfig rampup;
+  int64_t lanes = 0;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("sequence_length", sequence_length, "tokens of a sequence", unit::tokens, at_least(1));
+    v.field("micro_batch", micro_batch, "sequences a rank computes at once; routing is decided within it",
+            at_least(1));
+    v.field("global_batch", global_batch, "sequences of an optimizer step, over all ranks", unit::samples,
+            at_least(1));
+    v.field("rampup", rampup, "growing batch at the start of a run");
+    v.field("lanes", lanes,
+            "strict mode: gradient lanes, a power of two; 0: as many as the batch allows, up to 8",
+            at_least(0));
+  }
+};
+
+struct TrainConfig {
+  int64_t tokens = 300'000'000'000;
+  bool recompute = false;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("tokens", tokens, "train until this many tokens are consumed", unit::tokens, at_least(1));
+    v.field("recompute", recompute,
+            "keep only each block's input in forward, run the block again in backward");
+  }
+};
+
+struct EvalConfig {
+  int64_t every = 100;
+  int64_t sequences = 640;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("every", every, "steps between validations; 0: only at the start and the end", unit::steps,
+            at_least(0));
+    v.field("sequences", sequences, "sequences of one validation; 0: none", unit::samples, at_least(0));
+  }
+};
+
+enum class Resume { automatic, never };
+inline std::vector<EnumName> enum_names(Resume) {
+  return {{Resume::automatic, "auto"}, {Resume::never, "never"}};
+}
+
+struct CheckpointConfig {
+  int64_t every = 1000;
+  int64_t keep = 2;
+  Resume resume = Resume::automatic;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("every", every, "steps between checkpoints; 0: only at the end", unit::steps, at_least(0));
+    v.field("keep", keep, "newest checkpoints to keep; 0: all", at_least(0));
+    v.field("resume", resume,
+            "auto: go on from the newest valid checkpoint in the output folder, if there is one");
+  }
+};
+
+struct LogConfig {
+  int64_t every = 10;
+  bool exact = false;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("every", every, "steps between progress lines (every step is in metrics.jsonl)", unit::steps,
+            at_least(1));
+    v.field("exact", exact, "print losses with all their bits, to compare runs");
+  }
+};
+
+struct RunConfig {
+  std::string name = "run";
+  std::string output;
+  int64_t seed = 1234;
+  Precision precision = Precision::bf16;
+  Reproducible reproducible = Reproducible::layout;
+  int threads = 0;
+  model::ModelConfig model;
+  DataConfig data;
+  BatchConfig batch;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  EvalConfig eval;
+  CheckpointConfig checkpoint;
+  LogConfig log;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("name", name, "of the run", not_empty);
+    v.field("output", output, "folder for logs, metrics and checkpoints; empty: run/<name>");
+    v.field("seed", seed, "of initial values, sample order, dropout and routing noise");
+    v.field("precision", precision,
+            "of activations and matrix products; masters and gradients are fp32 (fp64: all)");
+    v.field("reproducible", reproducible,
+            "layout: same bits on the same ranks; strict: on any number of ranks");
+    v.field("threads", threads, "threads of a rank; 0: the node's cores divided among its ranks",
+            at_least(0));
+    v.field("model", model, "the model");
+    v.field("data", data, "the token streams");
+    v.field("batch", batch, "sequences of a step");
+    v.field("train", train, "length of the run");
+    v.field("optimizer", optimizer, "AdamW and its schedule");
+    v.field("eval", eval, "validation");
+    v.field("checkpoint", checkpoint, "saving and resuming");
+    v.field("log", log, "progress lines");
+  }
+  void validate(Problems& problems) const;
+
+  std::string output_folder() const { return output.empty() ? "run/" + name : output; }
+};
+
+// Rules that depend on the number of ranks; throws Error(config) listing every problem and what to change.
+void check_for_ranks(const RunConfig& config, int world_size);
+
+}  // namespace ziggurat::train

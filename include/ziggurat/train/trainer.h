@@ -1,0 +1,79 @@
+// The training loop.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ziggurat/core/timer.h>
+#include <ziggurat/data/sample_source.h>
+#include <ziggurat/model/gpt.h>
+#include <ziggurat/optim/optimizer.h>
+#include <ziggurat/parallel/gradient_reducer.h>
+#include <ziggurat/plan/process_groups.h>
+#include <ziggurat/train/metrics.h>
+#include <ziggurat/train/run_config.h>
+#include <ziggurat/train/step_plan.h>
+
+namespace ziggurat::train {
+
+struct Validation {
+  double loss = 0;      // cross-entropy per token, nats
+  double accuracy = 0;  // share of tokens whose arg-max is right
+  int64_t tokens = 0;
+};
+
+class Trainer {
+ public:
+  // Collective over `world`, which must outlive the trainer. Errors are those of the config, the data and (on
+  // resume) the checkpoint.
+  Trainer(const RunConfig& config, Communicator& world);
+
+  // Trains to the end: steps, validations, checkpoints, progress lines. Collective.
+  void run();
+
+  StepRecord step();
+  Validation validate();
+  void save();
+
+  int64_t steps_done() const { return step_; }
+  int64_t consumed_samples() const { return consumed_samples_; }
+  nn::ParamStore& params() { return store_; }
+
+ private:
+  void resume();
+  void forward_backward(const StepPlan& plan, int64_t micro_batch);
+  Validation evaluate(const SampleSource& source, int64_t sequences);
+  StepRecord record(const StepPlan& plan, double grad_norm, double seconds);
+  std::vector<LayerLoad> reduce_moe_stats();
+  void report(const StepRecord& record);
+  void report(const Validation& validation, const char* what);
+  std::string checkpoint_folder() const { return config_.output_folder() + "/checkpoints"; }
+
+  RunConfig config_;
+  Communicator& world_;
+  ProcessGroups groups_;
+  nn::ParamStore store_;
+  model::Gpt model_;
+  parallel::GradientReducer reducer_;
+  Optimizer optimizer_;
+  std::unique_ptr<SampleSource> train_data_, valid_data_, test_data_;
+
+  Arena activations_, gradients_, workspace_;
+  Stream stream_;
+  Tape tape_;
+  std::vector<int32_t> tokens_, targets_;  // of one micro-batch
+
+  // Of the step under way: loss sums and auxiliary losses by global micro-batch number, zero for other ranks'
+  // ones.
+  std::vector<double> micro_losses_;
+  double data_seconds_ = 0;
+
+  int64_t step_ = 0, consumed_samples_ = 0, total_steps_ = 0;
+  double roof_ = 0;  // FLOP/s of all ranks
+  double flops_per_token_ = 0;
+  double seconds_per_step_ = 0;  // smoothed, for the ETA
+  JsonlWriter metrics_;
+};
+
+}  // namespace ziggurat::train

@@ -1,0 +1,107 @@
+// ziggurat plan CONFIG: what a run will be, without running it.
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+
+#include "apps/commands.h"
+#include <ziggurat/config/config.h>
+#include <ziggurat/model/model_config.h>
+#include <ziggurat/plan/parallel_plan.h>
+#include <ziggurat/train/memory_plan.h>
+#include <ziggurat/train/step_plan.h>
+
+namespace ziggurat::apps {
+
+namespace {
+
+std::string grouped(int64_t n) {  // 1,315,819,520
+  std::string digits = std::to_string(n);
+  for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3)
+    digits.insert(static_cast<size_t>(i), ",");
+  return digits;
+}
+
+void line(const char* what, const std::string& value) { fmt::print("  {:<28} {}\n", what, value); }
+
+void plan(const std::string& path, const std::vector<std::string>& overrides, int ranks, bool json) {
+  train::RunConfig config;
+  load_config(config, path, overrides);
+  const std::vector<int> sizes = config.model.expert_parallel_sizes();
+  const int world = ranks > 0 ? ranks : sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end());
+  train::check_for_ranks(config, world);
+
+  const ParallelPlan layout(world, model::fit_to_ranks(config.model, world).expert_parallel_sizes());
+  const model::ModelCounts counts = model::count(config.model, config.batch.sequence_length);
+  const train::MemoryPlan memory = train::plan_memory(config, world);
+  check(memory.global_parameters == counts.parameters, ErrorKind::internal,
+        "[plan] the formula counts {} parameters, the model has {}", counts.parameters,
+        memory.global_parameters);
+  const train::StepPlan full =
+      train::plan_step(config, world, config.train.tokens / config.batch.sequence_length);
+  const int64_t steps = train::total_steps(config);
+
+  if (json) {
+    const nlohmann::ordered_json out = {{"parameters", counts.parameters},
+                                        {"active_parameters", counts.active_parameters},
+                                        {"expert_parameters", counts.expert_parameters},
+                                        {"flops_per_token", counts.flops_per_token},
+                                        {"ranks", world},
+                                        {"parameters_per_rank", memory.local_parameters},
+                                        {"samples_per_step", full.samples},
+                                        {"tokens_per_step", full.tokens},
+                                        {"steps", steps},
+                                        {"memory_per_rank", memory.total()}};
+    return fmt::print("{}\n", out.dump(2));
+  }
+  fmt::print("{} ({})\n", config.name, path);
+  fmt::print("model\n");
+  line("parameters",
+       fmt::format("{} ({})", grouped(counts.parameters), format_count(double(counts.parameters))));
+  line("  in experts", grouped(counts.expert_parameters));
+  line("  read for one token", grouped(counts.active_parameters));
+  line("FLOPs per token", fmt::format("{:.4g} (forward and backward)", counts.flops_per_token));
+  fmt::print("run\n");
+  line("layout", layout.str());
+  line("samples per step", grouped(full.samples));
+  line("tokens per step", grouped(full.tokens));
+  line("micro-batches per step",
+       fmt::format("{}, {} a rank", full.micro_batches, full.micro_batches_per_rank));
+  line(fmt::format("steps for {} tokens", format_count(double(config.train.tokens))).c_str(), grouped(steps));
+  line("FLOPs in all", fmt::format("{:.4g}", counts.flops_per_token * double(config.train.tokens)));
+  fmt::print("memory of rank 0\n");
+  line("parameters held", grouped(memory.local_parameters));
+  const auto bytes = [](const char* what, int64_t n) { line(what, format_bytes(double(n))); };
+  bytes("masters", memory.masters);
+  bytes("compute copies", memory.compute_copies);
+  bytes("gradients", memory.gradients);
+  bytes("moments", memory.moments);
+  bytes("activations", memory.activations);
+  bytes("activation gradients", memory.activation_gradients);
+  bytes("workspace", memory.workspace);
+  bytes("total", memory.total());
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app) {
+  struct Arguments {
+    std::string path;
+    std::vector<std::string> overrides;
+    int ranks = 0;
+    bool json = false;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command =
+      app.add_subcommand("plan", "Parameters, FLOPs, steps and memory of a run, without running it");
+  command->add_option("config", arguments->path, "YAML file")->required();
+  command->add_option("overrides", arguments->overrides, "key=value, e.g. batch.micro_batch=2");
+  command->add_option("--ranks", arguments->ranks,
+                      "ranks to plan for; default: the largest expert-parallel size");
+  command->add_flag("--json", arguments->json, "machine-readable");
+  command->callback(
+      [arguments] { plan(arguments->path, arguments->overrides, arguments->ranks, arguments->json); });
+}
+
+}  // namespace ziggurat::apps

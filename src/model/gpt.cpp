@@ -1,0 +1,141 @@
+#include <cmath>
+
+#include <ziggurat/model/gpt.h>
+#include <ziggurat/ops/dropout.h>
+#include <ziggurat/ops/dropout_add.h>
+#include <ziggurat/ops/embedding.h>
+
+namespace ziggurat::model {
+
+namespace {
+
+double output_std(const ModelConfig& c) {  // GPT-2: the sum over 2 L residual branches keeps its variance
+  return c.init_std / std::sqrt(2.0 * static_cast<double>(c.layers().size()));
+}
+
+nn::MlpShape mlp_shape(const ModelConfig& c) {
+  return {c.activation, c.hidden, c.ffn_width(), c.bias, c.init_std, output_std(c)};
+}
+
+nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
+  return {c.hidden,
+          c.heads,
+          c.key_value_heads(),
+          c.head_width(),
+          c.bias,
+          c.positions == Positions::rope ? c.rope_theta : 0.0,
+          c.dropout.attention,
+          c.init_std,
+          output_std(c),
+          layer};
+}
+
+}  // namespace
+
+Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec, int64_t layer,
+             const ProcessGroups& groups)
+    : norm1_(store, fmt::format("blocks.{}.norm1", layer), c.norm, c.hidden, c.norm_eps),
+      attention_(store, fmt::format("blocks.{}.attention", layer), attention_shape(c, layer)),
+      norm2_(store, fmt::format("blocks.{}.norm2", layer), c.norm, c.hidden, c.norm_eps),
+      dropout_(c.dropout.hidden),
+      layer_(layer) {
+  const std::string name = fmt::format("blocks.{}", layer);
+  const moe::MoeShape experts{mlp_shape(c), spec.experts, spec.expert_parallel, layer};
+  switch (spec.ffn) {
+    case FfnKind::dense:
+      ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c));
+      break;
+    case FfnKind::moe:
+      ffn_ = std::make_unique<moe::MoeFfn>(store, name + ".moe", c.moe, experts, groups);
+      break;
+    case FfnKind::residual_moe:
+      ffn_ = std::make_unique<moe::ResidualMoeFfn>(store, name, c.moe, experts, groups);
+      break;
+  }
+}
+
+Var Block::operator()(Tape& tape, Var x, int64_t length) const {
+  const auto site = [this](int64_t branch) { return 2 * layer_ + branch; };  // names the random numbers
+  const Var attended = attention_(tape, norm1_(tape, x), length);
+  x = ops::dropout_add(tape, attended, x, dropout_, Purpose::hidden_dropout, site(0));
+  const Var h = norm2_(tape, x);
+  const Var fed = std::visit(
+      [&]<class Ffn>(const std::unique_ptr<Ffn>& ffn) {
+        if constexpr (std::is_same_v<Ffn, nn::Mlp>) {
+          return (*ffn)(tape, h);
+        } else {
+          return (*ffn)(tape, h, length);
+        }
+      },
+      ffn_);
+  return ops::dropout_add(tape, fed, x, dropout_, Purpose::hidden_dropout, site(1));
+}
+
+Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& groups, bool recompute)
+    : config_(c), recompute_(recompute) {
+  const nn::Init init = nn::Init::normal(c.init_std);
+  const Shape table{c.padded_vocab(), c.hidden};
+  token_embedding_ = &store.add({.name = "embed.token.weight", .global_shape = table, .init = init});
+  if (c.positions == Positions::learned) {
+    position_embedding_ = &store.add(
+        {.name = "embed.position.weight", .global_shape = {c.max_sequence, c.hidden}, .init = init});
+  }
+  const std::vector<BlockSpec> layers = c.layers();
+  for (size_t i = 0; i < layers.size(); ++i) {
+    blocks_.push_back(std::make_unique<Block>(store, c, layers[i], static_cast<int64_t>(i), groups));
+  }
+  final_norm_ = std::make_unique<nn::Norm>(store, "final_norm", c.norm, c.hidden, c.norm_eps);
+  head_ = c.tied_embeddings ? token_embedding_
+                            : &store.add({.name = "head.weight", .global_shape = table, .init = init});
+}
+
+Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
+  check(batch.length <= config_.max_sequence, ErrorKind::argument, "[gpt] {} tokens exceed max_sequence {}",
+        batch.length, config_.max_sequence);
+  Var x =
+      ops::embedding(tape, batch.tokens, batch.size(), batch.length, *token_embedding_, position_embedding_);
+  x = ops::dropout(tape, x, config_.dropout.embedding, Purpose::embedding_dropout, 0);
+  for (const auto& block : blocks_) {
+    const auto run = [block = block.get(), length = batch.length](Tape& t, Var in) {
+      return (*block)(t, in, length);
+    };
+    x = recompute_ ? tape.recompute(x, run) : run(tape, x);
+  }
+  return (*final_norm_)(tape, x);
+}
+
+ops::LossResult Gpt::loss(Tape& tape, const TokenBatch& batch, double grad_scale,
+                          double* token_losses) const {
+  ops::LossArgs args;
+  args.vocab_size = config_.vocab_size;
+  args.grad_scale = grad_scale;
+  args.token_losses = token_losses;
+  return ops::cross_entropy(tape, forward(tape, batch), *head_, batch.targets, args);
+}
+
+Var Gpt::next_token_logits(Tape& tape, const TokenBatch& batch) const {
+  const Var hidden = forward(tape, batch);
+  return ops::linear(tape, tape.constant(hidden.value().rows(batch.size() - 1, batch.size())), *head_);
+}
+
+moe::MoeStats* Block::moe_stats() const {
+  return std::visit(
+      [](const auto& ffn) -> moe::MoeStats* {
+        if constexpr (std::is_same_v<std::decay_t<decltype(*ffn)>, nn::Mlp>) {
+          return nullptr;
+        } else {
+          return &ffn->stats();
+        }
+      },
+      ffn_);
+}
+
+std::vector<moe::MoeStats*> Gpt::moe_stats() const {
+  std::vector<moe::MoeStats*> all;
+  for (const auto& block : blocks_) {
+    if (moe::MoeStats* stats = block->moe_stats()) all.push_back(stats);
+  }
+  return all;
+}
+
+}  // namespace ziggurat::model

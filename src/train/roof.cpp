@@ -1,0 +1,35 @@
+#include <algorithm>
+
+#include <ziggurat/core/timer.h>
+#include <ziggurat/kernels/gemm.h>
+#include <ziggurat/train/roof.h>
+
+namespace ziggurat::train {
+
+double measure_gemm_roof(DType dtype) {
+  constexpr int64_t n = 1024;
+  constexpr int kTries = 5;
+  Arena data("roof", int64_t{1} << 27), workspace("roof workspace", int64_t{1} << 27);
+  Stream stream;
+  // On a CPU without bf16 products the best that bf16 operands can reach is the f32 product.
+  const bool widened = dtype == DType::bf16 && kernels::bf16_gemm() == kernels::Bf16Gemm::widened;
+  const Tensor a = allocate(data, widened ? DType::f32 : dtype, {n, n}),
+               b = allocate(data, a.dtype(), {n, n});
+  const Tensor c = allocate(data, accum_dtype(dtype), {n, n});
+  fill_zero(a);
+  fill_zero(b);
+  double best = 0;
+  visit_device_dtype(a, [&]<Device D, class T>() {
+    for (int i = 0; i < kTries; ++i) {
+      const Timer timer;
+      kernels::gemm<D>(kernels::GemmArgs<T, Accum<T>>{false, true, n, n, n, a.data<T>(), n, b.data<T>(), n,
+                                                      c.data<Accum<T>>(), n},
+                       workspace, stream);
+      best = std::max(best, 2.0 * n * n * n / timer.seconds());
+      if (dtype == DType::f64) break;  // plain loops, seconds each
+    }
+  });
+  return best;
+}
+
+}  // namespace ziggurat::train

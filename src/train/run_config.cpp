@@ -1,0 +1,45 @@
+#include <bit>
+
+#include <ziggurat/train/run_config.h>
+#include <ziggurat/train/step_plan.h>
+
+namespace ziggurat::train {
+
+DType compute_dtype(Precision precision) {
+  switch (precision) {
+    case Precision::bf16:
+      return DType::bf16;
+    case Precision::fp32:
+      return DType::f32;
+    case Precision::fp64:
+      return DType::f64;
+  }
+  return DType::f32;
+}
+
+void RunConfig::validate(Problems& problems) const {
+  if (batch.sequence_length > model.max_sequence && model.positions == model::Positions::learned) {
+    problems.add("batch.sequence_length", fmt::format("expected at most model.max_sequence ({}), got {}",
+                                                      model.max_sequence, batch.sequence_length));
+  }
+  if (batch.micro_batch > 0 && batch.global_batch % batch.micro_batch != 0) {
+    problems.add("batch.global_batch", fmt::format("expected a multiple of batch.micro_batch ({}), got {}",
+                                                   batch.micro_batch, batch.global_batch));
+  }
+  if (batch.lanes != 0 && !std::has_single_bit(static_cast<uint64_t>(batch.lanes))) {
+    problems.add("batch.lanes", fmt::format("expected a power of two, got {}", batch.lanes));
+  }
+  if (reproducible == Reproducible::strict && model.moe.balance_scope == moe::BalanceScope::global_batch) {
+    problems.add("model.moe.balance_scope",
+                 "global_batch depends on the number of ranks by definition; with reproducible: strict use "
+                 "micro_batch");
+  }
+}
+
+void check_for_ranks(const RunConfig& config, int world_size) {
+  plan_step(config, world_size, 0);
+  // After the ramp-up the batch is the largest and must be shareable too.
+  plan_step(config, world_size, config.train.tokens / config.batch.sequence_length);
+}
+
+}  // namespace ziggurat::train

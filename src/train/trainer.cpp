@@ -1,0 +1,166 @@
+#include <cmath>
+#include <filesystem>
+
+#include <unistd.h>
+
+#include <ziggurat/core/log.h>
+#include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/train/roof.h>
+#include <ziggurat/train/trainer.h>
+
+namespace ziggurat::train {
+
+namespace {
+
+// Addresses are free; pages are backed when touched. So a reserve of all the machine's memory is the natural
+// limit.
+int64_t arena_reserve() { return sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE); }
+
+int64_t lanes_per_rank(const RunConfig& config, int world_size) {
+  check_for_ranks(config, world_size);
+  return plan_step(config, world_size, 0).lanes_per_rank;
+}
+
+}  // namespace
+
+Trainer::Trainer(const RunConfig& config, Communicator& world)
+    : config_(config),
+      world_(world),
+      groups_(world, ParallelPlan(world.size(),
+                                  model::fit_to_ranks(config.model, world.size()).expert_parallel_sizes())),
+      store_({.compute = compute_dtype(config.precision),
+              .seed = static_cast<uint64_t>(config.seed),
+              .reproducible = config.reproducible}),
+      model_(model::fit_to_ranks(config.model, world.size()), store_, groups_, config.train.recompute),
+      reducer_((store_.finalize(), store_), groups_, lanes_per_rank(config, world.size())),
+      optimizer_(store_, config.optimizer),
+      train_data_(
+          open_samples(config.data, Split::train, config.batch.sequence_length, config.model.vocab_size)),
+      valid_data_(
+          open_samples(config.data, Split::valid, config.batch.sequence_length, config.model.vocab_size)),
+      test_data_(
+          open_samples(config.data, Split::test, config.batch.sequence_length, config.model.vocab_size)),
+      activations_("activations", arena_reserve()),
+      gradients_("activation gradients", arena_reserve()),
+      workspace_("workspace", arena_reserve()),
+      stream_(Device::cpu, config.reproducible),
+      tape_(activations_, gradients_, workspace_, stream_),
+      tokens_(static_cast<size_t>(config.batch.micro_batch * config.batch.sequence_length)),
+      targets_(tokens_.size()),
+      total_steps_(total_steps(config)) {
+  check(train_data_ != nullptr, ErrorKind::config, "data.train: expected training data, got nothing");
+  flops_per_token_ = model::count(config_.model, config_.batch.sequence_length).flops_per_token;
+  world_.barrier();  // so that all ranks measure at the same time
+  double roof = measure_gemm_roof(store_.options().compute);
+  world_.all_reduce(Tensor(&roof, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, stream_).wait();
+  roof_ = roof;
+  resume();
+  if (world_.rank() == 0) {
+    std::filesystem::create_directories(config_.output_folder());
+    metrics_ = JsonlWriter(config_.output_folder() + "/metrics.jsonl");
+  }
+}
+
+void Trainer::run() {
+  info("{} | {} | {:.0f} GFLOP/s GEMM roof | {} threads a rank", config_.name, groups_.plan().str(),
+       roof_ / 1e9, thread_count());
+  if (step_ == 0) report(validate(), "before training");
+  while (step_ < total_steps_) {
+    const StepRecord done = step();
+    report(done);
+    const bool last = step_ == total_steps_;
+    if (last || (config_.eval.every > 0 && step_ % config_.eval.every == 0)) {
+      report(validate(), last ? "after training" : "so far");
+    }
+    if (last || (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0)) save();
+  }
+  if (test_data_ != nullptr && config_.eval.sequences > 0) {
+    report(evaluate(*test_data_, config_.eval.sequences), "on the test split");
+  }
+}
+
+StepRecord Trainer::step() {
+  const Timer timer;
+  const StepPlan plan = plan_step(config_, world_.size(), consumed_samples_);
+  micro_losses_.assign(static_cast<size_t>(2 * plan.micro_batches), 0.0);
+  for (moe::MoeStats* stats : model_.moe_stats()) stats->reset();
+  data_seconds_ = 0;
+
+  reducer_.begin_step();
+  const int64_t micro_batches_per_lane = plan.micro_batches_per_rank / plan.lanes_per_rank;
+  for (int64_t i = 0; i < plan.micro_batches_per_rank; ++i) {
+    forward_backward(plan, i);
+    if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane();
+  }
+  reducer_.reduce(stream_);
+  const double grad_norm = std::sqrt(reducer_.squared_norm(stream_));
+  check(std::isfinite(grad_norm), ErrorKind::numeric,
+        "step {}: the gradient is not finite. Lower optimizer.lr, lengthen optimizer.warmup_tokens, or start "
+        "again from "
+        "a checkpoint with another seed",
+        step_ + 1);
+  optimizer_.update(plan.lr, grad_norm, stream_);
+
+  consumed_samples_ += plan.samples;
+  ++step_;
+  return record(plan, grad_norm, timer.seconds());
+}
+
+void Trainer::forward_backward(const StepPlan& plan, int64_t i) {
+  const int64_t micro_batch = world_.rank() * plan.micro_batches_per_rank + i;  // numbered over all ranks
+  const Timer timer;
+  train_data_->load(plan.first_sample + micro_batch * config_.batch.micro_batch, config_.batch.micro_batch,
+                    tokens_.data(), targets_.data());
+  data_seconds_ += timer.seconds();
+
+  tape_.begin({.seed = static_cast<uint64_t>(config_.seed),
+               .step = step_,
+               .index = micro_batch,
+               .count = plan.micro_batches});
+  const model::TokenBatch batch{tokens_.data(), targets_.data(), config_.batch.micro_batch,
+                                config_.batch.sequence_length};
+  const ops::LossResult loss = model_.loss(tape_, batch, 1.0 / static_cast<double>(plan.tokens));
+  tape_.backward();
+
+  double auxiliary = 0;
+  for (const moe::MoeStats* stats : model_.moe_stats()) auxiliary += stats->last_auxiliary_loss;
+  micro_losses_[static_cast<size_t>(2 * micro_batch)] = loss.sum;
+  micro_losses_[static_cast<size_t>(2 * micro_batch + 1)] = auxiliary;
+}
+
+Validation Trainer::validate() {
+  if (valid_data_ == nullptr || config_.eval.sequences == 0) return {};
+  return evaluate(*valid_data_, config_.eval.sequences);
+}
+
+Validation Trainer::evaluate(const SampleSource& source, int64_t sequences) {
+  const int64_t width = config_.batch.micro_batch;
+  const int64_t available = std::max<int64_t>(1, source.samples_per_epoch() / width);
+  const int64_t micro_batches = std::min(std::max<int64_t>(1, sequences / width), available);
+  const int64_t per_rank = (micro_batches + world_.size() - 1) / world_.size();
+  // Per micro-batch: loss, tokens, right guesses. Each is filled by one rank, so the sum over ranks is exact.
+  std::vector<double> parts(static_cast<size_t>(3 * micro_batches), 0.0);
+  for (int64_t i = 0; i < per_rank; ++i) {
+    const int64_t mine = world_.rank() * per_rank + i;
+    const bool counted = mine < micro_batches;  // the others run too: every rank enters every collective
+    source.load(counted ? mine * width : 0, width, tokens_.data(), targets_.data());
+    tape_.begin(
+        {.seed = static_cast<uint64_t>(config_.seed), .step = step_, .index = mine, .training = false});
+    const model::TokenBatch batch{tokens_.data(), targets_.data(), width, config_.batch.sequence_length};
+    const ops::LossResult loss = model_.loss(tape_, batch, 0.0);
+    if (!counted) continue;
+    double* part = &parts[static_cast<size_t>(3 * mine)];
+    part[0] = loss.sum, part[1] = static_cast<double>(loss.tokens),
+    part[2] = static_cast<double>(loss.correct);
+  }
+  world_
+      .all_reduce(Tensor(parts.data(), DType::f64, {3 * micro_batches}), ReduceOp::sum, ReduceOrder::any,
+                  stream_)
+      .wait();
+  double loss = 0, tokens = 0, correct = 0;
+  for (size_t m = 0; m < parts.size(); m += 3)
+    loss += parts[m], tokens += parts[m + 1], correct += parts[m + 2];
+  return {loss / tokens, correct / tokens, static_cast<int64_t>(tokens)};
+}
+
+}  // namespace ziggurat::train
