@@ -31,11 +31,11 @@ scripts/make_corpus.sh "$corpus"
 
 say "4/6 Tokenizer and shards"
 [ -e $run/tokenizer/tokenizer.json ] ||
-  $ziggurat data train-tokenizer --input $corpus --vocab-size 4096 --output $run/tokenizer
+  $ziggurat data train-tokenizer --input $corpus/text --vocab-size 4096 --output $run/tokenizer
 [ -e $run/data/corpus-train.json ] ||
-  $ziggurat data tokenize --input $corpus --tokenizer $run/tokenizer --output $run/data --source corpus \
+  $ziggurat data tokenize --input $corpus/text --tokenizer $run/tokenizer --output $run/data --source corpus \
     --split 0.98,0.02,0
-$ziggurat data stats --data $run/data
+$ziggurat data stats $run/data
 
 say "5/6 Training a PR-MoE on two ranks, its experts spread over both"
 mpirun -n 2 $ziggurat train configs/quickstart/pr_moe.yaml

@@ -6,6 +6,7 @@
 #include "apps/commands.h"
 #include <ziggurat/build_config.h>
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/log.h>
 
 int main(int argc, char** argv) {
   using namespace ziggurat;
@@ -17,6 +18,7 @@ int main(int argc, char** argv) {
   apps::add_config(app);
   apps::add_generate(app);
   add_data_commands(app);
+  init_log(0, 1, "");  // train makes it anew when the rank is known
   try {
     app.parse(argc, argv);
     return 0;

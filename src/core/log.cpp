@@ -4,7 +4,7 @@
 #include <vector>
 
 #include <spdlog/sinks/basic_file_sink.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/sinks/stdout_sinks.h>
 
 #include <ziggurat/core/log.h>
 
@@ -13,7 +13,7 @@ namespace ziggurat {
 void init_log(int rank, int world_size, const std::string& directory, const std::string& level) {
   std::vector<spdlog::sink_ptr> sinks;
   if (rank == 0) {
-    sinks.push_back(std::make_shared<spdlog::sinks::stdout_color_sink_mt>());
+    sinks.push_back(std::make_shared<spdlog::sinks::stdout_sink_mt>());
   }
   if (!directory.empty()) {
     std::filesystem::create_directories(directory);
@@ -22,7 +22,7 @@ void init_log(int rank, int world_size, const std::string& directory, const std:
   }
   auto logger = std::make_shared<spdlog::logger>("ziggurat", sinks.begin(), sinks.end());
   const std::string tag = world_size > 1 ? fmt::format("[{}/{}] ", rank, world_size) : "";
-  logger->set_pattern("%H:%M:%S " + tag + "%^%l%$ %v");
+  logger->set_pattern("%H:%M:%S " + tag + "%l %v");
   logger->set_level(spdlog::level::from_str(level));
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(logger);
