@@ -1,14 +1,36 @@
-// The sub-commands of the binary. Each adds itself to the command line; its callback does the work and throws
-// Error.
+// What the sub-commands do, and what they are told. main.cpp fills the arguments in; errors are thrown.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include <ziggurat/infer/generate.h>
 
 namespace ziggurat::apps {
 
-void add_train(CLI::App& app);
-void add_plan(CLI::App& app);
-void add_config(CLI::App& app);
-void add_generate(CLI::App& app);
+struct ConfigArguments {
+  std::string path;                    // YAML file
+  std::vector<std::string> overrides;  // key=value
+};
+
+void train(const ConfigArguments& config);
+
+struct PlanArguments {
+  ConfigArguments config;
+  int ranks = 0;  // 0: the largest expert-parallel size
+  bool json = false;
+};
+void plan(const PlanArguments& arguments);
+
+void config_dump(const ConfigArguments& config, bool changed_only);
+void config_check(const ConfigArguments& config);
+void config_schema();
+void config_help();
+
+struct GenerateArguments {
+  std::string checkpoint, tokenizer, prompt;
+  infer::SamplingOptions sampling;
+};
+void generate(const GenerateArguments& arguments);
 
 }  // namespace ziggurat::apps

@@ -11,14 +11,7 @@
 
 namespace ziggurat::apps {
 
-namespace {
-
-struct Arguments {
-  std::string checkpoint, tokenizer, prompt;
-  infer::SamplingOptions sampling;
-};
-
-void generate(const Arguments& arguments) {
+void generate(const GenerateArguments& arguments) {
   CheckpointReader reader(arguments.checkpoint);
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());
@@ -53,27 +46,6 @@ void generate(const Arguments& arguments) {
     std::fflush(stdout);
   });
   std::fputs("\n", stdout);
-}
-
-}  // namespace
-
-void add_generate(CLI::App& app) {
-  auto arguments = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand("generate", "Continue a text with a trained model");
-  command
-      ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
-      ->required();
-  command->add_option("--prompt", arguments->prompt, "text to continue")->required();
-  command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
-  command->add_option("--tokens", arguments->sampling.max_new_tokens, "at most this many new tokens")
-      ->capture_default_str();
-  command->add_option("--temperature", arguments->sampling.temperature, "0: always the likeliest token")
-      ->capture_default_str();
-  command->add_option("--top-k", arguments->sampling.top_k, "sample among the likeliest; 0: all")
-      ->capture_default_str();
-  command->add_option("--seed", arguments->sampling.seed, "another seed, another text")
-      ->capture_default_str();
-  command->callback([arguments] { generate(*arguments); });
 }
 
 }  // namespace ziggurat::apps

@@ -3,7 +3,7 @@
 
 #include <data_tools/commands.h>
 
-#include "apps/commands.h"
+#include "apps/command_line.h"
 #include <ziggurat/build_config.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
@@ -13,10 +13,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Ziggurat: trains dense, MoE and PR-MoE GPT models from YAML files", "ziggurat"};
   app.set_version_flag("--version", fmt::format("ziggurat {} ({})", kVersion, kBuildType));
   app.require_subcommand(1);
-  apps::add_train(app);
-  apps::add_plan(app);
-  apps::add_config(app);
-  apps::add_generate(app);
+  apps::add_commands(app);
   add_data_commands(app);
   init_log(0, 1, "");  // train makes it anew when the rank is known
   try {

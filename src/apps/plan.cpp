@@ -19,17 +19,21 @@ namespace {
 std::string grouped(int64_t n) {  // 1,315,819,520
   std::string digits = std::to_string(n);
   for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3)
-    digits.insert(static_cast<size_t>(i), ",");
+    digits.insert(static_cast<size_t>(i), 1, ',');
   return digits;
 }
 
 void line(const char* what, const std::string& value) { fmt::print("  {:<28} {}\n", what, value); }
 
-void plan(const std::string& path, const std::vector<std::string>& overrides, int ranks, bool json) {
+}  // namespace
+
+void plan(const PlanArguments& arguments) {
   train::RunConfig config;
-  load_config(config, path, overrides);
+  load_config(config, arguments.config.path, arguments.config.overrides);
   const std::vector<int> sizes = config.model.expert_parallel_sizes();
-  const int world = ranks > 0 ? ranks : sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end());
+  const int world = arguments.ranks > 0 ? arguments.ranks
+                    : sizes.empty()     ? 1
+                                        : *std::max_element(sizes.begin(), sizes.end());
   train::check_for_ranks(config, world);
 
   const ParallelPlan layout(world, model::fit_to_ranks(config.model, world).expert_parallel_sizes());
@@ -42,7 +46,7 @@ void plan(const std::string& path, const std::vector<std::string>& overrides, in
       train::plan_step(config, world, config.train.tokens / config.batch.sequence_length);
   const int64_t steps = train::total_steps(config);
 
-  if (json) {
+  if (arguments.json) {
     const nlohmann::ordered_json out = {{"parameters", counts.parameters},
                                         {"active_parameters", counts.active_parameters},
                                         {"expert_parameters", counts.expert_parameters},
@@ -55,7 +59,7 @@ void plan(const std::string& path, const std::vector<std::string>& overrides, in
                                         {"memory_per_rank", memory.total()}};
     return fmt::print("{}\n", out.dump(2));
   }
-  fmt::print("{} ({})\n", config.name, path);
+  fmt::print("{} ({})\n", config.name, arguments.config.path);
   fmt::print("model\n");
   line("parameters",
        fmt::format("{} ({})", grouped(counts.parameters), format_count(double(counts.parameters))));
@@ -81,27 +85,6 @@ void plan(const std::string& path, const std::vector<std::string>& overrides, in
   bytes("activation gradients", memory.activation_gradients);
   bytes("workspace", memory.workspace);
   bytes("total", memory.total());
-}
-
-}  // namespace
-
-void add_plan(CLI::App& app) {
-  struct Arguments {
-    std::string path;
-    std::vector<std::string> overrides;
-    int ranks = 0;
-    bool json = false;
-  };
-  auto arguments = std::make_shared<Arguments>();
-  CLI::App* command =
-      app.add_subcommand("plan", "Parameters, FLOPs, steps and memory of a run, without running it");
-  command->add_option("config", arguments->path, "YAML file")->required();
-  command->add_option("overrides", arguments->overrides, "key=value, e.g. batch.micro_batch=2");
-  command->add_option("--ranks", arguments->ranks,
-                      "ranks to plan for; default: the largest expert-parallel size");
-  command->add_flag("--json", arguments->json, "machine-readable");
-  command->callback(
-      [arguments] { plan(arguments->path, arguments->overrides, arguments->ranks, arguments->json); });
 }
 
 }  // namespace ziggurat::apps

@@ -15,11 +15,10 @@
 
 namespace ziggurat::apps {
 
-namespace {
-
-void train(const std::string& path, const std::vector<std::string>& overrides) {
+void train(const ConfigArguments& arguments) {
   train::RunConfig config;
-  load_config(config, path, overrides);  // before MPI starts: a mistake is told within milliseconds
+  load_config(config, arguments.path,
+              arguments.overrides);  // before MPI starts: a mistake is told within milliseconds
 
   MpiRuntime mpi;
   Communicator& world = mpi.world();
@@ -42,21 +41,6 @@ void train(const std::string& path, const std::vector<std::string>& overrides) {
                           error.what()));
     mpi.abort(exit_code(kind));
   }
-}
-
-}  // namespace
-
-void add_train(CLI::App& app) {
-  struct Arguments {
-    std::string path;
-    std::vector<std::string> overrides;
-  };
-  auto arguments = std::make_shared<Arguments>();
-  CLI::App* command =
-      app.add_subcommand("train", "Train a model; start it by mpirun or srun for several ranks");
-  command->add_option("config", arguments->path, "YAML file")->required();
-  command->add_option("overrides", arguments->overrides, "key=value, e.g. optimizer.lr=1e-4");
-  command->callback([arguments] { train(arguments->path, arguments->overrides); });
 }
 
 }  // namespace ziggurat::apps

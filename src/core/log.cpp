@@ -5,12 +5,27 @@
 
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include <ziggurat/core/log.h>
 
 namespace ziggurat {
 
-void init_log(int rank, int world_size, const std::string& directory, const std::string& level) {
+namespace {
+spdlog::level::level_enum spdlog_level(LogLevel level) {
+  switch (level) {
+    case LogLevel::debug:
+      return spdlog::level::debug;
+    case LogLevel::info:
+      return spdlog::level::info;
+    case LogLevel::warn:
+      return spdlog::level::warn;
+  }
+  return spdlog::level::info;
+}
+}  // namespace
+
+void init_log(int rank, int world_size, const std::string& directory, LogLevel level) {
   std::vector<spdlog::sink_ptr> sinks;
   if (rank == 0) {
     sinks.push_back(std::make_shared<spdlog::sinks::stdout_sink_mt>());
@@ -23,10 +38,12 @@ void init_log(int rank, int world_size, const std::string& directory, const std:
   auto logger = std::make_shared<spdlog::logger>("ziggurat", sinks.begin(), sinks.end());
   const std::string tag = world_size > 1 ? fmt::format("[{}/{}] ", rank, world_size) : "";
   logger->set_pattern("%H:%M:%S " + tag + "%l %v");
-  logger->set_level(spdlog::level::from_str(level));
+  logger->set_level(spdlog_level(level));
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(logger);
 }
+
+void log_line(LogLevel level, const std::string& message) { spdlog::log(spdlog_level(level), "{}", message); }
 
 void log_fatal(const std::string& message) {
   spdlog::error("{}", message);  // to the rank's file, and to the terminal on rank 0

@@ -43,3 +43,7 @@ void check_for_ranks(const RunConfig& config, int world_size) {
 }
 
 }  // namespace ziggurat::train
+
+namespace ziggurat {
+template const TypeInfo& type_info<train::RunConfig>();
+}  // namespace ziggurat

@@ -3,21 +3,34 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
-#include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
+#include <fmt/format.h>
 
 namespace ziggurat {
 
+enum class LogLevel { debug, info, warn };
+
 // Call once, after the rank is known. `directory` may be empty: then no file is written.
 // Ranks other than 0 write to <directory>/rank_<rank>.log only.
-void init_log(int rank, int world_size, const std::string& directory, const std::string& level = "info");
+void init_log(int rank, int world_size, const std::string& directory, LogLevel level = LogLevel::info);
 
 // A message that must reach the terminal from any rank (the first cause of an abort).
 void log_fatal(const std::string& message);
 
-using spdlog::debug;
-using spdlog::info;
-using spdlog::warn;
+void log_line(LogLevel level, const std::string& message);
+
+template <class... Args>
+void debug(fmt::format_string<Args...> format, Args&&... args) {
+  log_line(LogLevel::debug, fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void info(fmt::format_string<Args...> format, Args&&... args) {
+  log_line(LogLevel::info, fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void warn(fmt::format_string<Args...> format, Args&&... args) {
+  log_line(LogLevel::warn, fmt::format(format, std::forward<Args>(args)...));
+}
 
 }  // namespace ziggurat

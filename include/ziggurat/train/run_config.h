@@ -143,3 +143,8 @@ struct RunConfig {
 void check_for_ranks(const RunConfig& config, int world_size);
 
 }  // namespace ziggurat::train
+
+namespace ziggurat {
+// The field tables of a whole run take seconds to compile: once, in run_config.cpp.
+extern template const TypeInfo& type_info<train::RunConfig>();
+}  // namespace ziggurat

@@ -48,7 +48,7 @@ TEST_F(Log, RankZeroWritesToTheTerminalAndTheFile) {
 }
 
 TEST_F(Log, TheLevelHidesWhatIsBelow) {
-  init_log(1, 2, directory_.string(), "warn");
+  init_log(1, 2, directory_.string(), LogLevel::warn);
   info("quiet");
   warn("loud");
   spdlog::default_logger()->flush();

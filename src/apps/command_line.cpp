@@ -1,0 +1,77 @@
+#include "apps/command_line.h"
+
+#include <memory>
+
+#include "apps/commands.h"
+
+namespace ziggurat::apps {
+
+namespace {
+
+CLI::App* add_config_command(CLI::App& parent, const char* name, const char* help,
+                             ConfigArguments& arguments) {
+  CLI::App* command = parent.add_subcommand(name, help);
+  command->add_option("config", arguments.path, "YAML file")->required();
+  command->add_option("overrides", arguments.overrides, "key=value, e.g. optimizer.lr=1e-4");
+  return command;
+}
+
+void add_train(CLI::App& app) {
+  auto arguments = std::make_shared<ConfigArguments>();
+  add_config_command(app, "train", "Train a model; start it by mpirun or srun for several ranks", *arguments)
+      ->callback([arguments] { train(*arguments); });
+}
+
+void add_plan(CLI::App& app) {
+  auto arguments = std::make_shared<PlanArguments>();
+  CLI::App* command = add_config_command(
+      app, "plan", "Parameters, FLOPs, steps and memory of a run, without running it", arguments->config);
+  command->add_option("--ranks", arguments->ranks,
+                      "ranks to plan for; default: the largest expert-parallel size");
+  command->add_flag("--json", arguments->json, "machine-readable");
+  command->callback([arguments] { plan(*arguments); });
+}
+
+void add_config(CLI::App& app) {
+  CLI::App* config = app.add_subcommand("config", "Inspect config files");
+  config->require_subcommand(1);
+  auto arguments = std::make_shared<ConfigArguments>();
+  auto changed_only = std::make_shared<bool>(false);
+  CLI::App* dump = add_config_command(*config, "dump", "Print every value that a run would use", *arguments);
+  dump->add_flag("--changed", *changed_only, "only values that differ from the defaults");
+  dump->callback([arguments, changed_only] { config_dump(*arguments, *changed_only); });
+  add_config_command(*config, "check", "Report every mistake of a config file", *arguments)
+      ->callback([arguments] { config_check(*arguments); });
+  config->add_subcommand("schema", "Print a JSON schema for editors")->callback(config_schema);
+  config->add_subcommand("help", "Print every key with its unit, default and meaning")->callback(config_help);
+}
+
+void add_generate(CLI::App& app) {
+  auto arguments = std::make_shared<GenerateArguments>();
+  CLI::App* command = app.add_subcommand("generate", "Continue a text with a trained model");
+  command
+      ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
+      ->required();
+  command->add_option("--prompt", arguments->prompt, "text to continue")->required();
+  command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
+  command->add_option("--tokens", arguments->sampling.max_new_tokens, "at most this many new tokens")
+      ->capture_default_str();
+  command->add_option("--temperature", arguments->sampling.temperature, "0: always the likeliest token")
+      ->capture_default_str();
+  command->add_option("--top-k", arguments->sampling.top_k, "sample among the likeliest; 0: all")
+      ->capture_default_str();
+  command->add_option("--seed", arguments->sampling.seed, "another seed, another text")
+      ->capture_default_str();
+  command->callback([arguments] { generate(*arguments); });
+}
+
+}  // namespace
+
+void add_commands(CLI::App& app) {
+  add_train(app);
+  add_plan(app);
+  add_config(app);
+  add_generate(app);
+}
+
+}  // namespace ziggurat::apps
