@@ -9,6 +9,7 @@
 #include "tests/support/op_test.h"
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/moe/moe_ffn.h>
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::test {
 namespace {
@@ -141,6 +142,7 @@ void expect_all(const Named& got, const GoldenFile& file, const std::string& pre
 
 class DeepSpeedLayers : public testing::TestWithParam<DType> {
  protected:
+  OneThread one_thread_;  // waking threads for tiny products takes nearly all the time
   GoldenFile file_ = GoldenFile::committed("deepspeed_layers");
 };
 

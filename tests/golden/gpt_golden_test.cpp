@@ -6,6 +6,7 @@
 #include "tests/support/golden_file.h"
 #include "tests/support/op_test.h"
 #include "tests/support/tiny_run.h"
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::test {
 namespace {
@@ -74,6 +75,7 @@ class GptGolden : public testing::TestWithParam<std::tuple<const char*, DType>> 
  protected:
   DType dtype() const { return std::get<1>(GetParam()); }
 
+  OneThread one_thread_;  // waking threads for tiny products takes nearly all the time
   GoldenFile file_ = GoldenFile::committed(std::get<0>(GetParam()));
   TinyRunOptions options_ = options_of(file_, dtype());
   double tolerance_ = random_walk(dtype(), roundings(options_));  // relative
