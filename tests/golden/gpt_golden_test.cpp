@@ -161,6 +161,19 @@ TEST_P(GptGolden, LossesNormsAndWeightsOfSixSteps) {
   }
 }
 
+TEST(GoldenSupport, MisuseIsRefused) {
+  const GoldenFile file = GoldenFile::committed("gpt_dense");
+  const auto world = make_self_communicator();
+  TinyRunOptions options = options_of(file, DType::f32);
+  TinyRun run(options, *world);
+  const std::vector<int32_t> too_few(10);
+  EXPECT_THROW(run.step(too_few), Error);
+  EXPECT_THROW(load_parameters(run.params(), file, "final"), Error) << "no such tensors";
+  EXPECT_THROW(held(run.params().entries().front(), {1.0, 2.0}), Error) << "too few elements";
+  options.lanes = 4;
+  EXPECT_THROW(TinyRun(options, *world), Error) << "two micro-batches in four lanes";
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, GptGolden,
                          testing::Combine(testing::Values("gpt_dense", "gpt_moe_top1", "gpt_moe_top2",
                                                           "gpt_pr_moe", "gpt_modern"),
