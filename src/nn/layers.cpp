@@ -74,7 +74,7 @@ Var Attention::operator()(Tape& tape, Var x, int64_t length) const {
   const ops::AttentionShape heads{x.dim(0) / length, length, shape_.heads, shape_.kv_heads, shape_.head_dim};
   Var qkv = qkv_(tape, x);
   if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta);
-  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
+  const double scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
   return out_(tape, ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer));
 }
 

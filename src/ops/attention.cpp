@@ -5,7 +5,7 @@
 
 namespace ziggurat::ops {
 
-Var attention(Tape& tape, Var qkv, const AttentionShape& shape, float scale, double dropout, int64_t layer) {
+Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, double dropout, int64_t layer) {
   check_qkv("attention", qkv, shape);
   check(dropout >= 0 && dropout < 1, ErrorKind::argument, "[attention] dropout: expected [0, 1), got {}",
         dropout);

@@ -72,7 +72,7 @@ double sum_of_squares(const Tensor& flat, Stream& stream) {
 Clip clip(double sum, double max_norm) {
   const double norm = std::sqrt(sum);
   if (!std::isfinite(norm)) return {norm, norm};
-  const double scale = max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+  const double scale = max_norm > 0 ? std::min(1.0, max_norm / norm) : 1.0;
   return {norm, scale};
 }
 

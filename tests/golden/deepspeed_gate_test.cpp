@@ -10,8 +10,7 @@ namespace ziggurat {
 namespace {
 
 Tensor load(test::OpBench& bench, const GoldenFile& file, const std::string& name) {
-  const auto& shape = file.shape(name);
-  const Tensor t = bench.zeros(DType::f32, {shape.at(0), shape.at(1)});
+  const Tensor t = bench.zeros(DType::f32, file.shape(name));
   const std::vector<double> values = file.doubles(name);
   for (size_t i = 0; i < values.size(); ++i) t.data<float>()[i] = static_cast<float>(values[i]);
   return t;
@@ -33,11 +32,11 @@ TEST(DeepSpeedGates, TheRouterDecidesAndWeighsAlike) {
                  gumbel = load(bench, file, shape + ".gumbel");
     const std::string policy = file.text(name + ".policy");
     ops::RouterArgs args;
-    args.top_k = static_cast<int64_t>(file.number(name + ".k"));
+    args.top_k = file.whole(name + ".k");
     args.drop = policy_of(policy);
     args.order = args.top_k > 2 ? ops::SlotOrder::token_first : ops::SlotOrder::choice_first;
     args.capacity_factor = file.number(name + ".capacity_factor");
-    args.min_capacity = static_cast<int64_t>(file.number(name + ".min_capacity"));
+    args.min_capacity = file.whole(name + ".min_capacity");
     args.renormalise = args.top_k == 1 ? ops::Renormalise::none : ops::Renormalise::survivors;
     args.balance_count = args.top_k > 2 ? ops::BalanceCount::all_choices : ops::BalanceCount::first_choice;
     const bool noisy = file.text(name + ".noise") == "gumbel";

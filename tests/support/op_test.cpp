@@ -125,6 +125,29 @@ void expect_close(const Tensor& got, const std::vector<double>& want, int64_t le
                        << worst_excess << " times the tolerance";
 }
 
+double random_walk(DType dtype, int64_t roundings) {
+  return 8 * epsilon(dtype) * std::sqrt(static_cast<double>(roundings));
+}
+
+double largest(const std::vector<double>& values) {
+  double found = 0;
+  for (const double value : values) found = std::max(found, std::abs(value));
+  return found;
+}
+
+void expect_within(const std::vector<double>& got, const std::vector<double>& want, double tolerance,
+                   const std::string& what) {
+  ASSERT_EQ(got.size(), want.size()) << what;
+  size_t worst = 0;
+  double difference = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double d = std::isfinite(got[i]) ? std::abs(got[i] - want[i]) : INFINITY;
+    if (d > difference) worst = i, difference = d;
+  }
+  EXPECT_LE(difference, tolerance) << what << " element " << worst << ": got " << got[worst] << ", want "
+                                   << want[worst] << ", " << difference / tolerance << " times the tolerance";
+}
+
 void expect_gradients(OpBench& bench, const std::vector<Tensor>& inputs, const std::vector<Param*>& params,
                       const OpUnderTest& op) {
   Tape& tape = bench.tape();

@@ -49,6 +49,16 @@ std::vector<double> to_doubles(const Tensor& tensor);
 void expect_close(const Tensor& got, const std::vector<double>& want, int64_t length = 1,
                   double magnitude = 1.0, const std::string& what = "");
 
+// The error, relative to the largest value, of a result that `roundings` roundings in `dtype` went into, one
+// after the other. They are independent and add up like a random walk; 8 leaves room for the amplification by
+// norms and softmaxes.
+double random_walk(DType dtype, int64_t roundings);
+double largest(const std::vector<double>& values);  // absolute value
+
+// |got - want| <= tolerance, element by element. Reports the worst element.
+void expect_within(const std::vector<double>& got, const std::vector<double>& want, double tolerance,
+                   const std::string& what);
+
 // Checks d(sum(r * op(inputs)))/d(each input and parameter) for a fixed random r against central differences
 // in f64. `inputs` are f64 tensors; `op` gets one Var per input and returns the output. Inputs stay as they
 // were.

@@ -39,9 +39,9 @@ struct Clip {
   double scale = 1;  // for AdamWStep::grad_scale
 };
 
-// `sum` is the sum of squares over all parameters, each counted once. As PyTorch's clip_grad_norm_:
-// scale = min(1, max_norm / (norm + 1e-6)); max_norm 0 = no clipping. When the norm is not finite, so is the
-// scale: skip the step.
+// `sum` is the sum of squares over all parameters, each counted once. scale = min(1, max_norm / norm),
+// exactly (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1); max_norm 0 = no clipping. When the norm is not
+// finite, so is the scale: skip the step.
 Clip clip(double sum, double max_norm);
 
 }  // namespace ziggurat

@@ -234,7 +234,8 @@ TEST(SumOfSquares, IsTheSumForEveryLength) {
 TEST(ClipNorm, ScalesOnlyWhatIsTooLong) {
   EXPECT_EQ(clip(0.25, 1.0).scale, 1.0);
   EXPECT_EQ(clip(0.25, 1.0).norm, 0.5);
-  EXPECT_NEAR(clip(16.0, 1.0).scale, 1.0 / (4.0 + 1e-6), 1e-16);
+  EXPECT_EQ(clip(16.0, 1.0).scale, 0.25);
+  EXPECT_EQ(clip(1.0, 1.0).scale, 1.0);
   EXPECT_EQ(clip(16.0, 0.0).scale, 1.0);
   EXPECT_EQ(clip(0.0, 1.0).scale, 1.0);
   EXPECT_FALSE(std::isfinite(clip(std::numeric_limits<double>::infinity(), 1.0).scale));
