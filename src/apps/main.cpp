@@ -1,15 +1,42 @@
 // ziggurat: arguments, and the one place where an error becomes an exit code.
 #include <cstdio>
+#include <cstdlib>
 
 #include <data_tools/commands.h>
+#include <unistd.h>
 
 #include "apps/command_line.h"
 #include <ziggurat/build_config.h>
+#include <ziggurat/comm/mpi.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 
+namespace {
+
+using namespace ziggurat;
+
+// A mistake in the arguments or the config is found by every rank, before MPI starts. Rank 0 tells it, ends,
+// and so the launcher ends the others, who wait for that; where it does not come, the mistake may be theirs
+// alone.
+void let_rank_0_speak() {
+  if (launched_rank(std::getenv) != 0) sleep(2);
+}
+
+// CLI11 would only say that a sub-command is missing.
+void check_first_word(const CLI::App& app, int argc, char** argv) {
+  if (argc >= 2 && argv[1][0] == '-') return;
+  std::string known;
+  for (const CLI::App* command : app.get_subcommands(nullptr)) {
+    if (argc >= 2 && command->get_name() == argv[1]) return;
+    known += (known.empty() ? "" : ", ") + command->get_name();
+  }
+  fail(ErrorKind::config, "expected a sub-command ({}), got {}; --help tells more", known,
+       argc >= 2 ? fmt::format("'{}'", argv[1]) : "nothing");
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  using namespace ziggurat;
   CLI::App app{"Ziggurat: trains dense, MoE and PR-MoE GPT models from YAML files", "ziggurat"};
   app.set_version_flag("--version", fmt::format("ziggurat {} ({})", kVersion, kBuildType));
   app.require_subcommand(1);
@@ -17,11 +44,14 @@ int main(int argc, char** argv) {
   add_data_commands(app);
   init_log(0, 1, "");  // train makes it anew when the rank is known
   try {
+    check_first_word(app, argc, argv);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& error) {
+    let_rank_0_speak();
     return app.exit(error) == 0 ? 0 : exit_code(ErrorKind::config);
   } catch (const Error& error) {
+    let_rank_0_speak();
     std::fprintf(stderr, "ziggurat: %s error:\n%s\n", to_string(error.kind()), error.what());
     return exit_code(error.kind());
   } catch (const std::exception& error) {

@@ -195,6 +195,14 @@ bool started_by_mpi_launcher(const std::function<const char*(const char*)>& get)
   return is_set(get("SLURM_PROCID")) && above_one(get("SLURM_NTASKS"));
 }
 
+int launched_rank(const std::function<const char*(const char*)>& get) {
+  if (!started_by_mpi_launcher(get)) return 0;
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (is_set(get(name))) return std::atoi(get(name));
+  }
+  return 0;
+}
+
 MpiRuntime::MpiRuntime() : exceptions_at_start_(std::uncaught_exceptions()) {
   if (!started_by_mpi_launcher(std::getenv)) {
     world_ = make_self_communicator();

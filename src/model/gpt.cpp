@@ -83,6 +83,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
   const std::vector<BlockSpec> layers = c.layers();
   for (size_t i = 0; i < layers.size(); ++i) {
     blocks_.push_back(std::make_unique<Block>(store, c, layers[i], static_cast<int64_t>(i), groups));
+    if (moe::MoeStats* stats = blocks_.back()->moe_stats()) moe_stats_.push_back(stats);
   }
   final_norm_ = std::make_unique<nn::Norm>(store, "final_norm", c.norm, c.hidden, c.norm_eps);
   head_ = c.tied_embeddings ? token_embedding_
@@ -128,14 +129,6 @@ moe::MoeStats* Block::moe_stats() const {
         }
       },
       ffn_);
-}
-
-std::vector<moe::MoeStats*> Gpt::moe_stats() const {
-  std::vector<moe::MoeStats*> all;
-  for (const auto& block : blocks_) {
-    if (moe::MoeStats* stats = block->moe_stats()) all.push_back(stats);
-  }
-  return all;
 }
 
 }  // namespace ziggurat::model

@@ -32,7 +32,7 @@ StepRecord Trainer::record(const StepPlan& plan, double grad_norm, double second
   r.data_seconds = data_seconds_;
   r.tokens_per_second = static_cast<double>(plan.tokens) / seconds;
   r.flops_per_second = r.tokens_per_second * flops_per_token_;
-  r.roof_fraction = r.flops_per_second / roof_;
+  if (roof_ > 0) r.roof_fraction = r.flops_per_second / roof_;
   auto memory = static_cast<double>(resident_bytes());
   world_.all_reduce(Tensor(&memory, DType::f64, {1}), ReduceOp::max, ReduceOrder::any, stream_).wait();
   r.memory_bytes = static_cast<int64_t>(memory);

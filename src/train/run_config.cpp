@@ -1,5 +1,6 @@
 #include <bit>
 
+#include <ziggurat/optim/schedule.h>
 #include <ziggurat/train/run_config.h>
 #include <ziggurat/train/step_plan.h>
 
@@ -37,9 +38,14 @@ void RunConfig::validate(Problems& problems) const {
 }
 
 void check_for_ranks(const RunConfig& config, int world_size) {
-  plan_step(config, world_size, 0);
-  // After the ramp-up the batch is the largest and must be shareable too.
-  plan_step(config, world_size, config.train.tokens / config.batch.sequence_length);
+  const BatchConfig& batch = config.batch;
+  const BatchRampup rampup(batch.rampup, batch.global_batch);  // throws if it does not end at the full batch
+  check_batch(config, world_size, batch.global_batch);
+  if (!batch.rampup.enabled()) return;
+  for (int64_t samples = batch.rampup.start; samples < batch.global_batch;
+       samples += batch.rampup.increment) {
+    check_batch(config, world_size, samples);
+  }
 }
 
 }  // namespace ziggurat::train

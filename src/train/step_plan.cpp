@@ -24,27 +24,31 @@ int64_t strict_lanes(const RunConfig& config) {
   return lanes;
 }
 
+void check_batch(const RunConfig& config, int world_size, int64_t samples) {
+  const int64_t unit = config.batch.micro_batch * world_size;
+  check(samples % unit == 0, ErrorKind::config,
+        "batch.global_batch: {} sequences cannot be shared by {} ranks in micro-batches of {}: expected a "
+        "multiple of {}",
+        samples, world_size, config.batch.micro_batch, unit);
+  if (config.reproducible != Reproducible::strict) return;
+  const int64_t lanes = strict_lanes(config), micro_batches = samples / config.batch.micro_batch;
+  lanes_of(0, world_size, lanes);  // throws unless the ranks can share the lanes
+  check(micro_batches % lanes == 0, ErrorKind::config,
+        "batch.lanes: {} micro-batches of a step cannot be cut into {} lanes: expected a divisor",
+        micro_batches, lanes);
+}
+
 StepPlan plan_step(const RunConfig& config, int world_size, int64_t consumed_samples) {
   const BatchConfig& batch = config.batch;
   StepPlan plan;
   plan.first_sample = consumed_samples;
   plan.samples = BatchRampup(batch.rampup, batch.global_batch).batch(consumed_samples);
+  check_batch(config, world_size, plan.samples);
   plan.micro_batches = plan.samples / batch.micro_batch;
   plan.micro_batches_per_rank = plan.micro_batches / world_size;
   plan.tokens = plan.samples * batch.sequence_length;
-  check(plan.samples % (batch.micro_batch * world_size) == 0, ErrorKind::config,
-        "batch.global_batch: {} sequences cannot be shared by {} ranks in micro-batches of {}: expected a "
-        "multiple of {}",
-        plan.samples, world_size, batch.micro_batch, batch.micro_batch * world_size);
   plan.lr = learning_rate(config.optimizer, consumed_samples * batch.sequence_length);
-  if (config.reproducible == Reproducible::strict) {
-    const int64_t lanes = strict_lanes(config);
-    lanes_of(0, world_size, lanes);  // throws unless the ranks can share the lanes
-    plan.lanes_per_rank = lanes / world_size;
-    check(plan.micro_batches % lanes == 0, ErrorKind::config,
-          "batch.lanes: {} micro-batches of a step cannot be cut into {} lanes: expected a divisor",
-          plan.micro_batches, lanes);
-  }
+  if (config.reproducible == Reproducible::strict) plan.lanes_per_rank = strict_lanes(config) / world_size;
   return plan;
 }
 

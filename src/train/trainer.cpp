@@ -50,10 +50,6 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
       total_steps_(total_steps(config)) {
   check(train_data_ != nullptr, ErrorKind::config, "data.train: expected training data, got nothing");
   flops_per_token_ = model::count(config_.model, config_.batch.sequence_length).flops_per_token;
-  world_.barrier();  // so that all ranks measure at the same time
-  double roof = measure_gemm_roof(store_.options().compute);
-  world_.all_reduce(Tensor(&roof, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, stream_).wait();
-  roof_ = roof;
   resume();
   if (world_.rank() == 0) {
     std::filesystem::create_directories(config_.output_folder());
@@ -61,7 +57,15 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
   }
 }
 
+void Trainer::measure_roof() {
+  world_.barrier();  // so that all ranks measure at the same time
+  double roof = measure_gemm_roof(store_.options().compute);
+  world_.all_reduce(Tensor(&roof, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, stream_).wait();
+  roof_ = roof;
+}
+
 void Trainer::run() {
+  measure_roof();
   info("{} | {} | {:.0f} GFLOP/s GEMM roof | {} threads a rank", config_.name, groups_.plan().str(),
        roof_ / 1e9, thread_count());
   if (step_ == 0) report(validate(), "before training");

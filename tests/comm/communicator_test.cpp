@@ -111,12 +111,16 @@ TEST(ThreadRanks, EachRankHasOneOpenMpThread) {
               HasSubstr("at least 1 rank"));
 }
 
+std::function<const char*(const char*)> lookup_in(const std::map<std::string, std::string>& environment) {
+  return [environment](const char* name) -> const char* {
+    const auto found = environment.find(name);
+    return found == environment.end() ? nullptr : found->second.c_str();
+  };
+}
+
 TEST(MpiLauncher, IsDetectedFromTheEnvironment) {
   const auto started = [](const std::map<std::string, std::string>& environment) {
-    return started_by_mpi_launcher([&](const char* name) -> const char* {
-      const auto found = environment.find(name);
-      return found == environment.end() ? nullptr : found->second.c_str();
-    });
+    return started_by_mpi_launcher(lookup_in(environment));
   };
   EXPECT_FALSE(started({}));
   EXPECT_TRUE(started({{"OMPI_COMM_WORLD_SIZE", "1"}}));
@@ -126,6 +130,18 @@ TEST(MpiLauncher, IsDetectedFromTheEnvironment) {
   EXPECT_TRUE(started({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}}));
   EXPECT_FALSE(started({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "1"}}));
   EXPECT_FALSE(started({{"SLURM_NTASKS", "2"}}));
+}
+
+TEST(MpiLauncher, TellsTheRankBeforeMpiStarts) {
+  const auto rank = [](const std::map<std::string, std::string>& environment) {
+    return launched_rank(lookup_in(environment));
+  };
+  EXPECT_EQ(rank({}), 0);
+  EXPECT_EQ(rank({{"OMPI_COMM_WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_RANK", "3"}}), 3);
+  EXPECT_EQ(rank({{"PMIX_RANK", "2"}}), 2);
+  EXPECT_EQ(rank({{"PMI_RANK", "1"}}), 1);
+  EXPECT_EQ(rank({{"SLURM_PROCID", "5"}, {"SLURM_NTASKS", "8"}}), 5);
+  EXPECT_EQ(rank({{"SLURM_PROCID", "5"}, {"SLURM_NTASKS", "1"}}), 0);
 }
 
 TEST(ProcessGroups, AreThoseOfThePlan) {

@@ -18,6 +18,10 @@ struct MpiLimits {
 // variable up, like std::getenv.
 bool started_by_mpi_launcher(const std::function<const char*(const char*)>& get);
 
+// This process's rank by the launcher's environment, for what happens before MPI starts; 0 without a
+// launcher.
+int launched_rank(const std::function<const char*(const char*)>& get);
+
 // MPI from construction to destruction; one per process. Without a launcher MPI is not started at all (that
 // would cost a third of a second) and the world is a group of one.
 // The destructor finalizes MPI, unless an exception is unwinding: then the peers may be in a collective,

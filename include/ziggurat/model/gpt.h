@@ -61,7 +61,7 @@ class Gpt {
   Var next_token_logits(Tape& tape, const TokenBatch& batch) const;
 
   const ModelConfig& config() const { return config_; }
-  std::vector<moe::MoeStats*> moe_stats() const;  // of the MoE layers, in order
+  const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order
 
  private:
   ModelConfig config_;
@@ -69,6 +69,7 @@ class Gpt {
   const Param* token_embedding_;
   const Param* position_embedding_ = nullptr;  // learned positions only
   std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<moe::MoeStats*> moe_stats_;
   std::unique_ptr<nn::Norm> final_norm_;
   const Param* head_;  // the token embedding when tied
 };

@@ -139,7 +139,8 @@ struct RunConfig {
   std::string output_folder() const { return output.empty() ? "run/" + name : output; }
 };
 
-// Rules that depend on the number of ranks; throws Error(config) listing every problem and what to change.
+// Rules that depend on the number of ranks, for every batch of a ramp-up; throws Error(config) saying what to
+// change.
 void check_for_ranks(const RunConfig& config, int world_size);
 
 }  // namespace ziggurat::train

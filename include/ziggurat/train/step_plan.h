@@ -21,6 +21,9 @@ struct StepPlan {
 // Throws Error(config) if the step's batch cannot be shared among `world_size` ranks.
 StepPlan plan_step(const RunConfig& config, int world_size, int64_t consumed_samples);
 
+// Throws Error(config) unless `world_size` ranks can share a step of so many sequences.
+void check_batch(const RunConfig& config, int world_size, int64_t samples);
+
 // Lanes of a strict run on any number of ranks: from the config, or the largest power of two up to 8 that
 // divides the micro-batches of every step.
 int64_t strict_lanes(const RunConfig& config);

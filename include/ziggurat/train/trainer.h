@@ -40,8 +40,18 @@ class Trainer {
   int64_t consumed_samples() const { return consumed_samples_; }
   nn::ParamStore& params() { return store_; }
 
+  // What the arenas held at most so far: what plan_memory() foretells.
+  struct HighWater {  // bytes
+    int64_t activations = 0, activation_gradients = 0, workspace = 0;
+    bool operator==(const HighWater&) const = default;
+  };
+  HighWater high_water() const {
+    return {activations_.high_water(), gradients_.high_water(), workspace_.high_water()};
+  }
+
  private:
   void resume();
+  void measure_roof();
   void forward_backward(const StepPlan& plan, int64_t micro_batch);
   Validation evaluate(const SampleSource& source, int64_t sequences);
   StepRecord record(const StepPlan& plan, double grad_norm, double seconds);
@@ -70,7 +80,7 @@ class Trainer {
   double data_seconds_ = 0;
 
   int64_t step_ = 0, consumed_samples_ = 0, total_steps_ = 0;
-  double roof_ = 0;  // FLOP/s of all ranks
+  double roof_ = 0;  // FLOP/s of all ranks; 0: not measured, outside run()
   double flops_per_token_ = 0;
   double seconds_per_step_ = 0;  // smoothed, for the ETA
   JsonlWriter metrics_;

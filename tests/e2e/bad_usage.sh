@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# A user's mistake: exit code 2, told once, all of it, with its place and the cure.
+source "$(dirname "$0")/common.sh"
+
+cat >bad.yaml <<'YAML'
+model:
+  hiden: 64
+  heads: 3
+  blocks:
+    - {repeat: 1, pattern: [{ffn: denze}]}
+batch:
+  micro_batch: four
+optimizer:
+  lr: -1
+YAML
+places=(bad.yaml:2:3 "'hidden'" bad.yaml:5:35 "'dense'" bad.yaml:7:16 bad.yaml:9:7)
+
+expect_end 2 alone.log timeout 5 "$ziggurat" train bad.yaml
+expect_text alone.log "${places[@]}"
+expect_end 2 dump.log "$ziggurat" config check bad.yaml
+expect_text dump.log "${places[@]}"
+[ ! -e run ] || fail "a bad config left a folder behind"
+
+expect_end 2 ranks.log timeout 10 mpirun -n 4 "$ziggurat" train bad.yaml
+expect_text ranks.log "${places[@]}"
+[ "$(grep -c bad.yaml:9:7 ranks.log)" = 1 ] || { cat ranks.log; fail "four ranks told the same mistake"; }
+
+tiny=$source_dir/configs/tiny/pr_moe.yaml
+expect_end 2 log "$ziggurat" train nowhere.yaml
+expect_text log nowhere.yaml "No such file"
+expect_end 2 log "$ziggurat" trian "$tiny"
+expect_text log "expected a sub-command" "train" "got 'trian'"
+expect_end 2 log "$ziggurat"
+expect_text log train plan
+expect_end 2 log "$ziggurat" train
+expect_text log "config is required"
+expect_end 2 log "$ziggurat" train "$tiny" train.tokens
+expect_text log "override 'train.tokens'" "key=value"
+expect_end 2 log "$ziggurat" train "$tiny" train.token=1K
+expect_text log "did you mean 'tokens'?"
+expect_end 2 log "$ziggurat" plan "$tiny" --rank 4
+expect_text log -- "--rank"
+
+# What only shows with the number of ranks: one message, from rank 0.
+expect_end 2 ranks.log timeout 20 mpirun -n 3 "$ziggurat" train "$tiny" output=three
+expect_text ranks.log "cannot be shared by 3 ranks"
+[ "$(grep -c 'cannot be shared' ranks.log)" = 1 ] || { cat ranks.log; fail "three ranks told the same mistake"; }
+expect_end 0 log "$ziggurat" --help

@@ -1,0 +1,10 @@
+// Calls of operator new in this process, of any thread and any library linked to it. malloc is not counted.
+#pragma once
+
+#include <cstdint>
+
+namespace ziggurat::test {
+
+int64_t allocation_count();
+
+}  // namespace ziggurat::test

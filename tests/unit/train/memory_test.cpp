@@ -1,0 +1,99 @@
+// The plan foretells what a step takes, and a step takes nothing that an earlier one had not.
+#include <gtest/gtest.h>
+
+#include "tests/support/allocation_counter.h"
+#include "tests/support/training.h"
+#include "tests/unit/data/data_test_support.h"
+#include <ziggurat/comm/thread.h>
+#include <ziggurat/train/memory_plan.h>
+
+namespace ziggurat {
+namespace {
+
+using train::Trainer;
+using ziggurat::testing::TempDir;
+
+Trainer::HighWater after_steps(const train::RunConfig& config, int ranks, int64_t steps) {
+  Trainer::HighWater result;
+  run_on_threads(ranks, [&](Communicator& world) {
+    Trainer trainer(config, world);
+    for (int64_t i = 0; i < steps; ++i) trainer.step();
+    if (world.rank() == 0) result = trainer.high_water();
+  });
+  return result;
+}
+
+TEST(Memory, ThePlanOfADenseModelIsTheAllocation) {
+  const TempDir folder;
+  for (const auto precision : {train::Precision::fp32, train::Precision::bf16}) {
+    for (const bool recompute : {false, true}) {
+      for (const auto mode : {Reproducible::layout, Reproducible::strict}) {
+        train::RunConfig config = test::small_dense(folder.path());
+        config.precision = precision;
+        config.train.recompute = recompute;
+        config.reproducible = mode;
+        const train::MemoryPlan plan = train::plan_memory(config, 1);
+        const Trainer::HighWater real = after_steps(config, 1, 1);
+        EXPECT_EQ(plan.activations, real.activations);
+        EXPECT_EQ(plan.activation_gradients, real.activation_gradients);
+        EXPECT_LE(plan.workspace, real.workspace);
+      }
+    }
+  }
+}
+
+// With capacity factor 1 no expert gets more than its share, so the plan is a limit, and not far from the
+// truth.
+TEST(Memory, ThePlanOfAMoeModelIsALimitWhileCapacityBinds) {
+  const TempDir folder;
+  for (const int ranks : {1, 2, 4}) {
+    const train::RunConfig config = test::small_pr_moe(folder.path());
+    const train::MemoryPlan plan = train::plan_memory(config, ranks);
+    const Trainer::HighWater real = after_steps(config, ranks, 3);
+    EXPECT_LE(real.activations, plan.activations) << ranks << " ranks";
+    EXPECT_LE(real.activation_gradients, plan.activation_gradients) << ranks << " ranks";
+    EXPECT_GT(real.activations, plan.activations / 2) << ranks << " ranks";
+  }
+}
+
+TEST(Memory, AStepOfADenseModelTakesNoMoreThanTheFirst) {
+  const TempDir folder;
+  const train::RunConfig config = test::small_dense(folder.path());
+  EXPECT_EQ(after_steps(config, 1, 1), after_steps(config, 1, 4));
+}
+
+// Allocations of one step with this many micro-batches, in steady state.
+int64_t allocations(train::RunConfig config, int64_t micro_batches) {
+  config.batch.global_batch = micro_batches * config.batch.micro_batch;
+  int64_t result = 0;
+  run_on_threads(1, [&](Communicator& world) {
+    Trainer trainer(config, world);
+    trainer.step();
+    trainer.step();
+    const int64_t before = test::allocation_count();
+    trainer.step();
+    result = test::allocation_count() - before;
+  });
+  return result;
+}
+
+// Counted are calls of operator new, in any thread. Planning, reporting and the squared norm of a step may
+// allocate (lists of a few numbers), forward and backward may not: so micro-batches cost none.
+TEST(Memory, AMicroBatchAllocatesNothing) {
+  const TempDir folder;
+  for (const auto precision : {train::Precision::fp32, train::Precision::bf16}) {
+    for (train::RunConfig config : {test::small_dense(folder.path()), test::small_pr_moe(folder.path())}) {
+      config.precision = precision;
+      EXPECT_EQ(allocations(config, 2), allocations(config, 6)) << config.model.blocks.size();
+    }
+  }
+}
+
+TEST(Memory, TheCounterCounts) {
+  const int64_t before = test::allocation_count();
+  const auto something = std::make_unique<int>(1);
+  EXPECT_EQ(test::allocation_count(), before + 1);
+}
+
+}  // namespace
+}  // namespace ziggurat
