@@ -26,5 +26,6 @@ StepPlan plan_step(const RunConfig& config, int world_size, int64_t consumed_sam
 int64_t strict_lanes(const RunConfig& config);
 
 int64_t total_steps(const RunConfig& config);
+int64_t samples_of_run(const RunConfig& config);  // of all steps together
 
 }  // namespace ziggurat::train
