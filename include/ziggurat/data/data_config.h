@@ -57,8 +57,10 @@ struct DataConfig {
     v.field("seed", seed, "decides the order of the training samples", at_least(0));
     v.field("order", order, "of the training samples; megatron: that of Megatron-LM, bit for bit");
     v.field("shuffle", shuffle, "see the training samples in a random order, a new one each epoch");
-    v.field("mask_eod_loss", mask_eod_loss,
-            "count no loss for predicting what follows an end-of-document token");
+    v.field(
+        "mask_eod_loss", mask_eod_loss,
+        "count no loss for predicting what follows an end-of-document token (a step's mean still divides by "
+        "all its tokens)");
     v.field(
         "verify_below", verify_below,
         "check every checksum at the start if a split has at most this many tokens (about 1 s per billion); "
