@@ -19,9 +19,6 @@ struct ConvertOptions {
   int64_t shard_tokens = int64_t{1} << 27;
 };
 
-// Whether `input` is the common prefix, the .idx or the .bin of Megatron's files.
-bool is_megatron(const std::filesystem::path& input);
-
 // Errors (data) name the file: missing, cut off, not of this format, a token outside the vocabulary.
 void convert_to_shards(const ConvertOptions& options);
 

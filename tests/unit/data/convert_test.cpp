@@ -7,7 +7,7 @@
 
 #include "tests/unit/data/data_test_support.h"
 #include <ziggurat/core/philox.h>
-#include <ziggurat/data/dataset.h>
+#include <ziggurat/data/megatron_file.h>
 
 namespace ziggurat {
 namespace {
@@ -21,7 +21,7 @@ void put(std::string& out, T value) {
 
 // A pair as Megatron's preprocess_data.py writes it: documents of these tokens, written field by field.
 template <class Token>
-void write_megatron(const std::filesystem::path& prefix, const std::vector<std::vector<int32_t>>& documents) {
+void make_megatron(const std::filesystem::path& prefix, const std::vector<std::vector<int32_t>>& documents) {
   std::string bin, lengths, offsets, firsts, idx("MMIDIDX\0\0", 9);
   int64_t n = 0;
   put<int64_t>(firsts, 0);
@@ -78,8 +78,8 @@ TEST(Convert, MegatronFilesComeBackByteForByte) {
     const TempDir dir;
     auto documents = some_documents(static_cast<int32_t>(vocab) - 1);
     documents[3].clear();
-    vocab < 65500 ? write_megatron<uint16_t>(dir / "m", documents)
-                  : write_megatron<int32_t>(dir / "m", documents);
+    vocab < 65500 ? make_megatron<uint16_t>(dir / "m", documents)
+                  : make_megatron<int32_t>(dir / "m", documents);
     EXPECT_TRUE(is_megatron(dir / "m"));
     convert_to_shards(to_shards(dir / "m", dir / "shards", vocab));
     EXPECT_GT(read_manifest(dir / "shards", "train").shards.size(), 2u);
@@ -99,7 +99,7 @@ TEST(Convert, MegatronFilesComeBackByteForByte) {
 
 TEST(Convert, SentencesOfADocumentAreJoined) {
   const TempDir dir;
-  write_megatron<uint16_t>(dir / "m", {{1, 2}, {3}, {4, 9}});
+  make_megatron<uint16_t>(dir / "m", {{1, 2}, {3}, {4, 9}});
   std::string idx = read_text(dir / "m.idx");
   // Documents {0, 1} and {2}: three sequences, document index 0, 2, 3.
   const uint64_t entries = 3;
@@ -133,7 +133,7 @@ TEST(Convert, ForeignHdf5FilesAreCutAtEndsOfDocuments) {
 
 TEST(Convert, DamagedMegatronFilesAreReadOrRefused) {
   const TempDir dir;
-  write_megatron<uint16_t>(dir / "m", some_documents(999));
+  make_megatron<uint16_t>(dir / "m", some_documents(999));
   const std::string idx = read_text(dir / "m.idx"), bin = read_text(dir / "m.bin");
   const Philox random(23, Purpose::test);
   int refused = 0;
