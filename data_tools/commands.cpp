@@ -4,6 +4,8 @@
 #include <map>
 #include <memory>
 
+#include "data_tools/bench.h"
+#include "data_tools/convert.h"
 #include "data_tools/inspect.h"
 #include "data_tools/tokenize.h"
 #include <ziggurat/core/error.h>
@@ -98,11 +100,51 @@ void add_sample(CLI::App& data) {
 }
 
 void add_stats(CLI::App& data) {
-  CLI::App* command = data.add_subcommand("stats", "what a uniform guess and a unigram model would lose");
-  auto train = std::make_shared<std::string>(), valid = std::make_shared<std::string>();
-  command->add_option("train", *train, "training shards: a manifest or a folder")->required();
-  command->add_option("valid", *valid, "validation shards; default: the same folder");
-  command->callback([train, valid] { print_stats(*train, valid->empty() ? *train : *valid, std::cout); });
+  CLI::App* command = data.add_subcommand(
+      "stats", "token histogram, entropy, and what a uniform guess and a unigram model would lose");
+  auto options = std::make_shared<StatsOptions>();
+  command->add_option("train", options->train, "training shards: a manifest or a folder")->required();
+  command->add_option("valid", options->valid, "validation shards; default: the same folder, if it has any");
+  command->add_option("--tokenizer", options->tokenizer,
+                      "to show the texts of tokens; default: the one beside the shards, if there is one");
+  command->add_option("--top", options->top, "show this many of the most frequent tokens")
+      ->capture_default_str();
+  command->callback([options] { print_stats(*options, std::cout); });
+}
+
+void add_convert(CLI::App& data) {
+  CLI::App* command =
+      data.add_subcommand("convert", "to and from Megatron's .bin/.idx, and from other HDF5 token files");
+  auto options = std::make_shared<ConvertOptions>();
+  auto to = std::make_shared<std::string>();
+  command
+      ->add_option("input", options->inputs,
+                   "to shards: a Megatron prefix or HDF5 files with a list `data`; to megatron: shards")
+      ->required();
+  command->add_option("--to", *to, "shards or megatron")
+      ->required()
+      ->check(CLI::IsMember({"shards", "megatron"}));
+  command->add_option("--output", options->output, "folder for shards, or prefix of the .bin and .idx files")
+      ->required();
+  command->add_option("--source", options->source, "name of the corpus, for shards")->capture_default_str();
+  command->add_option("--split", options->split, "of the shards written or read")->capture_default_str();
+  command->add_option("--tokenizer", options->tokenizer, "the one that the tokens were made with");
+  command->add_option("--vocab-size", options->vocab_size, "without --tokenizer: ids are below this");
+  command->add_option("--eod-id", options->eod_id, "without --tokenizer: the id that ends documents");
+  command->add_option("--shard-tokens", options->shard_tokens, "a shard ends after this many tokens")
+      ->capture_default_str();
+  command->callback(
+      [options, to] { *to == "shards" ? convert_to_shards(*options) : convert_to_megatron(*options); });
+}
+
+void add_bench(CLI::App& data) {
+  CLI::App* command = data.add_subcommand("bench", "how fast tokens come out of shards");
+  auto options = std::make_shared<BenchOptions>();
+  command->add_option("path", options->path, "a manifest, a folder with one, or an .h5 file")->required();
+  command->add_option("--split", options->split, "which manifest of a folder")->capture_default_str();
+  command->add_option("--sequence-length", options->sequence_length, "of a sample")->capture_default_str();
+  command->add_option("--seconds", options->seconds, "of each measurement")->capture_default_str();
+  command->callback([options] { bench_shards(*options, std::cout); });
 }
 
 }  // namespace
@@ -116,6 +158,8 @@ void add_data_commands(CLI::App& app) {
   add_shards_command(*data, "verify", "check every hash and checksum", verify_shards);
   add_sample(*data);
   add_stats(*data);
+  add_convert(*data);
+  add_bench(*data);
 }
 
 }  // namespace ziggurat

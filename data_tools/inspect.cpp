@@ -1,6 +1,9 @@
 #include "data_tools/inspect.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
+#include <numeric>
 #include <optional>
 
 #include <fmt/ostream.h>
@@ -93,32 +96,130 @@ void print_sample(const SampleOptions& options, std::ostream& out) {
   out << tokenizer->decode(ids) << "\n";
 }
 
-BaselineLoss baseline_loss(const std::filesystem::path& train_path, const std::filesystem::path& valid_path) {
-  const TokenStream train(read_manifest(train_path, "train")), valid(read_manifest(valid_path, "valid"));
-  check(train.tokenizer_sha256() == valid.tokenizer_sha256(), ErrorKind::data,
-        "{} and {} were made with different tokenizers; tokenize both with one", train_path.string(),
-        valid_path.string());
-  check(train.vocab_size() > 0 && valid.size() > 0, ErrorKind::data,
-        "{}: the shards say no vocabulary size, or {} is empty", train_path.string(), valid_path.string());
-  const std::vector<int64_t> counts = histogram(train), seen = histogram(valid);
-  BaselineLoss loss;
-  loss.train_tokens = train.size(), loss.valid_tokens = valid.size();
-  loss.uniform = std::log(static_cast<double>(train.vocab_size()));
-  const double total = static_cast<double>(train.size() + train.vocab_size());
-  for (size_t id = 0; id < counts.size(); ++id) {
-    loss.distinct_tokens += counts[id] > 0;
-    loss.unigram -= static_cast<double>(seen[id]) * std::log(static_cast<double>(counts[id] + 1) / total);
+TokenStats token_stats(const std::filesystem::path& path, const std::string& split) {
+  const TokenStream stream(read_manifest(path, split));
+  check(stream.vocab_size() > 0 && stream.size() > 0, ErrorKind::data,
+        "{}: the shards say no vocabulary size, or hold no tokens; make shards of it with `ziggurat data "
+        "convert`",
+        path.string());
+  TokenStats stats;
+  stats.counts = histogram(stream);
+  stats.tokens = stream.size();
+  for (const int64_t count : stats.counts) {
+    if (count == 0) continue;
+    const double p = static_cast<double>(count) / static_cast<double>(stats.tokens);
+    stats.entropy -= p * std::log(p);
+    ++stats.distinct;
   }
-  loss.unigram /= static_cast<double>(valid.size());
+  return stats;
+}
+
+namespace {
+
+BaselineLoss baseline_of(const TokenStats& train, const TokenStats& valid) {
+  check(train.counts.size() == valid.counts.size(), ErrorKind::data,
+        "train has a vocabulary of {}, valid one of {}; tokenize both with one tokenizer",
+        train.counts.size(), valid.counts.size());
+  BaselineLoss loss;
+  loss.train_tokens = train.tokens, loss.valid_tokens = valid.tokens, loss.distinct_tokens = train.distinct;
+  loss.uniform = std::log(static_cast<double>(train.counts.size()));
+  const double total = static_cast<double>(train.tokens) + static_cast<double>(train.counts.size());
+  for (size_t id = 0; id < train.counts.size(); ++id) {
+    loss.unigram -=
+        static_cast<double>(valid.counts[id]) * std::log(static_cast<double>(train.counts[id] + 1) / total);
+  }
+  loss.unigram /= static_cast<double>(valid.tokens);
   return loss;
 }
 
-void print_stats(const std::filesystem::path& train, const std::filesystem::path& valid, std::ostream& out) {
-  const BaselineLoss loss = baseline_loss(train, valid);
-  fmt::print(out, "train tokens          {}\nvalid tokens          {}\ndistinct tokens seen  {}\n",
-             loss.train_tokens, loss.valid_tokens, loss.distinct_tokens);
-  fmt::print(out, "loss of a uniform guess   {:.4f} (ln of the vocabulary)\n", loss.uniform);
-  fmt::print(out, "loss of a unigram model   {:.4f} (fitted on train, measured on valid)\n", loss.unigram);
+// The text of one token in quotes, its control characters and parts of characters written as \xhh.
+std::string readable(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte >= 0x7f) {
+      out += fmt::format("\\x{:02x}", byte);
+    } else {
+      out.push_back(c);
+    }
+  }
+  out.push_back('\'');
+  return out;
+}
+
+void print_top(const TokenStats& stats, int64_t top, const Tokenizer* tokenizer, std::ostream& out) {
+  std::vector<int32_t> ids(stats.counts.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto count = [&](int32_t id) { return stats.counts[static_cast<size_t>(id)]; };
+  std::stable_sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) { return count(a) > count(b); });
+  ids.resize(static_cast<size_t>(std::clamp<int64_t>(top, 0, stats.distinct)));
+  for (const int32_t id : ids) {
+    const double percent = 100.0 * static_cast<double>(count(id)) / static_cast<double>(stats.tokens);
+    fmt::print(out, "  {:>7} {:>12} {:6.2f}%  {}\n", id, count(id), percent,
+               tokenizer ? readable(tokenizer->decode(std::span(&id, 1))) : std::string());
+  }
+}
+
+// How many tokens of the vocabulary were seen 0 times, 1 to 9, 10 to 99, ... times.
+void print_histogram(const TokenStats& stats, std::ostream& out) {
+  std::vector<int64_t> decades;
+  int64_t unseen = 0;
+  for (int64_t count : stats.counts) {
+    if (count == 0) {
+      ++unseen;
+      continue;
+    }
+    size_t decade = 0;
+    while (count >= 10) count /= 10, ++decade;
+    decades.resize(std::max(decades.size(), decade + 1));
+    ++decades[decade];
+  }
+  fmt::print(out, "  never seen          {} tokens of the vocabulary\n", unseen);
+  for (size_t d = 0; d < decades.size(); ++d) {
+    fmt::print(out, "  10^{} times and more  {}\n", d, decades[d]);
+  }
+}
+
+bool has_split(const std::filesystem::path& path, const std::string& split) {
+  if (!std::filesystem::is_directory(path)) return false;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    if (entry.path().filename().string().ends_with("-" + split + ".json")) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+BaselineLoss baseline_loss(const std::filesystem::path& train, const std::filesystem::path& valid) {
+  const std::string a = read_manifest(train, "train").tokenizer_sha256;
+  const std::string b = read_manifest(valid, "valid").tokenizer_sha256;
+  check(a == b, ErrorKind::data, "{} and {} were made with different tokenizers; tokenize both with one",
+        train.string(), valid.string());
+  return baseline_of(token_stats(train, "train"), token_stats(valid, "valid"));
+}
+
+void print_stats(const StatsOptions& options, std::ostream& out) {
+  const TokenStats train = token_stats(options.train, "train");
+  std::filesystem::path beside = options.tokenizer;
+  if (beside.empty()) {
+    beside = std::filesystem::is_directory(options.train) ? options.train : options.train.parent_path();
+    if (!std::filesystem::exists(beside / "tokenizer.json")) beside.clear();
+  }
+  const auto tokenizer = beside.empty() ? nullptr : load_tokenizer(beside);
+  fmt::print(out, "train tokens          {}\ndistinct tokens seen  {} of {}\n", train.tokens, train.distinct,
+             train.counts.size());
+  fmt::print(out, "entropy               {:.4f} nats a token ({:.4f} bits)\n", train.entropy,
+             train.entropy / std::numbers::ln2);
+  print_histogram(train, out);
+  fmt::print(out, "most frequent: id, count, share, text\n");
+  print_top(train, options.top, tokenizer.get(), out);
+  fmt::print(out, "loss of a uniform guess   {:.4f} (ln of the vocabulary)\n",
+             std::log(static_cast<double>(train.counts.size())));
+  if (options.valid.empty() && !has_split(options.train, "valid")) return;
+  const BaselineLoss loss =
+      baseline_loss(options.train, options.valid.empty() ? options.train : options.valid);
+  fmt::print(out, "loss of a unigram model   {:.4f} (fitted on train, measured on {} tokens of valid)\n",
+             loss.unigram, loss.valid_tokens);
 }
 
 }  // namespace ziggurat

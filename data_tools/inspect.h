@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <ostream>
 #include <string>
+#include <vector>
 
 namespace ziggurat {
 
@@ -25,7 +26,15 @@ struct SampleOptions {
 // The text of some tokens.
 void print_sample(const SampleOptions& options, std::ostream& out);
 
-// How well the simplest models predict: the yardsticks for a validation loss, in nats per token.
+// Token frequencies of a split, and how well the simplest models predict: the yardsticks for a loss, in nats
+// per token.
+struct TokenStats {
+  std::vector<int64_t> counts;  // [vocab_size]
+  int64_t tokens = 0, distinct = 0;
+  double entropy = 0;  // of the frequencies: what the best unigram model loses on these very tokens
+};
+TokenStats token_stats(const std::filesystem::path& path, const std::string& split);
+
 struct BaselineLoss {
   double uniform = 0;  // ln(vocab_size)
   double unigram = 0;  // cross-entropy on valid of the token frequencies of train, add-one smoothed
@@ -33,6 +42,11 @@ struct BaselineLoss {
           distinct_tokens = 0;  // distinct: of the vocabulary seen in train
 };
 BaselineLoss baseline_loss(const std::filesystem::path& train, const std::filesystem::path& valid);
-void print_stats(const std::filesystem::path& train, const std::filesystem::path& valid, std::ostream& out);
+
+struct StatsOptions {
+  std::filesystem::path train, valid, tokenizer;  // valid and tokenizer: empty for those beside train
+  int64_t top = 20;
+};
+void print_stats(const StatsOptions& options, std::ostream& out);
 
 }  // namespace ziggurat

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "data/megatron_order.h"
 #include "data/sha256.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/dataset.h>
@@ -68,65 +69,125 @@ void TokenStream::verify() const {
   for (const ShardReader& shard : shards_) shard.verify();
 }
 
-std::string TokenStream::fingerprint() const {
-  Sha256 hash;
-  hash.update(tokenizer_sha256_);
-  for (const ShardReader& shard : shards_) {
-    hash.update_u64(static_cast<uint64_t>(shard.size()));
-    for (const uint32_t checksum : shard.checksums()) hash.update_u64(checksum);
+void TokenStream::prefetch(int64_t first, int64_t count) const {
+  for (size_t shard = index_of(first); count > 0 && shard < shards_.size(); ++shard) {
+    const int64_t part = std::min(count, starts_[shard + 1] - first);
+    shards_[shard].prefetch(first - starts_[shard], part);
+    first += part, count -= part;
   }
-  return hash.hex();
+}
+
+std::vector<int64_t> TokenStream::document_starts() const {
+  std::vector<int64_t> starts;
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    const std::vector<int64_t> offsets = shards_[i].doc_offsets();
+    const bool good = std::is_sorted(offsets.begin(), offsets.end()) && !offsets.empty() &&
+                      offsets.front() == 0 && offsets.back() == shards_[i].size();
+    check(good, ErrorKind::data,
+          "{}: /doc_offsets must list the documents, rising from 0 to {}; make shards of it with `ziggurat "
+          "data convert`",
+          shards_[i].path().string(), shards_[i].size());
+    for (size_t d = 0; d + 1 < offsets.size(); ++d) starts.push_back(starts_[i] + offsets[d]);
+  }
+  starts.push_back(size());
+  return starts;
+}
+
+std::string TokenStream::fingerprint() const {
+  std::string lines = fmt::format("tokenizer: {:.16}\n", tokenizer_sha256_);
+  for (const ShardReader& shard : shards_) {
+    Sha256 hash;
+    for (const uint32_t checksum : shard.checksums()) hash.update_u64(checksum);
+    lines += fmt::format("shard {}: {} tokens, {:.16}\n", shard.path().filename().string(), shard.size(),
+                         shard.checksums().empty() ? "no checksums" : hash.hex());
+  }
+  return lines;
 }
 
 Dataset::Dataset(const std::filesystem::path& path, const std::string& split, const DatasetOptions& options)
     : options_(options),
       stream_(read_manifest(path, split)),
-      order_(count_samples(stream_, options, path), options.seed, options.shuffle) {
+      samples_per_epoch_(count_samples(stream_, options, path)),
+      order_(samples_per_epoch_, options.seed, options.shuffle) {
   check(options.vocab_size == 0 || stream_.vocab_size() <= options.vocab_size, ErrorKind::data,
         "{}: tokens of a vocabulary of {}, but the model's vocabulary has {}; set the model's vocab_size to "
-        "at least "
-        "{} or tokenize with a smaller tokenizer",
+        "at least {} or tokenize with a smaller tokenizer",
         path.string(), stream_.vocab_size(), options.vocab_size, stream_.vocab_size());
+  check(!options.mask_eod_loss || stream_.eod_id() >= 0, ErrorKind::data,
+        "{}: the shards have no end-of-document token, so data.mask_eod_loss has nothing to mask; set it to "
+        "false or tokenize with a tokenizer that has one",
+        path.string());
   if (stream_.size() <= options.verify_below) stream_.verify();
+  if (options.order == OrderKind::megatron) {
+    megatron_ = std::make_unique<MegatronOrder>(stream_.document_starts(), options.sequence_length,
+                                                options.samples, options.seed);
+  }
 }
 
-void Dataset::check_vocabulary(const int32_t* window, int64_t first_token) const {
+Dataset::~Dataset() = default;
+
+void Dataset::check_vocabulary(const int32_t* tokens, int64_t first_token, int64_t count) const {
   if (options_.vocab_size == 0) return;
   uint32_t highest = 0;
-  for (int64_t i = 0; i <= options_.sequence_length; ++i) {
-    highest = std::max(highest, static_cast<uint32_t>(window[i]));
-  }
+  for (int64_t i = 0; i < count; ++i) highest = std::max(highest, static_cast<uint32_t>(tokens[i]));
   if (highest < static_cast<uint64_t>(options_.vocab_size)) return;
   int64_t i = 0;
-  while (static_cast<uint32_t>(window[i]) < static_cast<uint64_t>(options_.vocab_size)) ++i;
+  while (static_cast<uint32_t>(tokens[i]) < static_cast<uint64_t>(options_.vocab_size)) ++i;
   fail(ErrorKind::data,
        "{}: token {} of the stream is {}, outside the model's vocabulary of {}; set the model's vocab_size "
-       "to the "
-       "tokenizer's or check the file with `ziggurat data verify`",
-       stream_.shard_at(first_token + i).path().string(), first_token + i, static_cast<uint32_t>(window[i]),
+       "to the tokenizer's or check the file with `ziggurat data verify`",
+       stream_.shard_at(first_token + i).path().string(), first_token + i, static_cast<uint32_t>(tokens[i]),
        options_.vocab_size);
+}
+
+template <class Body>
+void Dataset::for_each_part(int64_t position, const Body& body) const {
+  if (!megatron_) return body(order_.at(position) * options_.sequence_length, options_.sequence_length + 1);
+  check(position < megatron_->samples(), ErrorKind::data,
+        "the Megatron order was laid out for {} samples ({} epochs of {}), sample {} lies past its end; set "
+        "train.tokens to what the run takes",
+        megatron_->samples(), megatron_->epochs(), stream_.shards()[0].path().parent_path().string(),
+        position);
+  megatron_->for_each_part(position, body);
 }
 
 void Dataset::load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const {
   const int64_t S = options_.sequence_length;
   std::vector<int32_t> window(static_cast<size_t>(S) + 1);
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t first_token = order_.at(first + i) * S;
-    stream_.read(first_token, S + 1, window.data());
-    check_vocabulary(window.data(), first_token);
+    int32_t* next = window.data();
+    for_each_part(first + i, [&](int64_t first_token, int64_t part) {
+      stream_.read(first_token, part, next);
+      check_vocabulary(next, first_token, part);
+      next += part;
+    });
     std::copy_n(window.data(), S, tokens + i * S);
     std::copy_n(window.data() + 1, S, targets + i * S);
+    if (!options_.mask_eod_loss) continue;
+    const auto eod = static_cast<int32_t>(stream_.eod_id());
+    for (int64_t t = 0; t < S; ++t) {
+      if (window[static_cast<size_t>(t)] == eod) targets[i * S + t] = -1;
+    }
+  }
+}
+
+void Dataset::prefetch(int64_t first, int64_t count) const {
+  if (megatron_) count = std::min(count, megatron_->samples() - first);
+  for (int64_t i = 0; i < count; ++i) {
+    for_each_part(first + i, [&](int64_t token, int64_t part) { stream_.prefetch(token, part); });
   }
 }
 
 std::string Dataset::fingerprint() const {
-  Sha256 hash;
-  hash.update("feistel-1");  // the order's algorithm
-  hash.update(stream_.fingerprint());
-  hash.update_u64(options_.seed);
-  hash.update_u64(options_.shuffle);
-  hash.update_u64(static_cast<uint64_t>(options_.sequence_length));
-  return hash.hex();
+  std::string order = "in order";
+  if (megatron_) {
+    order = fmt::format("megatron, seed {}, {} epochs{}", options_.seed, megatron_->epochs(),
+                        megatron_->last_epoch_apart() ? ", the last apart" : "");
+  } else if (options_.shuffle) {
+    order = fmt::format("keyed, seed {}", options_.seed);
+  }
+  return fmt::format("sequence length: {}\norder: {}\n", options_.sequence_length, order) +
+         stream_.fingerprint();
 }
 
 }  // namespace ziggurat

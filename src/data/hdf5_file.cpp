@@ -149,6 +149,8 @@ std::optional<std::string> Hdf5File::find_string(const std::string& name) const 
     H5free_memory(text);
     return value;
   }
+  constexpr size_t kLongest = 1 << 20;  // far above any text of ours; a damaged header may say anything
+  if (H5Tget_size(type.get()) > kLongest) fail_at("attribute " + name + " is too long");
   std::string value(H5Tget_size(type.get()), '\0');
   if (H5Aread(attribute.get(), type.get(), value.data()) < 0) fail_at("cannot read attribute " + name);
   value.resize(value.find('\0') == std::string::npos ? value.size() : value.find('\0'));
@@ -183,9 +185,55 @@ bool Hdf5File::has_dataset(const std::string& name) const {
 }
 
 Hdf5Handle Hdf5File::open_dataset(const std::string& name) const {
+  // A link may name another file, which must not be opened on the word of this one.
+  H5L_info_t link;
+  if (H5Lget_info(file_.get(), name.c_str(), &link, H5P_DEFAULT) >= 0) {
+    check(link.type == H5L_TYPE_HARD, ErrorKind::data,
+          "{}: {} is a link to somewhere else; make a file that holds the tokens itself with `h5repack` or "
+          "`h5copy`",
+          path_.string(), name);
+  }
   Hdf5Handle dataset(H5Dopen2(file_.get(), name.c_str(), H5P_DEFAULT), H5Dclose);
   if (!dataset.ok()) fail_at("has no dataset " + name);
   return dataset;
+}
+
+void Hdf5File::check_storage(const std::string& name, hid_t options) const {
+  const H5D_layout_t layout = H5Pget_layout(options);
+  const bool own = layout == H5D_CONTIGUOUS || layout == H5D_CHUNKED || layout == H5D_COMPACT;
+  check(own && H5Pget_external_count(options) == 0, ErrorKind::data,
+        "{}: {} keeps its values in other files; make a file that holds them itself with `h5repack -l CONTI`",
+        path_.string(), name);
+  for (int i = 0, n = H5Pget_nfilters(options); i < n; ++i) {
+    unsigned flags = 0, config = 0;
+    size_t values = 0;
+    char filter_name[64] = "";
+    const H5Z_filter_t filter = H5Pget_filter2(options, static_cast<unsigned>(i), &flags, &values, nullptr,
+                                               sizeof(filter_name), filter_name, &config);
+    check(
+        filter >= 0 && H5Zfilter_avail(filter) > 0, ErrorKind::data,
+        "{}: {} is packed with filter {} ({}), which this HDF5 library does not have; unpack it where it was "
+        "made: `h5repack -f NONE`",
+        path_.string(), name, filter, filter_name);
+  }
+}
+
+void Hdf5File::check_size(const std::string& name, hid_t dataset, hid_t options, const Dataset& found) const {
+  // Before anything is allocated: a damaged header may declare any length. Deflate packs at most 1032 : 1.
+  const auto stored = static_cast<uint64_t>(H5Dget_storage_size(dataset));
+  std::error_code no_size;
+  const auto file_bytes = static_cast<uint64_t>(std::filesystem::file_size(path_, no_size));
+  const bool chunked = H5Pget_layout(options) == H5D_CHUNKED;
+  const uint64_t most = chunked ? 1100 * stored + (uint64_t{1} << 20) : stored;
+  const bool plausible =
+      found.length >= 0 && found.element_bytes >= 1 && found.element_bytes <= 8 && !no_size &&
+      stored <= file_bytes &&
+      static_cast<uint64_t>(found.length) <= most / static_cast<uint64_t>(found.element_bytes);
+  check(
+      plausible, ErrorKind::data,
+      "{}: {} declares {} elements of {} bytes, but the file stores {} bytes of them in {}; it is cut off or "
+      "damaged: copy or tokenize it again",
+      path_.string(), name, found.length, found.element_bytes, stored, file_bytes);
 }
 
 Hdf5File::Dataset Hdf5File::describe(const std::string& name) const {
@@ -199,12 +247,14 @@ Hdf5File::Dataset Hdf5File::describe(const std::string& name) const {
     fail(ErrorKind::data, "{}: {} must be a list of integers of rank 1, but has rank {}", path_.string(),
          name, rank);
   }
+  check_storage(name, options.get());
   Dataset result;
   result.length = static_cast<int64_t>(H5Sget_simple_extent_npoints(space.get()));
   result.element_bytes = static_cast<int>(H5Tget_size(type.get()));
   result.little_endian_unsigned =
       H5Tget_sign(type.get()) == H5T_SGN_NONE && H5Tget_order(type.get()) == H5T_ORDER_LE;
-  if (H5Pget_layout(options.get()) == H5D_CONTIGUOUS && H5Pget_external_count(options.get()) == 0) {
+  check_size(name, dataset.get(), options.get(), result);
+  if (H5Pget_layout(options.get()) == H5D_CONTIGUOUS) {
     const haddr_t offset = H5Dget_offset(dataset.get());
     if (offset != HADDR_UNDEF) result.file_offset = static_cast<int64_t>(offset);
   }

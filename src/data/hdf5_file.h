@@ -70,6 +70,9 @@ class Hdf5File {
   explicit Hdf5File(std::filesystem::path path) : path_(std::move(path)) {}
   [[noreturn]] void fail_at(const std::string& what) const;
   Hdf5Handle open_dataset(const std::string& name) const;
+  // Values must lie in this file, and be packed only with filters that are there.
+  void check_storage(const std::string& name, hid_t options) const;
+  void check_size(const std::string& name, hid_t dataset, hid_t options, const Dataset& found) const;
 
   std::filesystem::path path_;
   Hdf5Handle file_;

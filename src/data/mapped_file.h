@@ -18,6 +18,8 @@ class MappedFile {
 
   const std::byte* data() const { return data_; }
   size_t size() const { return size_; }
+  // Starts reading these bytes, which must lie within the file, into the page cache; does not wait.
+  void will_need(size_t offset, size_t bytes) const;
 
  private:
   const std::byte* data_ = nullptr;

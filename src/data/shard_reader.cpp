@@ -72,20 +72,22 @@ ShardReader::ShardReader(const std::filesystem::path& path) : impl_(std::make_un
   const Hdf5File::Dataset& layout = impl_->layout;
   impl_->info = read_info(file, path, layout.length);
   if (file.has_dataset("crc32c")) {
-    impl_->checksums.resize(static_cast<size_t>(file.describe("crc32c").length));
-    check(static_cast<int64_t>(impl_->checksums.size()) == blocks_of(layout.length), ErrorKind::data,
-          "{}: /crc32c has {} blocks, {} tokens need {}; tokenize it again", path.string(),
-          impl_->checksums.size(), layout.length, blocks_of(layout.length));
+    const int64_t blocks = file.describe("crc32c").length;
+    check(blocks == blocks_of(layout.length), ErrorKind::data,
+          "{}: /crc32c has {} blocks, {} tokens need {}; tokenize it again", path.string(), blocks,
+          layout.length, blocks_of(layout.length));
+    impl_->checksums.resize(static_cast<size_t>(blocks));
     file.read_dataset("crc32c", 0, static_cast<int64_t>(impl_->checksums.size()), impl_->checksums.data());
   }
   const bool mappable = layout.file_offset >= 0 && layout.little_endian_unsigned &&
                         (layout.element_bytes == 2 || layout.element_bytes == 4);
   if (mappable && layout.length > 0) {
     impl_->map = MappedFile(path);
-    const int64_t end = layout.file_offset + layout.length * layout.element_bytes;
-    check(static_cast<int64_t>(impl_->map.size()) >= end, ErrorKind::data,
-          "{}: the file is cut off: {} bytes, {} are needed; copy or tokenize it again", path.string(),
-          impl_->map.size(), end);
+    const auto bytes = static_cast<int64_t>(impl_->map.size());
+    // The length is bounded by the file's size (Hdf5File::describe), the offset is not.
+    check(layout.file_offset <= bytes - layout.length * layout.element_bytes, ErrorKind::data,
+          "{}: the file is cut off: {} bytes, but {} tokens begin at byte {}; copy or tokenize it again",
+          path.string(), bytes, layout.length, layout.file_offset);
   } else {
     impl_->fallback = std::make_unique<Hdf5File>(std::move(file));
   }
@@ -111,6 +113,13 @@ void ShardReader::read(int64_t first, int64_t count, int32_t* tokens) const {
   const std::byte* from = impl_->map.data() + impl_->layout.file_offset + first * impl_->layout.element_bytes;
   impl_->layout.element_bytes == 2 ? widen<uint16_t>(from, count, tokens)
                                    : widen<uint32_t>(from, count, tokens);
+}
+
+void ShardReader::prefetch(int64_t first, int64_t count) const {
+  if (!mapped()) return;
+  const int64_t element = impl_->layout.element_bytes;
+  impl_->map.will_need(static_cast<size_t>(impl_->layout.file_offset + first * element),
+                       static_cast<size_t>(count * element));
 }
 
 std::vector<int64_t> ShardReader::doc_offsets() const {

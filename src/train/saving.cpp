@@ -57,12 +57,12 @@ void Trainer::resume() {
   if (!newest.reader) return;
 
   const nlohmann::json& state = newest.reader->manifest().state;
-  const std::string data = state.at("data").get<std::string>();
-  check(data == train_data_->fingerprint(), ErrorKind::checkpoint,
-        "{}: was trained on other data, or in another order ({}), than data.train gives now ({}). Restore "
-        "the data, or "
-        "start afresh with another output folder or checkpoint.resume=never",
-        newest.reader->path(), data, train_data_->fingerprint());
+  const auto changed = first_difference(state.at("data").get<std::string>(), train_data_->fingerprint());
+  check(!changed, ErrorKind::checkpoint,
+        "{}: was trained on other data, or in another order, than the config gives now. The first "
+        "difference: {}. Restore the data, or start afresh with another output folder or "
+        "checkpoint.resume=never",
+        newest.reader->path(), changed.value_or(""));
   check(state.at("seed").get<int64_t>() == config_.seed, ErrorKind::checkpoint,
         "{}: was trained with seed {}, the config says {}", newest.reader->path(),
         state.at("seed").get<int64_t>(), config_.seed);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <numeric>
 
 #include <ziggurat/optim/schedule.h>
@@ -7,9 +8,12 @@
 namespace ziggurat::train {
 
 namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 constexpr int64_t kDefaultLanes =
     8;  // enough for strict runs on up to 8 ranks; each lane costs a gradient slab
-}
+}  // namespace
 
 int64_t strict_lanes(const RunConfig& config) {
   if (config.batch.lanes > 0) return config.batch.lanes;
@@ -50,6 +54,17 @@ StepPlan plan_step(const RunConfig& config, int world_size, int64_t consumed_sam
   plan.lr = learning_rate(config.optimizer, consumed_samples * batch.sequence_length);
   if (config.reproducible == Reproducible::strict) plan.lanes_per_rank = strict_lanes(config) / world_size;
   return plan;
+}
+
+int64_t samples_of_run(const RunConfig& config) {
+  const BatchRampup batches(config.batch.rampup, config.batch.global_batch);
+  const int64_t wanted = ceil_div(config.train.tokens, config.batch.sequence_length);
+  int64_t samples = 0;
+  while (samples < wanted && batches.batch(samples) < config.batch.global_batch) {
+    samples += batches.batch(samples);
+  }
+  const int64_t left = std::max<int64_t>(0, wanted - samples);  // at the full batch
+  return samples + ceil_div(left, config.batch.global_batch) * config.batch.global_batch;
 }
 
 int64_t total_steps(const RunConfig& config) {

@@ -21,6 +21,10 @@ int64_t lanes_per_rank(const RunConfig& config, int world_size) {
   return plan_step(config, world_size, 0).lanes_per_rank;
 }
 
+std::unique_ptr<SampleSource> open(const RunConfig& config, Split split, int64_t samples) {
+  return open_samples(config.data, split, config.batch.sequence_length, config.model.vocab_size, samples);
+}
+
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, Communicator& world)
@@ -34,12 +38,9 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
       model_(model::fit_to_ranks(config.model, world.size()), store_, groups_, config.train.recompute),
       reducer_((store_.finalize(), store_), groups_, lanes_per_rank(config, world.size())),
       optimizer_(store_, config.optimizer),
-      train_data_(
-          open_samples(config.data, Split::train, config.batch.sequence_length, config.model.vocab_size)),
-      valid_data_(
-          open_samples(config.data, Split::valid, config.batch.sequence_length, config.model.vocab_size)),
-      test_data_(
-          open_samples(config.data, Split::test, config.batch.sequence_length, config.model.vocab_size)),
+      train_data_(open(config, Split::train, samples_of_run(config))),
+      valid_data_(open(config, Split::valid, config.eval.sequences)),
+      test_data_(open(config, Split::test, config.eval.sequences)),
       activations_("activations", arena_reserve()),
       gradients_("activation gradients", arena_reserve()),
       workspace_("workspace", arena_reserve()),
@@ -115,6 +116,10 @@ void Trainer::forward_backward(const StepPlan& plan, int64_t i) {
   const Timer timer;
   train_data_->load(plan.first_sample + micro_batch * config_.batch.micro_batch, config_.batch.micro_batch,
                     tokens_.data(), targets_.data());
+  if (i + 1 < plan.micro_batches_per_rank) {
+    train_data_->prefetch(plan.first_sample + (micro_batch + 1) * config_.batch.micro_batch,
+                          config_.batch.micro_batch);
+  }
   data_seconds_ += timer.seconds();
 
   tape_.begin({.seed = static_cast<uint64_t>(config_.seed),

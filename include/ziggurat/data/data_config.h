@@ -2,17 +2,46 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <ziggurat/config/fields.h>
 
 namespace ziggurat {
 
+// In which order the training samples are seen.
+enum class OrderKind {
+  keyed,     // a computed permutation of each epoch: no index, nothing to build (sample_order.h)
+  megatron,  // the order of Megatron-LM's GPTDataset, bit for bit (megatron_order.h)
+};
+inline std::vector<EnumName> enum_names(OrderKind) {
+  return {{OrderKind::keyed, "keyed"}, {OrderKind::megatron, "megatron"}};
+}
+
+// One source of a blend.
+struct BlendSource {
+  std::string name;
+  double weight = 0;
+  std::string train, valid, test;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("name", name, "of the source, in reports and errors; empty: its path");
+    v.field("weight", weight, "share of the samples; weights are divided by their sum", above(0.0));
+    v.field("train", train, "training shards, as data.train");
+    v.field("valid", valid, "validation shards; empty: the source takes no part in validation");
+    v.field("test", test, "test shards; empty: the source takes no part in the test");
+  }
+};
+
 // Section `data` of a config.
 struct DataConfig {
   std::string train, valid, test;
+  std::vector<BlendSource> blend;
   std::string tokenizer;
   int64_t seed = 1234;
+  OrderKind order = OrderKind::keyed;
   bool shuffle = true;
+  bool mask_eod_loss = false;
   int64_t verify_below = 1'000'000'000;
 
   template <class V>
@@ -21,17 +50,24 @@ struct DataConfig {
             "training shards: a manifest (<source>-train.json), a folder with one, or an .h5 file");
     v.field("valid", valid, "validation shards; empty: no validation");
     v.field("test", test, "test shards; empty: no test at the end");
+    v.field("blend", blend, "several sources by weight, instead of data.train");
     v.field(
         "tokenizer", tokenizer,
         "tokenizer.json, or a folder with one or with GPT-2's files; needed to generate and evaluate text");
     v.field("seed", seed, "decides the order of the training samples", at_least(0));
+    v.field("order", order, "of the training samples; megatron: that of Megatron-LM, bit for bit");
     v.field("shuffle", shuffle, "see the training samples in a random order, a new one each epoch");
+    v.field(
+        "mask_eod_loss", mask_eod_loss,
+        "count no loss for predicting what follows an end-of-document token (a step's mean still divides by "
+        "all its tokens)");
     v.field(
         "verify_below", verify_below,
         "check every checksum at the start if a split has at most this many tokens (about 1 s per billion); "
         "larger ones: `ziggurat data verify`",
         unit::tokens);
   }
+  void validate(Problems& problems) const;
 };
 
 }  // namespace ziggurat

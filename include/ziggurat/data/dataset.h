@@ -1,19 +1,22 @@
-// The stream of training samples. All shards of a split are one sequence of tokens; sample j is its tokens
-// [j*S, j*S + S], so neighbours overlap by one token and every token but the first is predicted once. Which
-// sample comes i-th is a function of (seed, i) only: ranks take slices of the global order, and a restart on
-// another number of ranks sees the same order.
+// The stream of training samples of one source. All shards of a split are one sequence of tokens; sample j is
+// its tokens [j*S, j*S + S], so neighbours overlap by one token and every token but the first is predicted
+// once. (The Megatron order puts the documents into another sequence first.)
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include <ziggurat/data/manifest.h>
 #include <ziggurat/data/sample_order.h>
+#include <ziggurat/data/sample_source.h>
 #include <ziggurat/data/shard.h>
 
 namespace ziggurat {
+
+class MegatronOrder;
 
 // All shards of a manifest, end to end. Reading is thread-safe.
 class TokenStream {
@@ -34,7 +37,14 @@ class TokenStream {
   const ShardReader& shard_at(int64_t position) const;
   void verify() const;  // every checksum; error (data) names shard and block
 
-  // Of the content: sizes and checksums of all shards, and the tokenizer.
+  // Starts reading tokens [first, first + count) from the disk, does not wait.
+  void prefetch(int64_t first, int64_t count) const;
+
+  // Where the documents begin: token offsets of all documents of all shards, and the total. Error (data)
+  // naming a shard that lists no documents.
+  std::vector<int64_t> document_starts() const;
+
+  // Of the content, as lines: the tokenizer, then size and hash of the checksums of every shard.
   std::string fingerprint() const;
 
  private:
@@ -46,44 +56,44 @@ class TokenStream {
   std::string tokenizer_sha256_;
 };
 
-// The whole state of a loader: how many samples of the global order are used up.
-struct DataCursor {
-  int64_t consumed_samples = 0;
-};
-
 struct DatasetOptions {
   int64_t sequence_length = 0;  // S >= 1
   int64_t vocab_size = 0;       // of the model: ids at or past it are an error; 0: do not check
   uint64_t seed = 1234;
-  bool shuffle = true;       // false for validation
-  int64_t verify_below = 0;  // check all checksums on opening if there are at most this many tokens
+  OrderKind order = OrderKind::keyed;
+  int64_t samples = 0;         // megatron: of the whole run, at least 1
+  bool shuffle = true;         // keyed: false for validation
+  bool mask_eod_loss = false;  // targets are -1 where the input is the end-of-document token
+  int64_t verify_below = 0;    // check all checksums on opening if there are at most this many tokens
 };
 
-class Dataset {
+class Dataset final : public SampleSource {
  public:
   // `path` and `split` as for read_manifest. Errors (data): no shards, fewer than S + 1 tokens, a vocabulary
-  // larger than the model's.
+  // larger than the model's, no end-of-document token to mask, no documents for the Megatron order.
   Dataset(const std::filesystem::path& path, const std::string& split, const DatasetOptions& options);
+  ~Dataset() override;
 
   int64_t sequence_length() const { return options_.sequence_length; }
-  int64_t samples_per_epoch() const { return order_.samples_per_epoch(); }  // (tokens - 1) / S
   const TokenStream& stream() const { return stream_; }
 
-  // The samples at positions [first, first + count) of the global order:
-  //   tokens  [count, S]  what the model reads
-  //   targets [count, S]  the token after each
-  // Thread-safe. Error (data) naming shard and position of a token outside the model's vocabulary.
-  void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const;
-
-  // What must be the same for a checkpoint's cursor to mean the same samples: content, seed, order and S.
-  std::string fingerprint() const;
+  int64_t samples_per_epoch() const override { return samples_per_epoch_; }  // (tokens - 1) / S
+  // Error (data) naming shard and position of a token outside the model's vocabulary.
+  void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const override;
+  void prefetch(int64_t first, int64_t count) const override;
+  std::string fingerprint() const override;
 
  private:
-  void check_vocabulary(const int32_t* window, int64_t first_token) const;
+  // Calls body(first token in the stream, count) for the parts that make up sample `position`.
+  template <class Body>
+  void for_each_part(int64_t position, const Body& body) const;
+  void check_vocabulary(const int32_t* tokens, int64_t first_token, int64_t count) const;
 
   DatasetOptions options_;
   TokenStream stream_;
+  int64_t samples_per_epoch_;
   SampleOrder order_;
+  std::unique_ptr<MegatronOrder> megatron_;  // null for the keyed order
 };
 
 }  // namespace ziggurat

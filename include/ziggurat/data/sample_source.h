@@ -1,31 +1,44 @@
-// Where the trainer gets its sequences from: shards on disk, or a synthetic language for trying things
-// without any.
+// Where the trainer gets its sequences from: shards on disk, a blend of several sources of shards, or a
+// synthetic language for trying things without any.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <ziggurat/data/data_config.h>
 
 namespace ziggurat {
 
+// Thread-safe. The whole state of a reader is one number, the samples consumed so far: which sample comes
+// i-th is a function of i only, so ranks take slices of the global order and a restart on another number of
+// ranks sees the same one.
 class SampleSource {
  public:
   virtual ~SampleSource() = default;
-  virtual int64_t samples_per_epoch() const = 0;
-  // The samples at positions [first, first + count) of the global order, a function of the position only:
-  //   tokens [count, S] what the model reads; targets [count, S] the token after each. Thread-safe.
+  virtual int64_t samples_per_epoch() const = 0;  // that many samples repeat nothing
+  // The samples at positions [first, first + count) of the global order:
+  //   tokens  [count, S] what the model reads
+  //   targets [count, S] the token after each; -1: not counted
   virtual void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const = 0;
-  // What must be the same for a checkpoint's cursor to mean the same samples.
+  // A hint that these samples are loaded next: starts reading them from the disk, does not wait.
+  virtual void prefetch(int64_t first, int64_t count) const = 0;
+  // What must be the same for a checkpoint's cursor to mean the same samples, as lines "what: value".
   virtual std::string fingerprint() const = 0;
 };
 
-enum class Split { train, valid, test };
+// The first line in which two fingerprints differ, as "what: before -> now"; nullopt if they are equal.
+std::optional<std::string> first_difference(const std::string& before, const std::string& now);
 
-// The split's source; null if the config names none. Errors are Error(data) naming the file and the cure.
+enum class Split { train, valid, test };
+const char* to_string(Split split);
+
+// The split's source; null if the config names none. `samples`: how many a run will take; decides the
+// number of epochs of the Megatron order, otherwise only reported. Errors are Error(data) naming the file
+// and the cure.
 std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split, int64_t sequence_length,
-                                           int64_t vocab_size);
+                                           int64_t vocab_size, int64_t samples);
 
 // A language of one rule: with probability 3/4 the next token is a fixed function of the last one, otherwise
 // any token. A model that has learnt the rule reaches synthetic_entropy() nats a token.
@@ -34,6 +47,7 @@ class SyntheticSamples final : public SampleSource {
   SyntheticSamples(Split split, uint64_t seed, int64_t sequence_length, int64_t vocab_size);
   int64_t samples_per_epoch() const override;
   void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const override;
+  void prefetch(int64_t, int64_t) const override {}
   std::string fingerprint() const override;
 
  private:

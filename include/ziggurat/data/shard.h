@@ -73,6 +73,9 @@ class ShardReader {
   // tokens[i] = token first + i for i in [0, count); [first, first + count) must lie in [0, size()).
   void read(int64_t first, int64_t count, int32_t* tokens) const;
 
+  // Starts reading these tokens from the disk, does not wait.
+  void prefetch(int64_t first, int64_t count) const;
+
   std::vector<int64_t> doc_offsets() const;        // empty if the file has none
   const std::vector<uint32_t>& checksums() const;  // per block; empty if the file has none
   // Blocks whose checksum is wrong.

@@ -29,5 +29,6 @@ void check_batch(const RunConfig& config, int world_size, int64_t samples);
 int64_t strict_lanes(const RunConfig& config);
 
 int64_t total_steps(const RunConfig& config);
+int64_t samples_of_run(const RunConfig& config);  // of all steps together
 
 }  // namespace ziggurat::train

@@ -118,13 +118,53 @@ TEST(Dataset, OrderDoesNotDependOnRanksAndResumes) {
   for (const int ranks : {2, 3, 6}) {
     EXPECT_EQ(global_order(data, ranks, 0, 50), one);
     // Stopped after 20 steps on one rank, gone on with another number by the cursor alone.
-    const DataCursor cursor{20 * 6};
     const Dataset again(dir.path(), "train", options_of(8));
     std::vector<int32_t> resumed = global_order(data, 1, 0, 20);
-    const std::vector<int32_t> rest = global_order(again, ranks, cursor.consumed_samples, 30);
+    const std::vector<int32_t> rest = global_order(again, ranks, 20 * 6, 30);
     resumed.insert(resumed.end(), rest.begin(), rest.end());
     EXPECT_EQ(resumed, one);
   }
+}
+
+TEST(Dataset, TheMegatronOrderResumesOnAnyNumberOfRanks) {
+  const TempDir dir;
+  counting_shards(dir.path(), {500, 700, 300});
+  DatasetOptions options = options_of(8);
+  options.order = OrderKind::megatron, options.samples = 300;  // two epochs of 187
+  const Dataset data(dir.path(), "train", options);
+  const std::vector<int32_t> one = global_order(data, 1, 0, 50);
+  for (const int ranks : {2, 3, 6}) {
+    EXPECT_EQ(global_order(data, ranks, 0, 50), one);
+    const Dataset again(dir.path(), "train", options);
+    EXPECT_EQ(global_order(again, ranks, 20 * 6, 30),
+              std::vector<int32_t>(one.begin() + 20 * 6 * 8, one.end()));
+  }
+  std::vector<int32_t> tokens(8), targets(8);
+  data.load(0, 1, tokens.data(), targets.data());
+  EXPECT_EQ(targets[0], tokens[1]);
+  EXPECT_NE(error_of(ErrorKind::data, [&] { data.load(374, 1, tokens.data(), targets.data()); })
+                .find("374 samples"),
+            std::string::npos);
+  data.prefetch(370, 10);  // a hint past the end is no error
+}
+
+TEST(Dataset, MaskedTargetsFollowEndsOfDocuments) {
+  const TempDir dir;
+  counting_shards(dir.path(), {40}, 50);  // eod is 7
+  DatasetOptions options = options_of(4);
+  options.shuffle = false, options.mask_eod_loss = true, options.vocab_size = 50;
+  std::vector<int32_t> tokens(12), targets(12);
+  Dataset(dir.path(), "train", options).load(0, 3, tokens.data(), targets.data());
+  EXPECT_EQ(tokens, (std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}));
+  EXPECT_EQ(targets, (std::vector<int32_t>{1, 2, 3, 4, 5, 6, 7, -1, 9, 10, 11, 12}));
+  ShardInfo none;
+  none.vocab_size = 50;
+  ShardBuilder builder(none);
+  builder.append(std::vector<int32_t>(40, 1));
+  builder.write(dir / "no_eod.h5");
+  EXPECT_NE(
+      error_of(ErrorKind::data, [&] { Dataset(dir / "no_eod.h5", "train", options); }).find("mask_eod_loss"),
+      std::string::npos);
 }
 
 TEST(Dataset, FingerprintNamesContentSeedOrderAndLength) {
