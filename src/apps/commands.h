@@ -10,5 +10,6 @@ void add_train(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_config(CLI::App& app);
 void add_generate(CLI::App& app);
+void add_bench(CLI::App& app);
 
 }  // namespace ziggurat::apps

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   apps::add_plan(app);
   apps::add_config(app);
   apps::add_generate(app);
+  apps::add_bench(app);
   add_data_commands(app);
   try {
     app.parse(argc, argv);
