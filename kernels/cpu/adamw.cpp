@@ -70,7 +70,8 @@ double range_sum_of_squares(const T* x, int64_t n) {
 }  // namespace
 
 template <Device D, class T>
-void adamw_update(const AdamWArgs<T>& g, Stream&) {
+void adamw_update(const AdamWArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "adamw_update");
   const Factors<T> factors(g);
   parallel_for_blocks(g.n, kBlock, [&](int64_t begin, int64_t end) {
     if (g.compute != nullptr) {
@@ -82,7 +83,8 @@ void adamw_update(const AdamWArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-double sum_of_squares(const T* x, int64_t n, Stream&) {
+double sum_of_squares(const T* x, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "sum_of_squares");
   constexpr int64_t kMostBlocks = 1024, kLeastBlock = 4096;
   const int64_t block = std::max(kLeastBlock, (n + kMostBlocks - 1) / kMostBlocks);
   std::array<double, kMostBlocks> partial{};

@@ -64,15 +64,6 @@ void store(const A* from, int64_t rows, int64_t cols, T* to, int64_t ld, bool ac
   }
 }
 
-// The block products run on the calling thread; in f32 and f64 they take nothing from the arena, which is not
-// shared among threads.
-template <Device D, class A>
-struct Products {
-  Arena& unused;
-  Stream stream{D};
-  void operator()(const GemmArgs<A, A>& g) { gemm<D>(g, unused, stream); }
-};
-
 // keep[j] = 1 / (1 - p) or 0 for the n probabilities from element `first` on. Not inlined: see reductions.h.
 template <class A>
 [[gnu::noinline]] void dropout_row(const AttentionDropout& dropout, uint64_t first, int64_t n, A* keep) {
@@ -93,7 +84,8 @@ template <class A>
 }  // namespace
 
 template <Device D, class T>
-void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream&) {
+void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "attention_forward");
   using A = Accum<T>;
   const AttentionShape& s = g.shape;
   const int64_t length = s.length, d = s.head_dim, width = s.width();
@@ -104,7 +96,7 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream&) {
 
   parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
     const OneThread one_thread;
-    Products<D, A> product{workspace};
+    const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
     auto mine = scratch.mine();
     A* const k = mine.take(length * d);
     A* const v = mine.take(length * d);
@@ -149,7 +141,8 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream&) {
 }
 
 template <Device D, class T>
-void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream&) {
+void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "attention_backward");
   using A = Accum<T>;
   const AttentionShape& s = g.shape;
   const int64_t length = s.length, d = s.head_dim, width = s.width(), y_width = s.heads * d;
@@ -159,7 +152,7 @@ void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream&
 
   parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
     const OneThread one_thread;
-    Products<D, A> product{workspace};
+    const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
     auto mine = scratch.mine();
     A* const k = mine.take(length * d);
     A* const v = mine.take(length * d);

@@ -53,7 +53,8 @@ void visit_activation(Activation activation, const F& f) {
 }  // namespace
 
 template <Device D, class T>
-void bias_activation_forward(const BiasActivationArgs<T>& g, Stream&) {
+void bias_activation_forward(const BiasActivationArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "bias_activation_forward");
   using A = Accum<T>;
   parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -70,7 +71,8 @@ void bias_activation_forward(const BiasActivationArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-void bias_activation_backward(const BiasActivationGradArgs<T>& g, Arena& workspace, Stream&) {
+void bias_activation_backward(const BiasActivationGradArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "bias_activation_backward");
   using A = Accum<T>;
   const int64_t blocks = (g.rows + kRows - 1) / kRows;
   const ArenaScope scope(workspace);

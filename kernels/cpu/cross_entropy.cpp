@@ -22,7 +22,8 @@ template <class A, class G>
 }  // namespace
 
 template <Device D, class A, class G>
-void cross_entropy(const CrossEntropyArgs<A, G>& g, Stream&) {
+void cross_entropy(const CrossEntropyArgs<A, G>& g, Stream& stream) {
+  const Span span(stream.profile(), "cross_entropy");
   parallel_for(g.rows, [&](int64_t i) {
     A* logits = g.logits + i * g.stride;
     G* dlogits = g.dlogits == nullptr ? nullptr : g.dlogits + i * g.stride;

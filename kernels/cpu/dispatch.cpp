@@ -33,14 +33,16 @@ Accum<T> dot(const T* a, const T* b, int64_t n) {
 }  // namespace
 
 template <Device D, class T>
-void gather_rows(const GatherRowsArgs<T>& g, Stream&) {
+void gather_rows(const GatherRowsArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "gather_rows");
   parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) std::copy_n(g.x + g.from[r] * g.width, g.width, g.y + r * g.width);
   });
 }
 
 template <Device D, class T>
-void scatter_rows(const ScatterRowsArgs<T>& g, Stream&) {
+void scatter_rows(const ScatterRowsArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "scatter_rows");
   parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const T* x = g.x + r * g.width;
@@ -55,7 +57,8 @@ void scatter_rows(const ScatterRowsArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-void combine_rows(const CombineRowsArgs<T>& g, Stream&) {
+void combine_rows(const CombineRowsArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "combine_rows");
   using A = Accum<T>;
   constexpr int64_t kChunk = 512;  // columns summed at once, in registers and L1
   parallel_for_blocks(g.tokens, kRows, [&](int64_t begin, int64_t end) {
@@ -83,7 +86,8 @@ void combine_rows(const CombineRowsArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-void combine_rows_backward(const CombineRowsGradArgs<T>& g, Stream&) {
+void combine_rows_backward(const CombineRowsGradArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "combine_rows_backward");
   using A = Accum<T>;
   const CombineRowsArgs<T>& f = g.forward;
   parallel_for_blocks(f.tokens, kRows, [&](int64_t begin, int64_t end) {

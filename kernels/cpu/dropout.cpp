@@ -14,7 +14,8 @@ static_assert(kBlock % kTile == 0);
 }  // namespace
 
 template <Device D, class T>
-void dropout(const DropoutArgs<T>& g, Stream&) {
+void dropout(const DropoutArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "dropout");
   using A = Accum<T>;
   parallel_for_blocks(g.n, kBlock, [=](int64_t begin, int64_t end) {
     const A scale = A(1 / (1 - g.rate));  // locals: read through the capture, they keep gcc from vectorising

@@ -9,21 +9,24 @@ constexpr int64_t kBlock = 16384;  // elements a thread takes at once: fits L2 w
 }
 
 template <Device D, class T>
-void accumulate(const T* x, T* y, int64_t n, Stream&) {
+void accumulate(const T* x, T* y, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "accumulate");
   parallel_for_blocks(n, kBlock, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) y[i] = T(Accum<T>(y[i]) + Accum<T>(x[i]));
   });
 }
 
 template <Device D, class T>
-void add(const T* a, const T* b, T* y, int64_t n, Stream&) {
+void add(const T* a, const T* b, T* y, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "add");
   parallel_for_blocks(n, kBlock, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) y[i] = T(Accum<T>(a[i]) + Accum<T>(b[i]));
   });
 }
 
 template <Device D, class From, class To>
-void convert(const From* x, To* y, int64_t n, Stream&) {
+void convert(const From* x, To* y, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "convert");
   parallel_for_blocks(n, kBlock, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) y[i] = To(Accum<From>(x[i]));
   });

@@ -9,7 +9,8 @@ constexpr int64_t kCols = 64;  // columns of a block: four cache lines of an f32
 }  // namespace
 
 template <Device D, class T>
-void embedding_forward(const EmbeddingArgs<T>& g, Stream&) {
+void embedding_forward(const EmbeddingArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "embedding_forward");
   using A = Accum<T>;
   parallel_for_blocks(g.rows, kRows, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -26,7 +27,8 @@ void embedding_forward(const EmbeddingArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-void embedding_backward(const EmbeddingGradArgs<T>& g, Stream&) {
+void embedding_backward(const EmbeddingGradArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "embedding_backward");
   using A = Accum<T>;
   parallel_for_blocks(g.cols, kCols, [=](int64_t begin, int64_t end) {
     for (int64_t i = 0; i < g.rows; ++i) {

@@ -102,6 +102,7 @@ void round_rows(const T*, T*, int64_t, bool) {}  // the sum is C
 
 template <Device D, class T>
 void grouped_linear_forward(const GroupedLinearArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "grouped_linear_forward");
   with_operands<T>([&]<class Policy>(Policy) {
     using O = typename Policy::Operand;
     using A = Accum<T>;
@@ -175,6 +176,7 @@ std::pair<const Segment**, int64_t> gradient_owners(const GroupedLinearGradArgs<
 
 template <Device D, class T>
 void grouped_linear_backward(const GroupedLinearGradArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "grouped_linear_backward");
   const GroupedLinearArgs<T>& f = g.forward;
   const ArenaScope outer(workspace);
   // dz = dy * activation'(z)

@@ -13,7 +13,8 @@ constexpr int64_t kRows = 32;  // rows of a block, also of a partial parameter g
 }
 
 template <Device D, class T>
-void layer_norm_forward(const LayerNormArgs<T>& g, Stream&) {
+void layer_norm_forward(const LayerNormArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "layer_norm_forward");
   using A = Accum<T>;
   const int64_t cols = g.cols;
   parallel_for_blocks(g.rows, kRows, [=](int64_t begin, int64_t end) {
@@ -37,7 +38,8 @@ void layer_norm_forward(const LayerNormArgs<T>& g, Stream&) {
 // With xhat = (x - mean) rstd and v = dy weight:
 //   dx = rstd (v - mean_j(v) - xhat mean_j(v xhat)), dweight = sum_i dy xhat, dbias = sum_i dy
 template <Device D, class T>
-void layer_norm_backward(const LayerNormGradArgs<T>& g, Arena& workspace, Stream&) {
+void layer_norm_backward(const LayerNormGradArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "layer_norm_backward");
   using A = Accum<T>;
   const int64_t cols = g.cols, blocks = (g.rows + kRows - 1) / kRows;
   const ArenaScope scope(workspace);

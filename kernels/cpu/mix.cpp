@@ -29,7 +29,8 @@ void write_scaled(const T* x, Accum<T> c, T* out, bool accumulate, int64_t n) {
 }  // namespace
 
 template <Device D, class T>
-void mix_forward(const MixArgs<T>& g, Stream&) {
+void mix_forward(const MixArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "mix_forward");
   using A = Accum<T>;
   parallel_for_blocks(g.rows, kRows, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -43,7 +44,8 @@ void mix_forward(const MixArgs<T>& g, Stream&) {
 
 // da = c0 dy, db = c1 dy, dlogits_0 = c0 c1 (dy . a - dy . b) = -dlogits_1
 template <Device D, class T>
-void mix_backward(const MixGradArgs<T>& g, Stream&) {
+void mix_backward(const MixGradArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "mix_backward");
   using A = Accum<T>;
   parallel_for_blocks(g.rows, kRows, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -13,7 +13,8 @@ constexpr int64_t kRows = 32;  // rows of a block, also of a partial parameter g
 }
 
 template <Device D, class T>
-void rms_norm_forward(const RmsNormArgs<T>& g, Stream&) {
+void rms_norm_forward(const RmsNormArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "rms_norm_forward");
   using A = Accum<T>;
   const int64_t cols = g.cols;
   parallel_for_blocks(g.rows, kRows, [=](int64_t begin, int64_t end) {
@@ -30,7 +31,8 @@ void rms_norm_forward(const RmsNormArgs<T>& g, Stream&) {
 
 // With xhat = x rstd and v = dy weight: dx = rstd (v - xhat mean_j(v xhat)), dweight = sum_i dy xhat
 template <Device D, class T>
-void rms_norm_backward(const RmsNormGradArgs<T>& g, Arena& workspace, Stream&) {
+void rms_norm_backward(const RmsNormGradArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "rms_norm_backward");
   using A = Accum<T>;
   const int64_t cols = g.cols, blocks = (g.rows + kRows - 1) / kRows;
   const ArenaScope scope(workspace);

@@ -15,7 +15,8 @@ void put(T* y, A value, bool accumulate) {
 }  // namespace
 
 template <Device D, class T>
-void rope(const RopeArgs<T>& g, Arena& workspace, Stream&) {
+void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "rope");
   using A = Accum<T>;
   const AttentionShape& s = g.shape;
   const int64_t d = s.head_dim, half = d / 2, width = s.width(), v_column = s.v_column();

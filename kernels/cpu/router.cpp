@@ -77,7 +77,8 @@ void keep_best(const RouterAssignArgs<T>& g, int64_t expert, int32_t* candidates
 }  // namespace
 
 template <Device D, class T>
-void router_softmax(const RouterSoftmaxArgs<T>& g, Stream&) {
+void router_softmax(const RouterSoftmaxArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_softmax");
   parallel_for_blocks(g.tokens, kTokens, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
       const T* z = g.logits + s * g.experts;
@@ -97,7 +98,8 @@ void router_softmax(const RouterSoftmaxArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-void router_choose(const RouterChooseArgs<T>& g, Stream&) {
+void router_choose(const RouterChooseArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_choose");
   parallel_for_blocks(g.tokens, kTokens, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
       const T* z = g.logits + s * g.experts;
@@ -117,7 +119,8 @@ void router_choose(const RouterChooseArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream&) {
+void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "router_assign");
   const ArenaScope scope(workspace);
   const int64_t choices = g.tokens * g.top_k;
   std::fill(g.counts_before, g.counts_before + g.experts, 0);
@@ -169,7 +172,8 @@ T weight_divisor(const RouterWeightArgs<T>& g, int64_t s) {
 }  // namespace
 
 template <Device D, class T>
-void router_weights(const RouterWeightArgs<T>& g, Stream&) {
+void router_weights(const RouterWeightArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_weights");
   parallel_for_blocks(g.tokens, kTokens, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
       const T divisor = weight_divisor(g, s);
@@ -183,7 +187,8 @@ void router_weights(const RouterWeightArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-void router_means(const RouterMeanArgs<T>& g, Stream&) {
+void router_means(const RouterMeanArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_means");
   const int64_t length = g.tokens / g.groups;
   parallel_for(g.groups, [&](int64_t group) {
     double* mean = g.mean_probability + group * g.experts;
@@ -204,7 +209,8 @@ void router_means(const RouterMeanArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream&) {
+void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "router_backward");
   const RouterWeightArgs<T>& f = g.forward;
   const ArenaScope scope(workspace);
   T* dp_all = take<T>(workspace, f.tokens * f.experts);
@@ -247,13 +253,15 @@ void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream&) {
 }
 
 template <Device D>
-void router_keys(const RouterNoise& noise, float* keys, int64_t n, Stream&) {
+void router_keys(const RouterNoise& noise, float* keys, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "router_keys");
   fill_noise(Philox(noise.seed, Purpose::token_selection, noise.layer, noise.moment), keys, n,
              [](float u) { return u; });
 }
 
 template <Device D>
-void router_gumbel(const RouterNoise& noise, float* gumbel, int64_t n, Stream&) {
+void router_gumbel(const RouterNoise& noise, float* gumbel, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "router_gumbel");
   fill_noise(Philox(noise.seed, Purpose::router_gumbel, noise.layer, noise.moment), gumbel, n,
              [](float u) { return -std::log(-std::log(u)); });
 }

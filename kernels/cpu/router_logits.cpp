@@ -34,7 +34,8 @@ void for_each_tile(int64_t n, double eps, const Philox& rng, const F& each) {
 }  // namespace
 
 template <Device D, class T>
-void router_input_forward(const RouterInputArgs<T>& g, Stream&) {
+void router_input_forward(const RouterInputArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_input_forward");
   using A = Accum<T>;
   for_each_tile<A>(g.n, g.jitter_eps, g.rng, [&](int64_t first, int64_t size, const A* noise) {
     const T* x = g.x + first;
@@ -44,7 +45,8 @@ void router_input_forward(const RouterInputArgs<T>& g, Stream&) {
 }
 
 template <Device D, class T>
-void router_input_backward(const RouterInputGradArgs<T>& g, Stream&) {
+void router_input_backward(const RouterInputGradArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_input_backward");
   using A = Accum<T>;
   for_each_tile<A>(g.n, g.jitter_eps, g.rng, [&](int64_t first, int64_t size, const A* noise) {
     const A* dy = g.dy + first;

@@ -32,7 +32,8 @@ void write(T* out, bool accumulate, int64_t n, const F& value) {
 }  // namespace
 
 template <Device D, class T>
-void swiglu_forward(const SwigluArgs<T>& g, Stream&) {
+void swiglu_forward(const SwigluArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "swiglu_forward");
   using A = Accum<T>;
   parallel_for_blocks(g.n, kBlock, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) g.y[i] = T(A(g.gate[i]) * sigmoid(A(g.gate[i])) * A(g.up[i]));
@@ -41,7 +42,8 @@ void swiglu_forward(const SwigluArgs<T>& g, Stream&) {
 
 // With s = sigmoid(gate): dgate = dy up s (1 + gate (1 - s)), dup = dy gate s
 template <Device D, class T>
-void swiglu_backward(const SwigluGradArgs<T>& g, Stream&) {
+void swiglu_backward(const SwigluGradArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "swiglu_backward");
   using A = Accum<T>;
   parallel_for_blocks(g.n, kBlock, [=](int64_t begin, int64_t end) {
     A s[kTile];

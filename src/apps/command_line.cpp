@@ -65,6 +65,27 @@ void add_generate(CLI::App& app) {
   command->callback([arguments] { generate(*arguments); });
 }
 
+void add_bench(CLI::App& app) {
+  auto arguments = std::make_shared<BenchArguments>();
+  CLI::App* bench =
+      app.add_subcommand("bench", "Measure this machine, and training steps against its limits");
+  bench->require_subcommand(1);
+  CLI::App* roof = bench->add_subcommand("roof", "Matrix products and memory: what this machine can do");
+  roof->callback([arguments] { bench_roof(*arguments); });
+  CLI::App* step = add_config_command(
+      *bench, "step", "Tokens/s of training steps beside their matrix products alone, and time by span",
+      arguments->config);
+  step->add_option("--steps", arguments->steps, "steps to measure; the fastest counts")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  step->callback([arguments] { bench_step(*arguments); });
+  for (CLI::App* command : {roof, step}) {
+    command->add_option("--threads", arguments->threads,
+                        "of a rank; default: the cores divided among the ranks");
+    command->add_flag("--json", arguments->json, "machine-readable");
+  }
+}
+
 }  // namespace
 
 void add_commands(CLI::App& app) {
@@ -72,6 +93,7 @@ void add_commands(CLI::App& app) {
   add_plan(app);
   add_config(app);
   add_generate(app);
+  add_bench(app);
 }
 
 }  // namespace ziggurat::apps

@@ -33,4 +33,13 @@ struct GenerateArguments {
 };
 void generate(const GenerateArguments& arguments);
 
+struct BenchArguments {
+  ConfigArguments config;  // bench_step only
+  int64_t steps = 5;
+  int threads = 0;  // of a rank; 0: the cores divided among the ranks
+  bool json = false;
+};
+void bench_roof(const BenchArguments& arguments);
+void bench_step(const BenchArguments& arguments);
+
 }  // namespace ziggurat::apps

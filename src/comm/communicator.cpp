@@ -77,7 +77,8 @@ Work Communicator::broadcast(const Tensor& buffer, int root, Stream&) {
   return {};
 }
 
-Work Communicator::all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder order, Stream&) {
+Work Communicator::all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder order, Stream& stream) {
+  const Span span(stream.profile(), "all_reduce");
   const bool has_memory = begin("all_reduce", buffer, buffer);
   check_reducible(buffer, order);
   if (!has_memory || size_ == 1) return {};
@@ -138,7 +139,8 @@ Work Communicator::all_to_all(const Tensor& input, const Tensor& output, Stream&
 }
 
 Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
-                                std::span<const int64_t> recv_rows, Stream&) {
+                                std::span<const int64_t> recv_rows, Stream& stream) {
+  const Span span(stream.profile(), "all_to_all_v");
   const bool has_memory = begin("all_to_all_v", input, output);
   check(input.rank() >= 1 && output.rank() >= 1 && row_elements(input) == row_elements(output),
         ErrorKind::argument, "{} rows of input {} and output {} differ", where(), input.shape(),

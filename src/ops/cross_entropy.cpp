@@ -103,6 +103,7 @@ LossResult cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* 
                          const LossArgs& args) {
   const Tensor& w = weight.value;
   check_arguments(x, w, targets, args);
+  const Span span(tape.stream().profile(), "head");
   const int64_t rows = x.dim(0), width = x.dim(1), chunk = std::min(kChunk, rows);
   const bool backward = tape.recording();
   const GradSlot dx = backward ? tape.grad_slot(x) : GradSlot{};

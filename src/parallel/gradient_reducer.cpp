@@ -58,6 +58,7 @@ void GradientReducer::fold(const nn::ParamGroup& group, LaneTree& tree) {
 }
 
 void GradientReducer::reduce(Stream& stream) {
+  const Span span(stream.profile(), "reduce_gradients");
   const ReduceOrder order = stream.strict() ? ReduceOrder::fixed_tree : ReduceOrder::any;
   for (nn::ParamGroup& g : store_.groups()) {
     // Sources are consecutive ranks, i.e. the tree's next levels.

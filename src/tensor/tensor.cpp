@@ -1,8 +1,13 @@
 #include <cstring>
 
+#include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/tensor/tensor.h>
 
 namespace ziggurat {
+
+namespace {
+constexpr int64_t kFillBlock = int64_t{1} << 20;  // bytes a thread takes at once
+}
 
 const char* to_string(DType dtype) {
   switch (dtype) {
@@ -83,7 +88,9 @@ Tensor allocate(Arena& arena, DType dtype, Shape shape) {
 
 void fill_zero(const Tensor& tensor) {
   if (tensor.device() == Device::meta || tensor.numel() == 0) return;
-  std::memset(tensor.raw(), 0, static_cast<size_t>(tensor.bytes()));
+  parallel_for_blocks(tensor.bytes(), kFillBlock, [&](int64_t begin, int64_t end) {
+    std::memset(static_cast<char*>(tensor.raw()) + begin, 0, static_cast<size_t>(end - begin));
+  });
 }
 
 void copy(const Tensor& from, const Tensor& to) {

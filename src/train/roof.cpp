@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <ziggurat/core/timer.h>
+#include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/train/roof.h>
 
@@ -29,6 +30,23 @@ double measure_gemm_roof(DType dtype) {
       if (dtype == DType::f64) break;  // plain loops, seconds each
     }
   });
+  return best;
+}
+
+double measure_memory_roof() {
+  constexpr int64_t n = int64_t{1} << 25;  // 128 MiB an array
+  constexpr int kTries = 5;
+  Arena data("roof", int64_t{1} << 29);
+  Stream stream;
+  const Tensor x = allocate(data, DType::f32, {n}), y = allocate(data, DType::f32, {n});
+  fill_zero(x);
+  fill_zero(y);
+  double best = 0;
+  for (int i = 0; i < kTries; ++i) {
+    const Timer timer;
+    kernels::accumulate<Device::cpu>(x.data<float>(), y.data<float>(), n, stream);
+    best = std::max(best, 3.0 * double(x.bytes()) / timer.seconds());
+  }
   return best;
 }
 

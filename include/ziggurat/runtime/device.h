@@ -1,6 +1,8 @@
 // Where memory lives and where work runs.
 #pragma once
 
+#include <ziggurat/core/span.h>
+
 namespace ziggurat {
 
 // `meta` has shapes but no memory: running a step on it tells what memory the step needs (`ziggurat plan`).
@@ -31,9 +33,15 @@ class Stream {
   Device device() const { return device_; }
   bool strict() const { return reproducible_ == Reproducible::strict; }
 
+  // Kernels open a span on it: `const Span span(stream.profile(), "gemm");`. Null (the default): no times are
+  // kept. The profile must outlive the stream.
+  Profile* profile() const { return profile_; }
+  void set_profile(Profile* profile) { profile_ = profile; }
+
  private:
   Device device_;
   Reproducible reproducible_;
+  Profile* profile_ = nullptr;
 };
 
 }  // namespace ziggurat

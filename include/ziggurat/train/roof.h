@@ -9,4 +9,7 @@ namespace ziggurat::train {
 // about 0.1 s.
 double measure_gemm_roof(DType dtype);
 
+// Bytes/s of y += x (two reads and a write) on arrays far beyond the caches: the best of a few.
+double measure_memory_roof();
+
 }  // namespace ziggurat::train

@@ -1,0 +1,160 @@
+#include <algorithm>
+
+#include <ziggurat/core/timer.h>
+#include <ziggurat/kernels/gemm.h>
+#include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/train/gemm_bound.h>
+#include <ziggurat/train/step_plan.h>
+
+namespace ziggurat::train {
+
+namespace {
+
+constexpr int64_t kAddresses = int64_t{1} << 40;  // reserved; backed when touched
+constexpr int64_t kHeadRows = 512;                // rows of logits at a time, as in the cross_entropy op
+constexpr int64_t kQueries = 64;                  // rows of a causal block, as in the attention kernel
+
+void fill(const Tensor& t, double value) {  // small numbers: zeros would cost less power, and so less time
+  visit_device_dtype(t, [&]<Device D, class T>() { std::fill_n(t.data<T>(), t.numel(), T(value)); });
+}
+
+}  // namespace
+
+GemmBound::GemmBound(const RunConfig& config, int world_size)
+    : data_("bound", kAddresses),
+      workspace_("bound workspace", kAddresses),
+      operands_(compute_dtype(config.precision)),
+      sums_(accum_dtype(operands_)) {
+  if (kernels::bf16_gemm() == kernels::Bf16Gemm::widened && operands_ == DType::bf16) operands_ = DType::f32;
+  const model::ModelConfig m = model::fit_to_ranks(config.model, world_size);
+  const int64_t tokens = config.batch.micro_batch * config.batch.sequence_length;
+  const int64_t width = m.hidden, ffn = m.ffn_width(), q = m.heads * m.head_width(),
+                kv = m.key_value_heads() * m.head_width();
+  const auto add_ffn = [&](double Times::*part, int64_t groups, int64_t rows) {
+    add(part, groups, rows, width, ffn);
+    if (m.activation == nn::MlpKind::swiglu) add(part, groups, rows, width, ffn);
+    add(part, groups, rows, ffn, width);
+  };
+  for (const model::BlockSpec& layer : m.layers()) {
+    add(&Times::linear, 1, tokens, width, q + 2 * kv);
+    add(&Times::linear, 1, tokens, q, width);
+    if (layer.ffn != model::FfnKind::moe) add_ffn(&Times::linear, 1, tokens);
+    if (layer.ffn == model::FfnKind::dense) continue;
+    const int64_t held = layer.experts / layer.expert_parallel;
+    add_ffn(&Times::expert, held, tokens * m.moe.top_k / held);
+  }
+  add(&Times::head, 1, tokens, width, m.vocab_size);
+  attention_ = {static_cast<int64_t>(m.layers().size()), config.batch.micro_batch * m.heads,
+                config.batch.sequence_length, m.head_width()};
+  passes_ = plan_step(config, world_size, config.train.tokens / config.batch.sequence_length)
+                .micro_batches_per_rank;
+
+  const int64_t head_elements = attention_.count * attention_.length * attention_.width;
+  int64_t inputs = 4 * head_elements, outputs = thread_count() * attention_tile();
+  for (const Linear& layer : layers_) {
+    const int64_t rows = layer.part == &Times::head ? std::min(kHeadRows, layer.rows) : layer.rows;
+    inputs = std::max(inputs, layer.groups * layer.rows * layer.in);
+    outputs = std::max(outputs, layer.groups * rows * layer.out);
+  }
+  x_ = allocate(data_, operands_, {inputs});
+  dy_ = allocate(data_, operands_, {outputs});
+  y_ = allocate(data_, sums_, {std::max(inputs, outputs)});
+  for (const Tensor& t : {x_, dy_, y_}) fill(t, 0.01);
+  for (const Linear& layer : layers_) {
+    flops_ += 6.0 * static_cast<double>(layer.groups * layer.rows * layer.in * layer.out);
+  }
+  for (int64_t begin = 0; begin < attention_.length; begin += kQueries) {
+    const int64_t end = std::min(begin + kQueries, attention_.length);
+    flops_ += 12.0 * static_cast<double>(attention_.layers * attention_.count * (end - begin) * end *
+                                         attention_.width);
+  }
+  flops_ *= static_cast<double>(passes_);
+}
+
+int64_t GemmBound::attention_tile() const { return attention_.length * (kQueries + attention_.width); }
+
+void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t in, int64_t out) {
+  Linear layer{part,
+               groups,
+               rows,
+               in,
+               out,
+               allocate(data_, operands_, {groups, out, in}),
+               allocate(data_, sums_, {groups, out, in})};
+  fill(layer.weight, 0.01);
+  fill_zero(layer.dweight);
+  layers_.push_back(layer);
+}
+
+// y = x w^T, dx = dy w, dw += dy^T x
+void GemmBound::run_linear(const Linear& l) {
+  visit_device_dtype(x_, [&]<Device D, class T>() {
+    using A = Accum<T>;
+    using Args = kernels::GemmArgs<T, A>;
+    const int64_t chunk = l.part == &Times::head ? std::min(kHeadRows, l.rows) : l.rows;
+    const auto products = [&](int64_t group, const auto& gemm) {
+      const T* w = l.weight.data<T>() + group * l.out * l.in;
+      A* dw = l.dweight.data<A>() + group * l.out * l.in;
+      for (int64_t begin = 0; begin < l.rows; begin += chunk) {
+        const int64_t n = std::min(chunk, l.rows - begin);
+        const T* x = x_.data<T>() + (group * l.rows + begin) * l.in;
+        const T* dy = dy_.data<T>() + group * l.rows * l.out;
+        A* y = y_.data<A>() + group * l.rows * std::max(l.out, l.in);
+        gemm(Args{false, true, n, l.out, l.in, x, l.in, w, l.in, y, l.out});
+        gemm(Args{true, false, l.out, l.in, n, dy, l.out, x, l.in, dw, l.in, true});
+        gemm(Args{false, false, n, l.in, l.out, dy, l.out, w, l.in, y, l.in});
+      }
+    };
+    if (l.groups == 1) {
+      products(0, [&](const Args& g) { kernels::gemm<D>(g, workspace_, stream_); });
+    } else {
+      parallel_for(l.groups, [&](int64_t group) {
+        products(group, [](const Args& g) { kernels::gemm_on_this_thread<D>(g); });
+      });
+    }
+  });
+}
+
+// Per head and block of queries: scores = q k^T, y = p v; dp = dy v^T, dv += p^T dy, dk += ds^T q, dq = ds k.
+void GemmBound::run_attention() {
+  const auto [layers, count, length, width] = attention_;
+  visit_device_dtype(x_, [&, count = count, length = length, width = width]<Device D, class T>() {
+    using A = Accum<T>;
+    using Args = kernels::GemmArgs<T, A>;
+    parallel_for(count, [&](int64_t head) {
+      const int64_t size = length * width;
+      const T *q = x_.data<T>() + head * size, *k = q + count * size, *v = k + count * size,
+              *dy = v + count * size;
+      const T* p = dy_.data<T>() + thread_index() * attention_tile();
+      A* scores = y_.data<A>() + thread_index() * attention_tile();
+      A* out = scores + kQueries * length;
+      const auto gemm = [](const Args& g) { kernels::gemm_on_this_thread<D>(g); };
+      for (int64_t begin = 0; begin < length; begin += kQueries) {
+        const int64_t n = std::min(kQueries, length - begin), end = begin + n;
+        gemm({false, true, n, end, width, q + begin * width, width, k, width, scores, length});
+        gemm({false, false, n, width, end, p, length, v, width, out, width});
+        gemm({false, true, n, end, width, dy + begin * width, width, v, width, scores, length});
+        gemm({true, false, end, width, n, p, length, dy + begin * width, width, out, width, true});
+        gemm({true, false, end, width, n, p, length, q + begin * width, width, out, width, true});
+        gemm({false, false, n, width, end, p, length, k, width, out, width});
+      }
+    });
+  });
+}
+
+GemmBound::Times GemmBound::run() {
+  Times times;
+  for (int64_t pass = 0; pass < passes_; ++pass) {
+    for (const Linear& layer : layers_) {
+      const Timer timer;
+      run_linear(layer);
+      times.*layer.part += timer.seconds();
+    }
+    const Timer timer;
+    for (int64_t layer = 0; layer < attention_.layers; ++layer) run_attention();
+    times.attention += timer.seconds();
+  }
+  return times;
+}
+
+}  // namespace ziggurat::train
