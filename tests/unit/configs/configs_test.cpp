@@ -30,7 +30,8 @@ std::vector<std::string> files_in(const std::string& folder) {
 }
 
 train::RunConfig load(const std::string& file, std::vector<std::string> overrides = {}) {
-  if (file.starts_with("base/")) {  // pieces that others include: complete but for the sizes and layers
+  // Pieces that others include: complete but for the sizes and layers.
+  if (file.starts_with("base/") || file.starts_with("data/")) {
     for (const char* missing :
          {"model.hidden=32", "model.heads=4", "model.blocks=[{pattern: [{ffn: dense}]}]"})
       overrides.emplace_back(missing);
