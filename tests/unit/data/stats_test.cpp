@@ -16,11 +16,9 @@ void write_staircase(const std::filesystem::path& folder, const std::string& spl
   common.vocab_size = 10, common.eod_id = 9, common.tokenizer_sha256 = "abc", common.split = split;
   ShardBuilder builder(common);
   builder.append(std::vector<int32_t>{0, 1, 1, 2, 2, 2, 3, 3, 3, 3});
-  ShardManifest manifest;
-  manifest.folder = folder, manifest.source = "s", manifest.split = split, manifest.vocab_size = 10;
-  manifest.eod_id = 9, manifest.tokenizer_sha256 = "abc";
+  ShardManifest manifest{folder, "stairs", split, "", "abc", 10, 9, {}};
   const ShardInfo info = builder.write(folder / "s.tmp");
-  const auto file = folder / shard_name("s", split, 0, 1);
+  const auto file = folder / shard_name("stairs", split, 0, 1);
   finish_shard(folder / "s.tmp", file, 1);
   manifest.shards = {describe_shard(file, info)};
   write_manifest(manifest);
