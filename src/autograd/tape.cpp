@@ -1,7 +1,21 @@
+#include <bit>
+
 #include <ziggurat/autograd/tape.h>
 #include <ziggurat/kernels/elementwise.h>
 
 namespace ziggurat {
+
+namespace {
+
+// Experts' gradients have other numbers of rows in every layer. Sizes are rounded up to a sixteenth to an
+// eighth of themselves, so that nearly equal ones find each other's memory; the usual sizes, small multiples
+// of a power of two, stay as they are.
+int64_t size_class(int64_t bytes) {
+  const auto step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes)) / 8);
+  return step > 0 ? (bytes + step - 1) / step * step : bytes;
+}
+
+}  // namespace
 
 void Tape::begin(const MicroBatch& micro_batch) {
   micro_batch_ = micro_batch;
@@ -92,12 +106,15 @@ void Tape::pass_grad(Var x, const Tensor& dy) {
 }
 
 Tensor Tape::acquire(DType dtype, Shape shape) {
-  const int64_t bytes = shape.numel() * size_of(dtype);
+  const int64_t bytes = size_class(shape.numel() * size_of(dtype));
+  Block* best = nullptr;
   for (Block& block : blocks_) {
-    if (block.owners == 0 && block.bytes == bytes) {
-      block.owners = 1;
-      return Tensor(block.data, dtype, shape, gradients_.device());
-    }
+    const bool fits = block.owners == 0 && block.bytes >= bytes && block.bytes <= 2 * bytes;
+    if (fits && (best == nullptr || block.bytes < best->bytes)) best = &block;
+  }
+  if (best != nullptr) {
+    best->owners = 1;
+    return Tensor(best->data, dtype, shape, gradients_.device());
   }
   blocks_.push_back({gradients_.allocate(bytes), bytes, 1});
   return Tensor(blocks_.back().data, dtype, shape, gradients_.device());

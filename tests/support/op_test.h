@@ -27,6 +27,7 @@ class OpBench {
 
   Tape& tape() { return tape_; }
   const Arena& activations() const { return activations_; }
+  const Arena& gradients() const { return gradients_; }
   MicroBatch micro_batch{.seed = 1, .step = 3, .index = 2, .training = true};
 
   // Values from N(0, scale) + offset as a function of (name) only; they live as long as the bench.

@@ -47,6 +47,22 @@ TEST(Tape, RecomputeGivesTheSameBitsAndLessMemory) {
   EXPECT_LT(less, plain / 2);  // one of three tensors of each layer is kept
 }
 
+// A chain of values like the rows of experts: about as many in each layer, never the same number.
+TEST(Tape, GradientsOfNearlyEqualSizeShareMemory) {
+  OpBench bench;
+  Tape& tape = bench.tape();
+  tape.begin(bench.micro_batch);
+  std::vector<Var> chain;
+  for (int64_t layer = 0; layer < 12; ++layer) {
+    const Var in = chain.empty() ? tape.variable(bench.zeros(DType::f32, {1})) : chain.back();
+    const Var out = tape.output(DType::f32, {900 + 7 * layer, 16}, true);
+    tape.record(out, [=](Tape& t, const Tensor&) { fill_zero(t.grad_slot(in).grad); });
+    chain.push_back(out);
+  }
+  tape.backward(chain.back(), bench.zeros(DType::f32, chain.back().shape()));
+  EXPECT_LE(bench.gradients().high_water(), 4 * 1024 * 16 * 4);  // two at a time, in at most two classes
+}
+
 TEST(Tape, EvaluationRecordsNothing) {
   OpBench bench;
   Param& w = bench.param("w", DType::f32, {4, 4});
