@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include <dnnl.hpp>
+#include <dnnl.h>
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/kernels/elementwise.h>
@@ -63,49 +63,10 @@ bool is_trivial(const GemmArgs<T, TC>& g) {
   return true;
 }
 
-bool worth_packing(const GemmArgs<float, float>& g) {
-  return g.transpose_a && !g.transpose_b && std::min({g.m, g.n, g.k}) >= 64;
-}
-
-// C += A^T B, the gradient of a weight, with B packed first: the sum runs over the rows of both operands,
-// where oneDNN's sgemm reaches 75 to 95 GFLOP/s on one thread and a product with a packed operand 90 to 105.
-void packed_gemm(const GemmArgs<float, float>& g, Arena& workspace) {
-  using dnnl::memory;
-  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  dnnl::stream stream(engine);
-  constexpr auto f32 = memory::data_type::f32;
-  const memory::desc a_stored({g.m, g.k}, f32, memory::dims{1, g.lda});
-  const memory::desc b_stored({g.k, g.n}, f32, memory::dims{g.ldb, 1});
-  const memory::desc b_packed({g.k, g.n}, f32, memory::format_tag::any);
-  const memory::desc c_stored({g.m, g.n}, f32, memory::dims{g.ldc, 1});
-  dnnl::primitive_attr attributes;
-  if (g.accumulate) {
-    dnnl::post_ops add_to_c;
-    add_to_c.append_sum(1.0f);
-    attributes.set_post_ops(add_to_c);
-  }
-  const dnnl::matmul::primitive_desc plan({a_stored, b_packed, c_stored}, attributes, engine);
-  memory a(a_stored, engine, const_cast<float*>(g.a)), b(b_stored, engine, const_cast<float*>(g.b));
-  memory c(c_stored, engine, g.c);
-  const ArenaScope scope(workspace);
-  if (plan.weights_desc() != b_stored) {
-    const auto bytes = static_cast<int64_t>(plan.weights_desc().get_size());
-    memory packed(plan.weights_desc(), engine, workspace.allocate(bytes));
-    dnnl::reorder(b, packed).execute(stream, b, packed);
-    b = packed;
-  }
-  dnnl::matmul(plan).execute(stream, {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}});
-}
-
 // One library call, or on a strict stream one call per fixed tile of C.
 template <class T, class TC>
-void tiled_gemm(const GemmArgs<T, TC>& g, [[maybe_unused]] Arena& workspace, const Stream& stream) {
-  if (!stream.strict() || std::is_same_v<T, double>) {
-    if constexpr (std::is_same_v<T, float>) {
-      if (worth_packing(g)) return packed_gemm(g, workspace);
-    }
-    return library_gemm(g);
-  }
+void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
+  if (!stream.strict() || std::is_same_v<T, double>) return library_gemm(g);
   const int64_t row_tiles = (g.m + kTileRows - 1) / kTileRows, col_tiles = (g.n + kTileCols - 1) / kTileCols;
   parallel_for(row_tiles * col_tiles, [&](int64_t tile) {
     const OneThread one_thread;  // also where a single tile opens no parallel region
@@ -133,7 +94,7 @@ const float* widen(const bf16* x, int64_t rows, int64_t cols, int64_t ld, Arena&
 }
 
 void bf16_to_float_gemm(const GemmArgs<bf16, float>& g, Arena& workspace, const Stream& stream) {
-  if (bf16_gemm() == Bf16Gemm::native) return tiled_gemm(g, workspace, stream);
+  if (bf16_gemm() == Bf16Gemm::native) return tiled_gemm(g, stream);
   const ArenaScope scope(workspace);
   const int64_t a_rows = g.transpose_a ? g.k : g.m, a_cols = g.transpose_a ? g.m : g.k;
   const int64_t b_rows = g.transpose_b ? g.n : g.k, b_cols = g.transpose_b ? g.k : g.n;
@@ -141,7 +102,7 @@ void bf16_to_float_gemm(const GemmArgs<bf16, float>& g, Arena& workspace, const 
   const float* b = widen(g.b, b_rows, b_cols, g.ldb, workspace);
   tiled_gemm(GemmArgs<float, float>{g.transpose_a, g.transpose_b, g.m, g.n, g.k, a, a_cols, b, b_cols, g.c,
                                     g.ldc, g.accumulate},
-             workspace, stream);
+             stream);
 }
 
 }  // namespace
@@ -157,7 +118,7 @@ void gemm(const GemmArgs<T, TC>& g, Arena& workspace, Stream& stream) {
   if (is_trivial(g)) return;
   if constexpr (std::is_same_v<T, TC>) {
     if constexpr (!std::is_same_v<T, bf16>) {
-      return tiled_gemm(g, workspace, stream);
+      return tiled_gemm(g, stream);
     } else {  // sum in f32, round once
       const ArenaScope scope(workspace);
       auto* sum = static_cast<float*>(workspace.allocate(g.m * g.n * static_cast<int64_t>(sizeof(float))));
