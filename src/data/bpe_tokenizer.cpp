@@ -195,6 +195,8 @@ std::unique_ptr<Encoder> BpeTokenizer::new_encoder() const {
   return std::make_unique<BpeEncoder>(*this, *known_pieces_);
 }
 
+size_t BpeTokenizer::safe_cut(std::string_view text) const { return gpt2_safe_cut(text); }
+
 std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
   std::string text;
   for (const int32_t id : ids) {

@@ -61,6 +61,7 @@ class BpeTokenizer final : public Tokenizer {
 
   std::unique_ptr<Encoder> new_encoder() const override;
   std::string decode(std::span<const int32_t> ids) const override;
+  size_t safe_cut(std::string_view text) const override;
   int32_t vocab_size() const override { return static_cast<int32_t>(vocab_.tokens.size()); }
   int32_t eod_id() const override { return eod_id_; }
   std::string kind() const override { return "byte-level-bpe"; }
