@@ -1,5 +1,6 @@
 #include "data_tools/commands.h"
 
+#include <algorithm>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -8,19 +9,53 @@
 #include "data_tools/convert.h"
 #include "data_tools/inspect.h"
 #include "data_tools/tokenize.h"
+#include <ziggurat/comm/mpi.h>
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/log.h>
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat {
 namespace {
 
 void add_text_options(CLI::App& command, TextOptions& text) {
-  static const std::map<std::string, DocumentPer> kinds = {
-      {"file", DocumentPer::file}, {"line", DocumentPer::line}, {"separator", DocumentPer::separator}};
-  command.add_option("--input", text.inputs, "text files and folders (UTF-8; folders are read recursively)")
+  static const std::map<std::string, DocumentPer> kinds = {{"file", DocumentPer::file},
+                                                           {"line", DocumentPer::line},
+                                                           {"separator", DocumentPer::separator},
+                                                           {"json", DocumentPer::json}};
+  command
+      .add_option("--input", text.inputs,
+                  "text files and folders (UTF-8, also gzip or zstd; folders are read recursively); - is "
+                  "standard input")
       ->required();
-  command.add_option("--document-per", text.document_per, "what one document is: file, line or separator")
+  command
+      .add_option("--document-per", text.document_per,
+                  "what one document is: file, line, separator, or json (one object per line)")
       ->transform(CLI::CheckedTransformer(kinds));
   command.add_option("--separator", text.separator, "text between documents, for --document-per separator");
+  command.add_option("--key", text.key, "key of the text, for --document-per json")->capture_default_str();
+  command.add_flag("--nfc", text.nfc, "normalise to Unicode form C");
+  command.add_option("--max-document-bytes", text.max_document_bytes, "a longer document is an error")
+      ->capture_default_str();
+}
+
+// Shares the shards over the ranks that mpirun started, if it did.
+void tokenize_on_ranks(const TokenizeOptions& options) {
+  MpiRuntime mpi;
+  Communicator& world = mpi.world();
+  try {
+    if (world.size() > 1) set_thread_count(std::max(1, available_cores() / mpi.local_size()));
+    if (world.rank() == 0) prepare_shards(options);
+    world.barrier();
+    const TokenizeSummary summary = write_shards(options, world.rank(), world.size());
+    world.barrier();
+    if (world.rank() == 0) finish_shards(options, summary);
+    world.barrier();
+  } catch (const Error& error) {
+    if (world.size() == 1) throw;
+    log_fatal(fmt::format("rank {} of {}: {} error: {}", world.rank(), world.size(), to_string(error.kind()),
+                          error.what()));
+    mpi.abort(exit_code(error.kind()));
+  }
 }
 
 void add_train_tokenizer(CLI::App& data) {
@@ -38,14 +73,16 @@ void add_train_tokenizer(CLI::App& data) {
 void add_tokenize(CLI::App& data) {
   static const std::map<std::string, SplitBy> ways = {{"document", SplitBy::document},
                                                       {"text", SplitBy::text}};
-  CLI::App* command = data.add_subcommand("tokenize", "turn text into HDF5 shards of token ids");
+  CLI::App* command =
+      data.add_subcommand("tokenize", "turn text into HDF5 shards of token ids; resumes an interrupted run");
   auto options = std::make_shared<TokenizeOptions>();
   auto split = std::make_shared<std::vector<double>>(options->split.begin(), options->split.end());
   auto no_eod = std::make_shared<bool>(false);
   add_text_options(*command, options->text);
   command
-      ->add_option("--tokenizer", options->tokenizer,
-                   "tokenizer.json, or a folder with one or with GPT-2's files")
+      ->add_option(
+          "--tokenizer", options->tokenizer,
+          "tokenizer.json, a SentencePiece .model, a folder with one or with GPT-2's files, or: bytes")
       ->required();
   command->add_option("--output", options->output, "folder for shards and manifests")->required();
   command->add_option("--source", options->source, "name of the corpus, first part of the file names")
@@ -58,8 +95,11 @@ void add_tokenize(CLI::App& data) {
       ->add_option("--split-by", options->split_by,
                    "document: whole documents by their hash; text: cut every document (for a single file)")
       ->transform(CLI::CheckedTransformer(ways));
-  command->add_option("--shard-tokens", options->shard_tokens, "most tokens of one shard")
+  command
+      ->add_option("--shard-bytes", options->shard_bytes,
+                   "text of one shard; under mpirun every rank writes whole shards")
       ->capture_default_str();
+  command->add_flag("--deduplicate", options->deduplicate, "leave out documents that came before");
   command->add_flag("--no-eod", *no_eod, "do not end documents with the end-of-document token");
   command->add_flag("--overwrite", options->overwrite,
                     "replace shards of the same source in the output folder");
@@ -67,7 +107,7 @@ void add_tokenize(CLI::App& data) {
     options->split = {0, 0, 0};
     std::copy(split->begin(), split->end(), options->split.begin());
     options->append_eod = !*no_eod;
-    tokenize_text(*options);
+    tokenize_on_ranks(*options);
   });
 }
 

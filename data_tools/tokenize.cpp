@@ -3,9 +3,11 @@
 #include <atomic>
 #include <cmath>
 #include <optional>
+#include <unordered_set>
 
 #include <xxhash.h>
 
+#include "data_tools/output_folder.h"
 #include "data_tools/progress.h"
 #include <ziggurat/build_config.h>
 #include <ziggurat/core/error.h>
@@ -20,8 +22,8 @@ namespace {
 
 using Path = std::filesystem::path;
 
-// Part of a document in one split, encoded in one go. Long texts are cut where no piece is (gpt2_safe_cut),
-// so that several threads share them.
+// Part of a document in one split, encoded in one go. Long texts are cut where no token is
+// (Tokenizer::safe_cut), so that several threads share them.
 struct Segment {
   std::string text;
   size_t split;
@@ -38,80 +40,60 @@ size_t to_character(std::string_view text, size_t offset) {
   return offset;
 }
 
-// The shards of one split while they are being written.
-class SplitWriter {
- public:
-  SplitWriter(const TokenizeOptions& options, const ShardInfo& common)
-      : options_(options), builder_(common), split_(common.split) {}
-
-  void add_document(std::span<const int32_t> ids) {
-    const auto n = static_cast<int64_t>(ids.size());
-    check(n < INT32_MAX, ErrorKind::data, "a document of {} tokens is too long (limit 2^31); cut it up", n);
-    if (builder_.tokens() > 0 && builder_.tokens() + n > options_.shard_tokens) write_shard();
-    builder_.append(ids);
-  }
-
-  int64_t tokens() const { return written_ + builder_.tokens(); }
-
-  // Gives all shards their names and writes the manifest.
-  ShardManifest finish(const ShardInfo& common) {
-    if (builder_.documents() > 0) write_shard();
-    ShardManifest manifest;
-    manifest.folder = options_.output;
-    manifest.source = common.source, manifest.split = split_;
-    manifest.tokenizer = common.tokenizer, manifest.tokenizer_sha256 = common.tokenizer_sha256;
-    manifest.vocab_size = common.vocab_size, manifest.eod_id = common.eod_id;
-    const auto count = static_cast<int64_t>(shards_.size());
-    for (int64_t i = 0; i < count; ++i) {
-      const ShardInfo& info = shards_[static_cast<size_t>(i)];
-      const Path file = options_.output / shard_name(options_.source, split_, i, count);
-      finish_shard(temporary(i), file, count);
-      manifest.shards.push_back(describe_shard(file, info));
+struct Xxh3 {
+  static XXH128_hash_t of(std::string_view text) { return XXH3_128bits(text.data(), text.size()); }
+  struct Hash {
+    size_t operator()(const XXH128_hash_t& h) const { return h.low64; }
+  };
+  struct Equal {
+    bool operator()(const XXH128_hash_t& a, const XXH128_hash_t& b) const {
+      return XXH128_isEqual(a, b) != 0;
     }
-    write_manifest(manifest);
-    return manifest;
-  }
+  };
+};
 
-  void remove_temporaries() {
-    std::error_code ignored;
-    for (size_t i = 0; i <= shards_.size(); ++i) {
-      std::filesystem::remove(temporary(static_cast<int64_t>(i)), ignored);
-    }
-  }
+// The shard of a split that documents are going to now.
+struct ShardUnderWay {
+  int64_t number = 0;
+  int64_t bytes = 0, documents = 0;
+  XXH128_hash_t text = {};  // chain over the hashes of its documents
+  bool ours = false;        // encoded here; else it belongs to another rank or is finished
+  std::optional<OutputFolder::Found> finished;
 
- private:
-  Path temporary(int64_t shard) const {
-    return options_.output / fmt::format("{}-{}-{:05}.h5.tmp", options_.source, split_, shard);
-  }
-  void write_shard() {
-    const ShardInfo written = builder_.write(temporary(static_cast<int64_t>(shards_.size())));
-    written_ += written.n_tokens;
-    shards_.push_back(written);
-  }
-
-  const TokenizeOptions& options_;
-  ShardBuilder builder_;
-  std::string split_;
-  std::vector<ShardInfo> shards_;
-  int64_t written_ = 0;
+  std::string text_xxh3() const { return fmt::format("{:016x}{:016x}", text.high64, text.low64); }
 };
 
 class TokenizeJob {
  public:
-  explicit TokenizeJob(const TokenizeOptions& options)
-      : options_(options), tokenizer_(load_tokenizer(options.tokenizer)), source_(options.text) {
+  TokenizeJob(const TokenizeOptions& options, int rank, int ranks)
+      : options_(options),
+        folder_(options),
+        rank_(rank),
+        ranks_(ranks),
+        tokenizer_(load_tokenizer(options.tokenizer)),
+        source_(options.text) {
     check_options();
     for (int i = 0; i < thread_count(); ++i) encoders_.push_back(tokenizer_->new_encoder());
-    for (size_t split = 0; split < 3; ++split) writers_[split].emplace(options_, common_info(split));
+    for (size_t split = 0; split < 3; ++split) builders_.emplace_back(common_info(split));
   }
 
-  std::vector<ShardManifest> run() {
-    remove_old_files();
+  TokenizeSummary run() {
     try {
-      encode_all();
-      return finish();
+      for (size_t split = 0; split < 3; ++split) start_shard(split);
+      read_all();
+      for (size_t split = 0; split < 3; ++split) end_shard(split);
+      if (const std::string fault = fault_of_result(); !fault.empty()) {
+        remove_whole_shards();  // no resuming helps: other text or options are needed
+        fail(ErrorKind::data, "{}", fault);
+      }
+      return summary_;
     } catch (...) {
-      for (auto& writer : writers_) writer->remove_temporaries();
+      std::error_code ignored;
+      for (size_t split = 0; split < 3; ++split) {
+        if (shards_[split].ours) {
+          std::filesystem::remove(folder_.temporary(split, shards_[split].number), ignored);
+        }
+      }
       throw;
     }
   }
@@ -122,11 +104,14 @@ class TokenizeJob {
     check(s[0] >= 0 && s[1] >= 0 && s[2] >= 0 && std::abs(s[0] + s[1] + s[2] - 1.0) < 1e-6,
           ErrorKind::argument, "[tokenize] split: expected three fractions of sum 1, got {}, {}, {}", s[0],
           s[1], s[2]);
-    check(options_.shard_tokens >= 1, ErrorKind::argument,
-          "[tokenize] shard tokens: expected at least 1, got {}", options_.shard_tokens);
+    check(options_.shard_bytes >= 1, ErrorKind::argument,
+          "[tokenize] shard bytes: expected at least 1, got {}", options_.shard_bytes);
     check(!options_.append_eod || tokenizer_->eod_id() >= 0, ErrorKind::data,
           "{}: the tokenizer has no end-of-document token such as {}; add one or use --no-eod",
           options_.tokenizer.string(), kEndOfText);
+    const bool stdin_read = std::count(source_.files().begin(), source_.files().end(), "-") > 0;
+    check(ranks_ == 1 || !stdin_read, ErrorKind::argument,
+          "[tokenize] standard input goes to one process only; give files, or start it without mpirun");
   }
 
   ShardInfo common_info(size_t split) const {
@@ -137,55 +122,35 @@ class TokenizeJob {
     info.tokenizer = tokenizer_->kind();
     info.tokenizer_sha256 = tokenizer_->fingerprint();
     info.unicode_version = unicode_version();
-    info.normalisation = TextNormaliser::kName;
+    info.normalisation = normalisation_name(options_.text);
     info.source = options_.source;
     info.split = kSplitNames[split];
     info.created_by = fmt::format("ziggurat {}", kVersion);
     return info;
   }
 
-  // Shards and manifests of an earlier run under the same source name; manifests go first, so that none is
-  // ever left that names missing shards.
-  void remove_old_files() const {
-    std::filesystem::create_directories(options_.output);
-    std::vector<Path> manifests, shards;
-    for (const auto& entry : std::filesystem::directory_iterator(options_.output)) {
-      const std::string name = entry.path().filename().string();
-      for (const char* split : kSplitNames) {
-        if (name == manifest_name(options_.source, split)) manifests.push_back(entry.path());
-        const bool ours = name.starts_with(options_.source + "-" + split + "-");
-        if (ours && (name.ends_with(".h5") || name.ends_with(".h5.tmp"))) shards.push_back(entry.path());
-      }
+  void read_all() {
+    std::optional<Progress> progress;
+    if (rank_ == 0) progress.emplace("tokenize", source_.total_bytes());
+    std::string document;
+    while (source_.next(document)) {
+      add_document(document);
+      if (pending_bytes_ >= kBatchBytes) encode_batch();
+      if (progress) progress->update(source_.bytes_read(), tokens_);
     }
-    check(options_.overwrite || manifests.empty(), ErrorKind::data,
-          "{} already holds shards of source \"{}\"; choose another --output or --source, or say --overwrite",
-          options_.output.string(), options_.source);
-    for (const Path& path : manifests) std::filesystem::remove(path);
-    for (const Path& path : shards) std::filesystem::remove(path);
-  }
-
-  // Where a document goes: a number in [0, 1) from the hash of its bytes, compared with the fractions.
-  size_t split_of(std::string_view document) const {
-    const double u = static_cast<double>(XXH3_64bits(document.data(), document.size()) >> 11) * 0x1p-53;
-    if (u < options_.split[0]) return 0;
-    return u < options_.split[0] + options_.split[1] || options_.split[2] == 0 ? 1 : 2;
-  }
-
-  void add_part(std::string_view text, size_t split) {
-    if (text.empty()) return;
-    while (!text.empty()) {
-      const size_t length =
-          text.size() <= kSegmentBytes ? text.size() : gpt2_safe_cut(text.substr(0, kSegmentBytes));
-      // No white space in a whole segment: the rest goes in one piece, to stay exact.
-      const size_t take = length == kSegmentBytes ? text.size() : length;
-      segments_.push_back({std::string(text.substr(0, take)), split, take == text.size(), {}});
-      text.remove_prefix(take);
-    }
+    encode_batch();
+    if (progress) progress->finish(source_.bytes_read(), tokens_);
   }
 
   void add_document(std::string_view document) {
+    const XXH128_hash_t hash = Xxh3::of(document);
+    if (options_.deduplicate && !seen_.insert(hash).second) {
+      ++summary_.duplicates;
+      return;
+    }
+    ++summary_.documents;
     if (options_.split_by == SplitBy::document) {
-      add_part(document, split_of(document));
+      add_part(document, hash, split_of(hash));
       return;
     }
     const auto bytes = static_cast<double>(document.size());
@@ -193,28 +158,84 @@ class TokenizeJob {
       return fraction >= 1.0 - 1e-9 ? document.size()
                                     : to_character(document, static_cast<size_t>(bytes * fraction));
     };
-    const size_t train_end = at(options_.split[0]), valid_end = at(options_.split[0] + options_.split[1]);
-    add_part(document.substr(0, train_end), 0);
-    add_part(document.substr(train_end, valid_end - train_end), 1);
-    add_part(document.substr(valid_end), 2);
+    const std::array<size_t, 4> ends = {0, at(options_.split[0]), at(options_.split[0] + options_.split[1]),
+                                        document.size()};
+    for (size_t split = 0; split < 3; ++split) {
+      const std::string_view part = document.substr(ends[split], ends[split + 1] - ends[split]);
+      if (!part.empty()) add_part(part, Xxh3::of(part), split);
+    }
   }
 
-  void encode_all() {
-    Progress progress("tokenize", source_.total_bytes());
-    std::string document;
-    size_t pending = 0;
-    while (source_.next(document)) {
-      ++documents_;
-      pending += document.size();
-      add_document(document);
-      if (pending >= kBatchBytes) {
-        encode_batch();
-        pending = 0;
-        progress.update(source_.bytes_read(), tokens());
-      }
+  // Where a document goes: a number in [0, 1) from the hash of its bytes, compared with the fractions.
+  size_t split_of(const XXH128_hash_t& hash) const {
+    const double u = static_cast<double>(hash.low64 >> 11) * 0x1p-53;
+    if (u < options_.split[0]) return 0;
+    return u < options_.split[0] + options_.split[1] || options_.split[2] == 0 ? 1 : 2;
+  }
+
+  void add_part(std::string_view text, const XXH128_hash_t& hash, size_t split) {
+    if (shards_[split].documents > 0 &&
+        shards_[split].bytes + static_cast<int64_t>(text.size()) > options_.shard_bytes) {
+      end_shard(split);
+      ++shards_[split].number;
+      start_shard(split);
     }
+    ShardUnderWay& shard = shards_[split];
+    shard.bytes += static_cast<int64_t>(text.size());
+    ++shard.documents;
+    const std::array<XXH128_hash_t, 2> chain = {shard.text, hash};
+    shard.text = XXH3_128bits(chain.data(), sizeof(chain));
+    if (!shard.ours) return;
+    pending_bytes_ += text.size();
+    while (!text.empty()) {
+      const size_t length =
+          text.size() <= kSegmentBytes ? text.size() : tokenizer_->safe_cut(text.substr(0, kSegmentBytes));
+      // No safe place in a whole segment: the rest goes in one piece, to stay exact.
+      const size_t take = length == kSegmentBytes ? text.size() : length;
+      segments_.push_back({std::string(text.substr(0, take)), split, take == text.size(), {}});
+      text.remove_prefix(take);
+    }
+  }
+
+  void start_shard(size_t split) {
+    ShardUnderWay& shard = shards_[split];
+    const int64_t number = shard.number;
+    shard = ShardUnderWay();
+    shard.number = number;
+    if ((shard.number + static_cast<int64_t>(split)) % ranks_ != rank_) return;
+    shard.finished = folder_.find(split, shard.number);
+    shard.ours = !shard.finished;
+  }
+
+  void end_shard(size_t split) {
+    const ShardUnderWay& shard = shards_[split];
+    if (shard.documents == 0) return;
+    summary_.shards[split] = shard.number + 1;
+    if (shard.ours) write(split);
+    if (shard.finished) keep(*shard.finished, split);
+  }
+
+  void write(size_t split) {
     encode_batch();
-    progress.finish(source_.bytes_read(), tokens());
+    ShardUnderWay& shard = shards_[split];
+    builders_[split].set_shard(shard.number, shard.text_xxh3());
+    builders_[split].write(folder_.temporary(split, shard.number));
+    commit_shard(folder_.temporary(split, shard.number), folder_.whole(split, shard.number));
+  }
+
+  // A shard of an interrupted run is kept only if it is what would be written now.
+  void keep(const OutputFolder::Found& found, size_t split) {
+    const ShardInfo expected = common_info(split);
+    const bool same = found.info.text_xxh3 == shards_[split].text_xxh3() &&
+                      found.info.tokenizer_sha256 == expected.tokenizer_sha256 &&
+                      found.info.eod_appended == expected.eod_appended &&
+                      found.info.normalisation == expected.normalisation;
+    check(same, ErrorKind::data,
+          "{} is left from an interrupted run with other text, tokenizer or options, so that run cannot be "
+          "resumed; say --overwrite to start over",
+          found.file.string());
+    ++summary_.resumed_shards;
+    tokens_ += found.info.n_tokens;
   }
 
   void encode_batch() {
@@ -228,40 +249,54 @@ class TokenizeJob {
       document_ids_.insert(document_ids_.end(), segment.ids.begin(), segment.ids.end());
       if (!segment.ends_document) continue;
       if (options_.append_eod) document_ids_.push_back(tokenizer_->eod_id());
-      writers_[segment.split]->add_document(document_ids_);
+      check(document_ids_.size() < INT32_MAX, ErrorKind::data,
+            "a document of {} tokens is too long (limit 2^31); cut it up", document_ids_.size());
+      builders_[segment.split].append(document_ids_);
+      tokens_ += static_cast<int64_t>(document_ids_.size());
       document_ids_.clear();
     }
     segments_.clear();
+    pending_bytes_ = 0;
   }
 
-  int64_t tokens() const { return writers_[0]->tokens() + writers_[1]->tokens() + writers_[2]->tokens(); }
+  std::string fault_of_result() const {
+    if (summary_.documents == 0) {
+      return fmt::format("the input holds no text: {} files, all empty; name files or folders with text",
+                         source_.files().size());
+    }
+    for (size_t split = 0; split < 3; ++split) {
+      if (options_.split[split] == 0 || summary_.shards[split] > 0) continue;
+      return fmt::format("split {} (fraction {}) got no text from {} documents; {}", kSplitNames[split],
+                         options_.split[split], summary_.documents,
+                         options_.split_by == SplitBy::document ? "use --split-by text, or a larger fraction"
+                                                                : "use longer text or a larger fraction");
+    }
+    return "";
+  }
 
-  std::vector<ShardManifest> finish() {
-    check(documents_ > 0, ErrorKind::data, "the input holds no text: {} files, all empty",
-          source_.files().size());
+  void remove_whole_shards() const {
+    std::error_code ignored;
     for (size_t split = 0; split < 3; ++split) {
-      check(options_.split[split] == 0 || writers_[split]->tokens() > 0, ErrorKind::data,
-            "split {} (fraction {}) got no text from {} documents; {}", kSplitNames[split],
-            options_.split[split], documents_,
-            options_.split_by == SplitBy::document ? "use --split-by text, or a larger fraction"
-                                                   : "use longer text or a larger fraction");
+      for (int64_t shard = 0; shard < summary_.shards[split]; ++shard) {
+        std::filesystem::remove(folder_.whole(split, shard), ignored);
+      }
     }
-    tokenizer_->save(options_.output);
-    std::vector<ShardManifest> manifests;
-    for (size_t split = 0; split < 3; ++split) {
-      if (options_.split[split] > 0) manifests.push_back(writers_[split]->finish(common_info(split)));
-    }
-    return manifests;
   }
 
   const TokenizeOptions& options_;
+  OutputFolder folder_;
+  int rank_, ranks_;
   std::unique_ptr<Tokenizer> tokenizer_;
   TextSource source_;
   std::vector<std::unique_ptr<Encoder>> encoders_;  // one per thread
-  std::array<std::optional<SplitWriter>, 3> writers_;
+  std::vector<ShardBuilder> builders_;              // one per split
+  std::array<ShardUnderWay, 3> shards_;
+  std::unordered_set<XXH128_hash_t, Xxh3::Hash, Xxh3::Equal> seen_;
   std::vector<Segment> segments_;
+  size_t pending_bytes_ = 0;
   std::vector<int32_t> document_ids_;
-  int64_t documents_ = 0;
+  int64_t tokens_ = 0;
+  TokenizeSummary summary_;
 };
 
 }  // namespace
@@ -284,13 +319,33 @@ void train_tokenizer(const TrainTokenizerOptions& options) {
        trainer.distinct_pieces(), (options.output / "tokenizer.json").string());
 }
 
-std::vector<ShardManifest> tokenize_text(const TokenizeOptions& options) {
-  std::vector<ShardManifest> manifests = TokenizeJob(options).run();
-  for (const ShardManifest& manifest : manifests) {
+void prepare_shards(const TokenizeOptions& options) { OutputFolder(options).prepare(); }
+
+TokenizeSummary write_shards(const TokenizeOptions& options, int rank, int ranks) {
+  const TokenizeSummary summary = TokenizeJob(options, rank, ranks).run();
+  if (summary.resumed_shards > 0) {
+    info("kept {} finished shards of the interrupted run", summary.resumed_shards);
+  }
+  return summary;
+}
+
+std::vector<ShardManifest> finish_shards(const TokenizeOptions& options, const TokenizeSummary& summary) {
+  load_tokenizer(options.tokenizer)->save(options.output);
+  if (summary.duplicates > 0) info("left out {} duplicate documents", summary.duplicates);
+  std::vector<ShardManifest> manifests;
+  for (size_t split = 0; split < 3; ++split) {
+    if (summary.shards[split] == 0) continue;
+    manifests.push_back(OutputFolder(options).finish(split, summary.shards[split]));
+    const ShardManifest& manifest = manifests.back();
     info("{}: {} tokens, {} documents, {} shards", manifest_name(manifest.source, manifest.split),
          manifest.n_tokens(), manifest.n_docs(), manifest.shards.size());
   }
   return manifests;
+}
+
+std::vector<ShardManifest> tokenize_text(const TokenizeOptions& options) {
+  prepare_shards(options);
+  return finish_shards(options, write_shards(options, 0, 1));
 }
 
 }  // namespace ziggurat

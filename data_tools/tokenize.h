@@ -34,16 +34,38 @@ struct TokenizeOptions {
   std::string source = "corpus";                     // name, first part of all file names
   std::array<double, 3> split = {0.98, 0.01, 0.01};  // train, valid, test; sum 1
   SplitBy split_by = SplitBy::document;
-  int64_t shard_tokens = int64_t{1} << 27;  // most tokens of a shard (256 MiB)
+  // Text of a shard; a longer document has a shard of its own. Counted in bytes of text, not in tokens, so
+  // that it is known which document goes where before anything is encoded: ranks share the shards, and a
+  // resumed run skips the finished ones. 512 MiB of English are about 130 M tokens, 270 MB.
+  int64_t shard_bytes = int64_t{512} << 20;
   bool append_eod = true;
-  bool overwrite = false;  // else existing shards of this source in `output` are an error
+  // Leave out documents whose normalised text came before. Holds 16 bytes and a hash table slot per document.
+  bool deduplicate = false;
+  bool overwrite = false;  // else a finished run of this source in `output` is an error
 };
 
 inline constexpr std::array<const char*, 3> kSplitNames = {"train", "valid", "test"};
 
-// Writes the shards, a copy of tokenizer.json and, last, one manifest per split with a fraction above 0.
-// The bytes written depend on text, tokenizer and options only, not on the number of threads.
-// Returns the manifests. Errors (data): no text, a split stays empty; the message says what to change.
+// What the text came to. The same on every rank, for every rank reads all of it.
+struct TokenizeSummary {
+  std::array<int64_t, 3> shards = {};
+  int64_t documents = 0, duplicates = 0;
+  int64_t resumed_shards = 0;  // found finished (of this rank's)
+};
+
+// The three steps of `tokenize`; between two of them ranks wait for one another.
+// 1. On one rank: makes the folder, see OutputFolder.
+void prepare_shards(const TokenizeOptions& options);
+// 2. On every rank: reads all the text, encodes and writes each `ranks`-th shard with thread_count() threads.
+//    Shards of an interrupted run are kept if their text is the same. The bytes written depend on text,
+//    tokenizer and options only, not on ranks, threads or interruptions. Errors (data): no text, a split
+//    stays empty, the text changed since the interrupted run; the message says what to change.
+TokenizeSummary write_shards(const TokenizeOptions& options, int rank, int ranks);
+// 3. On one rank: final names, a copy of the tokenizer and, last, one manifest per split with a fraction
+// above 0.
+std::vector<ShardManifest> finish_shards(const TokenizeOptions& options, const TokenizeSummary& summary);
+
+// All three, alone.
 std::vector<ShardManifest> tokenize_text(const TokenizeOptions& options);
 
 }  // namespace ziggurat

@@ -10,6 +10,8 @@ packages=(
   libdnnl-dev                            # matrix products on the CPU
   libspdlog-dev libfmt-dev               # log
   nlohmann-json3-dev libxxhash-dev       # manifests, metrics; hashes of checkpoint files
+  zlib1g-dev libzstd-dev                 # compressed text
+  libutf8proc-dev libsentencepiece-dev   # NFC; SentencePiece models
   libgtest-dev libgmock-dev              # tests
   libbenchmark-dev                       # benchmarks
   libpcre2-dev                           # test oracle of the tokenizer's split rule

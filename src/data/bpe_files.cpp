@@ -284,23 +284,4 @@ std::string to_tokenizer_json(const BpeVocab& vocab) {
   return root.dump(1) + "\n";
 }
 
-std::unique_ptr<Tokenizer> load_tokenizer(const Path& path) {
-  const auto first_of = [&](std::initializer_list<const char*> names) {
-    for (const char* name : names) {
-      if (std::filesystem::exists(path / name)) return path / name;
-    }
-    return Path();
-  };
-  check(std::filesystem::exists(path), ErrorKind::data,
-        "tokenizer {} does not exist; make one with `ziggurat data train-tokenizer`", path.string());
-  if (!std::filesystem::is_directory(path)) return std::make_unique<BpeTokenizer>(read_tokenizer_json(path));
-  if (const Path file = first_of({"tokenizer.json"}); !file.empty()) {
-    return std::make_unique<BpeTokenizer>(read_tokenizer_json(file));
-  }
-  const Path merges = first_of({"vocab.bpe", "merges.txt"}), vocab = first_of({"encoder.json", "vocab.json"});
-  check(!merges.empty() && !vocab.empty(), ErrorKind::data,
-        "{} holds no tokenizer: expected tokenizer.json, or vocab.bpe and encoder.json", path.string());
-  return std::make_unique<BpeTokenizer>(read_gpt2_files(merges, vocab));
-}
-
 }  // namespace ziggurat

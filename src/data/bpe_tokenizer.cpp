@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <queue>
 
+#include "data/ascii_words.h"
 #include "data/atomic_file.h"
 #include "data/piece_cache.h"
 #include "data/sha256.h"
@@ -10,43 +12,100 @@
 #include <ziggurat/data/gpt2_split.h>
 
 namespace ziggurat {
+
+// What pieces of up to 15 bytes are encoded to.
+struct KnownPieces {
+  using Words = PieceCache<3, 16>;  // 4 MiB: a vocabulary and most other words of a language
+  using Rare = PieceCache<11, 13>;  // 1 MiB: names, numbers, other scripts
+  Words words;
+  Rare rare;
+
+  void insert(const PieceKey& key, uint64_t hash, std::span<const int32_t> ids) {
+    if (ids.size() <= Words::kMaxIds) {
+      words.insert(key, hash, ids.data(), ids.size());
+    } else if (ids.size() <= Rare::kMaxIds) {
+      rare.insert(key, hash, ids.data(), ids.size());
+    }
+  }
+};
+
 namespace {
 
 constexpr size_t kShortPiece = 48;  // bytes up to which scanning all pairs is faster than a heap
 
 class BpeEncoder final : public Encoder {
  public:
-  explicit BpeEncoder(const BpeTokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  BpeEncoder(const BpeTokenizer& tokenizer, const KnownPieces& known)
+      : tokenizer_(tokenizer), known_(known) {}
 
   void encode(std::string_view text, std::vector<int32_t>& ids) override {
     const char* p = text.data();
     const char* const end = p + text.size();
-    while (p < end) {
-      const std::string_view piece(p, gpt2_piece_length(p, end));
-      encode_cached(piece, static_cast<size_t>(end - p), ids);
-      p += piece.size();
+    used_ = 0;
+    while (end - p >= 16) {
+      const __m128i bytes = load16(p);
+      if (const unsigned length = ascii_word_length(bytes)) {
+        add_cached({p, length}, piece_key(bytes, length), ids);
+        p += length;
+      } else {
+        p += add_piece({p, gpt2_piece_length(p, end)}, ids);
+      }
     }
+    while (p < end) p += add_piece({p, gpt2_piece_length(p, end)}, ids);
+    flush(ids);
   }
 
  private:
-  void encode_cached(std::string_view piece, size_t readable, std::vector<int32_t>& ids) {
-    if (piece.size() > PieceCache::kMaxBytes) {
+  size_t add_piece(std::string_view piece, std::vector<int32_t>& ids) {
+    if (piece.size() <= PieceKey::kMaxBytes) {
+      add_cached(piece, piece_key(piece), ids);
+    } else {
+      flush(ids);
       tokenizer_.encode_piece(piece, ids);
-      return;
     }
-    const PieceCache::Key key = PieceCache::key(piece, readable);
-    if (const PieceCache::Entry* hit = cache_.find(key)) {
-      ids.insert(ids.end(), hit->ids, hit->ids + hit->count);
-      return;
-    }
-    const size_t before = ids.size();
-    tokenizer_.encode_piece(piece, ids);
-    cache_.insert(key, ids.data() + before, ids.size() - before);
+    return piece.size();
   }
 
+  void add_cached(std::string_view piece, const PieceKey& key, std::vector<int32_t>& ids) {
+    if (used_ + kMostIds > kBlock) flush(ids);
+    const uint64_t hash = key.hash();
+    if (const auto* hit = known_.words.find(key, hash)) [[likely]] {
+      std::memcpy(&block_[used_], hit->ids, sizeof(hit->ids));  // all of them: a copy of fixed size
+      used_ += hit->count;
+    } else {
+      add_rare(piece, key, hash, ids);
+    }
+  }
+
+  void add_rare(std::string_view piece, const PieceKey& key, uint64_t hash, std::vector<int32_t>& ids) {
+    if (const auto* hit = known_.rare.find(key, hash)) {
+      std::memcpy(&block_[used_], hit->ids, sizeof(hit->ids));
+      used_ += hit->count;
+      return;
+    }
+    flush(ids);
+    const size_t before = ids.size();
+    tokenizer_.encode_piece(piece, ids);
+    known_.insert(key, hash, std::span(ids).subspan(before));
+  }
+
+  void flush(std::vector<int32_t>& ids) {
+    ids.insert(ids.end(), block_.data(), block_.data() + used_);
+    used_ = 0;
+  }
+
+  static constexpr size_t kBlock = 4096, kMostIds = KnownPieces::Rare::kMaxIds;
+
   const BpeTokenizer& tokenizer_;
-  PieceCache cache_;
+  KnownPieces known_;
+  std::array<int32_t, kBlock>
+      block_;  // ids on their way to the caller's vector: appending one by one is slow
+  size_t used_ = 0;
 };
+
+size_t pair_of_bytes(std::string_view piece, size_t i) {
+  return static_cast<size_t>(static_cast<uint8_t>(piece[i])) << 8 | static_cast<uint8_t>(piece[i + 1]);
+}
 
 std::string fingerprint_of(const BpeVocab& vocab) {
   Sha256 hash;
@@ -94,7 +153,7 @@ MergeTable::MergeTable(const std::vector<BpeVocab::Merge>& merges) {
 }
 
 BpeTokenizer::BpeTokenizer(BpeVocab vocab)
-    : vocab_(std::move(vocab)), merges_(vocab_.merges), eod_id_(find_eod(vocab_)) {
+    : vocab_(std::move(vocab)), merges_(vocab_.merges), byte_pairs_(256 * 256), eod_id_(find_eod(vocab_)) {
   byte_ids_.fill(-1);
   for (size_t id = 0; id < vocab_.tokens.size(); ++id) {
     const std::string& token = vocab_.tokens[id];
@@ -107,10 +166,36 @@ BpeTokenizer::BpeTokenizer(BpeVocab vocab)
         "another kind of tokenizer?)",
         byte);
   }
+  for (size_t left = 0; left < 256; ++left) {
+    for (size_t right = 0; right < 256; ++right) {
+      byte_pairs_[left << 8 | right] = merges_.find(byte_ids_[left], byte_ids_[right]);
+    }
+  }
   fingerprint_ = fingerprint_of(vocab_);
+  known_pieces_ = pieces_of_vocabulary();
 }
 
-std::unique_ptr<Encoder> BpeTokenizer::new_encoder() const { return std::make_unique<BpeEncoder>(*this); }
+// Encoders start with the vocabulary's own tokens known, so that they only ever merge what is no token.
+// Later ids are rarer: they go first and are the ones to be displaced.
+std::shared_ptr<const KnownPieces> BpeTokenizer::pieces_of_vocabulary() const {
+  auto known = std::make_shared<KnownPieces>();
+  std::vector<int32_t> ids;
+  for (size_t id = vocab_.tokens.size(); id-- > 0;) {
+    const std::string& token = vocab_.tokens[id];
+    if (token.empty() || token.size() > PieceKey::kMaxBytes) continue;
+    ids.clear();
+    encode_piece(token, ids);
+    const PieceKey key = piece_key(token);
+    known->insert(key, key.hash(), ids);
+  }
+  return known;
+}
+
+std::unique_ptr<Encoder> BpeTokenizer::new_encoder() const {
+  return std::make_unique<BpeEncoder>(*this, *known_pieces_);
+}
+
+size_t BpeTokenizer::safe_cut(std::string_view text) const { return gpt2_safe_cut(text); }
 
 std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
   std::string text;
@@ -143,7 +228,7 @@ void BpeTokenizer::merge_short(std::string_view piece, std::vector<int32_t>& ids
   std::array<MergeTable::Entry, kShortPiece> next;  // next[i]: what symbols i and i + 1 merge to
   size_t n = piece.size();
   for (size_t i = 0; i < n; ++i) symbols[i] = byte_ids_[static_cast<uint8_t>(piece[i])];
-  for (size_t i = 0; i + 1 < n; ++i) next[i] = merges_.find(symbols[i], symbols[i + 1]);
+  for (size_t i = 0; i + 1 < n; ++i) next[i] = byte_pairs_[pair_of_bytes(piece, i)];
   while (n > 1) {
     size_t best = 0;
     for (size_t i = 1; i + 1 < n; ++i) {

@@ -2,73 +2,84 @@
 // cheaper than merging again. Two-way set-associative and of fixed size, so memory stays bounded on any text.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
 #include <vector>
 
+#include <emmintrin.h>
+
 namespace ziggurat {
 
+// A piece of up to 15 bytes: its bytes, zero-padded, and its length in the last byte; all 0: no piece.
+struct PieceKey {
+  static constexpr size_t kMaxBytes = 15;
+  uint64_t low = 0, high = 0;
+  bool operator==(const PieceKey&) const = default;
+  // Folded product, as wyhash mixes: one multiplication, all bits of the key reach all bits of the hash.
+  uint64_t hash() const {
+    __extension__ using Wide = unsigned __int128;
+    const Wide product = static_cast<Wide>(low ^ 0x9e3779b97f4a7c15ull) * (high ^ 0xd1342543de82ef95ull);
+    return static_cast<uint64_t>(product >> 64) ^ static_cast<uint64_t>(product);
+  }
+};
+
+// 1 <= piece.size() <= kMaxBytes.
+inline PieceKey piece_key(std::string_view piece) {
+  uint64_t word[2] = {0, 0};
+  std::memcpy(word, piece.data(), piece.size());
+  return {word[0], word[1] | uint64_t{piece.size()} << 56};
+}
+
+// The same for the first `length` of sixteen bytes.
+inline PieceKey piece_key(__m128i bytes, unsigned length) {
+  alignas(16) static constexpr auto kMasks = [] {
+    std::array<std::array<uint8_t, 16>, 16> masks{};
+    for (size_t n = 0; n < 16; ++n) {
+      for (size_t i = 0; i < n; ++i) masks[n][i] = 0xff;
+    }
+    return masks;
+  }();
+  const __m128i kept =
+      _mm_and_si128(bytes, _mm_load_si128(reinterpret_cast<const __m128i*>(kMasks[length].data())));
+  const auto low = static_cast<uint64_t>(_mm_cvtsi128_si64(kept));
+  const auto high = static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_unpackhi_epi64(kept, kept)));
+  return {low, high | uint64_t{length} << 56};
+}
+
+// kIds: most ids of one piece. A set of two entries begins at a multiple of its size, so that a small entry's
+// set is one cache line.
+template <uint32_t kIds, size_t kSetBits>
 class PieceCache {
  public:
-  static constexpr size_t kMaxBytes = 15;  // longer pieces are rare and are merged every time
-  static constexpr uint32_t kMaxIds = 11;
-
-  // One cache line.
-  struct Entry {
-    uint64_t low = 0, high = 0;  // the piece's bytes, zero-padded, its length in the last byte; 0: empty
+  static constexpr uint32_t kMaxIds = kIds;
+  struct alignas(sizeof(PieceKey) + 4 + 4 * kIds) Entry {
+    PieceKey key;
     uint32_t count = 0;
-    int32_t ids[kMaxIds] = {};
+    int32_t ids[kIds] = {};
   };
-  static_assert(sizeof(Entry) == 64);
-
-  struct Key {
-    uint64_t low, high;
-  };
-
-  // `readable`: bytes from piece.data() on that may be read. 1 <= piece.size() <= kMaxBytes.
-  static Key key(std::string_view piece, size_t readable) {
-    uint64_t word[2] = {0, 0};
-    const size_t n = piece.size();
-    if (readable >= 16) {
-      std::memcpy(word, piece.data(), 16);
-      if (n < 8) {
-        word[0] &= (uint64_t{1} << (8 * n)) - 1;
-        word[1] = 0;
-      } else {
-        word[1] &= (uint64_t{1} << (8 * (n - 8))) - 1;
-      }
-    } else {
-      std::memcpy(word, piece.data(), n);
-    }
-    return {word[0], word[1] | uint64_t{n} << 56};
-  }
+  static_assert(sizeof(Entry) == 20 + 4 * kIds);
 
   // nullptr: not in the cache.
-  const Entry* find(Key key) const {
-    const Entry* set = &entries_[set_of(key)];
-    if (set[0].low == key.low && set[0].high == key.high) return &set[0];
-    if (set[1].low == key.low && set[1].high == key.high) return &set[1];
+  const Entry* find(const PieceKey& key, uint64_t hash) const {
+    const Entry* set = &entries_[set_of(hash)];
+    if (set[0].key == key) return &set[0];
+    if (set[1].key == key) return &set[1];
     return nullptr;
   }
 
-  void insert(Key key, const int32_t* ids, size_t count) {
-    if (count > kMaxIds) return;
-    Entry* set = &entries_[set_of(key)];
+  void insert(const PieceKey& key, uint64_t hash, const int32_t* ids, size_t count) {
+    Entry* set = &entries_[set_of(hash)];
     set[1] = set[0];  // the older of the two leaves
-    set[0].low = key.low, set[0].high = key.high;
+    set[0].key = key;
     set[0].count = static_cast<uint32_t>(count);
     std::memcpy(set[0].ids, ids, count * sizeof(int32_t));
   }
 
  private:
-  static constexpr size_t kSets = size_t{1} << 15;  // 4 MiB
-  static size_t set_of(Key key) {
-    uint64_t h = (key.low ^ (key.high * 0x9e3779b97f4a7c15ull)) * 0xd1342543de82ef95ull;
-    h ^= h >> 32;
-    return static_cast<size_t>((h * 0x9e3779b97f4a7c15ull) >> 49) * 2;
-  }
-  std::vector<Entry> entries_ = std::vector<Entry>(kSets * 2);
+  static size_t set_of(uint64_t hash) { return static_cast<size_t>(hash >> (64 - kSetBits)) * 2; }
+  std::vector<Entry> entries_ = std::vector<Entry>(size_t{2} << kSetBits);
 };
 
 }  // namespace ziggurat

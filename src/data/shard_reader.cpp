@@ -48,6 +48,7 @@ ShardInfo read_info(const Hdf5File& file, const std::filesystem::path& path, int
   info.shard = file.find_int("shard").value_or(0);
   info.shards = file.find_int("shards").value_or(0);
   info.created_by = file.find_string("created_by").value_or("");
+  info.text_xxh3 = file.find_string("text_xxh3").value_or("");
   return info;
 }
 

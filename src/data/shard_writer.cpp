@@ -55,6 +55,7 @@ ShardInfo ShardBuilder::write(const std::filesystem::path& path) {
   file.write_attribute("shard", info_.shard);
   file.write_attribute("shards", int64_t{0});
   file.write_attribute("created_by", info_.created_by);
+  if (!info_.text_xxh3.empty()) file.write_attribute("text_xxh3", info_.text_xxh3);
   file.close();
   const ShardInfo written = info_;
   tokens16_.clear();
@@ -62,6 +63,10 @@ ShardInfo ShardBuilder::write(const std::filesystem::path& path) {
   doc_offsets_ = {0};
   ++info_.shard;
   return written;
+}
+
+void commit_shard(const std::filesystem::path& from, const std::filesystem::path& to) {
+  commit_file(from, to);
 }
 
 void finish_shard(const std::filesystem::path& from, const std::filesystem::path& to, int64_t shards) {

@@ -1,9 +1,11 @@
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <utility>
 
+#include <fmt/format.h>
+
+#include "data/input_file.h"
+#include "data/json_field.h"
+#include "data/nfc.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/text.h>
 
@@ -15,9 +17,14 @@ constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 constexpr size_t kBlockBytes = size_t{1} << 20;
 
 void list_files(const Path& input, std::vector<Path>& files) {
+  if (input == "-") {
+    files.push_back(input);
+    return;
+  }
   std::error_code reason;
   const auto status = std::filesystem::status(input, reason);
-  check(std::filesystem::exists(status), ErrorKind::data, "input {} does not exist", input.string());
+  check(std::filesystem::exists(status), ErrorKind::data, "input {} does not exist{}", input.string(),
+        reason && reason != std::errc::no_such_file_or_directory ? ": " + reason.message() : "");
   if (!std::filesystem::is_directory(status)) {
     files.push_back(input);
     return;
@@ -66,19 +73,27 @@ void TextNormaliser::finish(std::string& out) {
   *this = TextNormaliser();
 }
 
+std::string normalisation_name(const TextOptions& options) {
+  return std::string(TextNormaliser::kName) + (options.nfc ? ",nfc" : "");
+}
+
 struct TextSource::OpenFile {
-  explicit OpenFile(const Path& file) : path(file), stream(file, std::ios::binary) {
-    check(stream.good(), ErrorKind::data, "cannot read {}: {}", file.string(), std::strerror(errno));
-  }
-  Path path;
-  std::ifstream stream;
+  explicit OpenFile(const Path& file) : name(file == "-" ? "standard input" : file.string()), input(file) {}
+  std::string name;
+  InputFile input;
   TextNormaliser normaliser;
+  int64_t documents = 0;
   std::string block = std::string(kBlockBytes, '\0');
 };
 
 TextSource::TextSource(const TextOptions& options) : options_(options) {
   check(!options.inputs.empty(), ErrorKind::argument, "no input: name at least one file or folder of text");
-  if (options_.document_per == DocumentPer::line) options_.separator.assign(1, '\n');
+  const bool json = options_.document_per == DocumentPer::json;
+  check(!json || !options_.key.empty(), ErrorKind::argument, "documents are JSON, but their key is empty");
+  check(options_.max_document_bytes >= 1, ErrorKind::argument,
+        "the most bytes of a document: expected at least 1, got {}", options_.max_document_bytes);
+  if (options_.nfc) check_nfc_available();
+  if (json || options_.document_per == DocumentPer::line) options_.separator.assign(1, '\n');
   check(options_.document_per == DocumentPer::file || !options_.separator.empty(), ErrorKind::argument,
         "documents are to be cut at a separator, but the separator is empty");
   for (const Path& input : options.inputs) list_files(input, files_);
@@ -91,15 +106,23 @@ TextSource::TextSource(const TextOptions& options) : options_(options) {
 
 TextSource::~TextSource() = default;
 
+int64_t TextSource::bytes_read() const { return bytes_read_ + (open_ ? open_->input.bytes_taken() : 0); }
+
 bool TextSource::fill() {
-  open_->stream.read(open_->block.data(), static_cast<std::streamsize>(open_->block.size()));
-  const auto n = open_->stream.gcount();
-  check(!open_->stream.bad(), ErrorKind::data, "cannot read {} to its end: {}", open_->path.string(),
-        std::strerror(errno));
-  if (n == 0) return false;
-  bytes_read_ += n;
-  open_->normaliser.add({open_->block.data(), static_cast<size_t>(n)}, buffer_);
-  return true;
+  const size_t n = open_->input.read(open_->block);
+  const std::string_view block(open_->block.data(), n);
+  // The lines of JSON stay as they are: what is normalised is the text within.
+  if (options_.document_per == DocumentPer::json) {
+    buffer_ += block;
+  } else {
+    open_->normaliser.add(block, buffer_);
+  }
+  const auto held = static_cast<int64_t>(buffer_.size() - buffer_begin_);
+  check(held <= options_.max_document_bytes + static_cast<int64_t>(kBlockBytes), ErrorKind::data,
+        "{}: document {} is longer than {} bytes; cut it up by --document-per line or separator, or raise "
+        "--max-document-bytes",
+        open_->name, open_->documents + 1, options_.max_document_bytes);
+  return n > 0;
 }
 
 // A document that is complete in the buffer.
@@ -119,7 +142,7 @@ bool TextSource::take_document(std::string& document) {
   return true;
 }
 
-bool TextSource::next(std::string& document) {
+bool TextSource::next_raw(std::string& document) {
   for (;;) {
     if (!open_) {
       if (next_file_ == files_.size()) return false;
@@ -130,14 +153,37 @@ bool TextSource::next(std::string& document) {
     if (!found) {  // the end of the file ends a document
       open_->normaliser.finish(buffer_);
       found = take_document(document);
-      if (!found) {
-        document = std::exchange(buffer_, {}).substr(buffer_begin_);
-        buffer_begin_ = searched_ = 0;
-        open_.reset();
-      }
+    }
+    ++open_->documents;
+    place_ = open_->name;
+    check(static_cast<int64_t>(document.size()) <= options_.max_document_bytes || !found, ErrorKind::data,
+          "{}: document {} has {} bytes, the most is {}; raise --max-document-bytes", place_,
+          open_->documents, document.size(), options_.max_document_bytes);
+    if (options_.document_per == DocumentPer::json) place_ += fmt::format(", line {}", open_->documents);
+    if (!found) {
+      document = std::exchange(buffer_, {}).substr(buffer_begin_);
+      buffer_begin_ = searched_ = 0;
+      bytes_read_ += open_->input.bytes_taken();
+      open_.reset();
     }
     if (!document.empty()) return true;
   }
+}
+
+bool TextSource::next(std::string& document) {
+  while (next_raw(document)) {
+    if (options_.document_per == DocumentPer::json) {
+      if (document.find_first_not_of(" \t\r") == std::string::npos) continue;  // an empty line
+      const std::string text = json_string_field(document, options_.key, place_);
+      document.clear();
+      TextNormaliser normaliser;
+      normaliser.add(text, document);
+      normaliser.finish(document);
+    }
+    if (options_.nfc) document = to_nfc(document);
+    if (!document.empty()) return true;
+  }
+  return false;
 }
 
 }  // namespace ziggurat

@@ -52,6 +52,8 @@ class MergeTable {
   size_t mask_ = 0;
 };
 
+struct KnownPieces;
+
 class BpeTokenizer final : public Tokenizer {
  public:
   // Error (data) if one of the 256 byte tokens is missing or a merge names no token.
@@ -59,6 +61,7 @@ class BpeTokenizer final : public Tokenizer {
 
   std::unique_ptr<Encoder> new_encoder() const override;
   std::string decode(std::span<const int32_t> ids) const override;
+  size_t safe_cut(std::string_view text) const override;
   int32_t vocab_size() const override { return static_cast<int32_t>(vocab_.tokens.size()); }
   int32_t eod_id() const override { return eod_id_; }
   std::string kind() const override { return "byte-level-bpe"; }
@@ -70,12 +73,16 @@ class BpeTokenizer final : public Tokenizer {
   void encode_piece(std::string_view piece, std::vector<int32_t>& ids) const;
 
  private:
+  std::shared_ptr<const KnownPieces> pieces_of_vocabulary() const;
   void merge_short(std::string_view piece, std::vector<int32_t>& ids) const;
   void merge_long(std::string_view piece, std::vector<int32_t>& ids) const;
 
   BpeVocab vocab_;
   MergeTable merges_;
   std::array<int32_t, 256> byte_ids_{};
+  std::vector<MergeTable::Entry>
+      byte_pairs_;  // [left byte * 256 + right byte]: the first look-ups of a piece
+  std::shared_ptr<const KnownPieces> known_pieces_;  // what a new encoder starts with
   int32_t eod_id_ = -1;
   std::string fingerprint_;
 };

@@ -29,6 +29,7 @@ struct ShardInfo {
   std::string source, split;      // e.g. "books", "train"
   int64_t shard = 0, shards = 0;  // number and how many
   std::string created_by;
+  std::string text_xxh3;  // of the documents' text: what an interrupted `tokenize` knows its shards by
 };
 
 // Collects documents and writes them as one shard.
@@ -40,6 +41,10 @@ class ShardBuilder {
   void append(std::span<const int32_t> ids);
   int64_t tokens() const { return static_cast<int64_t>(wide() ? tokens32_.size() : tokens16_.size()); }
   int64_t documents() const { return static_cast<int64_t>(doc_offsets_.size()) - 1; }
+  // The number of the shard under way, if they are not written one after the other, and its text_xxh3.
+  void set_shard(int64_t shard, std::string text_xxh3) {
+    info_.shard = shard, info_.text_xxh3 = std::move(text_xxh3);
+  }
   // Writes everything appended since the last write to `path` (not yet synced) and starts the next shard.
   // Returns what was written. `shards` is not known yet and stays 0: see finish_shard.
   ShardInfo write(const std::filesystem::path& path);
@@ -51,6 +56,10 @@ class ShardBuilder {
   std::vector<uint32_t> tokens32_;
   std::vector<int64_t> doc_offsets_ = {0};
 };
+
+// Syncs a written shard and renames it: from then on it is whole, under a name that does not say how many
+// there are.
+void commit_shard(const std::filesystem::path& from, const std::filesystem::path& to);
 
 // Records in the file `from` how many shards there are, syncs it and renames it to `to`.
 void finish_shard(const std::filesystem::path& from, const std::filesystem::path& to, int64_t shards);

@@ -24,32 +24,45 @@ class TextNormaliser {
   bool after_cr_ = false;
 };
 
-enum class DocumentPer { file, line, separator };
+// json: every line is a JSON object, and a document is one of its strings.
+enum class DocumentPer { file, line, separator, json };
 
 struct TextOptions {
-  std::vector<std::filesystem::path> inputs;  // files, and folders (all regular files below, sorted by path)
+  // Files, folders (all regular files below, sorted by path) and "-" for standard input; files may be
+  // compressed with gzip or zstd, whatever their name.
+  std::vector<std::filesystem::path> inputs;
   DocumentPer document_per = DocumentPer::file;
-  std::string separator;  // for DocumentPer::separator, e.g. "\n---\n"; searched in the normalised text
+  std::string separator;     // for DocumentPer::separator, e.g. "\n---\n"; searched in the normalised text
+  std::string key = "text";  // for DocumentPer::json
+  bool nfc = false;          // Unicode normalisation form C, last of all
+  // A document is held in memory whole. One that is longer is an error rather than cut: it is nearly always
+  // a wrong --document-per, and where to cut is the user's to say.
+  int64_t max_document_bytes = int64_t{1} << 30;
 };
+
+// What is done to the text, as shards record it, e.g. "bom,crlf,nfc".
+std::string normalisation_name(const TextOptions& options);
 
 // The documents of all inputs in a fixed order. Empty documents are skipped.
 class TextSource {
  public:
-  // Errors (data): an input is missing or a folder has no files; argument: an empty separator.
+  // Errors (data): an input is missing or a folder has no files; argument: an empty separator or key, no
+  // library for NFC.
   explicit TextSource(const TextOptions& options);
   ~TextSource();
 
-  // False at the end. Errors (data) name an unreadable file.
+  // False at the end. Errors (data) name an unreadable or broken file and a document that is too long.
   bool next(std::string& document);
 
-  int64_t total_bytes() const { return total_bytes_; }  // of all files
-  int64_t bytes_read() const { return bytes_read_; }
+  int64_t total_bytes() const { return total_bytes_; }  // of all files as they lie on the disk
+  int64_t bytes_read() const;
   const std::vector<std::filesystem::path>& files() const { return files_; }
 
  private:
   struct OpenFile;
   bool fill();  // reads another block into buffer_; false at the end of the file
   bool take_document(std::string& document);
+  bool next_raw(std::string& document);
 
   TextOptions options_;
   std::vector<std::filesystem::path> files_;
@@ -59,6 +72,7 @@ class TextSource {
   std::string buffer_;       // normalised text not yet given out
   size_t buffer_begin_ = 0;  // of the next document
   size_t searched_ = 0;      // up to here there is no separator
+  std::string place_;        // of the document given out last, for messages
 };
 
 }  // namespace ziggurat

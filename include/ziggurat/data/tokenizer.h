@@ -30,20 +30,26 @@ class Tokenizer {
   // id outside [0, vocab_size).
   virtual std::string decode(std::span<const int32_t> ids) const = 0;
 
+  // The last offset in (0, text.size()] where `text` may be cut without changing any id, so that its parts
+  // can be encoded at the same time; text.size() if there is no such place or the whole is as good.
+  virtual size_t safe_cut(std::string_view text) const = 0;
+
   virtual int32_t vocab_size() const = 0;  // ids are in [0, vocab_size)
   virtual int32_t eod_id() const = 0;      // ends every document; -1 if the vocabulary has none
   virtual std::string kind() const = 0;    // e.g. "byte-level-bpe"
   // SHA-256 (hex) of everything that decides ids; the same whatever file format it was read from.
   virtual std::string fingerprint() const = 0;
-  // Writes <directory>/tokenizer.json (atomically), to be read again by load_tokenizer.
+  // Writes <directory>/tokenizer.json (SentencePiece: tokenizer.model), atomically, for load_tokenizer.
   virtual void save(const std::filesystem::path& directory) const = 0;
 
   // For a few short texts; many texts go through an Encoder.
   std::vector<int32_t> encode(std::string_view text) const;
 };
 
-// `path`: a tokenizer.json of a byte-level BPE, or a folder that holds one, or a folder with GPT-2's
-// `vocab.bpe` (or `merges.txt`) and `encoder.json` (or `vocab.json`). Errors (data) name file and cure.
+// `path`: a tokenizer.json of a byte-level BPE, a SentencePiece *.model, a folder that holds tokenizer.json
+// or tokenizer.model, a folder with GPT-2's `vocab.bpe` (or `merges.txt`) and `encoder.json` (or
+// `vocab.json`), or the word `bytes`: ids 0-255 are the bytes, 256 ends a document. Errors (data) name file
+// and cure.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 // GPT-2's name for the end of a document; used when a vocabulary has it or a new one is trained.

@@ -1,4 +1,5 @@
 #include "tests/unit/data/data_test_support.h"
+#include <ziggurat/build_config.h>
 #include <ziggurat/data/text.h>
 
 namespace ziggurat {
@@ -65,6 +66,78 @@ TEST(TextSource, LongDocumentsAndSeparatorsAcrossBlocks) {
   write_text(dir / "long.txt", text);
   TextOptions options{{dir / "long.txt"}, DocumentPer::separator, "<END>"};
   EXPECT_EQ(documents_of(options), expected);
+}
+
+TEST(TextSource, ReadsJsonLines) {
+  const TempDir dir;
+  write_text(dir / "a.jsonl",
+             "{\"id\": 1, \"text\": \"one\\r\\ntw\\u00f6\"}\n\n{\"meta\": {\"text\": \"no\"}, \"text\": "
+             "\"three\"}\r\n"
+             "{\"text\": \"\"}\n{\"text\": \"\\ud83d\\ude00\"}");
+  TextOptions options;
+  options.inputs = {dir / "a.jsonl"}, options.document_per = DocumentPer::json;
+  EXPECT_EQ(documents_of(options), (std::vector<std::string>{"one\ntw\u00f6", "three", "\U0001F600"}));
+  const auto message_for = [&](const std::string& line) {
+    write_text(dir / "a.jsonl", "{\"text\": \"good\"}\n" + line + "\n");
+    const std::string message = error_of(ErrorKind::data, [&] { documents_of(options); });
+    EXPECT_NE(message.find("a.jsonl, line 2"), std::string::npos) << message;
+    return message;
+  };
+  EXPECT_NE(message_for("{\"txt\": \"x\"}").find("--key"), std::string::npos);
+  message_for("{\"text\": 3}");
+  message_for("{\"a\": [{\"text\": \"x\"}]}");
+  message_for("[\"text\"]");
+  message_for("{\"text\": \"x\"");
+}
+
+// What `gzip` and `zstd` make of "hello\n".
+const std::string kGzip(
+    "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xcb\x48\xcd\xc9\xc9\xe7\x02\x00\x20\x30\x3a\x36\x06\x00\x00"
+    "\x00",
+    26);
+const std::string kZstd("\x28\xb5\x2f\xfd\x20\x06\x31\x00\x00hello\n", 15);
+
+TEST(TextSource, UnpacksGzipAndZstd) {
+  for (const auto& [packed, available] : {std::pair(kGzip, kHasGzip), std::pair(kZstd, kHasZstd)}) {
+    const TempDir dir;
+    std::string joined, expected;
+    for (int i = 0; i < 50000; ++i) joined += packed, expected += "hello\n";  // more than a block either way
+    write_text(dir / "packed.txt", joined);
+    TextOptions options;
+    options.inputs = {dir / "packed.txt"};
+    if (!available) {
+      EXPECT_NE(error_of(ErrorKind::data, [&] { documents_of(options); }).find("install"), std::string::npos);
+      continue;
+    }
+    EXPECT_EQ(documents_of(options), std::vector<std::string>{expected});
+    write_text(dir / "packed.txt", joined.substr(0, joined.size() - 3));
+    EXPECT_NE(error_of(ErrorKind::data, [&] { documents_of(options); }).find("packed.txt"),
+              std::string::npos);
+  }
+}
+
+TEST(TextSource, NormalisesToNfc) {
+  const TempDir dir;
+  write_text(dir / "a.txt", "e\u0301\x80 \u1100\u1161");
+  TextOptions options;
+  options.inputs = {dir / "a.txt"}, options.nfc = true;
+  EXPECT_EQ(normalisation_name(options), "bom,crlf,nfc");
+  if (!kHasNfc) {
+    error_of(ErrorKind::argument, [&] { documents_of(options); });
+    return;
+  }
+  EXPECT_EQ(documents_of(options), std::vector<std::string>{"\u00e9\x80 \uac00"});
+}
+
+TEST(TextSource, ATooLongDocumentIsAnError) {
+  const TempDir dir;
+  write_text(dir / "a.txt", "short\n" + std::string(3 << 20, 'x') + "\n");
+  TextOptions options;
+  options.inputs = {dir / "a.txt"}, options.document_per = DocumentPer::line,
+  options.max_document_bytes = 1000;
+  const std::string message = error_of(ErrorKind::data, [&] { documents_of(options); });
+  EXPECT_NE(message.find("document 2"), std::string::npos) << message;
+  EXPECT_NE(message.find("--max-document-bytes"), std::string::npos) << message;
 }
 
 TEST(TextSource, ErrorsNameTheInput) {

@@ -1,5 +1,6 @@
 // From text to tokenizer to shards and back, as the sub-commands do it.
 #include <cmath>
+#include <map>
 #include <sstream>
 
 #include "data_tools/commands.h"
@@ -68,7 +69,7 @@ class DataTools : public ::testing::Test {
 TEST_F(DataTools, EveryDocumentIsInExactlyOneSplit) {
   make_corpus(150);
   TokenizeOptions o = options("shards");
-  o.shard_tokens = 1500;
+  o.shard_bytes = 4000;
   tokenize_text(o);
   std::vector<std::string> all;
   for (const char* split : kSplitNames) {
@@ -83,7 +84,7 @@ TEST_F(DataTools, EveryDocumentIsInExactlyOneSplit) {
   // No shard is larger than asked for, and no document straddles two.
   const ShardManifest train = read_manifest(dir / "shards", "train");
   EXPECT_GT(train.shards.size(), 3u);
-  for (const auto& shard : train.shards) EXPECT_LE(shard.n_tokens, 1500);
+  for (const auto& shard : train.shards) EXPECT_LE(shard.n_tokens, 4000);
   for (const auto& entry : std::filesystem::directory_iterator(dir / "shards")) {
     EXPECT_NE(entry.path().extension(), ".tmp");
   }
@@ -125,6 +126,78 @@ TEST_F(DataTools, BytesDoNotDependOnThreads) {
   }
 }
 
+std::map<std::string, std::string> files_in(const std::filesystem::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    files[entry.path().filename().string()] = read_text(entry.path());
+  }
+  return files;
+}
+
+TEST_F(DataTools, BytesDoNotDependOnRanks) {
+  make_corpus(60);
+  TokenizeOptions o = options("alone");
+  o.shard_bytes = 3000;
+  tokenize_text(o);
+  for (const int ranks : {2, 3}) {
+    o.output = dir / ("ranks" + std::to_string(ranks));
+    prepare_shards(o);
+    TokenizeSummary summary;
+    for (int rank = ranks - 1; rank >= 0; --rank) summary = write_shards(o, rank, ranks);
+    finish_shards(o, summary);
+    EXPECT_EQ(files_in(o.output), files_in(dir / "alone"));
+  }
+}
+
+TEST_F(DataTools, AnInterruptedRunIsResumed) {
+  make_corpus(60);
+  TokenizeOptions o = options("through");
+  o.shard_bytes = 3000;
+  tokenize_text(o);
+  // What a kill leaves: one rank of two has written its shards, another file is half-written, one damaged.
+  o.output = dir / "killed";
+  prepare_shards(o);
+  write_shards(o, 0, 2);
+  write_text(dir / "killed/corpus-train-00001.h5.tmp", "half");
+  write_text(dir / "killed/corpus-train-00000.h5",
+             read_text(dir / "killed/corpus-train-00000.h5").substr(0, 3000));
+  const auto kept = std::filesystem::last_write_time(dir / "killed/corpus-train-00002.h5");
+  prepare_shards(o);
+  const TokenizeSummary summary = write_shards(o, 0, 1);
+  EXPECT_GE(summary.resumed_shards, 1);
+  EXPECT_EQ(std::filesystem::last_write_time(dir / "killed/corpus-train-00002.h5"), kept);
+  finish_shards(o, summary);
+  EXPECT_EQ(files_in(dir / "killed"), files_in(dir / "through"));
+
+  // Other text is not taken for the same run.
+  o.output = dir / "changed";
+  prepare_shards(o);
+  write_shards(o, 0, 2);
+  write_text(dir / "text/1000.txt", "changed since");
+  write_text(dir / "text/1001.txt", "changed since, too");
+  EXPECT_NE(error_of(ErrorKind::data, [&] { tokenize_text(o); }).find("--overwrite"), std::string::npos);
+}
+
+TEST_F(DataTools, DuplicatesAreLeftOut) {
+  make_corpus(30);
+  write_text(dir / "text/2000.txt", "\xef\xbb\xbf" + texts[3]);  // the same once normalised
+  TokenizeOptions o = options("once");
+  o.split = {1, 0, 0}, o.deduplicate = true;
+  EXPECT_EQ(tokenize_text(o)[0].n_docs(), 30);
+  o.deduplicate = false, o.overwrite = true;
+  EXPECT_EQ(tokenize_text(o)[0].n_docs(), 31);
+}
+
+TEST_F(DataTools, PlainBytesAsTokens) {
+  make_corpus(10);
+  TokenizeOptions o = options("bytes");
+  o.split = {1, 0, 0}, o.tokenizer = "bytes";
+  tokenize_text(o);
+  EXPECT_EQ(load_tokenizer(dir / "bytes")->kind(), "bytes");
+  EXPECT_EQ(load_tokenizer(dir / "bytes")->vocab_size(), 257);
+  EXPECT_EQ(documents_in("bytes", "train"), texts);
+}
+
 TEST_F(DataTools, OneFileIsSplitByText) {
   make_corpus(3);
   std::string text;
@@ -152,7 +225,7 @@ TEST_F(DataTools, ExistingShardsAreKeptUnlessToldOtherwise) {
   EXPECT_NE(error_of(ErrorKind::data, [&] { tokenize_text(options("out")); }).find("--overwrite"),
             std::string::npos);
   TokenizeOptions o = options("out");
-  o.overwrite = true, o.shard_tokens = 1000;
+  o.overwrite = true, o.shard_bytes = 2500;
   tokenize_text(o);
   EXPECT_NE(read_text(dir / "out/corpus-train.json"), manifest);
   EXPECT_FALSE(std::filesystem::exists(dir / ("out/" + shard_name("corpus", "train", 0, 1))));
@@ -164,7 +237,7 @@ TEST_F(DataTools, BadInputIsNamed) {
   o.split = {0.5, 0.1, 0.1};
   error_of(ErrorKind::argument, [&] { tokenize_text(o); });
   o = options("bad");
-  o.shard_tokens = 0;
+  o.shard_bytes = 0;
   error_of(ErrorKind::argument, [&] { tokenize_text(o); });
   write_text(dir / "empty.txt", "");
   o = options("bad");

@@ -1,0 +1,79 @@
+#include "data/sentencepiece.h"
+
+#include <sentencepiece_processor.h>
+
+#include "data/atomic_file.h"
+#include "data/sha256.h"
+#include <ziggurat/core/error.h>
+
+namespace ziggurat {
+namespace {
+
+using sentencepiece::SentencePieceProcessor;
+
+class SentencePieceEncoder final : public Encoder {
+ public:
+  explicit SentencePieceEncoder(const SentencePieceProcessor& processor) : processor_(processor) {}
+  void encode(std::string_view text, std::vector<int32_t>& ids) override {
+    const auto status = processor_.Encode({text.data(), text.size()}, &pieces_);
+    check(status.ok(), ErrorKind::data, "[tokenizer] SentencePiece cannot encode a text of {} bytes: {}",
+          text.size(), status.ToString());
+    ids.insert(ids.end(), pieces_.begin(), pieces_.end());
+  }
+
+ private:
+  const SentencePieceProcessor& processor_;
+  std::vector<int> pieces_;
+};
+
+class SentencePieceTokenizer final : public Tokenizer {
+ public:
+  explicit SentencePieceTokenizer(const std::filesystem::path& file) : model_(read_file(file)) {
+    const auto status = processor_.LoadFromSerializedProto(model_);
+    check(status.ok() && processor_.GetPieceSize() > 0, ErrorKind::data, "{} is no SentencePiece model: {}",
+          file.string(), status.ToString());
+    Sha256 hash;
+    hash.update("sentencepiece");
+    hash.update(model_);
+    fingerprint_ = hash.hex();
+  }
+
+  std::unique_ptr<Encoder> new_encoder() const override {
+    return std::make_unique<SentencePieceEncoder>(processor_);
+  }
+  std::string decode(std::span<const int32_t> ids) const override {
+    for (const int32_t id : ids) {
+      check(id >= 0 && id < vocab_size(), ErrorKind::data,
+            "[tokenizer] token id {} is outside the vocabulary of {} tokens; was the text tokenized with "
+            "another tokenizer?",
+            id, vocab_size());
+    }
+    std::string text;
+    const auto status = processor_.Decode(std::vector<int>(ids.begin(), ids.end()), &text);
+    check(status.ok(), ErrorKind::data, "[tokenizer] SentencePiece cannot decode: {}", status.ToString());
+    return text;
+  }
+  // A piece may reach over white space and the start of a text counts as one: no place is safe.
+  size_t safe_cut(std::string_view text) const override { return text.size(); }
+  int32_t vocab_size() const override { return processor_.GetPieceSize(); }
+  int32_t eod_id() const override { return processor_.eos_id(); }
+  std::string kind() const override { return "sentencepiece"; }
+  std::string fingerprint() const override { return fingerprint_; }
+  void save(const std::filesystem::path& directory) const override {
+    std::filesystem::create_directories(directory);
+    write_file_atomically(directory / "tokenizer.model", model_);
+  }
+
+ private:
+  std::string model_;
+  SentencePieceProcessor processor_;
+  std::string fingerprint_;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file) {
+  return std::make_unique<SentencePieceTokenizer>(file);
+}
+
+}  // namespace ziggurat

@@ -1,0 +1,14 @@
+#include "data/input_file.h"
+#include <ziggurat/core/error.h>
+
+namespace ziggurat {
+
+std::unique_ptr<StreamDecoder> new_zstd_decoder(const std::string& name) {
+  fail(ErrorKind::data,
+       "{} is compressed with zstd, which this build cannot read; install libzstd-dev and build again, or "
+       "unpack "
+       "it first",
+       name);
+}
+
+}  // namespace ziggurat
