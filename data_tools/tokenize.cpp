@@ -1,6 +1,7 @@
 #include "data_tools/tokenize.h"
 
 #include <algorithm>
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <optional>
