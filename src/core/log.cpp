@@ -45,8 +45,14 @@ void init_log(int rank, int world_size, const std::string& directory, LogLevel l
 
 void log_line(LogLevel level, const std::string& message) { spdlog::log(spdlog_level(level), "{}", message); }
 
+// Past the terminal's sink: stderr is the same terminal, and a message told twice looks like two.
 void log_fatal(const std::string& message) {
-  spdlog::error("{}", message);  // to the rank's file, and to the terminal on rank 0
+  const auto logger = spdlog::default_logger();
+  for (const spdlog::sink_ptr& sink : logger->sinks()) {
+    if (dynamic_cast<spdlog::sinks::basic_file_sink_mt*>(sink.get()) == nullptr) continue;
+    sink->log({logger->name(), spdlog::level::err, message});
+    sink->flush();
+  }
   std::fprintf(stderr, "ziggurat: %s\n", message.c_str());
   std::fflush(stderr);
 }

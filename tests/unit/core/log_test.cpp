@@ -63,5 +63,15 @@ TEST_F(Log, AFatalMessageReachesTheTerminalFromAnyRank) {
   EXPECT_THAT(file(5), HasSubstr("rank 5 lost its data"));
 }
 
+TEST_F(Log, AFatalMessageIsToldOnce) {
+  init_log(0, 8, directory_.string());
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  log_fatal("rank 0 lost its data");
+  EXPECT_THAT(testing::internal::GetCapturedStdout(), Not(HasSubstr("lost")));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("rank 0 lost its data"));
+  EXPECT_THAT(file(0), HasSubstr("rank 0 lost its data"));
+}
+
 }  // namespace
 }  // namespace ziggurat
