@@ -1,7 +1,6 @@
 #include "data_tools/tokenize.h"
 
 #include <algorithm>
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <optional>
