@@ -38,21 +38,26 @@ std::string to_hex(XXH128_hash_t hash) { return fmt::format("{:016x}{:016x}", ha
 
 }  // namespace
 
+void write_file(const std::filesystem::path& file, std::string_view bytes) {
+  const FileDescriptor out(file, O_WRONLY | O_CREAT | O_TRUNC);
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(out.get(), bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int reason = errno;
+      std::error_code ignored;
+      std::filesystem::remove(file, ignored);
+      fail(ErrorKind::data, "cannot write {}: {}; make room or choose another folder, then run it again",
+           file.string(), std::strerror(reason));
+    }
+    bytes.remove_prefix(static_cast<size_t>(n));
+  }
+}
+
 void write_file_atomically(const std::filesystem::path& file, std::string_view text) {
   std::filesystem::path temporary = file;
   temporary += ".tmp";
-  {
-    const FileDescriptor out(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-    while (!text.empty()) {
-      const ssize_t n = ::write(out.get(), text.data(), text.size());
-      if (n < 0) {
-        const int reason = errno;
-        std::filesystem::remove(temporary);
-        fail(ErrorKind::data, "cannot write {}: {}", file.string(), std::strerror(reason));
-      }
-      text.remove_prefix(static_cast<size_t>(n));
-    }
-  }
+  write_file(temporary, text);
   commit_file(temporary, file);
 }
 

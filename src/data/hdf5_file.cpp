@@ -1,5 +1,8 @@
 #include "data/hdf5_file.h"
 
+#include <algorithm>
+
+#include "data/atomic_file.h"
 #include <ziggurat/core/error.h>
 
 namespace ziggurat {
@@ -73,6 +76,11 @@ Hdf5File Hdf5File::create(const std::filesystem::path& path) {
   Hdf5File file(path);
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_alignment(access.get(), 1, 4096);
+  // The file is built in memory and written by close(): after a failed write to a full disk, HDF5 itself
+  // would crash when the process ends.
+  constexpr size_t kGrowBytes = size_t{16} << 20;
+  H5Pset_fapl_core(access.get(), kGrowBytes, /*backing_store=*/0);
+  file.in_memory_ = true;
   file.file_ = Hdf5Handle(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), H5Fclose);
   if (!file.file_.ok()) file.fail_at("cannot create the file; is the folder writable?");
   return file;
@@ -280,7 +288,18 @@ template void Hdf5File::read_dataset<int64_t>(const std::string&, int64_t, int64
 
 void Hdf5File::close() {
   const QuietErrors quiet;
-  if (file_.reset() < 0) fail_at("cannot finish writing the file; is the disk full?");
+  if (!in_memory_) {
+    if (file_.reset() < 0) fail_at("cannot write the file to its end; is the disk full?");
+    return;
+  }
+  H5Fflush(file_.get(), H5F_SCOPE_LOCAL);
+  const ssize_t bytes = H5Fget_file_image(file_.get(), nullptr, 0);
+  std::string image(static_cast<size_t>(std::max<ssize_t>(bytes, 0)), '\0');
+  if (bytes <= 0 || H5Fget_file_image(file_.get(), image.data(), image.size()) != bytes) {
+    fail_at("cannot build the file in memory");
+  }
+  file_.reset();
+  write_file(path_, image);
 }
 
 }  // namespace ziggurat

@@ -64,7 +64,8 @@ class Hdf5File {
   template <class T>
   void read_dataset(const std::string& name, int64_t first, int64_t count, T* out) const;
 
-  void close();  // reports what the destructor would have to swallow
+  // Reports what the destructor would have to swallow; a file that was created is written only here.
+  void close();
 
  private:
   explicit Hdf5File(std::filesystem::path path) : path_(std::move(path)) {}
@@ -75,6 +76,7 @@ class Hdf5File {
   void check_size(const std::string& name, hid_t dataset, hid_t options, const Dataset& found) const;
 
   std::filesystem::path path_;
+  bool in_memory_ = false;  // a new file, until close() writes it
   Hdf5Handle file_;
 };
 

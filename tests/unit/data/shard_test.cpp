@@ -1,4 +1,7 @@
+#include <csignal>
+
 #include <hdf5.h>
+#include <sys/resource.h>
 
 #include "src/data/crc32c.h"
 #include "src/data/sha256.h"
@@ -148,6 +151,27 @@ TEST(Shard, ForeignFilesAreReadThroughHdf5) {
   write_foreign(dir / "matrix.h5", tokens, 2);
   EXPECT_NE(error_of(ErrorKind::data, [&] { ShardReader s(dir / "matrix.h5"); }).find("rank"),
             std::string::npos);
+}
+
+// In a child process, since the limit cannot be lifted again; the child must also end in peace.
+TEST(ShardBuilder, AFullDiskIsAnErrorAndLeavesNothing) {
+  const TempDir dir;
+  EXPECT_EXIT(
+      {
+        std::signal(SIGXFSZ, SIG_IGN);
+        rlimit limit;
+        limit.rlim_cur = limit.rlim_max = 8192;
+        ::setrlimit(RLIMIT_FSIZE, &limit);
+        try {
+          counting_shards(dir.path(), {20000});
+        } catch (const Error& e) {
+          std::fputs(e.what(), stderr);
+          std::exit(exit_code(e.kind()));
+        }
+        std::exit(0);
+      },
+      ::testing::ExitedWithCode(3), "shard.tmp.*make room");
+  EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
 }
 
 }  // namespace
