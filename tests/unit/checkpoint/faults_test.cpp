@@ -230,8 +230,12 @@ TEST_F(CheckpointTest, AKillAtAnyMomentLeavesAVerifiedCheckpoint) {
     step = found.reader->manifest().step;
     EXPECT_TRUE(loads(dir_, step, 2));
   }
-  remove_stale_temporaries(dir_);
-  EXPECT_LE(entries().size(), 3u);
+  // Kills also hit the removal of old checkpoints; the next save that completes makes up for all of them.
+  const auto comm = make_self_communicator();
+  RankSlices mine(0, 1);
+  mine.fill(step + 1);
+  save_checkpoint(dir_, info(step + 1, 2), mine.slices, *comm);
+  EXPECT_EQ(entries().size(), 2u);
 }
 
 // A manifest with a right hash may still be hostile.
