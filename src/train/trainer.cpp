@@ -21,6 +21,12 @@ int64_t lanes_per_rank(const RunConfig& config, int world_size) {
   return plan_step(config, world_size, 0).lanes_per_rank;
 }
 
+// Between the model, which registers the parameters, and those who need their slabs.
+nn::ParamStore& finalized(nn::ParamStore& store) {
+  store.finalize();
+  return store;
+}
+
 std::unique_ptr<SampleSource> open(const RunConfig& config, Split split, int64_t samples) {
   return open_samples(config.data, split, config.batch.sequence_length, config.model.vocab_size, samples);
 }
@@ -36,7 +42,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
               .seed = static_cast<uint64_t>(config.seed),
               .reproducible = config.reproducible}),
       model_(model::fit_to_ranks(config.model, world.size()), store_, groups_, config.train.recompute),
-      reducer_((store_.finalize(), store_), groups_, lanes_per_rank(config, world.size())),
+      reducer_(finalized(store_), groups_, lanes_per_rank(config, world.size())),
       optimizer_(store_, config.optimizer),
       train_data_(open(config, Split::train, samples_of_run(config))),
       valid_data_(open(config, Split::valid, config.eval.sequences)),
