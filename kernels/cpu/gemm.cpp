@@ -1,9 +1,9 @@
 #include <algorithm>
 
 #include <dnnl.h>
+#include <kernels/cpu/widened.h>
 
 #include <ziggurat/core/error.h>
-#include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -81,18 +81,6 @@ void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
   });
 }
 
-// A packed f32 copy of a bf16 matrix [rows, cols] with row stride ld.
-const float* widen(const bf16* x, int64_t rows, int64_t cols, int64_t ld, Arena& workspace) {
-  auto* wide = static_cast<float*>(workspace.allocate(rows * cols * static_cast<int64_t>(sizeof(float))));
-  const int64_t rows_per_block = std::max<int64_t>(1, 16384 / std::max<int64_t>(cols, 1));
-  parallel_for_blocks(rows, rows_per_block, [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < cols; ++j) wide[i * cols + j] = x[i * ld + j];
-    }
-  });
-  return wide;
-}
-
 void bf16_to_float_gemm(const GemmArgs<bf16, float>& g, Arena& workspace, const Stream& stream) {
   if (bf16_gemm() == Bf16Gemm::native) return tiled_gemm(g, stream);
   const ArenaScope scope(workspace);
@@ -125,18 +113,7 @@ void gemm(const GemmArgs<T, TC>& g, Arena& workspace, Stream& stream) {
       bf16_to_float_gemm(
           {g.transpose_a, g.transpose_b, g.m, g.n, g.k, g.a, g.lda, g.b, g.ldb, sum, g.n, false}, workspace,
           stream);
-      const int64_t rows_per_block = std::max<int64_t>(1, 16384 / g.n);
-      parallel_for_blocks(g.m, rows_per_block, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          bf16* c = g.c + i * g.ldc;
-          const float* s = sum + i * g.n;
-          if (g.accumulate) {
-            for (int64_t j = 0; j < g.n; ++j) c[j] = bf16(float(c[j]) + s[j]);
-          } else {
-            for (int64_t j = 0; j < g.n; ++j) c[j] = bf16(s[j]);
-          }
-        }
-      });
+      round_sum(sum, g.m, g.n, g.c, g.ldc, g.accumulate);
     }
   } else {
     bf16_to_float_gemm(g, workspace, stream);

@@ -10,9 +10,12 @@ namespace ziggurat::kernels {
 
 namespace {
 
-// Rows of a unit: packing the weight for each unit costs about 1/kUnitRows of the product, and a handful of
-// units per thread evens out experts of unequal load.
+// Rows of a unit: a handful of units per thread evens out experts of unequal load, and a sum of this many
+// rows stays in cache until it is rounded.
 constexpr int64_t kUnitRows = 256;
+// Packed products take their rows in steps, so that there are few different ones: the library makes code for
+// each.
+constexpr int64_t kRowStep = 16;
 constexpr int64_t kTileCols = 128;  // output features of a unit of the weight gradient
 
 template <class T>
@@ -44,19 +47,108 @@ void with_operands(const F& f) {
   f(Same<T>{});
 }
 
-// The weights of the experts that have rows; null for the others.
-template <class Policy, class T>
-const typename Policy::Operand** expert_weights(const GroupedLinearArgs<T>& g, Arena& workspace,
-                                                Stream& stream) {
-  auto** weights = take<const typename Policy::Operand*>(workspace, g.experts);
-  std::fill(weights, weights + g.experts, nullptr);
+// Calls f(expert) once for every expert that has rows.
+template <class T, class F>
+void for_used_experts(const GroupedLinearArgs<T>& g, Arena& workspace, const F& f) {
+  auto* used = take<char>(workspace, g.experts);
+  std::fill(used, used + g.experts, 0);
   for (int64_t i = 0; i < g.segment_count; ++i) {
-    const Segment& s = g.segments[i];
-    if (s.rows == 0 || weights[s.expert] != nullptr) continue;
-    weights[s.expert] = Policy::matrix(g.weight + s.expert * g.out * g.in, g.out * g.in, workspace, stream);
+    if (g.segments[i].rows > 0) used[g.segments[i].expert] = 1;
   }
-  return weights;
+  for (int64_t e = 0; e < g.experts; ++e) {
+    if (used[e] != 0) f(e);
+  }
 }
+
+// Products of units of rows with their expert's weight, packed if there are copies.
+template <class Policy, class T>
+class ExpertProducts {
+ public:
+  using O = typename Policy::Operand;
+  using A = Accum<T>;
+
+  ExpertProducts(const GroupedLinearArgs<T>& g, Side side, Arena& workspace, Stream& stream)
+      : g_(g),
+        side_(side),
+        n_(side == Side::forward ? g.out : g.in),
+        k_(side == Side::forward ? g.in : g.out) {
+    auto* weights = take<const O*>(workspace, g.experts);
+    auto* stale = take<int64_t>(workspace, g.experts);
+    int64_t stale_count = 0;
+    for_used_experts(g, workspace, [&](int64_t e) {
+      if (g.packed == nullptr) {
+        weights[e] = Policy::matrix(g.weight + e * g.out * g.in, g.out * g.in, workspace, stream);
+      } else if (!g.packed->prepared(e, side)) {
+        stale[stale_count++] = e;
+      }
+    });
+    weights_ = weights;
+    parallel_for(stale_count, [&](int64_t i) {
+      const OneThread alone;
+      g.packed->prepare(stale[i], side);
+    });
+    if constexpr (std::is_same_v<T, bf16>) sums_ = take<float>(workspace, threads_ * kUnitRows * n_);
+    if (g.packed != nullptr) {
+      tails_ = take<O>(workspace, threads_ * kRowStep * k_);
+      tail_sums_ = take<A>(workspace, threads_ * kRowStep * n_);
+    }
+  }
+
+  // C [rows, n] = or += A [rows, k] op(W of the expert). The sum is rounded once.
+  void multiply(int64_t expert, int64_t rows, const O* a, T* c, bool accumulate) const {
+    if constexpr (std::is_same_v<T, bf16>) {
+      float* sum = sums_ + thread() * kUnitRows * n_;
+      product(expert, rows, a, sum, false);
+      const int64_t n = rows * n_;
+      if (accumulate) {
+        for (int64_t i = 0; i < n; ++i) c[i] = bf16(float(c[i]) + sum[i]);
+      } else {
+        for (int64_t i = 0; i < n; ++i) c[i] = bf16(sum[i]);
+      }
+    } else {
+      product(expert, rows, a, c, accumulate);
+    }
+  }
+
+ private:
+  int64_t thread() const { return threads_ == 1 ? 0 : thread_index(); }
+
+  void product(int64_t expert, int64_t rows, const O* a, A* c, bool accumulate) const {
+    if (g_.packed != nullptr) return packed_product(expert, rows, a, c, accumulate);
+    gemm_on_this_thread<Device::cpu>(GemmArgs<O, A>{false, side_ == Side::forward, rows, n_, k_, a, k_,
+                                                    weights_[expert], g_.in, c, n_, accumulate});
+  }
+
+  // Whole steps of rows in place, the rest in scratch padded to a step.
+  void packed_product(int64_t expert, int64_t rows, const O* a, A* c, bool accumulate) const {
+    if constexpr (!std::is_same_v<T, double>) {
+      const auto run = [&](int64_t n, const O* from, A* to, bool add) {
+        if (n == 0) return;
+        packed_product_on_this_thread<Device::cpu>(
+            WeightProduct<O, A>{side_, n, g_.out, g_.in, from, nullptr, g_.packed, expert, to, add});
+      };
+      const int64_t whole = rows / kRowStep * kRowStep, rest = rows - whole;
+      run(whole, a, c, accumulate);
+      if (rest == 0) return;
+      O* tail = tails_ + thread() * kRowStep * k_;
+      A* sum = tail_sums_ + thread() * kRowStep * n_;
+      std::copy_n(a + whole * k_, rest * k_, tail);
+      std::fill(tail + rest * k_, tail + kRowStep * k_, O{});
+      run(kRowStep, tail, sum, false);
+      A* to = c + whole * n_;
+      for (int64_t i = 0; i < rest * n_; ++i) to[i] = accumulate ? to[i] + sum[i] : sum[i];
+    }
+  }
+
+  const GroupedLinearArgs<T>& g_;
+  Side side_;
+  int64_t n_, k_;
+  int64_t threads_ = thread_count();
+  const O* const* weights_ = nullptr;  // by expert, where there are no packed copies
+  float* sums_ = nullptr;              // [threads, kUnitRows, n] beside a bf16 C
+  O* tails_ = nullptr;                 // [threads, kRowStep, k]
+  A* tail_sums_ = nullptr;             // [threads, kRowStep, n]
+};
 
 struct Units {
   const Segment* begin;
@@ -78,26 +170,6 @@ Units cut(const Segment* segments, int64_t n, Arena& workspace) {
   return {units, count};
 }
 
-// The sum of a product of T operands, before it is rounded to T: C itself, or f32 scratch beside a bf16 C.
-template <class T>
-Accum<T>* sum_buffer(T* c, int64_t n, Arena& workspace) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    return take<float>(workspace, n);
-  } else {
-    return c;
-  }
-}
-// Rounds rows of the sum into C.
-void round_rows(const float* sum, bf16* c, int64_t n, bool accumulate) {
-  if (accumulate) {
-    for (int64_t i = 0; i < n; ++i) c[i] = bf16(float(c[i]) + sum[i]);
-  } else {
-    for (int64_t i = 0; i < n; ++i) c[i] = bf16(sum[i]);
-  }
-}
-template <class T>
-void round_rows(const T*, T*, int64_t, bool) {}  // the sum is C
-
 }  // namespace
 
 template <Device D, class T>
@@ -108,15 +180,12 @@ void grouped_linear_forward(const GroupedLinearArgs<T>& g, Arena& workspace, Str
     using A = Accum<T>;
     const ArenaScope scope(workspace);
     const O* x = Policy::matrix(g.x, g.rows * g.in, workspace, stream);
-    const O* const* weights = expert_weights<Policy>(g, workspace, stream);
-    A* sum = sum_buffer(g.z, g.rows * g.out, workspace);
+    const ExpertProducts<Policy, T> products(g, Side::forward, workspace, stream);
     const Units units = cut(g.segments, g.segment_count, workspace);
     parallel_for(units.count, [&](int64_t i) {
       const Segment& u = units.begin[i];
-      const int64_t at = u.row_begin * g.out, n = u.rows * g.out;
-      gemm_on_this_thread<D>(GemmArgs<O, A>{false, true, u.rows, g.out, g.in, x + u.row_begin * g.in, g.in,
-                                            weights[u.expert], g.in, sum + at, g.out, false});
-      round_rows(sum + at, g.z + at, n, false);
+      const int64_t at = u.row_begin * g.out;
+      products.multiply(u.expert, u.rows, x + u.row_begin * g.in, g.z + at, false);
       const A* bias = g.bias == nullptr ? nullptr : g.bias + u.expert * g.out;
       if (bias == nullptr && g.activation == Activation::none) return;
       bias_activation_forward<D>(BiasActivationArgs<T>{g.activation, u.rows, g.out, g.z + at, bias,
@@ -189,7 +258,6 @@ void grouped_linear_backward(const GroupedLinearGradArgs<T>& g, Arena& workspace
   }
   with_operands<T>([&]<class Policy>(Policy) {
     using O = typename Policy::Operand;
-    using A = Accum<T>;
     const ArenaScope scope(workspace);
     const O* dz = Policy::matrix(dz_stored, f.rows * f.out, workspace, stream);
     if (g.dweight != nullptr || g.dbias != nullptr) {
@@ -202,16 +270,12 @@ void grouped_linear_backward(const GroupedLinearGradArgs<T>& g, Arena& workspace
     }
     if (g.dx == nullptr) return;
     // dx = dz weight
-    const O* const* weights = expert_weights<Policy>(f, workspace, stream);
-    A* sum = sum_buffer(g.dx, f.rows * f.in, workspace);
+    const ExpertProducts<Policy, T> products(f, Side::backward, workspace, stream);
     const Units units = cut(f.segments, f.segment_count, workspace);
     parallel_for(units.count, [&](int64_t i) {
       const Segment& u = units.begin[i];
-      const int64_t at = u.row_begin * f.in;
-      gemm_on_this_thread<D>(GemmArgs<O, A>{false, false, u.rows, f.in, f.out, dz + u.row_begin * f.out,
-                                            f.out, weights[u.expert], f.in, sum + at, f.in,
-                                            !std::is_same_v<T, bf16> && g.accumulate_dx});
-      round_rows(sum + at, g.dx + at, u.rows * f.in, g.accumulate_dx);
+      products.multiply(u.expert, u.rows, dz + u.row_begin * f.out, g.dx + u.row_begin * f.in,
+                        g.accumulate_dx);
     });
   });
 }

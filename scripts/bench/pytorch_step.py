@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
-"""Tokens/s of training steps of the models in configs/bench, written in PyTorch as one would: eager,
+"""Tokens/s of training steps of the models in configs/bench, written in PyTorch as one would:
 scaled_dot_product_attention, fused AdamW, bf16 by autocast. One JSON line per model and precision.
 
-pytorch_step.py [--models small_dense small_moe gpt2_124m] [--precisions bf16 fp32] [--steps N] [--threads N]
+pytorch_step.py [--models small_dense small_moe gpt2_124m] [--precisions bf16 fp32] [--length T] [--compile]
+                [--moe permute|deepspeed] [--steps N] [--threads N]
+
+--moe deepspeed takes DeepSpeed's own layer (deepspeed.moe.layer.MoE) for the experts. A tuned allocator is the caller's
+to preload: see run.sh.
 """
 import argparse
 import json
 import math
+import os
 import time
 
 import torch
@@ -65,13 +70,43 @@ class MoeMlp(nn.Module):
         return y.view(shape), balance
 
 
+class DeepSpeedMlp(nn.Module):
+    """DeepSpeed's own MoE layer, top-1 with capacity 1.25, on a world of one process."""
+
+    def __init__(self, width, experts):
+        super().__init__()
+        import deepspeed
+        import torch.distributed
+        from deepspeed.moe.layer import MoE
+
+        if not torch.distributed.is_initialized():
+            for key, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577", "RANK": "0", "WORLD_SIZE": "1",
+                               "LOCAL_RANK": "0"}.items():
+                os.environ.setdefault(key, value)
+            deepspeed.init_distributed("gloo")
+        self.moe = MoE(width, MlpAlone(width), num_experts=experts, ep_size=1, k=1, capacity_factor=1.25, min_capacity=4,
+                       use_rts=False)
+        self.moe.set_deepspeed_parallelism()
+
+    def forward(self, x):
+        y, balance, _ = self.moe(x)
+        return y, balance
+
+
+class MlpAlone(Mlp):
+    def forward(self, x):
+        return super().forward(x)[0]
+
+
 class Block(nn.Module):
+    moe = MoeMlp
+
     def __init__(self, width, heads, experts):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = MoeMlp(width, experts) if experts else Mlp(width)
+        self.mlp = self.moe(width, experts) if experts else Mlp(width)
 
     def forward(self, x):
         b, t, c = x.shape
@@ -99,13 +134,17 @@ class Gpt(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten()) + 0.01 * balance
 
 
-def measure(name, precision, steps):
-    layers, width, heads, experts, sequences, length = MODELS[name]
+def measure(name, precision, length, compiled, steps):
+    layers, width, heads, experts, sequences, default_length = MODELS[name]
+    length = length or default_length
     torch.manual_seed(1)
     model = Gpt(layers, width, heads, experts, length)
+    if compiled:
+        model = torch.compile(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     best = math.inf
-    for i in range(steps + 1):  # the first is for warming up
+    warm_up = 2  # compiles, then fills caches
+    for i in range(steps + warm_up):
         tokens = torch.randint(VOCAB, (sequences, length + 1))
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
@@ -115,7 +154,7 @@ def measure(name, precision, steps):
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         loss.item()
-        if i > 0:
+        if i >= warm_up:
             best = min(best, time.perf_counter() - start)
     return sequences * length / best
 
@@ -124,13 +163,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["small_dense", "small_moe"], choices=MODELS)
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"], choices=["bf16", "fp32"])
+    parser.add_argument("--length", type=int, default=0, help="tokens of a sequence; 0: the model's own")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--moe", default="permute", choices=["permute", "deepspeed"])
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    Block.moe = DeepSpeedMlp if arguments.moe == "deepspeed" else MoeMlp
     for name in arguments.models:
         for precision in arguments.precisions:
-            rate = measure(name, precision, arguments.steps)
+            rate = measure(name, precision, arguments.length, arguments.compile, arguments.steps)
             print(json.dumps({"model": name, "precision": precision, "threads": arguments.threads,
                               "torch": torch.__version__, "tokens_per_second": rate}), flush=True)
 

@@ -79,6 +79,7 @@ void plan(const PlanArguments& arguments) {
   const auto bytes = [](const char* what, int64_t n) { line(what, format_bytes(double(n))); };
   bytes("masters", memory.masters);
   bytes("compute copies", memory.compute_copies);
+  bytes("packed weights", memory.packed_weights);
   bytes("gradients", memory.gradients);
   bytes("moments", memory.moments);
   bytes("activations", memory.activations);

@@ -86,9 +86,28 @@ void ParamStore::finalize() {
     }
     draw(entry);
   }
+  if (options_.packed && options_.reproducible != Reproducible::strict) add_packed_copies();
   zero_gradients();
   refresh_compute_copies();
 }
+
+void ParamStore::add_packed_copies() {
+  constexpr int64_t kAddresses = int64_t{1} << 44;
+  packed_arena_ = std::make_unique<Arena>("packed weights", kAddresses, options_.device);
+  for (ParamEntry& entry : entries_) {
+    const Tensor& w = entry.param.value;
+    const int64_t out = w.rank() >= 2 ? w.dim(w.rank() - 2) : 0, in = w.rank() >= 2 ? w.dim(w.rank() - 1) : 0;
+    if (!entry.spec.product || !kernels::PackedWeights::supported(w.dtype(), out, in)) continue;
+    packed_.emplace_back(w, w.numel() / (out * in), out, in, *packed_arena_);
+    entry.param.packed = &packed_.back();
+  }
+}
+
+void ParamStore::expire_packed() {
+  for (kernels::PackedWeights& weights : packed_) weights.expire();
+}
+
+int64_t ParamStore::packed_bytes() const { return packed_arena_ ? packed_arena_->used() : 0; }
 
 void ParamStore::draw(const ParamEntry& entry) {
   const Tensor values = master(entry);
@@ -127,6 +146,7 @@ void ParamStore::zero_gradients() {
 }
 
 void ParamStore::refresh_compute_copies() {
+  expire_packed();
   Stream stream(options_.device);
   for (ParamGroup& g : groups_) {
     if (!g.compute || options_.device == Device::meta) continue;

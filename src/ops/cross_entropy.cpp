@@ -3,6 +3,7 @@
 #include <ziggurat/kernels/cross_entropy.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/gemm.h>
+#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/ops/cross_entropy.h>
 
 namespace ziggurat::ops {
@@ -31,8 +32,9 @@ void check_arguments(const Var& x, const Tensor& w, const int32_t* targets, cons
 
 struct Operands {  // all of the dtype in which the products are computed
   Tensor x, weight, dx;
+  kernels::PackedWeights* packed = nullptr;  // copies of all rows of the weight, or null
   bool accumulate_dx = false;
-  Tensor logits, dlogits;  // a chunk [kChunk, stride]; one memory unless the operands are bf16
+  Tensor logits, dlogits;  // a chunk [kChunk, rows of the weight]; one memory unless the operands are bf16
   Tensor losses;           // of a chunk
 };
 
@@ -40,34 +42,37 @@ template <Device D, class G>
 LossResult run(const Operands& o, const Tensor& dweight, const int32_t* targets, const LossArgs& args,
                bool backward, Arena& workspace, Stream& stream) {
   using A = Accum<G>;
-  const int64_t rows = o.x.dim(0), width = o.x.dim(1), vocab = args.vocab_size, stride = o.logits.dim(1);
+  const int64_t rows = o.x.dim(0), width = o.x.dim(1), vocab = args.vocab_size;
+  const int64_t cols = o.logits.dim(1);  // the vocabulary and its padding
   auto* losses = static_cast<kernels::TokenLoss*>(o.losses.raw());
   A* logits = o.logits.data<A>();
   G* dlogits = backward ? o.dlogits.data<G>() : nullptr;
-  const G* weight = o.weight.data<G>();
+  const G* weight = o.packed != nullptr ? nullptr : o.weight.data<G>();
   LossResult result;
   for (int64_t begin = 0; begin < rows; begin += kChunk) {
     const int64_t n = std::min(kChunk, rows - begin);
     const G* x = o.x.data<G>() + begin * width;
     // logits = x weight^T
-    kernels::gemm<D>(
-        kernels::GemmArgs<G, A>{false, true, n, vocab, width, x, width, weight, width, logits, stride},
+    kernels::weight_product<D>(
+        kernels::WeightProduct<G, A>{kernels::Side::forward, n, cols, width, x, weight, o.packed, 0, logits},
         workspace, stream);
     kernels::cross_entropy<D>(
-        kernels::CrossEntropyArgs<A, G>{n, vocab, stride, logits, targets + begin, args.ignore_index,
+        kernels::CrossEntropyArgs<A, G>{n, vocab, cols, logits, targets + begin, args.ignore_index,
                                         args.grad_scale, args.z_loss, losses, dlogits},
         stream);
     // dweight += dlogits^T x
     if (backward && dweight) {
-      kernels::gemm<D>(kernels::GemmArgs<G, A>{true, false, vocab, width, n, dlogits, stride, x, width,
+      kernels::gemm<D>(kernels::GemmArgs<G, A>{true, false, vocab, width, n, dlogits, cols, x, width,
                                                dweight.data<A>(), width, true},
                        workspace, stream);
     }
     // dx = dlogits weight
     if (backward && o.dx) {
-      kernels::gemm<D>(kernels::GemmArgs<G, G>{false, false, n, width, vocab, dlogits, stride, weight, width,
-                                               o.dx.data<G>() + begin * width, width, o.accumulate_dx},
-                       workspace, stream);
+      for (int64_t i = 0; i < n; ++i) std::fill_n(dlogits + i * cols + vocab, cols - vocab, G{});
+      kernels::weight_product<D>(
+          kernels::WeightProduct<G, G>{kernels::Side::backward, n, cols, width, dlogits, weight, o.packed, 0,
+                                       o.dx.data<G>() + begin * width, o.accumulate_dx},
+          workspace, stream);
     }
     for (int64_t i = 0; i < n; ++i) {
       result.sum += losses[i].cross_entropy;
@@ -86,7 +91,9 @@ LossResult run_widened(const Tensor& x, const Tensor& weight, const GradSlot& dx
                        Arena& workspace, Stream& stream) {
   constexpr Device D = Device::cpu;
   kernels::convert<D>(x.data<bf16>(), o.x.data<float>(), x.numel(), stream);
-  kernels::convert<D>(weight.data<bf16>(), o.weight.data<float>(), o.weight.numel(), stream);
+  if (o.packed == nullptr) {
+    kernels::convert<D>(weight.data<bf16>(), o.weight.data<float>(), o.weight.numel(), stream);
+  }
   const LossResult result = run<D, float>(o, dweight, targets, args, backward, workspace, stream);
   if (!dx) return result;
   const Tensor rounded = dx.accumulate ? allocate(workspace, DType::bf16, x.shape()) : dx.grad;
@@ -104,7 +111,7 @@ LossResult cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* 
   const Tensor& w = weight.value;
   check_arguments(x, w, targets, args);
   const Span span(tape.stream().profile(), "head");
-  const int64_t rows = x.dim(0), width = x.dim(1), chunk = std::min(kChunk, rows);
+  const int64_t rows = x.dim(0), chunk = std::min(kChunk, rows);
   const bool backward = tape.recording();
   const GradSlot dx = backward ? tape.grad_slot(x) : GradSlot{};
   const Tensor dweight = backward ? weight.grad : Tensor{};
@@ -114,15 +121,15 @@ LossResult cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* 
   const DType sum_dtype = accum_dtype(x.dtype());
   const bool widen = x.dtype() == DType::bf16 && kernels::bf16_gemm() == kernels::Bf16Gemm::widened;
   const DType dtype = widen ? DType::f32 : x.dtype();
-  // Rows on cache lines of their own, and not a power of two apart.
-  const int64_t stride = (args.vocab_size + 31) / 16 * 16;
-  Operands o{x.value(), w, dx.grad, dx.accumulate, allocate(workspace, sum_dtype, {chunk, stride}), {}, {}};
-  o.dlogits = dtype == sum_dtype ? o.logits : allocate(workspace, dtype, {chunk, stride});
+  Operands o{
+      x.value(), w, dx.grad, weight.packed, dx.accumulate, allocate(workspace, sum_dtype, {chunk, w.dim(0)}),
+      {},        {}};
+  o.dlogits = dtype == sum_dtype ? o.logits : allocate(workspace, dtype, {chunk, w.dim(0)});
   o.losses = Tensor(workspace.allocate(chunk * static_cast<int64_t>(sizeof(kernels::TokenLoss))), DType::i32,
                     {0}, x.value().device());
   if (widen) {
     o.x = allocate(workspace, dtype, x.shape());
-    o.weight = allocate(workspace, dtype, {args.vocab_size, width});
+    if (o.packed == nullptr) o.weight = allocate(workspace, dtype, w.shape());
     if (dx) o.dx = allocate(workspace, dtype, x.shape());
     o.accumulate_dx = false;
   }

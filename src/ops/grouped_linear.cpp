@@ -52,6 +52,7 @@ Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const P
                                          experts,
                                          x.value().data<T>(),
                                          weight.value.data<T>(),
+                                         weight.packed,
                                          b,
                                          activation,
                                          z.data<T>(),

@@ -1,4 +1,5 @@
 #include <ziggurat/kernels/gemm.h>
+#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/ops/linear.h>
 
 namespace ziggurat::ops {
@@ -20,9 +21,10 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
       activated ? tape.save(x.dtype(), {rows, out}) : y.value();  // GELU's derivative needs its input
 
   visit_device_dtype(x.value(), [&]<Device D, class T>() {
-    kernels::gemm<D>(kernels::GemmArgs<T, T>{false, true, rows, out, in, x.value().data<T>(), in, w.data<T>(),
-                                             in, z.data<T>(), out},
-                     tape.workspace(), tape.stream());
+    kernels::weight_product<D>(
+        kernels::WeightProduct<T, T>{kernels::Side::forward, rows, out, in, x.value().data<T>(), w.data<T>(),
+                                     weight.packed, 0, z.data<T>()},
+        tape.workspace(), tape.stream());
     if (bias != nullptr || activated) {
       const Accum<T>* b = bias == nullptr ? nullptr : bias->value.data<Accum<T>>();
       kernels::bias_activation_forward<D>(
@@ -54,9 +56,10 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
       }
       // dx = dz weight
       if (dx) {
-        kernels::gemm<D>(
-            kernels::GemmArgs<T, T>{false, false, rows, in, out, dz.data<T>(), out, weight.value.data<T>(),
-                                    in, dx.grad.data<T>(), in, dx.accumulate},
+        kernels::weight_product<D>(
+            kernels::WeightProduct<T, T>{kernels::Side::backward, rows, out, in, dz.data<T>(),
+                                         weight.value.data<T>(), weight.packed, 0, dx.grad.data<T>(),
+                                         dx.accumulate},
             t.workspace(), t.stream());
       }
     });

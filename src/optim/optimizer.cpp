@@ -19,6 +19,7 @@ void Optimizer::update(double lr, double grad_norm, Stream& stream) {
         {group.master, group.gradient.rows(0, group.numel), group.moment1, group.moment2, group.compute},
         ranges_[g], config_, {lr, clipped.scale, steps_}, stream);
   }
+  store_.expire_packed();
 }
 
 }  // namespace ziggurat

@@ -80,10 +80,14 @@ void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t i
                in,
                out,
                allocate(data_, operands_, {groups, out, in}),
-               allocate(data_, sums_, {groups, out, in})};
+               allocate(data_, sums_, {groups, out, in}),
+               nullptr};
   fill(layer.weight, 0.01);
   fill_zero(layer.dweight);
-  layers_.push_back(layer);
+  if (kernels::PackedWeights::supported(operands_, out, in)) {
+    layer.packed = std::make_unique<kernels::PackedWeights>(layer.weight, groups, out, in, data_);
+  }
+  layers_.push_back(std::move(layer));
 }
 
 // y = x w^T, dx = dy w, dw += dy^T x
@@ -91,8 +95,9 @@ void GemmBound::run_linear(const Linear& l) {
   visit_device_dtype(x_, [&]<Device D, class T>() {
     using A = Accum<T>;
     using Args = kernels::GemmArgs<T, A>;
+    using Product = kernels::WeightProduct<T, A>;
     const int64_t chunk = l.part == &Times::head ? std::min(kHeadRows, l.rows) : l.rows;
-    const auto products = [&](int64_t group, const auto& gemm) {
+    const auto products = [&](int64_t group, const auto& gemm, const auto& weight_product) {
       const T* w = l.weight.data<T>() + group * l.out * l.in;
       A* dw = l.dweight.data<A>() + group * l.out * l.in;
       for (int64_t begin = 0; begin < l.rows; begin += chunk) {
@@ -100,16 +105,26 @@ void GemmBound::run_linear(const Linear& l) {
         const T* x = x_.data<T>() + (group * l.rows + begin) * l.in;
         const T* dy = dy_.data<T>() + group * l.rows * l.out;
         A* y = y_.data<A>() + group * l.rows * std::max(l.out, l.in);
-        gemm(Args{false, true, n, l.out, l.in, x, l.in, w, l.in, y, l.out});
+        kernels::WeightProduct<T, A> product{kernels::Side::forward, n,     l.out, l.in, x, w,
+                                             l.packed.get(),         group, y};
+        weight_product(product);
         gemm(Args{true, false, l.out, l.in, n, dy, l.out, x, l.in, dw, l.in, true});
-        gemm(Args{false, false, n, l.in, l.out, dy, l.out, w, l.in, y, l.in});
+        product.side = kernels::Side::backward, product.a = dy;
+        weight_product(product);
       }
     };
     if (l.groups == 1) {
-      products(0, [&](const Args& g) { kernels::gemm<D>(g, workspace_, stream_); });
+      products(
+          0, [&](const Args& g) { kernels::gemm<D>(g, workspace_, stream_); },
+          [&](const Product& p) { kernels::weight_product<D>(p, workspace_, stream_); });
     } else {
       parallel_for(l.groups, [&](int64_t group) {
-        products(group, [](const Args& g) { kernels::gemm_on_this_thread<D>(g); });
+        const OneThread alone;
+        products(
+            group, [](const Args& g) { kernels::gemm_on_this_thread<D>(g); },
+            [&](const Product& p) {
+              kernels::weight_product<D>(p, workspace_, stream_);
+            });  // takes no scratch here
       });
     }
   });
@@ -144,6 +159,9 @@ void GemmBound::run_attention() {
 
 GemmBound::Times GemmBound::run() {
   Times times;
+  for (const Linear& layer : layers_) {
+    if (layer.packed) layer.packed->expire();  // as after an update of the weights
+  }
   for (int64_t pass = 0; pass < passes_; ++pass) {
     for (const Linear& layer : layers_) {
       const Timer timer;

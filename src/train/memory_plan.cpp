@@ -13,7 +13,8 @@ MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank) {
   const ProcessGroups groups = ProcessGroups::planned(layout, rank);
   nn::ParamStore store({.compute = compute_dtype(config.precision),
                         .device = Device::meta,
-                        .reproducible = config.reproducible});
+                        .reproducible = config.reproducible,
+                        .packed = true});
   const model::Gpt gpt(model, store, groups, config.train.recompute);
   store.finalize();
 
@@ -24,6 +25,7 @@ MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank) {
     plan.gradients += g.gradient.bytes();
     plan.moments += g.moment1.bytes() + g.moment2.bytes();
   }
+  plan.packed_weights = store.packed_bytes();
   const StepPlan step = plan_step(config, world_size, 0);
   plan.gradients *=
       std::bit_width(static_cast<uint64_t>(step.lanes_per_rank));  // 1, and one a level of the lane tree

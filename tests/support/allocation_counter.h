@@ -1,4 +1,5 @@
-// Calls of operator new in this process, of any thread and any library linked to it. malloc is not counted.
+// Calls of operator new in this process, of any thread and any library linked to it. malloc is not counted,
+// nor what oneDNN allocates for the arguments of a primitive while it runs one.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 // nn::ParamStore.
 #pragma once
 
+#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/tensor/tensor.h>
 
 namespace ziggurat {
@@ -9,6 +10,10 @@ namespace ziggurat {
 struct Param {
   Tensor value;  // compute dtype for matrices and embeddings; accum_dtype for 1-D parameters (norms, biases)
   Tensor grad;   // same shape, accum_dtype; backward only ever adds to it; empty: frozen
+
+  // Copies for products with `value` [out, in], or with each of its matrices [count, out, in]; null: there
+  // are none.
+  kernels::PackedWeights* packed = nullptr;
 
   // Expert parameters in strict mode keep one gradient per source rank of the expert-parallel group, so that
   // the sum over sources can be taken in a fixed order. Elements between two sources; 0: all sources share

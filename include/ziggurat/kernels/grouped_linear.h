@@ -8,6 +8,7 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/kernels/bias_activation.h>
+#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
 
@@ -27,6 +28,7 @@ struct GroupedLinearArgs {
   int64_t rows = 0, in = 0, out = 0, experts = 0;  // rows: R of all segments
   const T* x = nullptr;                            // [R,in]
   const T* weight = nullptr;                       // [experts,out,in]
+  PackedWeights* packed = nullptr;                 // copies of weight, or null
   const Accum<T>* bias = nullptr;                  // [experts,out] or null
   Activation activation = Activation::none;
   T* z = nullptr;  // [R,out] x weight^T + bias

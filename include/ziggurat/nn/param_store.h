@@ -32,8 +32,9 @@ struct ParamSpec {
   std::string name;    // global: the same on every rank and in every layout
   Shape global_shape;  // of the whole tensor
   Init init;
-  bool matrix = true;  // true: value in the compute dtype; false (norms, biases, router): in accum dtype
-  bool decay = true;   // weight decay applies
+  bool matrix = true;    // true: value in the compute dtype; false (norms, biases, router): in accum dtype
+  bool decay = true;     // weight decay applies
+  bool product = false;  // activations are multiplied by it: worth a packed copy
 
   // Experts: this rank holds rows [row_begin, row_end) of the leading dim, shared over `expert_parallel`
   // ranks. Replicated parameters keep 0, 0 and 0: all rows.
@@ -68,6 +69,8 @@ class ParamStore {
     uint64_t seed = 1234;
     Reproducible reproducible = Reproducible::layout;
     bool trainable = true;  // false: no gradients and moments (evaluation, a frozen teacher)
+    bool packed =
+        false;  // keep packed copies for products where the CPU gains from them; never in strict mode
   };
   explicit ParamStore(const Options& options) : options_(options) {}
 
@@ -81,6 +84,8 @@ class ParamStore {
 
   void zero_gradients();
   void refresh_compute_copies();  // compute = round(master), after loading a checkpoint
+  void expire_packed();           // after any other change of compute copies: packed ones are made anew
+  int64_t packed_bytes() const;
 
   const Options& options() const { return options_; }
   std::deque<ParamEntry>& entries() { return entries_; }
@@ -106,11 +111,13 @@ class ParamStore {
   static Shape local_shape(const ParamSpec& spec);
   static Tensor piece(const Tensor& slab, const ParamEntry& entry);
   void draw(const ParamEntry& entry);
+  void add_packed_copies();
 
   Options options_;
   std::deque<ParamEntry> entries_;
   std::vector<ParamGroup> groups_;
-  std::unique_ptr<Arena> arena_;
+  std::unique_ptr<Arena> arena_, packed_arena_;
+  std::deque<kernels::PackedWeights> packed_;
 };
 
 }  // namespace ziggurat::nn

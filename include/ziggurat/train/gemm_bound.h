@@ -2,8 +2,10 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <vector>
 
+#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/train/run_config.h>
 
 namespace ziggurat::train {
@@ -30,6 +32,7 @@ class GemmBound {
     double Times::*part;
     int64_t groups, rows, in, out;  // experts of a grouped layer, rows of each
     Tensor weight, dweight;
+    std::unique_ptr<kernels::PackedWeights> packed;  // made anew in every pass; null: the library has none
   };
   struct Attention {
     int64_t layers = 0, count = 0, length = 0, width = 0;  // count: sequences x heads

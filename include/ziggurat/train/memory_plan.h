@@ -9,10 +9,11 @@
 namespace ziggurat::train {
 
 struct MemoryPlan {  // bytes of one rank
-  int64_t masters = 0, compute_copies = 0, gradients = 0, moments = 0;
+  int64_t masters = 0, compute_copies = 0, packed_weights = 0, gradients = 0, moments = 0;
   int64_t activations = 0, activation_gradients = 0, workspace = 0;
   int64_t total() const {
-    return masters + compute_copies + gradients + moments + activations + activation_gradients + workspace;
+    return masters + compute_copies + packed_weights + gradients + moments + activations +
+           activation_gradients + workspace;
   }
   int64_t local_parameters = 0;   // held by this rank
   int64_t global_parameters = 0;  // of the model

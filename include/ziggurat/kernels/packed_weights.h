@@ -1,0 +1,80 @@
+// Weights in the matrix library's own order, and products with them.
+//
+// A product reads its weight in tiles. From a row-major weight the library makes them anew in every call;
+// here they are made once after every change of the weight. Products of many rows gain some percent, those of
+// few rows, as experts have, up to two times. Costs two copies of the weight, one for each side.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <ziggurat/core/bf16.h>
+#include <ziggurat/memory/arena.h>
+#include <ziggurat/runtime/device.h>
+#include <ziggurat/tensor/tensor.h>
+
+namespace ziggurat::kernels {
+
+enum class Side { forward, backward };  // y = x W^T, and dx = dy W
+
+class PackedWeights {
+ public:
+  // Whether this CPU and the library have packed products for weights of this dtype and shape.
+  static bool supported(DType weight, int64_t out, int64_t in);
+
+  // Copies of `weight` [count, out, in], in memory of `arena`; nothing is packed yet. The copies are of the
+  // dtype in which the products are computed: bf16, or f32 where the CPU has no bf16 products.
+  PackedWeights(const Tensor& weight, int64_t count, int64_t out, int64_t in, Arena& arena);
+
+  // The weight has changed: copies are made anew when next asked for.
+  void expire();
+
+  // Packs matrix `index` for `side` unless its copy is up to date. Not for one copy from two threads at once.
+  void prepare(int64_t index, Side side);
+  bool prepared(int64_t index, Side side) const { return current_[slot(index, side)] != 0; }
+
+  // The prepared copy of matrix `index` for `side`. Throws Error(internal) if it is out of date.
+  const void* copy(int64_t index, Side side) const;
+
+  int64_t count() const { return count_; }
+  int64_t out() const { return out_; }
+  int64_t in() const { return in_; }
+  int64_t bytes() const { return count_ * (forward_bytes_ + backward_bytes_); }
+
+ private:
+  size_t slot(int64_t index, Side side) const;
+  char* memory_of(int64_t index, Side side) const;
+
+  Tensor weight_;
+  int64_t count_, out_, in_;
+  int64_t forward_bytes_, backward_bytes_;  // of one copy
+  char* memory_;                            // [count][forward, backward]
+  std::vector<char> current_;               // by slot: whether the copy is up to date
+};
+
+// C [rows, n] = A [rows, k] op(W) + (accumulate ? C : 0), where forward: k = in, n = out, and backward: k =
+// out, n = in.
+template <class T, class TC>
+struct WeightProduct {
+  Side side = Side::forward;
+  int64_t rows = 0, out = 0, in = 0;
+  const T* a = nullptr;
+  const T* weight = nullptr;        // [out, in]; not read if there are packed copies
+  PackedWeights* packed = nullptr;  // or null: the product is taken from `weight`
+  int64_t index = 0;                // of the matrix in `packed`
+  TC* c = nullptr;
+  bool accumulate = false;
+};
+
+// Instantiated as gemm() is. A strict stream needs packed = null: the library cuts a packed product by the
+// number of threads.
+template <Device D, class T, class TC>
+void weight_product(const WeightProduct<T, TC>& args, Arena& workspace, Stream& stream);
+
+// One product on the calling thread alone, with operands of the dtype of the copies: (float, float), (bf16,
+// float), (bf16, bf16). The copy must be prepared.
+template <Device D, class T, class TC>
+void packed_product_on_this_thread(const WeightProduct<T, TC>& args);
+
+}  // namespace ziggurat::kernels

@@ -1,0 +1,223 @@
+#include <array>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string_view>
+
+#include <dnnl.hpp>
+#include <kernels/cpu/widened.h>
+
+#include <ziggurat/core/error.h>
+#include <ziggurat/kernels/gemm.h>
+#include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+
+using Layout = dnnl::memory::desc;
+
+dnnl::engine& cpu() {
+  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+dnnl::memory::data_type library_dtype(DType dtype) {
+  return dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
+
+// The dtype of copies, and so of both operands, of weights of `dtype`.
+DType operand_dtype(DType dtype) {
+  return dtype == DType::bf16 && bf16_gemm() == Bf16Gemm::widened ? DType::f32 : dtype;
+}
+
+Layout plain(int64_t rows, int64_t cols, DType dtype) {
+  return Layout({rows, cols}, library_dtype(dtype), dnnl::memory::format_tag::ab);
+}
+
+// The library's blocked kernels; what it falls back to is up to a hundred times slower.
+bool is_packed_kernel(const char* name) { return std::string_view(name).starts_with("brg"); }
+
+// The library's choice of a layout for B [k, n]; none if it has no packed kernel. Asked for once, with many
+// rows: one layout then serves any number of rows and threads.
+std::optional<Layout> choose_layout(DType operand, int64_t k, int64_t n) {
+  constexpr int64_t kRows = 256;
+  const Layout any({k, n}, library_dtype(operand), dnnl::memory::format_tag::any);
+  const dnnl::matmul::desc product(plain(kRows, k, operand), any, plain(kRows, n, DType::f32));
+  const dnnl::matmul::primitive_desc chosen(product, cpu(), /*allow_empty=*/true);
+  if (!chosen || !is_packed_kernel(chosen.impl_info_str())) return std::nullopt;
+  return chosen.weights_desc();
+}
+
+const std::optional<Layout>& layout(DType operand, int64_t k, int64_t n) {
+  static std::mutex mutex;
+  static std::map<std::array<int64_t, 3>, std::optional<Layout>> known;
+  const std::lock_guard lock(mutex);
+  const auto [entry, is_new] = known.try_emplace({static_cast<int64_t>(operand), k, n});
+  if (is_new) entry->second = choose_layout(operand, k, n);
+  return entry->second;
+}
+
+// op(W) as [k, n]: W^T forward, W backward.
+struct Sides {
+  int64_t k, n;
+};
+Sides sides(Side side, int64_t out, int64_t in) {
+  return side == Side::forward ? Sides{in, out} : Sides{out, in};
+}
+
+int64_t copy_bytes(DType weight, Side side, int64_t out, int64_t in) {
+  const auto [k, n] = sides(side, out, in);
+  return static_cast<int64_t>(layout(operand_dtype(weight), k, n).value().get_size());
+}
+
+// A product of given shape, ready to run: creating one takes longer than a small product.
+class Product {
+ public:
+  Product(const Layout& a, const Layout& b, const Layout& c, bool accumulate)
+      : stream_(cpu()), a_(a, cpu(), nullptr), b_(b, cpu(), nullptr), c_(c, cpu(), nullptr) {
+    dnnl::primitive_attr attributes;
+    if (accumulate) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.0f);
+      attributes.set_post_ops(sum);
+    }
+    const dnnl::matmul::primitive_desc chosen(dnnl::matmul::desc(a, b, c), attributes, cpu());
+    check(is_packed_kernel(chosen.impl_info_str()), ErrorKind::internal,
+          "[weight_product] oneDNN would multiply [{}, {}] by a packed weight [{}, {}] with '{}'",
+          a.dims()[0], a.dims()[1], b.dims()[0], b.dims()[1], chosen.impl_info_str());
+    primitive_ = dnnl::matmul(chosen);
+  }
+
+  void run(const void* a, const void* b, void* c) {
+    a_.set_data_handle(const_cast<void*>(a));
+    b_.set_data_handle(const_cast<void*>(b));
+    c_.set_data_handle(c);
+    // The C interface: the C++ one takes a map, which allocates.
+    const std::array<dnnl_exec_arg_t, 3> arguments{
+        {{DNNL_ARG_SRC, a_.get()}, {DNNL_ARG_WEIGHTS, b_.get()}, {DNNL_ARG_DST, c_.get()}}};
+    const auto status =
+        dnnl_primitive_execute(primitive_.get(), stream_.get(), arguments.size(), arguments.data());
+    check(status == dnnl_success, ErrorKind::internal, "[weight_product] oneDNN matmul failed with status {}",
+          static_cast<int>(status));
+  }
+
+ private:
+  dnnl::stream stream_;
+  dnnl::memory a_, b_, c_;
+  dnnl::matmul primitive_;
+};
+
+// C = A times a copy, with as many threads as a parallel_for would have here.
+template <class T, class TC>
+void packed_product(const WeightProduct<T, TC>& g) {
+  if (g.rows == 0) return;
+  const auto [k, n] = sides(g.side, g.out, g.in);
+  // Products know their threads, and their memory objects are for one caller at a time: so one set per
+  // thread. A model has few different shapes: the rows of experts are rounded (see grouped_linear.cpp).
+  thread_local std::map<std::array<int64_t, 5>, Product> products;
+  const std::array<int64_t, 5> key{g.rows, k, n, thread_count(), g.accumulate ? 1 : 0};
+  auto found = products.find(key);
+  if (found == products.end()) {
+    found = products
+                .try_emplace(key, plain(g.rows, k, dtype_of<T>()), layout(dtype_of<T>(), k, n).value(),
+                             plain(g.rows, n, dtype_of<TC>()), g.accumulate)
+                .first;
+  }
+  found->second.run(g.a, g.packed->copy(g.index, g.side), g.c);
+}
+
+}  // namespace
+
+bool PackedWeights::supported(DType weight, int64_t out, int64_t in) {
+  if (weight != DType::f32 && weight != DType::bf16) return false;
+  return layout(operand_dtype(weight), in, out).has_value() &&
+         layout(operand_dtype(weight), out, in).has_value();
+}
+
+PackedWeights::PackedWeights(const Tensor& weight, int64_t count, int64_t out, int64_t in, Arena& arena)
+    : weight_(weight),
+      count_(count),
+      out_(out),
+      in_(in),
+      forward_bytes_(copy_bytes(weight.dtype(), Side::forward, out, in)),
+      backward_bytes_(copy_bytes(weight.dtype(), Side::backward, out, in)),
+      memory_(static_cast<char*>(arena.allocate(bytes()))),
+      current_(static_cast<size_t>(2 * count), 0) {
+  check(weight.numel() == count * out * in, ErrorKind::internal,
+        "[packed_weights] {} matrices [{}, {}] of {}", count, out, in, weight.shape());
+}
+
+void PackedWeights::expire() { std::fill(current_.begin(), current_.end(), 0); }
+
+size_t PackedWeights::slot(int64_t index, Side side) const {
+  return static_cast<size_t>(2 * index + (side == Side::forward ? 0 : 1));
+}
+
+char* PackedWeights::memory_of(int64_t index, Side side) const {
+  return memory_ + index * (forward_bytes_ + backward_bytes_) + (side == Side::forward ? 0 : forward_bytes_);
+}
+
+void PackedWeights::prepare(int64_t index, Side side) {
+  if (prepared(index, side)) return;
+  const auto [k, n] = sides(side, out_, in_);
+  const auto strides = side == Side::forward ? dnnl::memory::dims{1, in_} : dnnl::memory::dims{in_, 1};
+  char* weight = static_cast<char*>(weight_.raw()) + index * out_ * in_ * size_of(weight_.dtype());
+  dnnl::memory rows({{k, n}, library_dtype(weight_.dtype()), strides}, cpu(), weight);
+  dnnl::memory packed(layout(operand_dtype(weight_.dtype()), k, n).value(), cpu(), memory_of(index, side));
+  dnnl::stream stream(cpu());
+  dnnl::reorder(rows, packed).execute(stream, rows, packed);
+  current_[slot(index, side)] = 1;
+}
+
+const void* PackedWeights::copy(int64_t index, Side side) const {
+  check(prepared(index, side), ErrorKind::internal, "[packed_weights] matrix {} of [{}, {}] is out of date",
+        index, out_, in_);
+  return memory_of(index, side);
+}
+
+template <Device D, class T, class TC>
+void weight_product(const WeightProduct<T, TC>& g, Arena& workspace, Stream& stream) {
+  const auto [k, n] = sides(g.side, g.out, g.in);
+  if constexpr (!std::is_same_v<T, double>) {
+    if (g.packed != nullptr) {
+      check(!stream.strict(), ErrorKind::internal, "[weight_product] packed weights on a strict stream");
+      const Span span(stream.profile(), "gemm");
+      g.packed->prepare(g.index, g.side);
+      if (std::is_same_v<T, float> || bf16_gemm() == Bf16Gemm::native) return packed_product(g);
+      if constexpr (std::is_same_v<T, bf16>) {
+        const ArenaScope scope(workspace);
+        const float* a = widen(g.a, g.rows, k, k, workspace);
+        WeightProduct<float, float> wide{g.side, g.rows, g.out, g.in, a, nullptr, g.packed, g.index};
+        if constexpr (std::is_same_v<TC, float>) {
+          wide.c = g.c, wide.accumulate = g.accumulate;
+          return packed_product(wide);
+        } else {
+          wide.c = static_cast<float*>(workspace.allocate(g.rows * n * static_cast<int64_t>(sizeof(float))));
+          packed_product(wide);
+          return round_sum(wide.c, g.rows, n, g.c, n, g.accumulate);
+        }
+      }
+    }
+  }
+  gemm<D>(GemmArgs<T, TC>{false, g.side == Side::forward, g.rows, n, k, g.a, k, g.weight, g.in, g.c, n,
+                          g.accumulate},
+          workspace, stream);
+}
+
+template <Device D, class T, class TC>
+void packed_product_on_this_thread(const WeightProduct<T, TC>& g) {
+  const OneThread alone;
+  packed_product(g);
+}
+
+template void weight_product<Device::cpu>(const WeightProduct<float, float>&, Arena&, Stream&);
+template void weight_product<Device::cpu>(const WeightProduct<bf16, bf16>&, Arena&, Stream&);
+template void weight_product<Device::cpu>(const WeightProduct<bf16, float>&, Arena&, Stream&);
+template void weight_product<Device::cpu>(const WeightProduct<double, double>&, Arena&, Stream&);
+template void packed_product_on_this_thread<Device::cpu>(const WeightProduct<float, float>&);
+template void packed_product_on_this_thread<Device::cpu>(const WeightProduct<bf16, float>&);
+template void packed_product_on_this_thread<Device::cpu>(const WeightProduct<bf16, bf16>&);
+
+}  // namespace ziggurat::kernels

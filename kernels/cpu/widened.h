@@ -1,0 +1,43 @@
+// bf16 matrices in f32, for CPUs that multiply them so.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <ziggurat/core/bf16.h>
+#include <ziggurat/memory/arena.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+inline int64_t rows_per_block(int64_t cols) {
+  return std::max<int64_t>(1, 16384 / std::max<int64_t>(cols, 1));
+}
+
+// A packed f32 copy of a bf16 matrix [rows, cols] with row stride ld.
+inline const float* widen(const bf16* x, int64_t rows, int64_t cols, int64_t ld, Arena& workspace) {
+  auto* wide = static_cast<float*>(workspace.allocate(rows * cols * static_cast<int64_t>(sizeof(float))));
+  parallel_for_blocks(rows, rows_per_block(cols), [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t j = 0; j < cols; ++j) wide[i * cols + j] = x[i * ld + j];
+    }
+  });
+  return wide;
+}
+
+// C [rows, cols] with row stride ldc = or += sum [rows, cols], rounded once.
+inline void round_sum(const float* sum, int64_t rows, int64_t cols, bf16* c, int64_t ldc, bool accumulate) {
+  parallel_for_blocks(rows, rows_per_block(cols), [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      bf16* to = c + i * ldc;
+      const float* from = sum + i * cols;
+      if (accumulate) {
+        for (int64_t j = 0; j < cols; ++j) to[j] = bf16(float(to[j]) + from[j]);
+      } else {
+        for (int64_t j = 0; j < cols; ++j) to[j] = bf16(from[j]);
+      }
+    }
+  });
+}
+
+}  // namespace ziggurat::kernels

@@ -1,0 +1,185 @@
+// Products with packed weights: against naive sums, and every op that uses them against itself without.
+#include <numeric>
+
+#include "tests/support/op_test.h"
+#include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/ops/cross_entropy.h>
+#include <ziggurat/ops/grouped_linear.h>
+#include <ziggurat/ops/linear.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat {
+namespace {
+
+using kernels::PackedWeights;
+using kernels::Side;
+using kernels::WeightProduct;
+using test::OpBench;
+
+constexpr int64_t kBytes = int64_t{1} << 24;
+
+bool has_packed_products() { return PackedWeights::supported(DType::f32, 64, 64); }
+
+// A [rows, k] op(W) as plain sums, where W [out, in] is matrix `index` of `weight`.
+std::vector<double> naive(Side side, const Tensor& a, const Tensor& weight, int64_t index, int64_t out,
+                          int64_t in) {
+  const auto as = test::to_doubles(a), ws = test::to_doubles(weight);
+  const int64_t rows = a.dim(0), k = side == Side::forward ? in : out, n = side == Side::forward ? out : in;
+  std::vector<double> c(static_cast<size_t>(rows * n), 0.0);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      for (int64_t p = 0; p < k; ++p) {
+        const int64_t w = side == Side::forward ? j * in + p : p * in + j;
+        c[static_cast<size_t>(i * n + j)] +=
+            as[static_cast<size_t>(i * k + p)] * ws[static_cast<size_t>(index * out * in + w)];
+      }
+    }
+  }
+  return c;
+}
+
+template <class T, class TC>
+Tensor product(Side side, const Tensor& a, PackedWeights& packed, int64_t index, const Tensor& c,
+               bool accumulate) {
+  Arena workspace("workspace", kBytes, Device::cpu, Canaries::checked);
+  Stream stream;
+  kernels::weight_product<Device::cpu>(
+      WeightProduct<T, TC>{side, a.dim(0), packed.out(), packed.in(), a.data<T>(), nullptr, &packed, index,
+                           c.data<TC>(), accumulate},
+      workspace, stream);
+  return c;
+}
+
+struct Matrix {
+  int64_t out, in;
+};
+
+// Multiples of the library's tiles, one element more, fewer than a tile, long and short.
+const Matrix kMatrices[] = {{64, 64}, {65, 63}, {7, 130}, {130, 7}, {1, 1}, {256, 48}};
+
+TEST(PackedWeights, ProductsEqualNaiveSums) {
+  if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
+  OpBench bench;
+  Arena copies("copies", kBytes, Device::cpu, Canaries::checked);
+  for (const Matrix m : kMatrices) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const Tensor weight = bench.tensor(fmt::format("w{}x{}", m.out, m.in), dtype, {3, m.out, m.in});
+      if (!PackedWeights::supported(dtype, m.out, m.in)) continue;
+      PackedWeights packed(weight, 3, m.out, m.in, copies);
+      for (const Side side : {Side::forward, Side::backward}) {
+        const int64_t k = side == Side::forward ? m.in : m.out, n = side == Side::forward ? m.out : m.in;
+        for (const int64_t rows : {1, 5, 64, 200}) {
+          const std::string what = fmt::format("{} {}x{} rows {}", to_string(dtype), m.out, m.in, rows);
+          const Tensor a = bench.tensor(fmt::format("a{}", what), dtype, {rows, k});
+          const auto want = naive(side, a, weight, 2, m.out, m.in);
+          const double magnitude = 4;
+          if (dtype == DType::f32) {
+            const Tensor c = bench.zeros(DType::f32, {rows, n});
+            test::expect_close(product<float, float>(side, a, packed, 2, c, false), want, k, magnitude, what);
+            auto twice = want;
+            for (double& v : twice) v *= 2;
+            test::expect_close(product<float, float>(side, a, packed, 2, c, true), twice, 2 * k, magnitude,
+                               what);
+          } else {
+            const Tensor sum = bench.zeros(DType::f32, {rows, n}), c = bench.zeros(dtype, {rows, n});
+            test::expect_close(product<bf16, float>(side, a, packed, 2, sum, false), want, k, magnitude,
+                               what);
+            test::expect_close(product<bf16, bf16>(side, a, packed, 2, c, false), want, k,
+                               magnitude * std::sqrt(static_cast<double>(k)), what);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(PackedWeights, AChangedWeightCountsAfterExpiry) {
+  if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
+  OpBench bench;
+  Arena copies("copies", kBytes);
+  const Tensor weight = bench.tensor("w", DType::f32, {64, 64}), a = bench.tensor("a", DType::f32, {8, 64});
+  const Tensor c = bench.zeros(DType::f32, {8, 64});
+  PackedWeights packed(weight, 1, 64, 64, copies);
+  EXPECT_THROW((void)packed.copy(0, Side::forward), Error);
+  const auto before = test::to_doubles(product<float, float>(Side::forward, a, packed, 0, c, false));
+  std::fill_n(weight.data<float>(), weight.numel(), 0.0f);
+  EXPECT_EQ(test::to_doubles(product<float, float>(Side::forward, a, packed, 0, c, false)), before);
+  packed.expire();
+  EXPECT_FALSE(packed.prepared(0, Side::forward));
+  EXPECT_EQ(test::largest(test::to_doubles(product<float, float>(Side::forward, a, packed, 0, c, false))),
+            0.0);
+}
+
+TEST(PackedWeights, AreRefusedOnAStrictStream) {
+  if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
+  OpBench bench(Reproducible::strict);
+  Arena copies("copies", kBytes);
+  Param& w = bench.param("w", DType::f32, {64, 64});
+  PackedWeights packed(w.value, 1, 64, 64, copies);
+  w.packed = &packed;
+  const Var x = bench.tape().constant(bench.tensor("x", DType::f32, {4, 64}));
+  EXPECT_THROW(ops::linear(bench.tape(), x, w), Error);
+}
+
+TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported(DType::f64, 64, 64)); }
+
+// Runs `op(tape, x, weight)`, which calls backward by itself, with and without packed copies, and compares
+// what it returns and both gradients.
+template <class Op>
+void expect_same_packed(DType dtype, Shape x_shape, Shape w_shape, int64_t length, const Op& op) {
+  std::vector<std::vector<double>> results[2];
+  for (const bool pack : {false, true}) {
+    OpBench bench;
+    Arena copies("copies", kBytes);
+    const Var x = bench.tape().variable(bench.tensor("x", dtype, x_shape));
+    Param& w = bench.param("w", dtype, w_shape, 0.3);
+    const int rank = w_shape.rank();
+    PackedWeights packed(w.value, rank == 3 ? w_shape[0] : 1, w_shape[rank - 2], w_shape[rank - 1], copies);
+    if (pack) w.packed = &packed;
+    std::vector<double> result = op(bench, x, w);
+    results[pack] = {std::move(result), test::to_doubles(bench.tape().grad(x)), test::to_doubles(w.grad)};
+  }
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    const double size = std::max(1.0, test::largest(results[0][i]));
+    test::expect_within(results[1][i], results[0][i], size * test::random_walk(dtype, length),
+                        fmt::format("{} part {}", to_string(dtype), i));
+  }
+}
+
+std::vector<double> all_of(const Var& y) { return test::to_doubles(y.value()); }
+
+TEST(PackedWeights, OpsGiveTheSameWithAndWithout) {
+  if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    if (!PackedWeights::supported(dtype, 72, 40)) continue;
+    expect_same_packed(dtype, {33, 40}, {72, 40}, 8, [](OpBench& bench, Var x, Param& w) {
+      Tape& tape = bench.tape();
+      const Var y = ops::linear(tape, x, w, nullptr, ops::Activation::gelu_tanh);
+      tape.backward(y, bench.tensor("dy", y.dtype(), y.shape()));
+      return all_of(y);
+    });
+    // Experts without rows, with a few, and with more than a unit.
+    expect_same_packed(dtype, {300, 40}, {4, 72, 40}, 8, [](OpBench& bench, Var x, Param& w) {
+      const std::vector<ops::Segment> segments = {
+          {0, 10, 0, 0}, {10, 0, 1, 0}, {10, 280, 3, 0}, {290, 10, 0, 1}};
+      Tape& tape = bench.tape();
+      const Var y = ops::grouped_linear(tape, x, segments, w, nullptr, ops::Activation::gelu_tanh);
+      tape.backward(y, bench.tensor("dy", y.dtype(), y.shape()));
+      return all_of(y);
+    });
+    // A vocabulary of 70 in 72 rows.
+    expect_same_packed(dtype, {33, 40}, {72, 40}, 8, [](OpBench& bench, Var x, Param& w) {
+      std::vector<int32_t> targets(33);
+      std::iota(targets.begin(), targets.end(), 20);
+      ops::LossArgs args;
+      args.vocab_size = 70;
+      Tape& tape = bench.tape();
+      const double loss = ops::cross_entropy(tape, x, w, targets.data(), args).sum;
+      tape.backward();
+      return std::vector<double>{loss / 33};
+    });
+  }
+}
+
+}  // namespace
+}  // namespace ziggurat
