@@ -14,11 +14,10 @@ struct EmbeddingArgs {
   int64_t rows = 0, cols = 0;
   const int32_t* tokens = nullptr;  // [rows], 0 <= id < the table's rows: not checked here
   int64_t sequence_length = 1;
-  const int32_t* positions =
-      nullptr;               // [rows], not checked here; null: row i has position i % sequence_length
-  const T* table = nullptr;  // [V, cols]
-  const T* position_table = nullptr;  // [> every position, cols], or null
-  T* y = nullptr;                     // [rows, cols]
+  const int32_t* positions = nullptr;  // [rows], not checked here; null: i % sequence_length
+  const T* table = nullptr;            // [V, cols]
+  const T* position_table = nullptr;   // [> every position, cols], or null
+  T* y = nullptr;                      // [rows, cols]
 };
 
 template <Device D, class T>

@@ -20,11 +20,10 @@ struct RopeArgs {
   AttentionShape shape;  // head_dim even
   double theta = 10000;
   bool inverse = false;
-  const int32_t* positions =
-      nullptr;              // [B T] in [0, T), not checked here; null: the row's place in its sequence
-  const T* x = nullptr;     // [B T, width]
-  T* y = nullptr;           // [B T, width], not x
-  bool accumulate = false;  // y += instead of =
+  const int32_t* positions = nullptr;  // [B T] in [0, T), not checked here; null: 0 .. T-1, B times
+  const T* x = nullptr;                // [B T, width]
+  T* y = nullptr;                      // [B T, width], not x
+  bool accumulate = false;             // y += instead of =
 };
 
 template <Device D, class T>
