@@ -16,30 +16,19 @@ namespace {
 // Query rows scored at once. Half a block above the diagonal is wasted, so small; but a product needs some
 // rows to run near its peak.
 constexpr int64_t kQueries = 64;
-constexpr int64_t kLanes = 16;  // score rows are padded to whole registers
+constexpr int64_t kLanes = 16;  // the part of a row of scores that is seen is padded to whole registers
 
 int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-// Matrices of one thread, cut from one allocation made before the threads start.
+// Matrices of one thread, cut one after the other from memory allocated before the threads start.
 template <class A>
 class Scratch {
  public:
-  Scratch(Arena& workspace, int64_t elements) : threads_(thread_count()), stride_(padded(elements)) {
-    base_ = static_cast<A*>(workspace.allocate(threads_ * stride_ * static_cast<int64_t>(sizeof(A))));
-  }
-  class Cursor {
-   public:
-    explicit Cursor(A* next) : next_(next) {}
-    A* take(int64_t elements) { return std::exchange(next_, next_ + padded(elements)); }
-
-   private:
-    A* next_;
-  };
-  Cursor mine() const { return Cursor(base_ + (threads_ == 1 ? 0 : thread_index()) * stride_); }
+  explicit Scratch(A* next) : next_(next) {}
+  A* take(int64_t elements) { return std::exchange(next_, next_ + padded(elements)); }
 
  private:
-  int64_t threads_, stride_;
-  A* base_;
+  A* next_;
 };
 
 // to [rows, cols] = factor * from, whose rows are ld elements apart
@@ -81,6 +70,74 @@ template <class A>
   }
 }
 
+// Query rows [begin, end) of one head, and the keys [first, end) that some of them see.
+struct Block {
+  int64_t head, begin, end, first;
+  int64_t rows() const { return end - begin; }
+  int64_t keys() const { return end - first; }
+};
+
+// A key head of one sequence and the query heads that share it: the work of one thread.
+template <class T>
+class KeyHead {
+ public:
+  using A = Accum<T>;
+  const int64_t sequence, head;
+  A *const k, *const v;  // [T, d]
+
+  KeyHead(const AttentionShape& s, const T* qkv, const int32_t* first_key, int64_t unit, Scratch<A>& scratch)
+      : sequence(unit / s.kv_heads),
+        head(unit % s.kv_heads),
+        k(scratch.take(s.length * s.head_dim)),
+        v(scratch.take(s.length * s.head_dim)),
+        s_(s),
+        first_key_(first_key == nullptr ? nullptr : first_key + sequence * s.length) {
+    const T* rows = qkv + sequence * s.length * s.width();
+    load(rows + s.k_column() + head * s.head_dim, s.width(), s.length, s.head_dim, A(1), k);
+    load(rows + s.v_column() + head * s.head_dim, s.width(), s.length, s.head_dim, A(1), v);
+  }
+
+  // Query row i sees the keys first(i)..i.
+  int64_t first(int64_t i) const { return first_key_ == nullptr ? 0 : first_key_[i]; }
+
+  template <class Body>
+  void for_each_block(const Body& body) const {
+    for (int64_t h = head * s_.group(); h < (head + 1) * s_.group(); ++h) {
+      for (int64_t begin = 0; begin < s_.length; begin += kQueries) {
+        const int64_t end = std::min(begin + kQueries, s_.length);
+        body(Block{h, begin, end,
+                   first_key_ == nullptr ? 0 : *std::min_element(first_key_ + begin, first_key_ + end)});
+      }
+    }
+  }
+
+ private:
+  const AttentionShape& s_;
+  const int32_t* const first_key_;
+};
+
+// Calls body(key head, its thread's scratch memory of so many elements beyond k and v) for every key head.
+template <class T, class Args, class Body>
+void for_each_key_head(const Args& g, Arena& workspace, int64_t elements, const Body& body) {
+  using A = Accum<T>;
+  const AttentionShape& s = g.shape;
+  const ArenaScope scope(workspace);
+  const int threads = thread_count();
+  const int64_t stride = 2 * padded(s.length * s.head_dim) + padded(elements);
+  auto* const base = static_cast<A*>(workspace.allocate(threads * stride * static_cast<int64_t>(sizeof(A))));
+  parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
+    const OneThread one_thread;
+    Scratch<A> scratch(base + (threads == 1 ? 0 : thread_index()) * stride);
+    const KeyHead<T> head(s, g.qkv, g.first_key, unit, scratch);
+    body(head, scratch);
+  });
+}
+
+// Elements between two rows of scores. Padding starts at a row's first key, and must not reach the next row.
+int64_t score_stride(const AttentionShape& s, const int32_t* first_key) {
+  return padded(s.length) + (first_key == nullptr ? 0 : kLanes);
+}
+
 }  // namespace
 
 template <Device D, class T>
@@ -88,55 +145,46 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream& stre
   const Span span(stream.profile(), "attention_forward");
   using A = Accum<T>;
   const AttentionShape& s = g.shape;
-  const int64_t length = s.length, d = s.head_dim, width = s.width();
-  const int64_t block = std::min(kQueries, length), ld = padded(length);
-  const ArenaScope scope(workspace);
-  const Scratch<A> scratch(workspace,
-                           2 * padded(length * d) + 2 * padded(block * d) + block * ld + ld + padded(block));
+  const int64_t length = s.length, d = s.head_dim, width = s.width(), y_width = s.heads * d;
+  const int64_t block = std::min(kQueries, length), ld = score_stride(s, g.first_key);
+  const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
+  const int64_t elements = 2 * padded(block * d) + padded(block * ld) + padded(ld) + padded(block);
 
-  parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
-    const OneThread one_thread;
-    const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
-    auto mine = scratch.mine();
-    A* const k = mine.take(length * d);
-    A* const v = mine.take(length * d);
-    A* const q = mine.take(block * d);
-    A* const o = mine.take(block * d);
-    A* const scores = mine.take(block * ld);
-    A* const keep = mine.take(ld);
-    A* const normalise = mine.take(block);
+  for_each_key_head<T>(g, workspace, elements, [&](const KeyHead<T>& keys, Scratch<A>& scratch) {
+    A* const q = scratch.take(block * d);
+    A* const o = scratch.take(block * d);
+    A* const scores = scratch.take(block * ld);
+    A* const keep = scratch.take(ld);
+    A* const normalise = scratch.take(block);
 
-    const int64_t b = unit / s.kv_heads, kv_head = unit % s.kv_heads;
-    const T* rows = g.qkv + b * length * width;
-    load(rows + s.k_column() + kv_head * d, width, length, d, A(1), k);
-    load(rows + s.v_column() + kv_head * d, width, length, d, A(1), v);
-    for (int64_t h = kv_head * s.group(); h < (kv_head + 1) * s.group(); ++h) {
-      const int64_t head_row = (b * s.heads + h) * length;
-      for (int64_t begin = 0; begin < length; begin += block) {
-        const int64_t end = std::min(begin + block, length), n = end - begin;
-        load(rows + begin * width + h * d, width, n, d, A(g.scale), q);
-        product({false, true, n, end, d, q, d, k, d, scores, ld});
-        for (int64_t i = begin; i < end; ++i) {
-          A* p = scores + (i - begin) * ld;
-          // Row i sees keys 0..i. Padding of -inf adds nothing to maximum and sum; then it becomes 0.
-          std::fill(p + i + 1, p + padded(i + 1), -std::numeric_limits<A>::infinity());
-          const A max = row_max(p, padded(i + 1));
-          const A sum = exp_row(p, max, p, padded(i + 1));
-          std::fill(p + i + 1, p + padded(end), A(0));
-          g.log_sum_exp[head_row + i] = max + std::log(sum);
-          normalise[i - begin] = 1 / sum;
-          if (g.dropout.probability > 0) {
-            dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length), i + 1, keep);
-            for (int64_t j = 0; j <= i; ++j) p[j] *= keep[j];
-          }
+    keys.for_each_block([&](const Block& at) {
+      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length;
+      const int64_t row = keys.sequence * length + at.begin;
+      load(g.qkv + row * width + at.head * d, width, n, d, A(g.scale), q);
+      product({false, true, n, at.keys(), d, q, d, keys.k + at.first * d, d, scores, ld});
+      for (int64_t i = at.begin; i < at.end; ++i) {
+        const int64_t first = keys.first(i), seen = i + 1 - first;
+        A* const begin = scores + (i - at.begin) * ld;
+        A* const p = begin + first - at.first;
+        // Padding of -inf adds nothing to maximum and sum; then it becomes 0.
+        std::fill(p + seen, p + padded(seen), -std::numeric_limits<A>::infinity());
+        const A max = row_max(p, padded(seen));
+        const A sum = exp_row(p, max, p, padded(seen));
+        std::fill(begin, p, A(0));
+        std::fill(p + seen, begin + at.keys(), A(0));
+        g.log_sum_exp[head_row + i] = max + std::log(sum);
+        normalise[i - at.begin] = 1 / sum;
+        if (g.dropout.probability > 0) {
+          dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length + first), seen, keep);
+          for (int64_t j = 0; j < seen; ++j) p[j] *= keep[j];
         }
-        product({false, false, n, d, end, scores, ld, v, d, o, d});
-        for (int64_t r = 0; r < n; ++r) {  // here d factors a row, in the probabilities up to T
-          for (int64_t e = 0; e < d; ++e) o[r * d + e] *= normalise[r];
-        }
-        store(o, n, d, g.y + (b * length + begin) * s.heads * d + h * d, s.heads * d, false);
       }
-    }
+      product({false, false, n, d, at.keys(), scores, ld, keys.v + at.first * d, d, o, d});
+      for (int64_t r = 0; r < n; ++r) {  // here d factors a row, in the probabilities up to T
+        for (int64_t e = 0; e < d; ++e) o[r * d + e] *= normalise[r];
+      }
+      store(o, n, d, g.y + row * y_width + at.head * d, y_width, false);
+    });
   });
 }
 
@@ -146,74 +194,67 @@ void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream&
   using A = Accum<T>;
   const AttentionShape& s = g.shape;
   const int64_t length = s.length, d = s.head_dim, width = s.width(), y_width = s.heads * d;
-  const int64_t block = std::min(kQueries, length), ld = padded(length);
-  const ArenaScope scope(workspace);
-  const Scratch<A> scratch(workspace, 4 * padded(length * d) + 3 * padded(block * d) + 2 * block * ld + ld);
+  const int64_t block = std::min(kQueries, length), ld = score_stride(s, g.first_key);
+  const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
+  const int64_t elements =
+      2 * padded(length * d) + 3 * padded(block * d) + 2 * padded(block * ld) + padded(ld);
 
-  parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
-    const OneThread one_thread;
-    const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
-    auto mine = scratch.mine();
-    A* const k = mine.take(length * d);
-    A* const v = mine.take(length * d);
-    A* const dk = mine.take(length * d);
-    A* const dv = mine.take(length * d);
-    A* const q = mine.take(block * d);
-    A* const dq = mine.take(block * d);
-    A* const dout = mine.take(block * d);
-    A* const probabilities = mine.take(block * ld);
-    A* const dscores = mine.take(block * ld);
-    A* const keep = mine.take(ld);
+  for_each_key_head<T>(g, workspace, elements, [&](const KeyHead<T>& keys, Scratch<A>& scratch) {
+    A* const dk = scratch.take(length * d);
+    A* const dv = scratch.take(length * d);
+    A* const q = scratch.take(block * d);
+    A* const dq = scratch.take(block * d);
+    A* const dout = scratch.take(block * d);
+    A* const probabilities = scratch.take(block * ld);
+    A* const dscores = scratch.take(block * ld);
+    A* const keep = scratch.take(ld);
 
-    const int64_t b = unit / s.kv_heads, kv_head = unit % s.kv_heads;
-    const T* rows = g.qkv + b * length * width;
-    T* drows = g.dqkv + b * length * width;
-    load(rows + s.k_column() + kv_head * d, width, length, d, A(1), k);
-    load(rows + s.v_column() + kv_head * d, width, length, d, A(1), v);
     std::fill(dk, dk + length * d, A(0));
     std::fill(dv, dv + length * d, A(0));
-    for (int64_t h = kv_head * s.group(); h < (kv_head + 1) * s.group(); ++h) {
-      const int64_t head_row = (b * s.heads + h) * length;
-      for (int64_t begin = 0; begin < length; begin += block) {
-        const int64_t end = std::min(begin + block, length), n = end - begin;
-        const int64_t y_offset = (b * length + begin) * y_width + h * d;
-        load(rows + begin * width + h * d, width, n, d, A(g.scale), q);
-        load(g.dy + y_offset, y_width, n, d, A(1), dout);
-        product({false, true, n, end, d, q, d, k, d, probabilities, ld});
-        product({false, true, n, end, d, dout, d, v, d, dscores, ld});
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t r = i - begin;
-          A *p = probabilities + r * ld, *ds = dscores + r * ld;
-          // p = e^(score - lse); m = keep / (1 - dropout); dscore = p (m dp - delta), delta = dy . y
-          const A lse = g.log_sum_exp[head_row + i];
-          const A delta = dot_row<A>(g.dy + y_offset + r * y_width, g.y + y_offset + r * y_width, d);
-          if (g.dropout.probability > 0) {
-            dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length), i + 1, keep);
-            for (int64_t j = 0; j <= i; ++j) {
-              const A e = vexp(p[j] - lse);
-              ds[j] = e * (keep[j] * ds[j] - delta);
-              p[j] = e * keep[j];
-            }
-          } else {
-            for (int64_t j = 0; j < padded(i + 1); ++j) {
-              const A e = vexp(p[j] - lse);
-              ds[j] = e * (ds[j] - delta);
-              p[j] = e;
-            }
+    keys.for_each_block([&](const Block& at) {
+      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length;
+      const int64_t row = keys.sequence * length + at.begin, y_offset = row * y_width + at.head * d;
+      const A *const k = keys.k + at.first * d, *const v = keys.v + at.first * d;
+      load(g.qkv + row * width + at.head * d, width, n, d, A(g.scale), q);
+      load(g.dy + y_offset, y_width, n, d, A(1), dout);
+      product({false, true, n, at.keys(), d, q, d, k, d, probabilities, ld});
+      product({false, true, n, at.keys(), d, dout, d, v, d, dscores, ld});
+      for (int64_t i = at.begin; i < at.end; ++i) {
+        const int64_t r = i - at.begin, first = keys.first(i), hidden = first - at.first,
+                      seen = i + 1 - first;
+        A *const p = probabilities + r * ld + hidden, *const ds = dscores + r * ld + hidden;
+        // p = e^(score - lse); m = keep / (1 - dropout); dscore = p (m dp - delta), delta = dy . y
+        const A lse = g.log_sum_exp[head_row + i];
+        const A delta = dot_row<A>(g.dy + y_offset + r * y_width, g.y + y_offset + r * y_width, d);
+        if (g.dropout.probability > 0) {
+          dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length + first), seen, keep);
+          for (int64_t j = 0; j < seen; ++j) {
+            const A e = vexp(p[j] - lse);
+            ds[j] = e * (keep[j] * ds[j] - delta);
+            p[j] = e * keep[j];
           }
-          std::fill(p + i + 1, p + padded(end), A(0));
-          std::fill(ds + i + 1, ds + padded(end), A(0));
+        } else {
+          for (int64_t j = 0; j < padded(seen); ++j) {
+            const A e = vexp(p[j] - lse);
+            ds[j] = e * (ds[j] - delta);
+            p[j] = e;
+          }
         }
-        // dv += (m p)^T dy, dk += dscore^T (scale q), dq = scale dscore k
-        product({true, false, end, d, n, probabilities, ld, dout, d, dv, d, true});
-        product({true, false, end, d, n, dscores, ld, q, d, dk, d, true});
-        product({false, false, n, d, end, dscores, ld, k, d, dq, d});
-        for (int64_t e = 0; e < n * d; ++e) dq[e] *= A(g.scale);
-        store(dq, n, d, drows + begin * width + h * d, width, g.accumulate);
+        for (A* x : {p, ds}) {
+          std::fill(x - hidden, x, A(0));
+          std::fill(x + seen, x - hidden + at.keys(), A(0));
+        }
       }
-    }
-    store(dk, length, d, drows + s.k_column() + kv_head * d, width, g.accumulate);
-    store(dv, length, d, drows + s.v_column() + kv_head * d, width, g.accumulate);
+      // dv += (m p)^T dy, dk += dscore^T (scale q), dq = scale dscore k
+      product({true, false, at.keys(), d, n, probabilities, ld, dout, d, dv + at.first * d, d, true});
+      product({true, false, at.keys(), d, n, dscores, ld, q, d, dk + at.first * d, d, true});
+      product({false, false, n, d, at.keys(), dscores, ld, k, d, dq, d});
+      for (int64_t e = 0; e < n * d; ++e) dq[e] *= A(g.scale);
+      store(dq, n, d, g.dqkv + row * width + at.head * d, width, g.accumulate);
+    });
+    T* drows = g.dqkv + keys.sequence * length * width;
+    store(dk, length, d, drows + s.k_column() + keys.head * d, width, g.accumulate);
+    store(dv, length, d, drows + s.v_column() + keys.head * d, width, g.accumulate);
   });
 }
 

@@ -6,6 +6,12 @@ namespace ziggurat::kernels {
 namespace {
 constexpr int64_t kRows = 32;
 constexpr int64_t kCols = 64;  // columns of a block: four cache lines of an f32 gradient row
+
+// Of row i, by the arguments of forward or backward.
+template <class Args>
+int64_t position(const Args& g, int64_t i) {
+  return g.positions == nullptr ? i % g.sequence_length : g.positions[i];
+}
 }  // namespace
 
 template <Device D, class T>
@@ -16,11 +22,11 @@ void embedding_forward(const EmbeddingArgs<T>& g, Stream& stream) {
     for (int64_t i = begin; i < end; ++i) {
       const T* token = g.table + g.tokens[i] * g.cols;
       T* y = g.y + i * g.cols;
-      if (g.positions == nullptr) {
+      if (g.position_table == nullptr) {
         for (int64_t j = 0; j < g.cols; ++j) y[j] = token[j];
       } else {
-        const T* position = g.positions + i % g.sequence_length * g.cols;
-        for (int64_t j = 0; j < g.cols; ++j) y[j] = T(A(token[j]) + A(position[j]));
+        const T* place = g.position_table + position(g, i) * g.cols;
+        for (int64_t j = 0; j < g.cols; ++j) y[j] = T(A(token[j]) + A(place[j]));
       }
     }
   });
@@ -37,8 +43,8 @@ void embedding_backward(const EmbeddingGradArgs<T>& g, Stream& stream) {
         A* sum = g.dtable + g.tokens[i] * g.cols;
         for (int64_t j = begin; j < end; ++j) sum[j] += A(dy[j]);
       }
-      if (g.dpositions != nullptr) {
-        A* sum = g.dpositions + i % g.sequence_length * g.cols;
+      if (g.dposition_table != nullptr) {
+        A* sum = g.dposition_table + position(g, i) * g.cols;
         for (int64_t j = begin; j < end; ++j) sum[j] += A(dy[j]);
       }
     }

@@ -39,7 +39,8 @@ void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
 
   parallel_for_blocks(s.rows(), 16, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const A *c = cosine + row % s.length * half, *sn = sine + row % s.length * half;
+      const int64_t position = g.positions == nullptr ? row % s.length : g.positions[row];
+      const A *c = cosine + position * half, *sn = sine + position * half;
       const T* x = g.x + row * width;
       T* y = g.y + row * width;
       for (int64_t head = 0; head < v_column; head += d) {

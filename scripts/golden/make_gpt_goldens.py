@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 STEPS, MICROS = 6, 2
 LR, BETAS, EPS, DECAY, CLIP, AUX_COEFFICIENT = 1e-3, (0.9, 0.95), 1e-8, 0.1, 1.0, 0.01
 NORM_EPS, ROPE_THETA = 1e-5, 10000.0
+EOD = 5  # of packed documents
 # A float32 run of the same model must take the same routing decisions: no choice may hang on less than this
 # difference of probabilities.
 SMALLEST_ROUTER_MARGIN = 1e-5
@@ -36,6 +37,7 @@ class Model:
     top_k: int = 1
     capacity_factor: float = 1.0
     min_capacity: int = 2
+    packed: str = ""  # what begins anew after the end of a document: "positions", "attention", or both words
     modern: bool = False  # RMSNorm, RoPE, SwiGLU and no biases instead of LayerNorm, learned positions and tanh-GELU
     vocabulary: int = 64
     sequence: int = 12
@@ -51,6 +53,8 @@ MODELS = [
     Model("moe_top2", (("dense",), ("moe", 4)), seed=13, top_k=2),
     Model("pr_moe", (("dense",), ("residual_moe", 2), ("dense",), ("residual_moe", 4)), seed=14),
     Model("modern", (("dense",), ("dense",)), seed=15, modern=True),
+    Model("packed", (("dense",), ("dense",)), seed=16, packed="positions attention"),
+    Model("packed_modern", (("dense",), ("dense",)), seed=17, packed="positions", modern=True),
 ]
 
 
@@ -130,10 +134,23 @@ class Forward:
         variance = (centred * centred).mean(-1, keepdim=True)
         return centred / torch.sqrt(variance + NORM_EPS) * self.p[f"{name}.weight"] + self.p[f"{name}.bias"]
 
+    def look(self, tokens):
+        """Sets the positions, [T] or [B, T], and what every token must not attend to, [T, T] or [B, 1, T, T]."""
+        T = tokens.shape[1]
+        self.positions = torch.arange(T)
+        self.hidden = torch.triu(torch.ones(T, T, dtype=torch.bool), diagonal=1)
+        ends = (tokens == EOD).long()
+        document = ends.cumsum(1) - ends  # how many have ended before this token
+        same = document[:, :, None] == document[:, None, :]
+        if "positions" in self.m.packed:
+            self.positions = (same & ~self.hidden).sum(-1) - 1  # how many tokens of its document came before
+        if "attention" in self.m.packed:
+            self.hidden = (self.hidden | ~same)[:, None]
+
     def rotate(self, x):  # [B, heads, T, d]: element j turns with element j + d/2
-        T, d = x.shape[-2:]
+        d = x.shape[-1]
         frequency = ROPE_THETA ** (-2.0 * torch.arange(d // 2, dtype=torch.float64) / d)
-        angle = torch.arange(T, dtype=torch.float64)[:, None] * frequency
+        angle = (self.positions.double()[..., None] * frequency).unsqueeze(-3)
         cos, sin = torch.cos(angle), torch.sin(angle)
         a, b = x[..., : d // 2], x[..., d // 2 :]
         return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
@@ -147,8 +164,7 @@ class Forward:
         if self.m.modern:
             q, k = self.rotate(q), self.rotate(k)
         scores = q @ k.transpose(-1, -2) / math.sqrt(d)
-        future = torch.triu(torch.ones(T, T, dtype=torch.bool), diagonal=1)
-        weights = torch.softmax(scores.masked_fill(future, -math.inf), -1)
+        weights = torch.softmax(scores.masked_fill(self.hidden, -math.inf), -1)
         return self.linear(f"{name}.out", (weights @ v).transpose(1, 2).reshape(B, T, C))
 
     def mlp(self, name, x):
@@ -181,9 +197,10 @@ class Forward:
         return y.reshape(x.shape)
 
     def logits(self, tokens):
+        self.look(tokens)
         x = self.p["embed.token.weight"][tokens]
         if not self.m.modern:
-            x = x + self.p["embed.position.weight"][: tokens.shape[1]]
+            x = x + self.p["embed.position.weight"][self.positions]
         for i, (kind, *_) in enumerate(self.m.layers):
             x = x + self.attention(f"blocks.{i}.attention", self.norm(f"blocks.{i}.norm1", x))
             x = x + self.feed_forward(i, kind, self.norm(f"blocks.{i}.norm2", x))
@@ -222,6 +239,8 @@ def train(m):
     out = {f"init.{name}": p.detach().float() for name, p in parameters.items()}
     rng = torch.Generator().manual_seed(1000 + m.seed)
     tokens = torch.randint(0, m.vocabulary, (STEPS, MICROS, m.batch, m.sequence + 1), generator=rng)
+    if m.packed:
+        tokens[torch.rand(tokens.shape, generator=rng) < 0.25] = EOD
     out["tokens"] = tokens.int()
 
     optimizer = torch.optim.AdamW(
@@ -275,7 +294,9 @@ def metadata(m, drops):
         beta1=BETAS[0], beta2=BETAS[1], adam_eps=EPS, weight_decay=DECAY, clip=CLIP, aux_coefficient=AUX_COEFFICIENT,
         norm_eps=NORM_EPS, rope_theta=ROPE_THETA, dropped_choices=drops, torch=torch.__version__.split("+")[0],
     )  # fmt: skip
-    return {key: str(value) for key, value in facts.items()}
+    if m.packed:
+        facts["eod"] = EOD
+    return {key: str(value) for key, value in facts.items() if value != ""}
 
 
 def write(path, tensors, facts):

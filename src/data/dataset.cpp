@@ -113,10 +113,6 @@ Dataset::Dataset(const std::filesystem::path& path, const std::string& split, co
         "{}: tokens of a vocabulary of {}, but the model's vocabulary has {}; set the model's vocab_size to "
         "at least {} or tokenize with a smaller tokenizer",
         path.string(), stream_.vocab_size(), options.vocab_size, stream_.vocab_size());
-  check(!options.mask_eod_loss || stream_.eod_id() >= 0, ErrorKind::data,
-        "{}: the shards have no end-of-document token, so data.mask_eod_loss has nothing to mask; set it to "
-        "false or tokenize with a tokenizer that has one",
-        path.string());
   if (stream_.size() <= options.verify_below) stream_.verify();
   if (options.order == OrderKind::megatron) {
     megatron_ = std::make_unique<MegatronOrder>(stream_.document_starts(), options.sequence_length,
@@ -164,7 +160,7 @@ void Dataset::load(int64_t first, int64_t count, int32_t* tokens, int32_t* targe
     std::copy_n(window.data(), S, tokens + i * S);
     std::copy_n(window.data() + 1, S, targets + i * S);
     if (!options_.mask_eod_loss) continue;
-    const auto eod = static_cast<int32_t>(stream_.eod_id());
+    const int32_t eod = eod_id();
     for (int64_t t = 0; t < S; ++t) {
       if (window[static_cast<size_t>(t)] == eod) targets[i * S + t] = -1;
     }

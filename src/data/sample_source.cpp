@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string_view>
+#include <utility>
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
@@ -87,6 +88,35 @@ std::unique_ptr<SampleSource> open_blend(const std::vector<NamedSource>& sources
   return blend;
 }
 
+std::unique_ptr<SampleSource> open_shards(const DataConfig& config, const std::vector<NamedSource>& sources,
+                                          Split split, int64_t sequence_length, int64_t vocab_size,
+                                          int64_t samples) {
+  DatasetOptions options;
+  options.sequence_length = sequence_length;
+  options.vocab_size = vocab_size;
+  options.seed = static_cast<uint64_t>(config.seed);
+  options.samples = samples;
+  options.order = split == Split::train ? config.order : OrderKind::keyed;
+  options.shuffle = config.shuffle && split == Split::train;
+  options.mask_eod_loss = config.mask_eod_loss;
+  options.verify_below = config.verify_below;
+  if (sources.size() == 1) return std::make_unique<Dataset>(sources[0].path, to_string(split), options);
+  return open_blend(sources, split, options);
+}
+
+// The options that act on ends of documents need a token that marks them.
+void check_has_eod(const DataConfig& config, Split split, const SampleSource& source) {
+  const std::pair<const char*, bool> options[] = {{"mask_eod_loss", config.mask_eod_loss},
+                                                  {"reset_positions", config.reset_positions},
+                                                  {"reset_attention", config.reset_attention}};
+  for (const auto& [name, wanted] : options) {
+    check(!wanted || source.eod_id() >= 0, ErrorKind::config,
+          "data.{}: the tokens of data.{} have no end-of-document token; set it to false, or tokenize with a "
+          "tokenizer that has one (for files of other programs: `ziggurat data convert --eod-id`)",
+          name, to_string(split));
+  }
+}
+
 }  // namespace
 
 const char* to_string(Split split) { return kSplitNames[static_cast<int>(split)]; }
@@ -127,21 +157,15 @@ std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split
                                            int64_t vocab_size, int64_t samples) {
   const std::vector<NamedSource> sources = sources_of(config, split);
   if (sources.empty()) return nullptr;
-  const auto seed = static_cast<uint64_t>(config.seed);
+  std::unique_ptr<SampleSource> opened;
   if (sources.size() == 1 && sources[0].path == kSynthetic) {
-    return std::make_unique<SyntheticSamples>(split, seed, sequence_length, vocab_size);
+    opened = std::make_unique<SyntheticSamples>(split, static_cast<uint64_t>(config.seed), sequence_length,
+                                                vocab_size);
+  } else {
+    opened = open_shards(config, sources, split, sequence_length, vocab_size, samples);
   }
-  DatasetOptions options;
-  options.sequence_length = sequence_length;
-  options.vocab_size = vocab_size;
-  options.seed = seed;
-  options.samples = samples;
-  options.order = split == Split::train ? config.order : OrderKind::keyed;
-  options.shuffle = config.shuffle && split == Split::train;
-  options.mask_eod_loss = config.mask_eod_loss;
-  options.verify_below = config.verify_below;
-  if (sources.size() == 1) return std::make_unique<Dataset>(sources[0].path, to_string(split), options);
-  return open_blend(sources, split, options);
+  check_has_eod(config, split, *opened);
+  return opened;
 }
 
 SyntheticSamples::SyntheticSamples(Split split, uint64_t seed, int64_t sequence_length, int64_t vocab_size)

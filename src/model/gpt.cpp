@@ -54,9 +54,9 @@ Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec,
   }
 }
 
-Var Block::operator()(Tape& tape, Var x, int64_t length) const {
+Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
   const auto site = [this](int64_t branch) { return 2 * layer_ + branch; };  // names the random numbers
-  const Var attended = attention_(tape, norm1_(tape, x), length);
+  const Var attended = attention_(tape, norm1_(tape, x), sequences);
   x = ops::dropout_add(tape, attended, x, dropout_, Purpose::hidden_dropout, site(0));
   const Var h = norm2_(tape, x);
   const Var fed = std::visit(
@@ -64,7 +64,7 @@ Var Block::operator()(Tape& tape, Var x, int64_t length) const {
         if constexpr (std::is_same_v<Ffn, nn::Mlp>) {
           return (*ffn)(tape, h);
         } else {
-          return (*ffn)(tape, h, length);
+          return (*ffn)(tape, h, sequences.length);
         }
       },
       ffn_);
@@ -95,13 +95,12 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
 Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   check(batch.length <= config_.max_sequence, ErrorKind::argument, "[gpt] {} tokens exceed max_sequence {}",
         batch.length, config_.max_sequence);
-  Var x =
-      ops::embedding(tape, batch.tokens, batch.size(), batch.length, *token_embedding_, position_embedding_);
+  Var x = ops::embedding(tape, batch.tokens, batch.size(), batch.length, *token_embedding_,
+                         position_embedding_, batch.positions);
   x = ops::dropout(tape, x, config_.dropout.embedding, Purpose::embedding_dropout, 0);
+  const nn::Sequences sequences{batch.length, batch.positions, batch.first_key};
   for (const auto& block : blocks_) {
-    const auto run = [block = block.get(), length = batch.length](Tape& t, Var in) {
-      return (*block)(t, in, length);
-    };
+    const auto run = [block = block.get(), sequences](Tape& t, Var in) { return (*block)(t, in, sequences); };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
   }
   return (*final_norm_)(tape, x);

@@ -71,12 +71,14 @@ Attention::Attention(ParamStore& store, const std::string& name, const Attention
            Init::normal(s.init_std)),
       out_(store, name + ".out", s.heads * s.head_dim, s.width, s.bias, Init::normal(s.output_init_std)) {}
 
-Var Attention::operator()(Tape& tape, Var x, int64_t length) const {
-  const ops::AttentionShape heads{x.dim(0) / length, length, shape_.heads, shape_.kv_heads, shape_.head_dim};
+Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
+  const ops::AttentionShape heads{x.dim(0) / sequences.length, sequences.length, shape_.heads,
+                                  shape_.kv_heads, shape_.head_dim};
   Var qkv = qkv_(tape, x);
-  if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta);
+  if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta, sequences.positions);
   const double scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
-  return out_(tape, ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer));
+  return out_(tape,
+              ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer, sequences.first_key));
 }
 
 }  // namespace ziggurat::nn

@@ -5,10 +5,25 @@
 
 namespace ziggurat::ops {
 
-Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, double dropout, int64_t layer) {
+namespace {
+
+void check_first_keys(const int32_t* first_key, const AttentionShape& s) {
+  for (int64_t row = 0; first_key != nullptr && row < s.rows(); ++row) {
+    const int64_t i = row % s.length;
+    check(0 <= first_key[row] && first_key[row] <= i, ErrorKind::argument,
+          "[attention] first_key of sequence {}, row {}: expected 0 to {}, got {}", row / s.length, i, i,
+          first_key[row]);
+  }
+}
+
+}  // namespace
+
+Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, double dropout, int64_t layer,
+              const int32_t* first_key) {
   check_qkv("attention", qkv, shape);
   check(dropout >= 0 && dropout < 1, ErrorKind::argument, "[attention] dropout: expected [0, 1), got {}",
         dropout);
+  check_first_keys(first_key, shape);
   const MicroBatch& now = tape.micro_batch();
   const kernels::AttentionDropout drop{
       now.training ? dropout : 0.0,
@@ -19,9 +34,10 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
   const Tensor lse = tape.save(accum_dtype(qkv.dtype()), {shape.batch, shape.heads, shape.length});
 
   visit_device_dtype(qkv.value(), [&]<Device D, class T>() {
-    kernels::attention_forward<D>(kernels::AttentionArgs<T>{shape, scale, drop, qkv.value().data<T>(),
-                                                            y.value().data<T>(), lse.data<Accum<T>>()},
-                                  tape.workspace(), tape.stream());
+    kernels::attention_forward<D>(
+        kernels::AttentionArgs<T>{shape, scale, drop, first_key, qkv.value().data<T>(), y.value().data<T>(),
+                                  lse.data<Accum<T>>()},
+        tape.workspace(), tape.stream());
   });
 
   tape.record(y, [=](Tape& t, const Tensor& dy) {
@@ -30,9 +46,9 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
       // p = softmax(scale q k^T); dv = p^T dy, dp = dy v^T, ds = p (dp - dy . y), dq = scale ds k,
       // dk = scale ds^T q                                   (Dao et al. 2022, FlashAttention, algorithm 4)
       kernels::attention_backward<D>(
-          kernels::AttentionGradArgs<T>{shape, scale, drop, qkv.value().data<T>(), y.value().data<T>(),
-                                        lse.data<Accum<T>>(), dy.data<T>(), dqkv.grad.data<T>(),
-                                        dqkv.accumulate},
+          kernels::AttentionGradArgs<T>{shape, scale, drop, first_key, qkv.value().data<T>(),
+                                        y.value().data<T>(), lse.data<Accum<T>>(), dy.data<T>(),
+                                        dqkv.grad.data<T>(), dqkv.accumulate},
           t.workspace(), t.stream());
     });
   });

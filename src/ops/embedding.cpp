@@ -1,3 +1,5 @@
+#include <ops/position_checks.h>
+
 #include <ziggurat/kernels/embedding.h>
 #include <ziggurat/ops/embedding.h>
 
@@ -18,43 +20,44 @@ void check_tokens(const int32_t* tokens, int64_t n, int64_t sequence_length, int
 }  // namespace
 
 Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length, const Param& table,
-              const Param* positions) {
+              const Param* position_table, const int32_t* positions) {
   const Tensor& w = table.value;
   check(w.rank() == 2, ErrorKind::argument, "[embedding] expected table [V, C], got {}", w.shape());
   check(n >= 0 && sequence_length > 0, ErrorKind::argument,
         "[embedding] expected n >= 0 and sequence_length > 0, got {} and {}", n, sequence_length);
   const int64_t cols = w.dim(1);
-  if (positions != nullptr) {
-    const Tensor& p = positions->value;
+  if (position_table != nullptr) {
+    const Tensor& p = position_table->value;
     check(p.rank() == 2 && p.dim(1) == cols && p.dtype() == w.dtype(), ErrorKind::argument,
-          "[embedding] expected positions {} [T_max, {}], got {} {}", to_string(w.dtype()), cols,
+          "[embedding] expected a position table {} [T_max, {}], got {} {}", to_string(w.dtype()), cols,
           to_string(p.dtype()), p.shape());
-    check(sequence_length <= p.dim(0), ErrorKind::argument,
+    check_positions("embedding", positions, n, p.dim(0));
+    check(positions != nullptr || sequence_length <= p.dim(0), ErrorKind::argument,
           "[embedding] sequences of {} tokens, but only {} learned positions: shorten the sequences or raise "
           "the model's maximum length",
           sequence_length, p.dim(0));
   }
   if (w.device() != Device::meta) check_tokens(tokens, n, sequence_length, w.dim(0));
 
-  const bool wants_grad = table.trainable() || (positions != nullptr && positions->trainable());
+  const bool wants_grad = table.trainable() || (position_table != nullptr && position_table->trainable());
   const Var y = tape.output(w.dtype(), {n, cols}, wants_grad);
 
   visit_device_dtype(w, [&]<Device D, class T>() {
-    const T* p = positions == nullptr ? nullptr : positions->value.data<T>();
-    kernels::embedding_forward<D>(
-        kernels::EmbeddingArgs<T>{n, cols, tokens, sequence_length, w.data<T>(), p, y.value().data<T>()},
-        tape.stream());
+    const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();
+    kernels::embedding_forward<D>(kernels::EmbeddingArgs<T>{n, cols, tokens, sequence_length, positions,
+                                                            w.data<T>(), p, y.value().data<T>()},
+                                  tape.stream());
   });
 
-  // dtable[tokens_i] += dy_i, dpositions[i % sequence_length] += dy_i
+  // dtable[tokens_i] += dy_i, dposition_table[positions_i] += dy_i
   tape.record(y, [=, &table](Tape& t, const Tensor& dy) {
     visit_device_dtype(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
-      const bool position_grad = positions != nullptr && positions->trainable();
+      const bool position_grad = position_table != nullptr && position_table->trainable();
       kernels::embedding_backward<D>(
-          kernels::EmbeddingGradArgs<T>{n, cols, tokens, sequence_length, dy.data<T>(),
+          kernels::EmbeddingGradArgs<T>{n, cols, tokens, sequence_length, positions, dy.data<T>(),
                                         table.trainable() ? table.grad.data<A>() : nullptr,
-                                        position_grad ? positions->grad.data<A>() : nullptr},
+                                        position_grad ? position_table->grad.data<A>() : nullptr},
           t.stream());
     });
   });

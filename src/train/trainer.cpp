@@ -53,8 +53,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
       workspace_("workspace", arena_reserve()),
       stream_(Device::cpu, config.reproducible),
       tape_(activations_, gradients_, workspace_, stream_),
-      tokens_(static_cast<size_t>(config.batch.micro_batch * config.batch.sequence_length)),
-      targets_(tokens_.size()),
+      batches_(config),
       total_steps_(total_steps(config)) {
   check(train_data_ != nullptr, ErrorKind::config, "data.train: expected training data, got nothing");
   flops_per_token_ = model::count(config_.model, config_.batch.sequence_length).flops_per_token;
@@ -121,8 +120,8 @@ StepRecord Trainer::step() {
 void Trainer::forward_backward(const StepPlan& plan, int64_t i) {
   const int64_t micro_batch = world_.rank() * plan.micro_batches_per_rank + i;  // numbered over all ranks
   const Timer timer;
-  train_data_->load(plan.first_sample + micro_batch * config_.batch.micro_batch, config_.batch.micro_batch,
-                    tokens_.data(), targets_.data());
+  const model::TokenBatch batch =
+      batches_.read(*train_data_, plan.first_sample + micro_batch * config_.batch.micro_batch);
   if (i + 1 < plan.micro_batches_per_rank) {
     train_data_->prefetch(plan.first_sample + (micro_batch + 1) * config_.batch.micro_batch,
                           config_.batch.micro_batch);
@@ -133,8 +132,6 @@ void Trainer::forward_backward(const StepPlan& plan, int64_t i) {
                .step = step_,
                .index = micro_batch,
                .count = plan.micro_batches});
-  const model::TokenBatch batch{tokens_.data(), targets_.data(), config_.batch.micro_batch,
-                                config_.batch.sequence_length};
   const ops::LossResult loss = model_.loss(tape_, batch, 1.0 / static_cast<double>(plan.tokens));
   tape_.backward();
 
@@ -159,10 +156,9 @@ Validation Trainer::evaluate(const SampleSource& source, int64_t sequences) {
   for (int64_t i = 0; i < per_rank; ++i) {
     const int64_t mine = world_.rank() * per_rank + i;
     const bool counted = mine < micro_batches;  // the others run too: every rank enters every collective
-    source.load(counted ? mine * width : 0, width, tokens_.data(), targets_.data());
+    const model::TokenBatch batch = batches_.read(source, counted ? mine * width : 0);
     tape_.begin(
         {.seed = static_cast<uint64_t>(config_.seed), .step = step_, .index = mine, .training = false});
-    const model::TokenBatch batch{tokens_.data(), targets_.data(), width, config_.batch.sequence_length};
     const ops::LossResult loss = model_.loss(tape_, batch, 0.0);
     if (!counted) continue;
     double* part = &parts[static_cast<size_t>(3 * mine)];

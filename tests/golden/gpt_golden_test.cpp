@@ -57,6 +57,11 @@ TinyRunOptions options_of(const GoldenFile& file, DType dtype) {
   options.micro_batches = file.whole("micro_batches");
   options.sequences = file.whole("batch");
   options.length = file.whole("sequence");
+  if (!file.has_text("packed")) return options;
+  options.eod = static_cast<int32_t>(file.whole("eod"));
+  for (const std::string& word : file.words("packed")) {
+    (word == "positions" ? options.reset_positions : options.reset_attention) = true;
+  }
   return options;
 }
 
@@ -176,7 +181,8 @@ TEST(GoldenSupport, MisuseIsRefused) {
 
 INSTANTIATE_TEST_SUITE_P(Models, GptGolden,
                          testing::Combine(testing::Values("gpt_dense", "gpt_moe_top1", "gpt_moe_top2",
-                                                          "gpt_pr_moe", "gpt_modern"),
+                                                          "gpt_pr_moe", "gpt_modern", "gpt_packed",
+                                                          "gpt_packed_modern"),
                                           testing::Values(DType::f64, DType::f32)),
                          [](const auto& test) {
                            return fmt::format("{}_{}", std::get<0>(test.param),

@@ -15,9 +15,46 @@ using test::OpBench;
 constexpr float kScale = 0.3f;
 constexpr int64_t kLayer = 5;
 
+// Which keys a row sees: all up to its own; those of its document, documents being 1 to 40 long; or all from
+// any one on.
+enum class Sees { all, document, any };
+
+struct AttentionCase {
+  AttentionShape shape;
+  double dropout = 0;
+  Sees sees = Sees::all;
+};
+void PrintTo(const AttentionCase& c, std::ostream* os) {
+  const AttentionShape& s = c.shape;
+  *os << "B" << s.batch << " T" << s.length << " H" << s.heads << "/" << s.kv_heads << " d" << s.head_dim
+      << " dropout " << c.dropout
+      << (c.sees == Sees::all   ? ""
+          : c.sees == Sees::any ? " any"
+                                : " documents");
+}
+
+// Empty for Sees::all.
+std::vector<int32_t> first_keys(const AttentionCase& c) {
+  std::vector<int32_t> first;
+  if (c.sees == Sees::all) return first;
+  const Philox rng(2, Purpose::test);
+  int64_t begin = 0, end = 0;
+  for (int64_t row = 0; row < c.shape.rows(); ++row) {
+    const int64_t i = row % c.shape.length;
+    const uint32_t random = rng.bits(static_cast<uint64_t>(row));
+    if (i == 0 || i == end) begin = i, end = i + 1 + random % std::min<int64_t>(40, c.shape.length);
+    first.push_back(static_cast<int32_t>(c.sees == Sees::document ? begin : random % (i + 1)));
+  }
+  return first;
+}
+
+const int32_t* or_null(const std::vector<int32_t>& v) { return v.empty() ? nullptr : v.data(); }
+
 // y by the definition, one probability at a time.
-std::vector<double> naive(const std::vector<double>& qkv, const AttentionShape& s, double dropout,
-                          const MicroBatch& now) {
+std::vector<double> naive(const std::vector<double>& qkv, const AttentionCase& c, const MicroBatch& now) {
+  const AttentionShape& s = c.shape;
+  const double dropout = now.training ? c.dropout : 0;
+  const std::vector<int32_t> first = first_keys(c);
   const Philox rng(now.seed, Purpose::attention_dropout, kLayer, now.moment());
   std::vector<double> y(static_cast<size_t>(s.rows() * s.heads * s.head_dim));
   const auto at = [&](int64_t b, int64_t t, int64_t column) {
@@ -30,7 +67,8 @@ std::vector<double> naive(const std::vector<double>& qkv, const AttentionShape& 
       const int64_t v_column = (s.heads + s.kv_heads + kv) * s.head_dim;
       for (int64_t i = 0; i < s.length; ++i) {
         std::vector<double> p;
-        for (int64_t j = 0; j <= i; ++j) {
+        const int64_t begin = first.empty() ? 0 : first[static_cast<size_t>(b * s.length + i)];
+        for (int64_t j = begin; j <= i; ++j) {
           double score = 0;
           for (int64_t e = 0; e < s.head_dim; ++e)
             score += at(b, i, h * s.head_dim + e) * at(b, j, k_column + e);
@@ -39,15 +77,15 @@ std::vector<double> naive(const std::vector<double>& qkv, const AttentionShape& 
         const double max = *std::max_element(p.begin(), p.end());
         double sum = 0;
         for (double& x : p) sum += x = std::exp(x - max);
-        for (int64_t j = 0; j <= i; ++j) {
+        for (int64_t j = begin; j <= i; ++j) {
           const auto element = static_cast<uint64_t>(((b * s.heads + h) * s.length + i) * s.length + j);
           if (dropout > 0) {
-            p[static_cast<size_t>(j)] *=
+            p[static_cast<size_t>(j - begin)] *=
                 rng.uniform(element) < static_cast<float>(dropout) ? 0 : 1 / (1 - dropout);
           }
           for (int64_t e = 0; e < s.head_dim; ++e) {
             y[static_cast<size_t>(((b * s.length + i) * s.heads + h) * s.head_dim + e)] +=
-                p[static_cast<size_t>(j)] / sum * at(b, j, v_column + e);
+                p[static_cast<size_t>(j - begin)] / sum * at(b, j, v_column + e);
           }
         }
       }
@@ -56,47 +94,43 @@ std::vector<double> naive(const std::vector<double>& qkv, const AttentionShape& 
   return y;
 }
 
-struct AttentionCase {
-  AttentionShape shape;
-  double dropout = 0;
-};
-void PrintTo(const AttentionCase& c, std::ostream* os) {
-  const AttentionShape& s = c.shape;
-  *os << "B" << s.batch << " T" << s.length << " H" << s.heads << "/" << s.kv_heads << " d" << s.head_dim
-      << " dropout " << c.dropout;
-}
-
 class Attention : public testing::TestWithParam<AttentionCase> {};
 
 TEST_P(Attention, ForwardEqualsNaiveReference) {
-  const auto [s, dropout] = GetParam();
+  const AttentionCase& c = GetParam();
+  const AttentionShape& s = c.shape;
+  const std::vector<int32_t> first = first_keys(c);
   for (const Reproducible mode : {Reproducible::layout, Reproducible::strict}) {
     for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
       OpBench bench(mode);
       const Tensor qkv = bench.tensor("qkv", dtype, {s.rows(), s.width()});
-      const Var y = ops::attention(bench.tape(), bench.tape().constant(qkv), s, kScale, dropout, kLayer);
+      const Var y = ops::attention(bench.tape(), bench.tape().constant(qkv), s, kScale, c.dropout, kLayer,
+                                   or_null(first));
       // A score is a sum of head_dim products, an output a convex sum of up to T values of magnitude 4.
-      test::expect_close(y.value(), naive(test::to_doubles(qkv), s, dropout, bench.micro_batch),
-                         s.head_dim + s.length, 4 / (1 - dropout), to_string(dtype));
+      test::expect_close(y.value(), naive(test::to_doubles(qkv), c, bench.micro_batch), s.head_dim + s.length,
+                         4 / (1 - c.dropout), to_string(dtype));
     }
   }
 }
 
 TEST_P(Attention, GradientsEqualFiniteDifferences) {
-  const auto [s, dropout] = GetParam();
+  const AttentionCase& c = GetParam();
+  const AttentionShape& s = c.shape;
   if (s.rows() * s.width() > 200) GTEST_SKIP() << "forward-only size";
+  const std::vector<int32_t> first = first_keys(c);
   OpBench bench;
   test::expect_gradients(bench, {bench.tensor("qkv", DType::f64, {s.rows(), s.width()})}, {},
-                         [&, shape = s, p = dropout](Tape& tape, const std::vector<Var>& v) {
-                           return ops::attention(tape, v[0], shape, kScale, p, kLayer);
+                         [&](Tape& tape, const std::vector<Var>& v) {
+                           return ops::attention(tape, v[0], s, kScale, c.dropout, kLayer, or_null(first));
                          });
 }
 
 // d(sum(r y))/d qkv, where a first consumer of qkv has already put the gradient `first` there.
-Tensor gradient(OpBench& bench, DType dtype, const AttentionCase& c, const Tensor* first) {
+Tensor gradient(OpBench& bench, DType dtype, const AttentionCase& c, const Tensor* first,
+                const std::vector<int32_t>& keys) {
   Tape& tape = bench.tape();
   const Var qkv = tape.variable(bench.tensor("qkv", dtype, {c.shape.rows(), c.shape.width()}));
-  const Var y = ops::attention(tape, qkv, c.shape, kScale, c.dropout, kLayer);
+  const Var y = ops::attention(tape, qkv, c.shape, kScale, c.dropout, kLayer, or_null(keys));
   if (first != nullptr) tape.pass_grad(qkv, *first);
   tape.backward(y, bench.tensor("r", dtype, y.shape()));
   return tape.grad(qkv);
@@ -106,6 +140,7 @@ Tensor gradient(OpBench& bench, DType dtype, const AttentionCase& c, const Tenso
 TEST_P(Attention, GradientsInLowPrecisionEqualF64) {
   const AttentionCase c = GetParam();
   const AttentionShape& s = c.shape;
+  const std::vector<int32_t> keys = first_keys(c);
   for (const DType dtype : {DType::f32, DType::bf16}) {
     OpBench low, high;
     const Tensor first = low.tensor("first", dtype, {s.rows(), s.width()});
@@ -120,15 +155,15 @@ TEST_P(Attention, GradientsInLowPrecisionEqualF64) {
       return wide;
     };
     const Var x = tape.variable(same_in_f64(rounded));
-    const Var y = ops::attention(tape, x, s, kScale, c.dropout, kLayer);
+    const Var y = ops::attention(tape, x, s, kScale, c.dropout, kLayer, or_null(keys));
     tape.pass_grad(x, same_in_f64(first));
     tape.backward(y, same_in_f64(rounded_r));
 
     // dk and dv sum over T rows and over the heads of a group; bf16 rounds y in delta and the result when
     // added to `first`.
     const double magnitude = 16 * std::sqrt(static_cast<double>(s.length * s.group())) / (1 - c.dropout);
-    test::expect_close(gradient(low, dtype, c, &first), test::to_doubles(tape.grad(x)), s.head_dim + s.length,
-                       magnitude, to_string(dtype));
+    test::expect_close(gradient(low, dtype, c, &first, keys), test::to_doubles(tape.grad(x)),
+                       s.head_dim + s.length, magnitude, to_string(dtype));
   }
 }
 
@@ -139,7 +174,7 @@ TEST_P(Attention, BitsDoNotDependOnTheNumberOfThreads) {
   for (const int n : {1, 3}) {
     set_thread_count(n);
     OpBench bench;
-    results.push_back(test::to_doubles(gradient(bench, DType::f32, c, nullptr)));
+    results.push_back(test::to_doubles(gradient(bench, DType::f32, c, nullptr, first_keys(c))));
   }
   set_thread_count(threads);
   EXPECT_EQ(results[0], results[1]);
@@ -151,7 +186,41 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Attention,
                                          AttentionCase{{1, 7, 4, 2, 3}}, AttentionCase{{2, 5, 4, 1, 2}, 0.4},
                                          AttentionCase{{1, 66, 1, 1, 1}, 0.5},
                                          AttentionCase{{1, 64, 2, 1, 16}},
-                                         AttentionCase{{2, 151, 3, 1, 8}, 0.1}));
+                                         AttentionCase{{2, 151, 3, 1, 8}, 0.1},
+                                         AttentionCase{{2, 7, 2, 1, 2}, 0, Sees::document},
+                                         AttentionCase{{1, 9, 2, 2, 2}, 0.4, Sees::any},
+                                         AttentionCase{{3, 64, 1, 1, 8}, 0, Sees::document},
+                                         AttentionCase{{2, 200, 3, 1, 8}, 0.1, Sees::document},
+                                         AttentionCase{{2, 151, 4, 2, 16}, 0, Sees::any}));
+
+TEST(Attention, FirstKeysOfZeroChangeNoBit) {
+  const AttentionCase c{{2, 151, 4, 2, 8}, 0.1};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    OpBench with, without;
+    const std::vector<int32_t> zeros(static_cast<size_t>(c.shape.rows()), 0);
+    EXPECT_EQ(test::to_doubles(gradient(with, dtype, c, nullptr, zeros)),
+              test::to_doubles(gradient(without, dtype, c, nullptr, {})));
+  }
+}
+
+// Blocks of keys that no row of a block of queries sees are left out, forward and backward: what they hold,
+// here NaN, would show even times a probability of 0.
+TEST(Attention, KeysThatNobodySeesAreNotRead) {
+  const AttentionShape s = {1, 200, 2, 1, 4};
+  std::vector<int32_t> first(200, 0);
+  std::fill(first.begin() + 128, first.end(), 128);
+  OpBench bench;
+  const Tensor qkv = bench.tensor("qkv", DType::f32, {s.rows(), s.width()});
+  std::fill_n(qkv.data<float>(), 128 * s.width(), NAN);
+  const Var x = bench.tape().variable(qkv);
+  const Var y = ops::attention(bench.tape(), x, s, kScale, 0, kLayer, first.data());
+  bench.tape().backward(y, bench.tensor("r", DType::f32, y.shape()));
+  const auto values = test::to_doubles(y.value().rows(128, 200)),
+             grads = test::to_doubles(bench.tape().grad(x).rows(128, 200));
+  EXPECT_TRUE(std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); }));
+  EXPECT_TRUE(std::all_of(grads.begin(), grads.end(), [](double v) { return std::isfinite(v); }));
+  EXPECT_TRUE(std::isnan(test::to_doubles(y.value())[0]));
+}
 
 TEST(Attention, DropsNothingOutsideTraining) {
   const AttentionShape s = {1, 9, 2, 2, 4};
@@ -161,7 +230,7 @@ TEST(Attention, DropsNothingOutsideTraining) {
   bench.tape().begin(evaluation);
   const Tensor qkv = bench.tensor("qkv", DType::f32, {s.rows(), s.width()});
   const Var y = ops::attention(bench.tape(), bench.tape().constant(qkv), s, kScale, 0.5, kLayer);
-  test::expect_close(y.value(), naive(test::to_doubles(qkv), s, 0.0, evaluation), 32, 4);
+  test::expect_close(y.value(), naive(test::to_doubles(qkv), {s, 0.5}, evaluation), 32, 4);
 }
 
 TEST(Attention, LargeScoresStayFinite) {
@@ -170,7 +239,7 @@ TEST(Attention, LargeScoresStayFinite) {
   const Tensor qkv = bench.tensor("qkv", DType::f32, {s.rows(), s.width()}, 30.0);  // scores up to about 1000
   const Var y = ops::attention(bench.tape(), bench.tape().constant(qkv), s, kScale, 0, kLayer);
   // A score of 1000 is known to 1000 units of rounding, and so is the exponential's exponent.
-  test::expect_close(y.value(), naive(test::to_doubles(qkv), s, 0.0, bench.micro_batch), 1000, 100);
+  test::expect_close(y.value(), naive(test::to_doubles(qkv), {s}, bench.micro_batch), 1000, 100);
 }
 
 TEST(AttentionMisuse, ShapeAndDropoutAreNamed) {
@@ -186,6 +255,23 @@ TEST(AttentionMisuse, ShapeAndDropoutAreNamed) {
   EXPECT_THROW(run({2, 3, 2, 0, 2}, 0.0), Error);  // no key head
   EXPECT_THROW(run({2, 3, 2, 2, 2}, 1.0), Error);  // nothing would be kept
   EXPECT_THROW(run({2, 3, 2, 2, 2}, -0.1), Error);
+}
+
+TEST(AttentionMisuse, AFirstKeyAfterItsRowIsNamed) {
+  OpBench bench;
+  const Var qkv = bench.tape().constant(bench.tensor("qkv", DType::f32, {6, 12}));
+  const auto run = [&](const std::vector<int32_t>& first) {
+    return ops::attention(bench.tape(), qkv, {2, 3, 2, 2, 2}, kScale, 0, kLayer, first.data());
+  };
+  EXPECT_NO_THROW(run({0, 1, 2, 0, 0, 0}));
+  EXPECT_THROW(run({0, 1, 2, 0, 0, -1}), Error);
+  try {
+    run({0, 1, 2, 0, 2, 2});
+    FAIL() << "a row that sees no key was accepted";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("sequence 1, row 1: expected 0 to 1, got 2"), std::string::npos)
+        << error.what();
+  }
 }
 
 }  // namespace

@@ -9,10 +9,11 @@ using test::OpBench;
 struct EmbeddingCase {
   int64_t rows, sequence_length, cols;
   bool positions;
+  bool any_order = false;  // positions are given, in an order of their own
 };
 void PrintTo(const EmbeddingCase& c, std::ostream* os) {
   *os << c.rows << " rows of sequences of " << c.sequence_length << ", " << c.cols << " columns"
-      << (c.positions ? ", positions" : "");
+      << (c.positions ? ", positions" : "") << (c.any_order ? " in any order" : "");
 }
 constexpr int64_t kVocabulary = 5;
 
@@ -23,23 +24,33 @@ std::vector<int32_t> tokens_for(int64_t rows) {
   return tokens;
 }
 
+// What row i's position is; rows' positions repeat, and some are unused.
+std::vector<int32_t> positions_for(const EmbeddingCase& c) {
+  std::vector<int32_t> positions;
+  for (int64_t i = 0; i < c.rows; ++i) {
+    positions.push_back(static_cast<int32_t>(c.any_order ? (3 * i * i + 1) % (c.sequence_length + 1)
+                                                         : i % c.sequence_length));
+  }
+  return positions;
+}
+
 class Embedding : public testing::TestWithParam<EmbeddingCase> {};
 
 TEST_P(Embedding, ForwardEqualsNaiveReference) {
   const EmbeddingCase c = GetParam();
-  const auto tokens = tokens_for(c.rows);
+  const auto tokens = tokens_for(c.rows), places = positions_for(c);
   for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
     OpBench bench;
     const Param& table = bench.param("table", dtype, {kVocabulary, c.cols});
     const Param& positions = bench.param("positions", dtype, {c.sequence_length + 1, c.cols});
     const Var y = ops::embedding(bench.tape(), tokens.data(), c.rows, c.sequence_length, table,
-                                 c.positions ? &positions : nullptr);
+                                 c.positions ? &positions : nullptr, c.any_order ? places.data() : nullptr);
     const auto t = test::to_doubles(table.value), p = test::to_doubles(positions.value);
     std::vector<double> want;
     for (int64_t i = 0; i < c.rows; ++i) {
       for (int64_t j = 0; j < c.cols; ++j) {
         const auto token = static_cast<size_t>(tokens[static_cast<size_t>(i)] * c.cols + j);
-        const auto position = static_cast<size_t>(i % c.sequence_length * c.cols + j);
+        const auto position = static_cast<size_t>(places[static_cast<size_t>(i)] * c.cols + j);
         want.push_back(t[token] + (c.positions ? p[position] : 0.0));
       }
     }
@@ -50,13 +61,13 @@ TEST_P(Embedding, ForwardEqualsNaiveReference) {
 TEST_P(Embedding, GradientsEqualFiniteDifferences) {
   const EmbeddingCase c = GetParam();
   if (c.rows * c.cols > 200) GTEST_SKIP() << "forward-only size";
-  const auto tokens = tokens_for(c.rows);
+  const auto tokens = tokens_for(c.rows), places = positions_for(c);
   OpBench bench;
   Param& table = bench.param("table", DType::f64, {kVocabulary, c.cols});
   Param& positions = bench.param("positions", DType::f64, {c.sequence_length + 1, c.cols});
   test::expect_gradients(bench, {}, {&table, &positions}, [&](Tape& tape, const std::vector<Var>&) {
     return ops::embedding(tape, tokens.data(), c.rows, c.sequence_length, table,
-                          c.positions ? &positions : nullptr);
+                          c.positions ? &positions : nullptr, c.any_order ? places.data() : nullptr);
   });
 }
 
@@ -64,7 +75,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Embedding,
                          testing::Values(EmbeddingCase{0, 4, 3, true}, EmbeddingCase{1, 1, 1, true},
                                          EmbeddingCase{6, 3, 5, true}, EmbeddingCase{7, 3, 5, true},
                                          EmbeddingCase{9, 9, 2, false}, EmbeddingCase{2, 8, 3, true},
-                                         EmbeddingCase{135, 45, 130, true}));
+                                         EmbeddingCase{135, 45, 130, true},
+                                         EmbeddingCase{7, 3, 5, true, true},
+                                         EmbeddingCase{135, 45, 130, true, true}));
 
 TEST(EmbeddingBackward, BitsDoNotDependOnTheNumberOfThreads) {
   test::expect_same_on_any_thread_count([] {
@@ -120,6 +133,11 @@ TEST(EmbeddingMisuse, ShapesAndLengthsAreNamed) {
   EXPECT_THROW(ops::embedding(tape, tokens.data(), 2, 2, table, &short_one), Error);
   EXPECT_THROW(ops::embedding(tape, tokens.data(), 2, 2, table, &narrow), Error);
   EXPECT_THROW(ops::embedding(tape, tokens.data(), 2, 2, table, &wide), Error);
+  // Given positions must lie in the table, however long the sequences are.
+  const std::vector<int32_t> restarted = {0, 0}, past = {0, 1}, negative = {0, -1};
+  EXPECT_NO_THROW(ops::embedding(tape, tokens.data(), 2, 2, table, &short_one, restarted.data()));
+  EXPECT_THROW(ops::embedding(tape, tokens.data(), 2, 2, table, &short_one, past.data()), Error);
+  EXPECT_THROW(ops::embedding(tape, tokens.data(), 2, 2, table, &short_one, negative.data()), Error);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "tests/support/op_test.h"
+#include <ziggurat/data/documents.h>
 
 namespace ziggurat::test {
 
@@ -42,8 +43,16 @@ model::TokenBatch TinyRun::begin(std::span<const int32_t> samples, int64_t micro
     tokens_.insert(tokens_.end(), sample, sample + options_.length);
     targets_.insert(targets_.end(), sample + 1, sample + width);
   }
+  positions_.resize(tokens_.size()), first_keys_.resize(tokens_.size());
+  locate_documents(tokens_.data(), options_.sequences, options_.length, options_.eod, positions_.data(),
+                   first_keys_.data());
   tape_.begin({.seed = options_.seed, .step = step_, .index = micro_batch, .count = options_.micro_batches});
-  return {tokens_.data(), targets_.data(), options_.sequences, options_.length};
+  return {tokens_.data(),
+          targets_.data(),
+          options_.sequences,
+          options_.length,
+          options_.reset_positions ? positions_.data() : nullptr,
+          options_.reset_attention ? first_keys_.data() : nullptr};
 }
 
 void TinyRun::reset_stats() {

@@ -21,6 +21,8 @@ struct TinyRunOptions {
   int64_t micro_batches = 1;          // of a step, over all ranks, which take equal shares
   int64_t lanes = 1;                  // strict mode: of a step, over all ranks
   int64_t sequences = 1, length = 0;  // of a micro-batch
+  int32_t eod = -1;                   // the token that ends a document, after which there begin anew:
+  bool reset_positions = false, reset_attention = false;
   int64_t samples_per_step() const { return micro_batches * sequences; }
 };
 
@@ -62,7 +64,7 @@ class TinyRun {
   Arena activations_, gradients_, workspace_;
   Stream stream_;
   Tape tape_;
-  std::vector<int32_t> tokens_, targets_;  // of one micro-batch
+  std::vector<int32_t> tokens_, targets_, positions_, first_keys_;  // of one micro-batch
   int64_t step_ = 0;
 };
 

@@ -56,11 +56,12 @@ class BlendedSamples final : public SampleSource {
     double weight;
     std::unique_ptr<SampleSource> samples;
   };
-  // All sources have the same sequence length.
+  // All sources have the same sequence length and end-of-document token.
   BlendedSamples(std::vector<Source> sources, int64_t sequence_length, BlendRule rule, int64_t samples);
 
   int64_t samples_per_epoch() const override;  // until the first source would begin again
   void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const override;
+  int32_t eod_id() const override { return sources_.front().samples->eod_id(); }
   void prefetch(int64_t first, int64_t count) const override;
   std::string fingerprint() const override;
 

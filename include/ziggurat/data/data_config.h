@@ -41,7 +41,7 @@ struct DataConfig {
   int64_t seed = 1234;
   OrderKind order = OrderKind::keyed;
   bool shuffle = true;
-  bool mask_eod_loss = false;
+  bool mask_eod_loss = false, reset_positions = false, reset_attention = false;
   int64_t verify_below = 1'000'000'000;
 
   template <class V>
@@ -61,6 +61,11 @@ struct DataConfig {
         "mask_eod_loss", mask_eod_loss,
         "count no loss for predicting what follows an end-of-document token (a step's mean still divides by "
         "all its tokens)");
+    v.field("reset_positions", reset_positions,
+            "count positions from 0 again after each end-of-document token, where several documents share a "
+            "sequence");
+    v.field("reset_attention", reset_attention,
+            "let a token attend to its own document only, up to and including its end-of-document token");
     v.field(
         "verify_below", verify_below,
         "check every checksum at the start if a split has at most this many tokens (about 1 s per billion); "

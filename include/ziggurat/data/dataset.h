@@ -70,7 +70,7 @@ struct DatasetOptions {
 class Dataset final : public SampleSource {
  public:
   // `path` and `split` as for read_manifest. Errors (data): no shards, fewer than S + 1 tokens, a vocabulary
-  // larger than the model's, no end-of-document token to mask, no documents for the Megatron order.
+  // larger than the model's, no documents for the Megatron order.
   Dataset(const std::filesystem::path& path, const std::string& split, const DatasetOptions& options);
   ~Dataset() override;
 
@@ -80,6 +80,7 @@ class Dataset final : public SampleSource {
   int64_t samples_per_epoch() const override { return samples_per_epoch_; }  // (tokens - 1) / S
   // Error (data) naming shard and position of a token outside the model's vocabulary.
   void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const override;
+  int32_t eod_id() const override { return static_cast<int32_t>(stream_.eod_id()); }
   void prefetch(int64_t first, int64_t count) const override;
   std::string fingerprint() const override;
 

@@ -22,6 +22,7 @@ class SampleSource {
   //   tokens  [count, S] what the model reads
   //   targets [count, S] the token after each; -1: not counted
   virtual void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const = 0;
+  virtual int32_t eod_id() const = 0;  // the token that ends every document; -1: there is none
   // A hint that these samples are loaded next: starts reading them from the disk, does not wait.
   virtual void prefetch(int64_t first, int64_t count) const = 0;
   // What must be the same for a checkpoint's cursor to mean the same samples, as lines "what: value".
@@ -47,6 +48,7 @@ class SyntheticSamples final : public SampleSource {
   SyntheticSamples(Split split, uint64_t seed, int64_t sequence_length, int64_t vocab_size);
   int64_t samples_per_epoch() const override;
   void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const override;
+  int32_t eod_id() const override { return -1; }
   void prefetch(int64_t, int64_t) const override {}
   std::string fingerprint() const override;
 

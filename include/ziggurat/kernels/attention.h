@@ -1,9 +1,10 @@
 // Causal attention, y_h = dropout(softmax(scale q_h k^T)) v per sequence and head; and its backward.
 // B batch, T length, H heads, d head_dim.
 // Floor: 2 B H T^2 d flop forward (two products, half of each below the diagonal), 5 B H T^2 d backward.
-// Nothing of size T x T is kept: a block of query rows is scored against the keys up to its last row, per
-// thread. Softmax is computed in Accum<T>. Same bits on any number of threads: a key head and its query heads
-// belong to one thread, which sums dk and dv over blocks in order.
+// Row i sees the keys first_key_i..i of its sequence: with packed documents those of its own, else 0..i.
+// Nothing of size T x T is kept: a block of query rows is scored against the keys from the first that one of
+// them sees up to its last row, per thread. Softmax is computed in Accum<T>. Same bits on any number of
+// threads: a key head and its query heads belong to one thread, which sums dk and dv over blocks in order.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +29,10 @@ struct AttentionArgs {
   AttentionShape shape;
   double scale = 1;
   AttentionDropout dropout;
-  const T* qkv = nullptr;           // [B T, width]
-  T* y = nullptr;                   // [B T, H d]
-  Accum<T>* log_sum_exp = nullptr;  // [B, H, T] of the scaled scores
+  const int32_t* first_key = nullptr;  // [B T], 0 <= first_key_i <= i, not checked here; null: all 0
+  const T* qkv = nullptr;              // [B T, width]
+  T* y = nullptr;                      // [B T, H d]
+  Accum<T>* log_sum_exp = nullptr;     // [B, H, T] of the scaled scores
 };
 
 template <Device D, class T>
@@ -41,6 +43,7 @@ struct AttentionGradArgs {
   AttentionShape shape;
   double scale = 1;
   AttentionDropout dropout;               // as in forward
+  const int32_t* first_key = nullptr;     // as in forward
   const T* qkv = nullptr;                 // [B T, width]
   const T* y = nullptr;                   // [B T, H d] from forward
   const Accum<T>* log_sum_exp = nullptr;  // [B, H, T] from forward

@@ -13,10 +13,11 @@ template <class T>
 struct EmbeddingArgs {
   int64_t rows = 0, cols = 0;
   const int32_t* tokens = nullptr;  // [rows], 0 <= id < the table's rows: not checked here
-  int64_t sequence_length = 1;      // row i has position i % sequence_length
-  const T* table = nullptr;         // [V, cols]
-  const T* positions = nullptr;     // [>= min(rows, sequence_length), cols], or null
-  T* y = nullptr;                   // [rows, cols]
+  int64_t sequence_length = 1;
+  const int32_t* positions = nullptr;  // [rows], not checked here; null: i % sequence_length
+  const T* table = nullptr;            // [V, cols]
+  const T* position_table = nullptr;   // [> every position, cols], or null
+  T* y = nullptr;                      // [rows, cols]
 };
 
 template <Device D, class T>
@@ -27,9 +28,10 @@ struct EmbeddingGradArgs {
   int64_t rows = 0, cols = 0;
   const int32_t* tokens = nullptr;  // [rows]
   int64_t sequence_length = 1;
-  const T* dy = nullptr;           // [rows, cols]
-  Accum<T>* dtable = nullptr;      // [V, cols], +=; or null
-  Accum<T>* dpositions = nullptr;  // [>= min(rows, sequence_length), cols], +=; or null
+  const int32_t* positions = nullptr;   // as in forward
+  const T* dy = nullptr;                // [rows, cols]
+  Accum<T>* dtable = nullptr;           // [V, cols], +=; or null
+  Accum<T>* dposition_table = nullptr;  // [> every position, cols], +=; or null
 };
 
 // Work is cut by columns, and each column adds its rows in order: a token that occurs twice needs no atomics,

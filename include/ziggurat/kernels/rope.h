@@ -1,6 +1,6 @@
 // Rotary position embedding of the q and k heads of a qkv matrix (Su et al. 2021, RoFormer, equation 34),
-// in the half-split form of Llama: with c = cos(t f_j), s = sin(t f_j), f_j = theta^(-2j / d), position t in
-// its sequence and j < d/2,
+// in the half-split form of Llama: with c = cos(t f_j), s = sin(t f_j), f_j = theta^(-2j / d), position t and
+// j < d/2,
 //   y_j = x_j c - x_{j + d/2} s,   y_{j + d/2} = x_{j + d/2} c + x_j s;   v is copied.
 // The inverse rotates by -t f_j; it is also the backward, a rotation's transpose being its inverse.
 // Floor: memory, one read and one write of qkv.
@@ -20,9 +20,10 @@ struct RopeArgs {
   AttentionShape shape;  // head_dim even
   double theta = 10000;
   bool inverse = false;
-  const T* x = nullptr;     // [B T, width]
-  T* y = nullptr;           // [B T, width], not x
-  bool accumulate = false;  // y += instead of =
+  const int32_t* positions = nullptr;  // [B T] in [0, T), not checked here; null: 0 .. T-1, B times
+  const T* x = nullptr;                // [B T, width]
+  T* y = nullptr;                      // [B T, width], not x
+  bool accumulate = false;             // y += instead of =
 };
 
 template <Device D, class T>

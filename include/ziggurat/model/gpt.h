@@ -19,6 +19,9 @@ struct TokenBatch {
   const int32_t* tokens = nullptr;   // [sequences, length]
   const int32_t* targets = nullptr;  // [sequences, length]; -1: not counted
   int64_t sequences = 0, length = 0;
+  // Of packed documents, [sequences, length] each; see nn::Sequences for what null means.
+  const int32_t* positions = nullptr;
+  const int32_t* first_key = nullptr;
   int64_t size() const { return sequences * length; }
 };
 
@@ -27,7 +30,7 @@ class Block {
  public:
   Block(nn::ParamStore& store, const ModelConfig& config, const BlockSpec& spec, int64_t layer,
         const ProcessGroups& groups);
-  Var operator()(Tape& tape, Var x, int64_t length) const;
+  Var operator()(Tape& tape, Var x, const nn::Sequences& sequences) const;
 
   // The experts' statistics; null for a dense layer.
   moe::MoeStats* moe_stats() const;

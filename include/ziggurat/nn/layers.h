@@ -66,11 +66,19 @@ struct AttentionLayerShape {
   int64_t layer = 0;  // names the random numbers
 };
 
-// Causal self-attention over sequences of `length` tokens; x [batch * length, width].
+// How rows [sequences * length] make up sequences of `length` tokens. The arrays are [rows], or null; they
+// must stay as they are until backward has run.
+struct Sequences {
+  int64_t length = 0;
+  const int32_t* positions = nullptr;  // of each row; null: its place in its sequence
+  const int32_t* first_key = nullptr;  // the first place in its sequence that a row may attend to; null: 0
+};
+
+// Causal self-attention; x [sequences * length, width].
 class Attention {
  public:
   Attention(ParamStore& store, const std::string& name, const AttentionLayerShape& shape);
-  Var operator()(Tape& tape, Var x, int64_t length) const;
+  Var operator()(Tape& tape, Var x, const Sequences& sequences) const;
 
  private:
   AttentionLayerShape shape_;

@@ -11,6 +11,7 @@
 #include <ziggurat/optim/optimizer.h>
 #include <ziggurat/parallel/gradient_reducer.h>
 #include <ziggurat/plan/process_groups.h>
+#include <ziggurat/train/batch_reader.h>
 #include <ziggurat/train/metrics.h>
 #include <ziggurat/train/run_config.h>
 #include <ziggurat/train/step_plan.h>
@@ -74,7 +75,7 @@ class Trainer {
   Arena activations_, gradients_, workspace_;
   Stream stream_;
   Tape tape_;
-  std::vector<int32_t> tokens_, targets_;  // of one micro-batch
+  BatchReader batches_;
 
   // Of the step under way: loss sums and auxiliary losses by global micro-batch number, zero for other ranks'
   // ones.

@@ -157,14 +157,6 @@ TEST(Dataset, MaskedTargetsFollowEndsOfDocuments) {
   Dataset(dir.path(), "train", options).load(0, 3, tokens.data(), targets.data());
   EXPECT_EQ(tokens, (std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}));
   EXPECT_EQ(targets, (std::vector<int32_t>{1, 2, 3, 4, 5, 6, 7, -1, 9, 10, 11, 12}));
-  ShardInfo none;
-  none.vocab_size = 50;
-  ShardBuilder builder(none);
-  builder.append(std::vector<int32_t>(40, 1));
-  builder.write(dir / "no_eod.h5");
-  EXPECT_NE(
-      error_of(ErrorKind::data, [&] { Dataset(dir / "no_eod.h5", "train", options); }).find("mask_eod_loss"),
-      std::string::npos);
 }
 
 TEST(Dataset, FingerprintNamesContentSeedOrderAndLength) {
