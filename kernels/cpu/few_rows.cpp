@@ -35,9 +35,10 @@ void few_rows_linear(const FewRowsArgs<T, TY>& g, Arena& workspace, Stream& stre
   const ArenaScope scope(workspace);
   const A* x = widened(g.x, g.rows * g.in, workspace, stream);
   auto* filled = static_cast<Segment*>(workspace.allocate(g.segment_count * int64_t{sizeof(Segment)}));
-  Segment* const end =
-      std::copy_if(g.segments, g.segments + g.segment_count, filled, [](const Segment& s) { return s.rows > 0; });
+  Segment* const end = std::copy_if(g.segments, g.segments + g.segment_count, filled,
+                                    [](const Segment& s) { return s.rows > 0; });
   const int64_t units = (g.out + kOutputs - 1) / kOutputs;  // of a segment
+  Stream quiet(stream.device());                            // thousands of epilogues: no span for each
 
   parallel_for_blocks((end - filled) * units, 1, [&](int64_t unit, int64_t) {
     const Segment& s = filled[unit / units];
@@ -53,7 +54,7 @@ void few_rows_linear(const FewRowsArgs<T, TY>& g, Arena& workspace, Stream& stre
         if (g.bias != nullptr || g.activation != Activation::none) {
           const A* bias = g.bias == nullptr ? nullptr : g.bias + s.expert * g.out + first;
           bias_activation_forward<D>(BiasActivationArgs<A>{g.activation, 1, count, sums[m], bias, sums[m]},
-                                     stream);
+                                     quiet);
         }
         TY* y = g.y + (row + m) * g.out + first;
         for (int64_t o = 0; o < count; ++o) y[o] = TY(sums[m][o]);

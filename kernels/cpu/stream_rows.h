@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include <ziggurat/core/bf16.h>
 
@@ -16,10 +17,8 @@ struct Lanes {
   typedef A Vector __attribute__((vector_size(64)));
 };
 
-template <class A>
-inline void load_lanes(const A* from, typename Lanes<A>::Vector& to) {
-  std::memcpy(&to, from, sizeof(to));
-}
+inline void load_lanes(const float* from, Lanes<float>::Vector& to) { std::memcpy(&to, from, sizeof(to)); }
+inline void load_lanes(const double* from, Lanes<double>::Vector& to) { std::memcpy(&to, from, sizeof(to)); }
 
 // A bf16 is the upper half of its float.
 inline void load_lanes(const bf16* from, Lanes<float>::Vector& to) {
@@ -29,6 +28,32 @@ inline void load_lanes(const bf16* from, Lanes<float>::Vector& to) {
   std::memcpy(&halves, from, sizeof(halves));
   const Words words = __builtin_convertvector(halves, Words) << 16;
   std::memcpy(&to, &words, sizeof(to));
+}
+
+// The first n < kCount lanes; zeros in the others.
+template <class T>
+inline void load_some_lanes(const T* from, int64_t n, typename Lanes<Accum<T>>::Vector& to) {
+  T padded[Lanes<Accum<T>>::kCount] = {};
+  std::memcpy(padded, from, static_cast<size_t>(n) * sizeof(T));
+  load_lanes(padded, to);
+}
+
+// In halves: a chain of additions would take as long as a row.
+template <class A>
+inline A sum_of_lanes(const typename Lanes<A>::Vector& v) {
+  typedef A Half __attribute__((vector_size(32)));
+  typedef A Quarter __attribute__((vector_size(16)));
+  Half halves[2];
+  std::memcpy(halves, &v, sizeof(v));
+  halves[0] += halves[1];
+  Quarter quarters[2];
+  std::memcpy(quarters, halves, sizeof(quarters));
+  quarters[0] += quarters[1];
+  if constexpr (sizeof(A) == 8) {
+    return quarters[0][0] + quarters[0][1];
+  } else {
+    return (quarters[0][0] + quarters[0][1]) + (quarters[0][2] + quarters[0][3]);
+  }
 }
 
 // Independent sums per dot product: enough to hide the latency of a fused multiply-add (4 cycles).
@@ -65,42 +90,50 @@ inline void dot_with_rows(const T* w, const Accum<T>* x, int64_t ldx, int64_t n,
     for (int chain = 0; chain < kChains; ++chain) add(j + chain * kLanes, chain);
   }
   for (; j + kLanes <= n; j += kLanes) add(j, 0);
+  if (j < n) {
+    V weights;
+    load_some_lanes(w + j, n - j, weights);
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+      V row;
+      load_some_lanes(x + m * ldx + j, n - j, row);
+      sums[m][0] += weights * row;
+    }
+  }
 #pragma GCC unroll 4
   for (int m = 0; m < M; ++m) {
-    const V total = (sums[m][0] + sums[m][1]) + (sums[m][2] + sums[m][3]);
-    A sum = 0;
-#pragma GCC unroll 16
-    for (int64_t l = 0; l < kLanes; ++l) sum += total[l];
-    for (int64_t i = j; i < n; ++i) sum += A(w[i]) * x[m * ldx + i];
-    y[m * ldy] = sum;
+    y[m * ldy] = sum_of_lanes<A>((sums[m][0] + sums[m][1]) + (sums[m][2] + sums[m][3]));
   }
 }
 
-// Columns [column, column + kColumns * lanes) of y_m [d] = sum over i of p_m[i] v_i, for M rows p_m, ldp
-// elements apart; v [n, d].
-template <int M, int kColumns, class T>
+// Columns [column, column + width) of y_m [d] = sum over i of p_m[i] v_i, for M rows p_m, ldp elements apart;
+// v [n, d]. The columns fill kVectors vectors, or width < one.
+template <int M, int kVectors, class T>
 inline void weighted_columns(const Accum<T>* p, int64_t ldp, const T* v, int64_t n, int64_t d, int64_t column,
-                             Accum<T>* y) {
+                             int64_t width, Accum<T>* y) {
   using A = Accum<T>;
   using V = typename Lanes<A>::Vector;
   constexpr int64_t kLanes = Lanes<A>::kCount;
-  V sums[M][kColumns] = {};
+  const bool whole = width == kVectors * kLanes;
+  V sums[M][kVectors] = {};
   for (int64_t i = 0; i < n; ++i) {
-    __builtin_prefetch(reinterpret_cast<const char*>(v + i * d + column) + kAhead);
+    const T* row = v + i * d + column;
+    __builtin_prefetch(reinterpret_cast<const char*>(row) + kAhead);
 #pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) {
+    for (int c = 0; c < kVectors; ++c) {
       V values;
-      load_lanes(v + i * d + column + c * kLanes, values);
+      if (whole) {
+        load_lanes(row + c * kLanes, values);
+      } else {
+        load_some_lanes(row, width, values);
+      }
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) sums[m][c] += values * p[m * ldp + i];
     }
   }
 #pragma GCC unroll 4
   for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) {
-      std::memcpy(y + m * d + column + c * kLanes, &sums[m][c], sizeof(V));
-    }
+    std::memcpy(y + m * d + column, sums[m], static_cast<size_t>(width) * sizeof(A));
   }
 }
 
@@ -108,16 +141,10 @@ inline void weighted_columns(const Accum<T>* p, int64_t ldp, const T* v, int64_t
 template <int M, class T>
 inline void weigh_rows(const Accum<T>* p, int64_t ldp, const T* v, int64_t n, int64_t d, Accum<T>* y) {
   constexpr int64_t kLanes = Lanes<Accum<T>>::kCount;
-  int64_t column = 0;
-  for (; column + 4 * kLanes <= d; column += 4 * kLanes) weighted_columns<M, 4>(p, ldp, v, n, d, column, y);
-  for (; column + kLanes <= d; column += kLanes) weighted_columns<M, 1>(p, ldp, v, n, d, column, y);
-  for (; column < d; ++column) {
-    for (int m = 0; m < M; ++m) {
-      Accum<T> sum = 0;
-      for (int64_t i = 0; i < n; ++i) sum += p[m * ldp + i] * Accum<T>(v[i * d + column]);
-      y[m * d + column] = sum;
-    }
-  }
+  int64_t at = 0;
+  for (; at + 4 * kLanes <= d; at += 4 * kLanes) weighted_columns<M, 4>(p, ldp, v, n, d, at, 4 * kLanes, y);
+  for (; at + kLanes <= d; at += kLanes) weighted_columns<M, 1>(p, ldp, v, n, d, at, kLanes, y);
+  if (at < d) weighted_columns<M, 1>(p, ldp, v, n, d, at, d - at, y);
 }
 
 // f(first, std::integral_constant<int, M>) over [0, n) in tiles of 4, then 2, then 1 rows.

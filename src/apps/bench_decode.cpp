@@ -17,8 +17,8 @@ namespace ziggurat::apps {
 
 namespace {
 
-// Bytes of parameters that one token reads: of the experts top_k, of embedding tables one row, unless the table
-// is the vocabulary head too.
+// Bytes of parameters that one token reads: of the experts top_k, of embedding tables one row, unless the
+// table is the vocabulary head too.
 int64_t active_bytes(const nn::ParamStore& store, const model::ModelConfig& config) {
   int64_t bytes = 0;
   for (const nn::ParamEntry& entry : store.entries()) {

@@ -45,7 +45,8 @@ Tensor Decoder::step(std::span<const int32_t> sequences, std::span<const int32_t
         lengths_.size(), tokens.size(), sequences.size());
   for (const int32_t sequence : sequences) {
     check(length(sequence) < context_, ErrorKind::argument,
-          "[decoder] sequence {} is full with {} tokens: prefill it with the end of its text", sequence, context_);
+          "[decoder] sequence {} is full with {} tokens: prefill it with the end of its text", sequence,
+          context_);
   }
   return run(static_cast<int64_t>(tokens.size()), 1, tokens.data(), sequences.data());
 }

@@ -9,8 +9,8 @@ namespace ziggurat::infer {
 
 Sampler::Sampler(const SamplingOptions& options, int64_t vocabulary)
     : options_(options), vocabulary_(vocabulary) {
-  check(options.temperature >= 0, ErrorKind::argument, "[sampler] expected a temperature of at least 0, got {}",
-        options.temperature);
+  check(options.temperature >= 0, ErrorKind::argument,
+        "[sampler] expected a temperature of at least 0, got {}", options.temperature);
   check(options.top_k >= 0, ErrorKind::argument, "[sampler] expected a top_k of at least 0 (all), got {}",
         options.top_k);
   check(0 < options.top_p && options.top_p <= 1, ErrorKind::argument,

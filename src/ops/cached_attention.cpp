@@ -28,7 +28,8 @@ void check_rows(const CacheRows& rows, int64_t n, int64_t sequences, int64_t cap
           "[cached_attention] row {} belongs to sequence {}, but the cache holds {}", r, rows.sequence[r],
           sequences);
     check(0 <= rows.position[r] && rows.position[r] < capacity, ErrorKind::argument,
-          "[cached_attention] row {} is at position {}, but the cache holds {} positions a sequence: shorten the "
+          "[cached_attention] row {} is at position {}, but the cache holds {} positions a sequence: shorten "
+          "the "
           "context",
           r, rows.position[r], capacity);
   }
@@ -41,8 +42,9 @@ Var cached_attention(Tape& tape, Var qkv, const AttentionShape& shape, double sc
   check_qkv("cached_attention", qkv, shape);
   check_cache(qkv, shape, cache);
   check_rows(rows, shape.rows(), cache.keys.dim(0), cache.keys.dim(2));
-  check(!tape.recording(), ErrorKind::internal, "[cached_attention] has no backward: begin the tape with "
-                                                "training = false");
+  check(!tape.recording(), ErrorKind::internal,
+        "[cached_attention] has no backward: begin the tape with "
+        "training = false");
   const Var y = tape.output(qkv.dtype(), {shape.rows(), shape.heads * shape.head_dim}, false);
   visit_device_dtype(qkv.value(), [&]<Device D, class T>() {
     using A = Accum<T>;

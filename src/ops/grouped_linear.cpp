@@ -67,8 +67,8 @@ Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const P
     if (few) {
       const auto f = forward(static_cast<T*>(nullptr));
       return kernels::few_rows_linear<D>(
-          kernels::FewRowsArgs<T, T>{f.segments, f.segment_count, rows, in, out, f.x, f.weight, f.bias, activation,
-                                     y.value().data<T>()},
+          kernels::FewRowsArgs<T, T>{f.segments, f.segment_count, rows, in, out, f.x, f.weight, f.bias,
+                                     activation, y.value().data<T>()},
           tape.workspace(), tape.stream());
     }
     kernels::grouped_linear_forward<D>(forward(static_cast<T*>(nullptr)), tape.workspace(), tape.stream());

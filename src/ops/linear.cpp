@@ -88,9 +88,11 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
 Var logits(Tape& tape, Var x, const Param& weight) {
   const Tensor& w = weight.value;
   check(x.shape().rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1) && x.dtype() == w.dtype(),
-        ErrorKind::argument, "[logits] expected x [N, in] and weight [out, in] of one dtype, got {} {} and {} {}",
+        ErrorKind::argument,
+        "[logits] expected x [N, in] and weight [out, in] of one dtype, got {} {} and {} {}",
         to_string(x.dtype()), x.shape(), to_string(w.dtype()), w.shape());
-  check(!tape.recording(), ErrorKind::internal, "[logits] has no backward: a loss starts from ops::cross_entropy");
+  check(!tape.recording(), ErrorKind::internal,
+        "[logits] has no backward: a loss starts from ops::cross_entropy");
   const int64_t rows = x.dim(0), in = w.dim(1), out = w.dim(0);
   const Var y = tape.output(accum_dtype(x.dtype()), {rows, out}, false);
   visit_device_dtype(x.value(), [&]<Device D, class T>() {
@@ -98,8 +100,8 @@ Var logits(Tape& tape, Var x, const Param& weight) {
     if (reads_weights_once(tape, rows)) {
       return few_rows<D, T, A>(tape, x.value(), w, nullptr, Activation::none, y.value());
     }
-    kernels::gemm<D>(kernels::GemmArgs<T, A>{false, true, rows, out, in, x.value().data<T>(), in, w.data<T>(), in,
-                                             y.value().data<A>(), out},
+    kernels::gemm<D>(kernels::GemmArgs<T, A>{false, true, rows, out, in, x.value().data<T>(), in, w.data<T>(),
+                                             in, y.value().data<A>(), out},
                      tape.workspace(), tape.stream());
   });
   return y;

@@ -22,7 +22,8 @@ struct CachedCase {
   bool rotary;
 };
 void PrintTo(const CachedCase& c, std::ostream* os) {
-  *os << c.heads << "/" << c.kv_heads << " heads of " << c.head_dim << (c.rotary ? ", rotary" : "") << ", portions";
+  *os << c.heads << "/" << c.kv_heads << " heads of " << c.head_dim << (c.rotary ? ", rotary" : "")
+      << ", portions";
   for (const int64_t n : c.portions) *os << " " << n;
 }
 
@@ -87,7 +88,8 @@ LayerCache make_cache(OpBench& bench, const CachedCase& c, DType dtype, int64_t 
       if (accum == DType::f64) {
         cache.cosine.data<double>()[i] = std::cos(angle), cache.sine.data<double>()[i] = std::sin(angle);
       } else {
-        cache.cosine.data<float>()[i] = float(std::cos(angle)), cache.sine.data<float>()[i] = float(std::sin(angle));
+        cache.cosine.data<float>()[i] = float(std::cos(angle)),
+        cache.sine.data<float>()[i] = float(std::sin(angle));
       }
     }
   }
@@ -108,10 +110,10 @@ std::vector<double> in_portions(OpBench& bench, const CachedCase& c, const Tenso
     std::vector<int32_t> position;
     for (int64_t i = 0; i < n; ++i) position.push_back(static_cast<int32_t>(done + i));
     const Var rows = bench.tape().constant(qkv.rows(done, done + n));
-    const auto part = test::to_doubles(ops::cached_attention(bench.tape(), rows,
-                                                             {1, n, c.heads, c.kv_heads, c.head_dim}, kScale,
-                                                             cache, {sequence.data(), position.data()})
-                                           .value());
+    const auto part =
+        test::to_doubles(ops::cached_attention(bench.tape(), rows, {1, n, c.heads, c.kv_heads, c.head_dim},
+                                               kScale, cache, {sequence.data(), position.data()})
+                             .value());
     y.insert(y.end(), part.begin(), part.end());
     done += n;
   }
@@ -131,7 +133,8 @@ TEST_P(CachedAttention, EqualsTheDefinitionInAnyPortions) {
     visit_device_dtype(y, [&]<Device D, class T>() {
       std::transform(got.begin(), got.end(), y.data<T>(), [](double v) { return T(v); });
     });
-    // Terms: those of a score and of a sum over positions. Values reach 4; a rotated row is rounded once more.
+    // Terms: those of a score and of a sum over positions. Values reach 4; a rotated row is rounded once
+    // more.
     test::expect_close(y, naive(c, test::to_doubles(qkv)), c.head_dim + length, 8, to_string(dtype));
 
     const std::vector<int64_t> one_by_one(static_cast<size_t>(length), 1);
@@ -142,8 +145,10 @@ TEST_P(CachedAttention, EqualsTheDefinitionInAnyPortions) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CachedAttention,
-                         testing::Values(CachedCase{1, 1, 1, {1, 1}, false}, CachedCase{2, 2, 64, {9, 1, 6}, false},
-                                         CachedCase{3, 3, 6, {1, 4, 5}, true}, CachedCase{4, 2, 80, {17, 1}, true},
+                         testing::Values(CachedCase{1, 1, 1, {1, 1}, false},
+                                         CachedCase{2, 2, 64, {9, 1, 6}, false},
+                                         CachedCase{3, 3, 6, {1, 4, 5}, true},
+                                         CachedCase{4, 2, 80, {17, 1}, true},
                                          CachedCase{6, 1, 24, {3, 3, 3}, false}));
 
 TEST(CachedAttention, RowsOfSeveralSequencesDoNotMeet) {
@@ -163,13 +168,14 @@ TEST(CachedAttention, RowsOfSeveralSequencesDoNotMeet) {
     const Tensor rows = bench.zeros(DType::f32, {n, 64});
     std::vector<int32_t> sequence, position;
     for (const auto& [s, t] : call) {
-      copy((s == 0 ? a : b).rows(t, t + 1), rows.rows(int64_t(sequence.size()), int64_t(sequence.size()) + 1));
+      copy((s == 0 ? a : b).rows(t, t + 1),
+           rows.rows(int64_t(sequence.size()), int64_t(sequence.size()) + 1));
       sequence.push_back(s), position.push_back(t);
     }
-    const auto y = test::to_doubles(ops::cached_attention(bench.tape(), bench.tape().constant(rows),
-                                                          {n, 1, 2, 1, 16}, kScale, cache,
-                                                          {sequence.data(), position.data()})
-                                        .value());
+    const auto y =
+        test::to_doubles(ops::cached_attention(bench.tape(), bench.tape().constant(rows), {n, 1, 2, 1, 16},
+                                               kScale, cache, {sequence.data(), position.data()})
+                             .value());
     for (size_t i = 0; i < call.size(); ++i) {
       const auto& alone = call[i].first == 0 ? alone_a : alone_b;
       const auto at = alone.begin() + 32 * call[i].second;
@@ -192,10 +198,10 @@ TEST(CachedAttentionMisuse, ShapesAndPlacesAreNamed) {
     return ops::cached_attention(bench.tape(), qkv, shape, kScale, cache, {sequence.data(), position.data()});
   };
   EXPECT_NO_THROW(run(good, {0, 1}, {0, 0}));
-  EXPECT_THROW(run(good, {0, 2}, {0, 0}), Error);                     // no such sequence
-  EXPECT_THROW(run(good, {0, 0}, {7, 8}), Error);                     // full
-  EXPECT_THROW(run(good, {0, 0}, {-1, 0}), Error);                    // before the beginning
-  EXPECT_THROW(run(good, {0, 0}, {0, 1}, {1, 2, 2, 1, 5}), Error);    // another qkv
+  EXPECT_THROW(run(good, {0, 2}, {0, 0}), Error);                   // no such sequence
+  EXPECT_THROW(run(good, {0, 0}, {7, 8}), Error);                   // full
+  EXPECT_THROW(run(good, {0, 0}, {-1, 0}), Error);                  // before the beginning
+  EXPECT_THROW(run(good, {0, 0}, {0, 1}, {1, 2, 2, 1, 5}), Error);  // another qkv
   LayerCache other = good;
   other.values = bench.zeros(DType::f32, {2, 1, 7, 4});
   EXPECT_THROW(run(other, {0, 0}, {0, 1}), Error);
@@ -211,7 +217,8 @@ TEST(CachedAttentionMisuse, RefusesTraining) {
   const LayerCache cache = make_cache(bench, c, DType::f32, 1, 8);
   const Var qkv = bench.tape().constant(bench.tensor("qkv", DType::f32, {1, 16}));
   const int32_t zero = 0;
-  EXPECT_THROW(ops::cached_attention(bench.tape(), qkv, {1, 1, 2, 1, 4}, kScale, cache, {&zero, &zero}), Error);
+  EXPECT_THROW(ops::cached_attention(bench.tape(), qkv, {1, 1, 2, 1, 4}, kScale, cache, {&zero, &zero}),
+               Error);
 }
 
 }  // namespace

@@ -41,7 +41,8 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
   return reasons;
 }
 
-// Ops whose gradients expect_gradients cannot check, and the test of their own that does; or that there is none.
+// Ops whose gradients expect_gradients cannot check, and the test of their own that does; or that there is
+// none.
 const std::map<std::string, std::string>& own_gradient_check() {
   static const std::map<std::string, std::string> tests = {
       {"all_to_all", "RowsArriveAndGradientsReturn"},        // moves rows between ranks, changes no value

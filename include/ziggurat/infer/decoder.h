@@ -9,8 +9,8 @@
 
 namespace ziggurat::infer {
 
-// Several sequences, each up to `context` tokens long. What a sequence's tokens predict does not depend on the
-// other sequences, nor (but for rounding) on how many tokens came at once. Experts drop nothing token by
+// Several sequences, each up to `context` tokens long. What a sequence's tokens predict does not depend on
+// the other sequences, nor (but for rounding) on how many tokens came at once. Experts drop nothing token by
 // token, whatever eval_capacity_factor says.
 class Decoder {
  public:
@@ -24,7 +24,8 @@ class Decoder {
   int64_t vocabulary() const { return model_.config().vocab_size; }  // logits beyond are padding
   int64_t length(int64_t sequence) const { return lengths_.at(static_cast<size_t>(sequence)); }
 
-  // The logits [n, padded vocab] after the last tokens, in f32 (f64 for an f64 model): valid until the next call.
+  // The logits [n, padded vocab] after the last tokens, in f32 (f64 for an f64 model): valid until the next
+  // call.
 
   // Forgets the sequence and reads these tokens (at least one, at most context()). -> [1, padded vocab]
   Tensor prefill(int64_t sequence, std::span<const int32_t> tokens);
@@ -50,8 +51,8 @@ class Decoder {
   Arena activations_, gradients_, workspace_;
   Stream stream_;
   Tape tape_;
-  std::vector<int64_t> lengths_;                // of the sequences
-  std::vector<int32_t> positions_, sequence_;   // of the rows under way
+  std::vector<int64_t> lengths_;               // of the sequences
+  std::vector<int32_t> positions_, sequence_;  // of the rows under way
 };
 
 }  // namespace ziggurat::infer

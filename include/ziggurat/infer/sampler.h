@@ -16,7 +16,8 @@ struct SamplingOptions {
   int32_t stop_token = -1;  // ends the text; -1: none
 };
 
-// Draws from softmax(logits / temperature) restricted to the top_k, then to their top_p (Holtzman et al. 2020).
+// Draws from softmax(logits / temperature) restricted to the top_k, then to their top_p (Holtzman et al.
+// 2020).
 class Sampler {
  public:
   // Throws Error(argument) unless 0 < top_p <= 1, top_k >= 0 and temperature >= 0.

@@ -1,4 +1,5 @@
-// Token by token with a cache against one pass over the whole text, for every kind of layer that configs have.
+// Token by token with a cache against one pass over the whole text, for every kind of layer that configs
+// have.
 #include <algorithm>
 #include <filesystem>
 
@@ -9,6 +10,7 @@
 #include "tests/support/source_dir.h"
 #include "tests/unit/data/data_test_support.h"
 #include <ziggurat/config/config.h>
+#include <ziggurat/core/philox.h>
 #include <ziggurat/infer/decoder.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/run_config.h>
@@ -31,9 +33,8 @@ struct Bare {
   // Logits [tokens, padded vocab] after every token, in one pass.
   std::vector<double> recomputed(const std::vector<int32_t>& tokens) {
     tape.begin({.training = false});
-    const Var hidden = model.forward(tape, {.tokens = tokens.data(),
-                                            .sequences = 1,
-                                            .length = static_cast<int64_t>(tokens.size())});
+    const Var hidden = model.forward(
+        tape, {.tokens = tokens.data(), .sequences = 1, .length = static_cast<int64_t>(tokens.size())});
     const char* head = layout.tied_embeddings ? "embed.token.weight" : "head.weight";
     return test::to_doubles(ops::logits(tape, hidden, store.find(head).param).value());
   }
@@ -58,7 +59,8 @@ std::vector<int32_t> text_of(int64_t n, int64_t vocabulary, uint64_t seed = 5) {
   const Philox rng(seed, Purpose::generation);
   std::vector<int32_t> tokens;
   for (int64_t i = 0; i < n; ++i) {
-    tokens.push_back(static_cast<int32_t>(rng.bits(static_cast<uint64_t>(i)) % static_cast<uint64_t>(vocabulary)));
+    tokens.push_back(
+        static_cast<int32_t>(rng.bits(static_cast<uint64_t>(i)) % static_cast<uint64_t>(vocabulary)));
   }
   return tokens;
 }
@@ -114,8 +116,8 @@ TEST_P(DecodesAsRecomputed, InF64AndF32) {
 }
 
 INSTANTIATE_TEST_SUITE_P(TinyConfigs, DecodesAsRecomputed, ::testing::ValuesIn(tiny_configs()),
-                         [](const auto& info) {
-                           std::string name = info.param;
+                         [](const auto& test) {
+                           std::string name = test.param;
                            std::replace(name.begin(), name.end(), '.', '_');
                            return name;
                          });
