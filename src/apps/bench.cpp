@@ -113,18 +113,20 @@ std::string json(const train::RunConfig& config, const Measured& m, double token
 void bench_roof(const BenchArguments& arguments) {
   set_thread_count(arguments.threads > 0 ? arguments.threads : available_cores());
   const double f32 = train::measure_gemm_roof(DType::f32), bf16 = train::measure_gemm_roof(DType::bf16);
-  const double copy = train::measure_memory_roof();
+  const double copy = train::measure_memory_roof(), read = train::measure_read_roof();
   if (arguments.json) {
     const ordered_json out = {{"threads", thread_count()},
                               {"gemm_f32_flops_per_second", f32},
                               {"gemm_bf16_flops_per_second", bf16},
-                              {"memory_bytes_per_second", copy}};
+                              {"memory_bytes_per_second", copy},
+                              {"memory_read_bytes_per_second", read}};
     return fmt::print("{}\n", out.dump(2));
   }
   fmt::print("{} threads\n", thread_count());
   fmt::print("  {:<24}{:8.1f} GFLOP/s\n", "GEMM f32", f32 / 1e9);
   fmt::print("  {:<24}{:8.1f} GFLOP/s\n", "GEMM bf16", bf16 / 1e9);
   fmt::print("  {:<24}{:8.1f} GB/s    (y += x on arrays beyond the caches)\n", "memory", copy / 1e9);
+  fmt::print("  {:<24}{:8.1f} GB/s    (only reading)\n", "memory", read / 1e9);
 }
 
 void bench_step(const BenchArguments& arguments) {

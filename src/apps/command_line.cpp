@@ -52,7 +52,10 @@ void add_generate(CLI::App& app) {
   command
       ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
       ->required();
-  command->add_option("--prompt", arguments->prompt, "text to continue")->required();
+  command->add_option("--prompt", arguments->prompts, "text to continue; several: side by side")->required();
+  command->add_option("--samples", arguments->samples, "texts from each prompt")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   command->add_option("--tokens", arguments->sampling.max_new_tokens, "at most this many new tokens")
       ->capture_default_str();
@@ -60,15 +63,36 @@ void add_generate(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--top-k", arguments->sampling.top_k, "sample among the likeliest; 0: all")
       ->capture_default_str();
+  command
+      ->add_option("--top-p", arguments->sampling.top_p,
+                   "and of those among the likeliest with this share of the probability")
+      ->capture_default_str();
   command->add_option("--seed", arguments->sampling.seed, "another seed, another text")
       ->capture_default_str();
+  command->add_option("--threads", arguments->threads, "default: every core");
   command->callback([arguments] { generate(*arguments); });
+}
+
+void add_bench_decode(CLI::App& bench) {
+  auto arguments = std::make_shared<BenchDecodeArguments>();
+  CLI::App* command = add_config_command(
+      bench, "decode", "Tokens/s of text generation beside the time to read the weights, and time by span",
+      arguments->config);
+  const auto number = [&](const char* name, int64_t& value, const char* help) {
+    command->add_option(name, value, help)->capture_default_str()->check(CLI::PositiveNumber);
+  };
+  number("--context", arguments->context, "tokens read before the first measured one");
+  number("--tokens", arguments->tokens, "tokens of a round");
+  number("--rounds", arguments->rounds, "the fastest counts");
+  command->add_option("--threads", arguments->threads, "default: every core");
+  command->add_flag("--json", arguments->json, "machine-readable");
+  command->callback([arguments] { bench_decode(*arguments); });
 }
 
 void add_bench(CLI::App& app) {
   auto arguments = std::make_shared<BenchArguments>();
   CLI::App* bench =
-      app.add_subcommand("bench", "Measure this machine, and training steps against its limits");
+      app.add_subcommand("bench", "Measure this machine, and training and generating against its limits");
   bench->require_subcommand(1);
   CLI::App* roof = bench->add_subcommand("roof", "Matrix products and memory: what this machine can do");
   roof->callback([arguments] { bench_roof(*arguments); });
@@ -84,6 +108,7 @@ void add_bench(CLI::App& app) {
                         "of a rank; default: the cores divided among the ranks");
     command->add_flag("--json", arguments->json, "machine-readable");
   }
+  add_bench_decode(*bench);
 }
 
 }  // namespace

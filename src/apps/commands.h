@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include <ziggurat/infer/generate.h>
+#include <ziggurat/infer/sampler.h>
 
 namespace ziggurat::apps {
 
@@ -28,7 +28,10 @@ void config_schema();
 void config_help();
 
 struct GenerateArguments {
-  std::string checkpoint, tokenizer, prompt;
+  std::string checkpoint, tokenizer;
+  std::vector<std::string> prompts;
+  int64_t samples = 1;  // of each prompt
+  int threads = 0;      // 0: every core
   infer::SamplingOptions sampling;
 };
 void generate(const GenerateArguments& arguments);
@@ -41,5 +44,15 @@ struct BenchArguments {
 };
 void bench_roof(const BenchArguments& arguments);
 void bench_step(const BenchArguments& arguments);
+
+struct BenchDecodeArguments {
+  ConfigArguments config;
+  int64_t context = 128;  // tokens read before the first measured one
+  int64_t tokens = 64;    // of a round
+  int64_t rounds = 5;
+  int threads = 0;  // 0: every core
+  bool json = false;
+};
+void bench_decode(const BenchDecodeArguments& arguments);
 
 }  // namespace ziggurat::apps

@@ -1,60 +1,108 @@
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 
-#include <ziggurat/core/philox.h>
 #include <ziggurat/infer/generate.h>
 
 namespace ziggurat::infer {
 
-int32_t sample_token(const std::vector<double>& logits, const SamplingOptions& options, int64_t position) {
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto likelier = [&](int32_t a, int32_t b) {
-    const double x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-    return x != y ? x > y : a < b;
-  };
-  const size_t kept = options.temperature <= 0 ? 1
-                      : options.top_k > 0 ? std::min<size_t>(order.size(), static_cast<size_t>(options.top_k))
-                                          : order.size();
-  std::partial_sort(order.begin(), order.begin() + static_cast<int64_t>(kept), order.end(), likelier);
-  if (kept == 1) return order[0];
+namespace {
 
-  std::vector<double> cumulative(kept);
-  double sum = 0;
-  for (size_t i = 0; i < kept; ++i) {
-    const double excess = logits[static_cast<size_t>(order[i])] - logits[static_cast<size_t>(order[0])];
-    cumulative[i] = sum += std::exp(excess / options.temperature);
+// Texts that grow side by side; text i is the decoder's sequence i.
+class Generation {
+ public:
+  Generation(Decoder& decoder, std::span<const std::vector<int32_t>> prompts, const SamplingOptions& options,
+             const std::function<void(size_t, int32_t)>& on_token)
+      : decoder_(decoder),
+        prompts_(prompts),
+        options_(options),
+        sampler_(options, decoder.vocabulary()),
+        on_token_(on_token),
+        texts_(prompts.begin(), prompts.end()),
+        growing_(prompts.size(), options.max_new_tokens > 0) {}
+
+  std::vector<std::vector<int32_t>> run() {
+    read_prompts();
+    while (std::find(growing_.begin(), growing_.end(), true) != growing_.end()) read_new_tokens();
+    for (size_t i = 0; i < texts_.size(); ++i) {
+      texts_[i].erase(texts_[i].begin(), texts_[i].begin() + static_cast<int64_t>(prompts_[i].size()));
+    }
+    return std::move(texts_);
   }
-  const Philox rng(options.seed, Purpose::generation);
-  const double u = sum * static_cast<double>(rng.uniform(static_cast<uint64_t>(position)));
-  const auto chosen = std::upper_bound(cumulative.begin(), cumulative.end() - 1, u) - cumulative.begin();
-  return order[static_cast<size_t>(chosen)];
-}
 
-std::vector<int32_t> generate(const model::Gpt& model, Tape& tape, std::vector<int32_t> prompt,
-                              int64_t window, const SamplingOptions& options,
-                              const std::function<void(int32_t)>& on_token) {
-  check(!prompt.empty(), ErrorKind::argument, "[generate] the prompt must have at least one token");
-  const auto vocab = static_cast<size_t>(model.config().vocab_size);
-  std::vector<int32_t> added;
-  for (int64_t i = 0; i < options.max_new_tokens; ++i) {
-    tape.begin({.training = false});
-    const auto length = std::min<int64_t>(static_cast<int64_t>(prompt.size()), window);
-    const int32_t* visible = prompt.data() + prompt.size() - static_cast<size_t>(length);
-    const Tensor logits = model.next_token_logits(tape, {visible, nullptr, 1, length}).value();
-    std::vector<double> values(vocab);
+ private:
+  void read_prompts() {
+    for (size_t i = 0; i < texts_.size(); ++i) {
+      if (std::find(prompts_.begin(), prompts_.begin() + static_cast<int64_t>(i), prompts_[i]) !=
+          prompts_.begin() + static_cast<int64_t>(i)) {
+        continue;  // read with an equal one before it
+      }
+      const Tensor logits = read_window(i);
+      for (size_t same = i; same < texts_.size(); ++same) {
+        if (prompts_[same] != prompts_[i] || !growing_[same]) continue;
+        if (same != i) decoder_.copy(static_cast<int64_t>(i), static_cast<int64_t>(same));
+        append(same, logits);
+      }
+    }
+  }
+
+  void read_new_tokens() {
+    std::vector<int32_t> sequences, tokens;
+    for (size_t i = 0; i < texts_.size(); ++i) {
+      if (!growing_[i]) continue;
+      if (decoder_.length(static_cast<int64_t>(i)) == decoder_.context()) {
+        append(i, read_window(i));
+      } else {
+        sequences.push_back(static_cast<int32_t>(i));
+        tokens.push_back(texts_[i].back());
+      }
+    }
+    if (tokens.empty()) return;
+    const Tensor logits = decoder_.step(sequences, tokens);
+    for (size_t row = 0; row < tokens.size(); ++row) {
+      append(static_cast<size_t>(sequences[row]), logits.rows(int64_t(row), int64_t(row) + 1));
+    }
+  }
+
+  Tensor read_window(size_t i) {
+    const size_t seen = std::min(texts_[i].size(), static_cast<size_t>(decoder_.context()));
+    return decoder_.prefill(static_cast<int64_t>(i), std::span(texts_[i]).last(seen));
+  }
+
+  void append(size_t i, const Tensor& logits) {
+    std::vector<int32_t>& text = texts_[i];
+    int32_t token = options_.stop_token;
     visit_device_dtype(logits, [&]<Device D, class T>() {
-      std::transform(logits.data<T>(), logits.data<T>() + vocab, values.begin(),
-                     [](T v) { return static_cast<double>(Accum<T>(v)); });
+      if constexpr (!std::is_same_v<T, bf16>) {
+        token = sampler_(logits.data<T>(), static_cast<int64_t>(text.size()), static_cast<int64_t>(i));
+      }
     });
-    const int32_t token = sample_token(values, options, static_cast<int64_t>(prompt.size()));
-    if (token == options.stop_token) break;
-    prompt.push_back(token);
-    added.push_back(token);
-    if (on_token) on_token(token);
+    growing_[i] = token != options_.stop_token;
+    if (!growing_[i]) return;
+    text.push_back(token);
+    if (on_token_) on_token_(i, token);
+    const auto added = static_cast<int64_t>(text.size() - prompts_[i].size());
+    growing_[i] = added < options_.max_new_tokens;
   }
-  return added;
+
+  Decoder& decoder_;
+  std::span<const std::vector<int32_t>> prompts_;
+  const SamplingOptions& options_;
+  Sampler sampler_;
+  const std::function<void(size_t, int32_t)>& on_token_;
+  std::vector<std::vector<int32_t>> texts_;
+  std::vector<bool> growing_;
+};
+
+}  // namespace
+
+std::vector<std::vector<int32_t>> generate(Decoder& decoder, std::span<const std::vector<int32_t>> prompts,
+                                           const SamplingOptions& options,
+                                           const std::function<void(size_t, int32_t)>& on_token) {
+  check(static_cast<int64_t>(prompts.size()) <= decoder.sequences(), ErrorKind::argument,
+        "[generate] {} prompts, but the decoder holds {} sequences", prompts.size(), decoder.sequences());
+  for (const std::vector<int32_t>& prompt : prompts) {
+    check(!prompt.empty(), ErrorKind::argument, "[generate] a prompt must have at least one token");
+  }
+  return Generation(decoder, prompts, options, on_token).run();
 }
 
 }  // namespace ziggurat::infer

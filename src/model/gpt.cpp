@@ -98,7 +98,8 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   Var x = ops::embedding(tape, batch.tokens, batch.size(), batch.length, *token_embedding_,
                          position_embedding_, batch.positions);
   x = ops::dropout(tape, x, config_.dropout.embedding, Purpose::embedding_dropout, 0);
-  const nn::Sequences sequences{batch.length, batch.positions, batch.first_key};
+  const nn::Sequences sequences{batch.length, batch.positions, batch.first_key, batch.cache,
+                                batch.cached_sequence};
   for (const auto& block : blocks_) {
     const auto run = [block = block.get(), sequences](Tape& t, Var in) { return (*block)(t, in, sequences); };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
@@ -116,8 +117,19 @@ ops::LossResult Gpt::loss(Tape& tape, const TokenBatch& batch, double grad_scale
 }
 
 Var Gpt::next_token_logits(Tape& tape, const TokenBatch& batch) const {
+  check(batch.sequences == 1 || batch.length == 1, ErrorKind::argument,
+        "[gpt] expected one sequence or one token a sequence, got {} x {}", batch.sequences, batch.length);
   const Var hidden = forward(tape, batch);
-  return ops::linear(tape, tape.constant(hidden.value().rows(batch.size() - 1, batch.size())), *head_);
+  return ops::logits(tape, tape.constant(hidden.value().rows(batch.size() - batch.sequences, batch.size())),
+                     *head_);
+}
+
+nn::KvCache Gpt::make_cache(int64_t sequences, int64_t capacity) const {
+  check(capacity <= config_.max_sequence, ErrorKind::argument,
+        "[gpt] a context of {} tokens exceeds max_sequence {}", capacity, config_.max_sequence);
+  return nn::KvCache({static_cast<int64_t>(blocks_.size()), config_.key_value_heads(), config_.head_width(),
+                      sequences, capacity, config_.positions == Positions::rope ? config_.rope_theta : 0.0},
+                     head_->value.dtype());
 }
 
 moe::MoeStats* Block::moe_stats() const {

@@ -74,9 +74,13 @@ Attention::Attention(ParamStore& store, const std::string& name, const Attention
 Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
   const ops::AttentionShape heads{x.dim(0) / sequences.length, sequences.length, shape_.heads,
                                   shape_.kv_heads, shape_.head_dim};
-  Var qkv = qkv_(tape, x);
-  if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta, sequences.positions);
   const double scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
+  Var qkv = qkv_(tape, x);
+  if (sequences.cache != nullptr) {
+    return out_(tape, ops::cached_attention(tape, qkv, heads, scale, sequences.cache->layer(shape_.layer),
+                                            {sequences.cached_sequence, sequences.positions}));
+  }
+  if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta, sequences.positions);
   return out_(tape,
               ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer, sequences.first_key));
 }

@@ -1,3 +1,7 @@
+#include <algorithm>
+
+#include <ops/few_rows.h>
+
 #include <ziggurat/ops/grouped_linear.h>
 
 namespace ziggurat::ops {
@@ -58,7 +62,16 @@ Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const P
                                          z.data<T>(),
                                          activated ? y.value().data<T>() : nullptr};
   };
+  const bool few = std::all_of(segments.begin(), segments.end(),
+                               [&](const Segment& s) { return reads_weights_once(tape, s.rows); });
   visit_device_dtype(x.value(), [&]<Device D, class T>() {
+    if (few) {
+      const auto f = forward(static_cast<T*>(nullptr));
+      return kernels::few_rows_linear<D>(
+          kernels::FewRowsArgs<T, T>{f.segments, f.segment_count, rows, in, out, f.x, f.weight, f.bias,
+                                     activation, y.value().data<T>()},
+          tape.workspace(), tape.stream());
+    }
     kernels::grouped_linear_forward<D>(forward(static_cast<T*>(nullptr)), tape.workspace(), tape.stream());
   });
 

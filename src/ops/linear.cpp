@@ -1,8 +1,26 @@
+#include <ops/few_rows.h>
+
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/ops/linear.h>
 
 namespace ziggurat::ops {
+
+namespace {
+
+// One read of the weight for a few rows; TY is the dtype of y.
+template <Device D, class T, class TY>
+void few_rows(Tape& tape, const Tensor& x, const Tensor& w, const Param* bias, Activation activation,
+              const Tensor& y) {
+  const kernels::Segment all{0, x.dim(0), 0, 0};
+  kernels::few_rows_linear<D>(
+      kernels::FewRowsArgs<T, TY>{&all, 1, x.dim(0), w.dim(1), w.dim(0), x.data<T>(), w.data<T>(),
+                                  bias == nullptr ? nullptr : bias->value.data<Accum<T>>(), activation,
+                                  y.data<TY>()},
+      tape.workspace(), tape.stream());
+}
+
+}  // namespace
 
 Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation activation) {
   const Tensor& w = weight.value;
@@ -21,6 +39,9 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
       activated ? tape.save(x.dtype(), {rows, out}) : y.value();  // GELU's derivative needs its input
 
   visit_device_dtype(x.value(), [&]<Device D, class T>() {
+    if (reads_weights_once(tape, rows)) {
+      return few_rows<D, T, T>(tape, x.value(), w, bias, activation, y.value());
+    }
     kernels::weight_product<D>(
         kernels::WeightProduct<T, T>{kernels::Side::forward, rows, out, in, x.value().data<T>(), w.data<T>(),
                                      weight.packed, 0, z.data<T>()},
@@ -63,6 +84,28 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
             t.workspace(), t.stream());
       }
     });
+  });
+  return y;
+}
+
+Var logits(Tape& tape, Var x, const Param& weight) {
+  const Tensor& w = weight.value;
+  check(x.shape().rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1) && x.dtype() == w.dtype(),
+        ErrorKind::argument,
+        "[logits] expected x [N, in] and weight [out, in] of one dtype, got {} {} and {} {}",
+        to_string(x.dtype()), x.shape(), to_string(w.dtype()), w.shape());
+  check(!tape.recording(), ErrorKind::internal,
+        "[logits] has no backward: a loss starts from ops::cross_entropy");
+  const int64_t rows = x.dim(0), in = w.dim(1), out = w.dim(0);
+  const Var y = tape.output(accum_dtype(x.dtype()), {rows, out}, false);
+  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+    using A = Accum<T>;
+    if (reads_weights_once(tape, rows)) {
+      return few_rows<D, T, A>(tape, x.value(), w, nullptr, Activation::none, y.value());
+    }
+    kernels::gemm<D>(kernels::GemmArgs<T, A>{false, true, rows, out, in, x.value().data<T>(), in, w.data<T>(),
+                                             in, y.value().data<A>(), out},
+                     tape.workspace(), tape.stream());
   });
   return y;
 }

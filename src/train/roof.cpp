@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <numeric>
 
 #include <ziggurat/core/timer.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/gemm.h>
+#include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/roof.h>
 
 namespace ziggurat::train {
@@ -46,6 +48,29 @@ double measure_memory_roof() {
     const Timer timer;
     kernels::accumulate<Device::cpu>(x.data<float>(), y.data<float>(), n, stream);
     best = std::max(best, 3.0 * double(x.bytes()) / timer.seconds());
+  }
+  return best;
+}
+
+double measure_read_roof() {
+  constexpr int64_t n = int64_t{1} << 25;  // 256 MiB of whole numbers, whose sum the compiler may reorder
+  constexpr int64_t kPiece = 1 << 14;
+  constexpr int kTries = 5;
+  Arena data("roof", int64_t{1} << 29);
+  auto* x = static_cast<uint64_t*>(data.allocate(n * int64_t{sizeof(uint64_t)}));
+  auto* sums = static_cast<uint64_t*>(data.allocate(n / kPiece * int64_t{sizeof(uint64_t)}));
+  parallel_for_blocks(n, kPiece, [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 1); });
+  double best = 0;
+  for (int i = 0; i < kTries; ++i) {
+    const Timer timer;
+    parallel_for_blocks(n, kPiece, [=](int64_t begin, int64_t end) {
+      uint64_t sum = 0;
+      for (int64_t j = begin; j < end; ++j) sum += x[j];
+      sums[begin / kPiece] = sum;
+    });
+    best = std::max(best, double(n * int64_t{sizeof(uint64_t)}) / timer.seconds());
+    check(std::accumulate(sums, sums + n / kPiece, uint64_t{0}) == uint64_t{n}, ErrorKind::internal,
+          "[roof] the sum of {} ones is not {}", n, n);
   }
   return best;
 }

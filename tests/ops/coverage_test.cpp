@@ -22,6 +22,7 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"add", "element-wise: to share kernels/cuda/elementwise.cu"},
       {"all_to_all", "no kernel: calls the communicator"},
       {"attention", "the CPU backend comes first"},
+      {"cached_attention", "the CPU backend comes first"},
       {"cross_entropy", "the CPU backend comes first"},
       {"dispatch", "the CPU backend comes first"},
       {"dropout", "the CPU backend comes first"},
@@ -40,10 +41,12 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
   return reasons;
 }
 
-// Ops whose gradients expect_gradients cannot check, and the test of their own that does.
+// Ops whose gradients expect_gradients cannot check, and the test of their own that does; or that there is
+// none.
 const std::map<std::string, std::string>& own_gradient_check() {
   static const std::map<std::string, std::string> tests = {
       {"all_to_all", "RowsArriveAndGradientsReturn"},        // moves rows between ranks, changes no value
+      {"cached_attention", "RefusesTraining"},               // inference only
       {"cross_entropy", "GradientsEqualFiniteDifferences"},  // its loss is no Var
   };
   return tests;

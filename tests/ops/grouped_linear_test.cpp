@@ -153,6 +153,34 @@ TEST(GroupedLinear, StrictBitsDependOnTheSegmentAlone) {
   }
 }
 
+// Outside training a few rows of each expert take a kernel of their own: the reference is `linear` again.
+TEST(GroupedLinear, AFewRowsOfEachExpertEqualOneLinearPerSegment) {
+  const std::vector<Segment> segments = {{0, 1, 2, 0}, {1, 0, 0, 0}, {1, 6, 1, 0}, {7, 2, 2, 1}};
+  constexpr int64_t kRows = 9, kIn = 70, kOut = 33, kExperts = 3;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    OpBench bench;
+    MicroBatch evaluation = bench.micro_batch;
+    evaluation.training = false;
+    Tape& tape = bench.tape();
+    tape.begin(evaluation);
+    const Tensor x = bench.tensor("x", dtype, {kRows, kIn});
+    const Param& w = bench.param("w", dtype, {kExperts, kOut, kIn});
+    const Param& b = bench.param("b", accum_dtype(dtype), {kExperts, kOut});
+    const auto got = test::to_doubles(
+        ops::grouped_linear(tape, tape.constant(x), segments, w, &b, Activation::gelu_tanh).value());
+    std::vector<double> want;
+    for (const Segment& s : segments) {
+      const Param expert_w{w.value.rows(s.expert, s.expert + 1).reshape({kOut, kIn}), {}},
+          expert_b{b.value.rows(s.expert, s.expert + 1).reshape({kOut}), {}};
+      const Var rows = tape.constant(x.rows(s.row_begin, s.row_begin + s.rows));
+      const auto y =
+          test::to_doubles(ops::linear(tape, rows, expert_w, &expert_b, Activation::gelu_tanh).value());
+      want.insert(want.end(), y.begin(), y.end());
+    }
+    EXPECT_EQ(got, want) << to_string(dtype);  // one kernel, and a row's bits don't depend on its neighbours
+  }
+}
+
 TEST(GroupedLinearMisuse, ShapesDtypesAndSegmentsAreNamed) {
   OpBench bench;
   Tape& tape = bench.tape();

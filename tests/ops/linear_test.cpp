@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "tests/support/op_test.h"
+#include <ziggurat/kernels/few_rows.h>
 #include <ziggurat/ops/linear.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -27,6 +28,20 @@ void PrintTo(const LinearCase& c, std::ostream* os) {
       << static_cast<int>(c.activation);
 }
 
+std::vector<double> naive(const LinearCase& c, const Tensor& x, const Param& w, const Param& b) {
+  const auto xs = test::to_doubles(x), ws = test::to_doubles(w.value), bs = test::to_doubles(b.value);
+  std::vector<double> y;
+  for (int64_t i = 0; i < c.rows; ++i) {
+    for (int64_t j = 0; j < c.out; ++j) {
+      double z = c.bias ? bs[static_cast<size_t>(j)] : 0;
+      for (int64_t k = 0; k < c.in; ++k)
+        z += xs[static_cast<size_t>(i * c.in + k)] * ws[static_cast<size_t>(j * c.in + k)];
+      y.push_back(activate(c.activation, z));
+    }
+  }
+  return y;
+}
+
 class Linear : public testing::TestWithParam<LinearCase> {};
 
 TEST_P(Linear, ForwardEqualsNaiveReference) {
@@ -40,19 +55,9 @@ TEST_P(Linear, ForwardEqualsNaiveReference) {
       const Var y =
           ops::linear(bench.tape(), bench.tape().constant(x), w, c.bias ? &b : nullptr, c.activation);
 
-      const auto xs = test::to_doubles(x), ws = test::to_doubles(w.value), bs = test::to_doubles(b.value);
-      std::vector<double> want;
-      for (int64_t i = 0; i < c.rows; ++i) {
-        for (int64_t j = 0; j < c.out; ++j) {
-          double z = c.bias ? bs[static_cast<size_t>(j)] : 0;
-          for (int64_t k = 0; k < c.in; ++k)
-            z += xs[static_cast<size_t>(i * c.in + k)] * ws[static_cast<size_t>(j * c.in + k)];
-          want.push_back(activate(c.activation, z));
-        }
-      }
       // bf16 rounds z before the activation: a second rounding of a value of magnitude sqrt(in).
       const double magnitude = 2 * std::sqrt(static_cast<double>(std::max<int64_t>(c.in, 1)));
-      test::expect_close(y.value(), want, c.in, magnitude, to_string(dtype));
+      test::expect_close(y.value(), naive(c, x, w, b), c.in, magnitude, to_string(dtype));
     }
   }
 }
@@ -92,6 +97,77 @@ TEST(Linear, StrictBitsDoNotDependOnTheNumberOfThreads) {
   }
   set_thread_count(threads);
   EXPECT_EQ(results[0], results[1]);
+}
+
+// Outside training a few rows take a kernel of their own. Widths around the pieces that it cuts rows into.
+class FewRows : public testing::TestWithParam<LinearCase> {};
+
+TEST_P(FewRows, EqualsNaiveReferenceWhateverTheirNeighboursAndThreads) {
+  const LinearCase c = GetParam();
+  const int threads = thread_count();
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    OpBench bench;
+    MicroBatch evaluation = bench.micro_batch;
+    evaluation.training = false;
+    const Tensor x = bench.tensor("x", dtype, {c.rows, c.in});
+    const Param& w = bench.param("w", dtype, {c.out, c.in});
+    const Param& b = bench.param("b", accum_dtype(dtype), {c.out});
+    const Param* bias = c.bias ? &b : nullptr;
+    const auto run = [&](const Tensor& rows) {
+      bench.tape().begin(evaluation);
+      return test::to_doubles(
+          ops::linear(bench.tape(), bench.tape().constant(rows), w, bias, c.activation).value());
+    };
+    bench.tape().begin(evaluation);
+    const Var y = ops::linear(bench.tape(), bench.tape().constant(x), w, bias, c.activation);
+    test::expect_close(y.value(), naive(c, x, w, b), c.in, 2 * std::sqrt(double(c.in)), to_string(dtype));
+
+    const std::vector<double> all = run(x);
+    for (int64_t i = 0; i < c.rows; ++i) {
+      set_thread_count(3);
+      const std::vector<double> alone = run(x.rows(i, i + 1));
+      set_thread_count(threads);
+      EXPECT_EQ(alone, std::vector<double>(all.begin() + i * c.out, all.begin() + (i + 1) * c.out)) << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, FewRows,
+                         testing::Values(LinearCase{1, 1, 1, true, Activation::gelu_tanh},
+                                         LinearCase{1, 64, 33, false, Activation::none},
+                                         LinearCase{2, 100, 16, true, Activation::gelu_erf},
+                                         LinearCase{3, 79, 17, true, Activation::none},
+                                         LinearCase{8, 321, 50, true, Activation::gelu_tanh}));
+
+TEST(Logits, AreNotRoundedToBf16) {
+  for (const int64_t rows : {int64_t{2}, kernels::kFewRows + 3}) {  // either kernel
+    OpBench bench;
+    MicroBatch evaluation = bench.micro_batch;
+    evaluation.training = false;
+    bench.tape().begin(evaluation);
+    const LinearCase c{rows, 70, 40, false, Activation::none};
+    const Tensor x = bench.tensor("x", DType::bf16, {rows, c.in});
+    const Param& w = bench.param("w", DType::bf16, {c.out, c.in});
+    const Var y = ops::logits(bench.tape(), bench.tape().constant(x), w);
+    ASSERT_EQ(y.dtype(), DType::f32);
+    test::expect_close(y.value(), naive(c, x, w, w), c.in, std::sqrt(double(c.in)));
+  }
+}
+
+TEST(LogitsMisuse, ShapesDtypesAndTrainingAreNamed) {
+  OpBench bench;
+  const Param& w = bench.param("w", DType::f32, {4, 3});
+  const Var x = bench.tape().constant(bench.tensor("x", DType::f32, {2, 3}));
+  EXPECT_THROW(ops::logits(bench.tape(), x, w), Error);  // the bench is in training
+  MicroBatch evaluation = bench.micro_batch;
+  evaluation.training = false;
+  bench.tape().begin(evaluation);
+  const auto logits_of = [&](DType dtype, Shape shape) {
+    return ops::logits(bench.tape(), bench.tape().constant(bench.tensor("x", dtype, shape)), w);
+  };
+  EXPECT_NO_THROW(logits_of(DType::f32, {2, 3}));
+  EXPECT_THROW(logits_of(DType::f32, {2, 2}), Error);
+  EXPECT_THROW(logits_of(DType::f64, {2, 3}), Error);
 }
 
 TEST(LinearMisuse, ShapesAndDtypesAreNamed) {

@@ -29,4 +29,8 @@ struct RopeArgs {
 template <Device D, class T>
 void rope(const RopeArgs<T>& args, Arena& workspace, Stream& stream);
 
+// cosine, sine [positions, head_dim / 2]: c and s of the formula above. Instantiated for float and double.
+template <Device D, class A>
+void rotation_tables(double theta, int64_t head_dim, int64_t positions, bool inverse, A* cosine, A* sine);
+
 }  // namespace ziggurat::kernels

@@ -22,6 +22,9 @@ struct TokenBatch {
   // Of packed documents, [sequences, length] each; see nn::Sequences for what null means.
   const int32_t* positions = nullptr;
   const int32_t* first_key = nullptr;
+  // Not null: the tokens extend cached sequences; see nn::Sequences.
+  nn::KvCache* cache = nullptr;
+  const int32_t* cached_sequence = nullptr;
   int64_t size() const { return sequences * length; }
 };
 
@@ -60,8 +63,12 @@ class Gpt {
   ops::LossResult loss(Tape& tape, const TokenBatch& batch, double grad_scale,
                        double* token_losses = nullptr) const;
 
-  // Logits [1, padded vocab] of the last token of a one-sequence batch.
+  // Logits [sequences, padded vocab], in the accumulation dtype, of each sequence's last token. The batch has
+  // one sequence, or one token a sequence.
   Var next_token_logits(Tape& tape, const TokenBatch& batch) const;
+
+  // For TokenBatch::cache: holds `sequences` sequences of up to `capacity` <= max_sequence tokens.
+  nn::KvCache make_cache(int64_t sequences, int64_t capacity) const;
 
   const ModelConfig& config() const { return config_; }
   const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order

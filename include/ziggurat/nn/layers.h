@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include <ziggurat/nn/kv_cache.h>
 #include <ziggurat/nn/param_store.h>
 #include <ziggurat/ops/attention.h>
 #include <ziggurat/ops/linear.h>
@@ -72,6 +73,9 @@ struct Sequences {
   int64_t length = 0;
   const int32_t* positions = nullptr;  // of each row; null: its place in its sequence
   const int32_t* first_key = nullptr;  // the first place in its sequence that a row may attend to; null: 0
+  // Not null: the rows extend sequences that are cached. `cached_sequence` says which, and `positions` where.
+  KvCache* cache = nullptr;
+  const int32_t* cached_sequence = nullptr;
 };
 
 // Causal self-attention; x [sequences * length, width].

@@ -12,4 +12,8 @@ using kernels::Activation;
 Var linear(Tape& tape, Var x, const Param& weight, const Param* bias = nullptr,
            Activation activation = Activation::none);
 
+// y [N, out] = x [N, in] weight^T in the accumulation dtype: the scores of a vocabulary, whose likeliest
+// tokens bf16 could not tell apart. For inference: has no gradient, and throws Error(internal) in training.
+Var logits(Tape& tape, Var x, const Param& weight);
+
 }  // namespace ziggurat::ops

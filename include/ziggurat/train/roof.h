@@ -12,4 +12,8 @@ double measure_gemm_roof(DType dtype);
 // Bytes/s of y += x (two reads and a write) on arrays far beyond the caches: the best of a few.
 double measure_memory_roof();
 
+// Bytes/s of only reading, each thread its own piece of an array far beyond the caches: the best of a few.
+// What generating text, which reads every weight once a token, is measured against.
+double measure_read_roof();
+
 }  // namespace ziggurat::train

@@ -9,7 +9,12 @@
 namespace ziggurat::infer {
 namespace {
 
-TEST(SampleToken, TemperatureZeroTakesTheLikeliest) {
+int32_t sample_token(const std::vector<double>& logits, const SamplingOptions& options, int64_t position,
+                     int64_t text = 0) {
+  return Sampler(options, static_cast<int64_t>(logits.size()))(logits.data(), position, text);
+}
+
+TEST(Sampler, TemperatureZeroTakesTheLikeliest) {
   const SamplingOptions greedy{.temperature = 0, .top_k = 0};
   EXPECT_EQ(sample_token({0.1, 2.0, -3.0, 1.9}, greedy, 0), 1);
   EXPECT_EQ(sample_token({2.0, 2.0}, greedy, 0), 0);  // ties: the first
@@ -23,7 +28,7 @@ std::vector<double> shares(const std::vector<double>& logits, const SamplingOpti
   return counts;
 }
 
-TEST(SampleToken, FollowsTheDistribution) {
+TEST(Sampler, FollowsTheDistribution) {
   constexpr int64_t kDraws = 20'000;
   const std::vector<double> p = {0.5, 0.3, 0.15, 0.05};
   std::vector<double> logits;
@@ -38,11 +43,17 @@ TEST(SampleToken, FollowsTheDistribution) {
   near(two[0], 0.5 / 0.8);
   EXPECT_EQ(two[2] + two[3], 0.0);
 
+  const auto nucleus = shares(logits, {.temperature = 1, .top_k = 0, .top_p = 0.7}, kDraws);
+  near(nucleus[0], 0.5 / 0.8);  // two tokens hold 0.7 of the probability
+  EXPECT_EQ(nucleus[2] + nucleus[3], 0.0);
+  const auto both = shares(logits, {.temperature = 1, .top_k = 2, .top_p = 0.6}, kDraws);
+  EXPECT_EQ(both[0], shares(logits, {.temperature = 0}, kDraws)[0]);  // 0.5 / 0.8 is more than 0.6
+
   const auto cold = shares(logits, {.temperature = 0.5, .top_k = 0}, kDraws);  // p^2, normalised
   near(cold[0], 0.25 / (0.25 + 0.09 + 0.0225 + 0.0025));
 }
 
-TEST(SampleToken, IsAFunctionOfSeedAndPosition) {
+TEST(Sampler, IsAFunctionOfSeedAndPosition) {
   const std::vector<double> logits(50, 0.0);
   SamplingOptions options{.temperature = 1, .top_k = 0, .seed = 1};
   std::vector<int32_t> first, again, other;
@@ -63,51 +74,76 @@ class Generate : public ::testing::Test {
     c.blocks = {{.repeat = 1, .pattern = {{}, {.ffn = model::FfnKind::moe, .experts = 2}}}};
     return c;
   }
-  Generate() : groups_(*self_, ParallelPlan(1, {1})), model_(config(), store_, groups_) { store_.finalize(); }
+  Generate() : groups_(*self_, ParallelPlan(1, {1})), model_(config(), store_, groups_) {
+    store_.finalize();
+    decoder_ = std::make_unique<Decoder>(model_, 3, 8);
+  }
 
   std::unique_ptr<Communicator> self_ = make_self_communicator();
   ProcessGroups groups_;
   nn::ParamStore store_{{.trainable = false}};
   model::Gpt model_;
+  std::unique_ptr<Decoder> decoder_;  // of the finished model
   Arena activations_{"a", 1 << 26}, gradients_{"g", 1}, workspace_{"w", 1 << 26};
   Stream stream_;
   Tape tape_{activations_, gradients_, workspace_, stream_};
 };
 
+// Token by token without a cache: the arg-max of the logits after the last 8 tokens, padding excluded.
 TEST_F(Generate, GoesOnPastTheWindowWithTheModelsOwnChoices) {
   const SamplingOptions greedy{.max_new_tokens = 12, .temperature = 0};
-  std::vector<int32_t> told;
-  const std::vector<int32_t> prompt = {3, 1, 4};
-  const auto added = generate(model_, tape_, prompt, 8, greedy, [&](int32_t t) { told.push_back(t); });
-  ASSERT_EQ(added.size(), 12u);
+  std::vector<std::vector<int32_t>> told(3);
+  const std::vector<std::vector<int32_t>> prompts = {{3, 1, 4}, {1, 5, 9, 2, 6, 5, 3, 5, 8}, {3, 1, 4}};
+  const auto added = generate(*decoder_, prompts, greedy, [&](size_t i, int32_t t) { told[i].push_back(t); });
   EXPECT_EQ(told, added);
-
-  // Token by token: the arg-max of the logits after the last 8 tokens, padding excluded.
-  std::vector<int32_t> text = prompt;
-  for (const int32_t token : added) {
-    const size_t length = std::min<size_t>(8, text.size());
-    tape_.begin({.training = false});
-    const Tensor logits = model_
-                              .next_token_logits(tape_, {text.data() + text.size() - length, nullptr, 1,
-                                                         static_cast<int64_t>(length)})
-                              .value();
-    const float* l = logits.data<float>();
-    EXPECT_EQ(token, std::max_element(l, l + 30) - l);
-    text.push_back(token);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    ASSERT_EQ(added[i].size(), 12u);
+    std::vector<int32_t> text = prompts[i];
+    for (const int32_t token : added[i]) {
+      const size_t length = std::min<size_t>(8, text.size());
+      tape_.begin({.training = false});
+      const Tensor logits = model_
+                                .next_token_logits(tape_, {.tokens = text.data() + text.size() - length,
+                                                           .sequences = 1,
+                                                           .length = static_cast<int64_t>(length)})
+                                .value();
+      const float* l = logits.data<float>();
+      EXPECT_EQ(token, std::max_element(l, l + 30) - l);
+      text.push_back(token);
+    }
   }
 }
 
 TEST_F(Generate, StopsAtTheStopToken) {
   SamplingOptions options{.max_new_tokens = 12, .temperature = 1, .top_k = 0};
-  const auto free = generate(model_, tape_, {3}, 8, options);
-  options.stop_token = free[4];
-  const auto stopped = generate(model_, tape_, {3}, 8, options);
-  const auto first = std::find(free.begin(), free.end(), free[4]);
-  EXPECT_EQ(stopped, std::vector<int32_t>(free.begin(), first));
+  const std::vector<std::vector<int32_t>> prompts = {{3}, {7, 7}};
+  const auto free = generate(*decoder_, prompts, options);
+  options.stop_token = free[0][4];
+  const auto stopped = generate(*decoder_, prompts, options);
+  for (size_t i = 0; i < 2; ++i) {
+    const auto first = std::find(free[i].begin(), free[i].end(), options.stop_token);
+    EXPECT_EQ(stopped[i], std::vector<int32_t>(free[i].begin(), first));
+  }
 }
 
-TEST_F(Generate, NeedsAPrompt) {
-  ziggurat::testing::error_of(ErrorKind::argument, [&] { generate(model_, tape_, {}, 8, {}); });
+TEST_F(Generate, SamplesOfOnePromptAreDifferentTextsAndTheFirstIsTheTextAlone) {
+  const SamplingOptions options{.max_new_tokens = 12, .temperature = 1, .top_k = 0};
+  const std::vector<std::vector<int32_t>> one = {{3, 4}}, three = {{3, 4}, {3, 4}, {3, 4}};
+  const auto alone = generate(*decoder_, one, options), samples = generate(*decoder_, three, options);
+  EXPECT_EQ(samples[0], alone[0]);
+  EXPECT_NE(samples[1], samples[0]);
+  EXPECT_NE(samples[2], samples[1]);
+}
+
+TEST_F(Generate, MisuseIsNamed) {
+  const auto with = [&](std::vector<std::vector<int32_t>> prompts, SamplingOptions options) {
+    ziggurat::testing::error_of(ErrorKind::argument, [&] { generate(*decoder_, prompts, options); });
+  };
+  with({{}}, {});
+  with({{1}, {1}, {1}, {1}}, {});  // three sequences
+  with({{1}}, {.temperature = -1});
+  with({{1}}, {.top_k = -1});
+  with({{1}}, {.top_p = 0});
 }
 
 }  // namespace

@@ -1,0 +1,124 @@
+#include <algorithm>
+
+#include <kernels/cpu/reductions.h>
+#include <kernels/cpu/stream_rows.h>
+
+#include <ziggurat/kernels/cached_attention.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+
+constexpr int64_t kRows = 4;  // rows of one sequence that share a read of its keys and values
+
+// Rows [first, first + count) follow each other in one sequence.
+struct Run {
+  int64_t first, count;
+};
+
+template <class T>
+T* take(Arena& arena, int64_t n) {
+  return static_cast<T*>(arena.allocate(n * int64_t{sizeof(T)}));
+}
+
+template <class T>
+std::pair<Run*, int64_t> cut_into_runs(const CachedAttentionArgs<T>& g, Arena& workspace) {
+  Run* runs = take<Run>(workspace, g.shape.rows());
+  int64_t count = 0;
+  for (int64_t r = 0; r < g.shape.rows(); ++r) {
+    const bool follows = count > 0 && runs[count - 1].count < kRows && g.sequence[r] == g.sequence[r - 1] &&
+                         g.position[r] == g.position[r - 1] + 1;
+    if (follows) {
+      ++runs[count - 1].count;
+    } else {
+      runs[count++] = {r, 1};
+    }
+  }
+  return {runs, count};
+}
+
+// y [d] = factor * x rotated to its position; rounded to T between, as the rotation of a whole batch does.
+template <class T, class TY>
+void rotate(const CachedAttentionArgs<T>& g, int64_t row, const T* x, Accum<T> factor, TY* y) {
+  using A = Accum<T>;
+  const int64_t d = g.shape.head_dim, half = d / 2;
+  if (g.cosine == nullptr) {
+    for (int64_t j = 0; j < d; ++j) y[j] = TY(factor * A(x[j]));
+    return;
+  }
+  const A *c = g.cosine + g.position[row] * half, *s = g.sine + g.position[row] * half;
+  for (int64_t j = 0; j < half; ++j) {
+    const A low = A(x[j]), high = A(x[j + half]);
+    y[j] = TY(factor * A(T(low * c[j] - high * s[j])));
+    y[j + half] = TY(factor * A(T(high * c[j] + low * s[j])));
+  }
+}
+
+}  // namespace
+
+template <Device D, class T>
+void cached_attention(const CachedAttentionArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "cached_attention");
+  using A = Accum<T>;
+  const AttentionShape& s = g.shape;
+  const int64_t d = s.head_dim, rows = s.rows(), queries = kRows * s.group();
+  const ArenaScope scope(workspace);
+  const auto [runs, run_count] = cut_into_runs(g, workspace);
+  int64_t longest = 0;
+  for (int64_t r = 0; r < rows; ++r) longest = std::max<int64_t>(longest, g.position[r] + 1);
+  // Of each thread: q and y [queries, d], scores [queries, longest].
+  const int64_t scratch = queries * (2 * d + longest), threads = thread_count();
+  A* const all_scratch = take<A>(workspace, threads * scratch);
+  const auto head_of = [&](T* cache, int64_t row, int64_t head) {
+    return cache + (g.sequence[row] * s.kv_heads + head) * g.capacity * d;
+  };
+
+  parallel_for_blocks(rows * s.kv_heads, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / s.kv_heads, head = i % s.kv_heads, at = g.position[row] * d;
+      const T* x = g.qkv + row * s.width() + head * d;
+      rotate(g, row, x + s.k_column(), A(1), head_of(g.keys, row, head) + at);
+      std::copy_n(x + s.v_column(), d, head_of(g.values, row, head) + at);
+    }
+  });
+
+  parallel_for(run_count * s.kv_heads, [&, runs = runs](int64_t unit) {
+    const Run run = runs[unit / s.kv_heads];
+    const int64_t head = unit % s.kv_heads, first_head = head * s.group(), count = run.count * s.group();
+    const int64_t last = run.first + run.count - 1, seen = g.position[last] + 1;
+    const T *keys = head_of(g.keys, last, head), *values = head_of(g.values, last, head);
+    A* const q = all_scratch + (threads == 1 ? 0 : thread_index()) * scratch;
+    A *const y = q + queries * d, *const scores = y + queries * d;
+    const auto row_of = [&](int64_t query) { return run.first + query / s.group(); };
+    const auto column_of = [&](int64_t query) { return (first_head + query % s.group()) * d; };
+
+    for (int64_t i = 0; i < count; ++i) {
+      rotate(g, row_of(i), g.qkv + row_of(i) * s.width() + column_of(i), A(g.scale), q + i * d);
+    }
+    for_row_tiles(count, [&]<int M>(int64_t tile, std::integral_constant<int, M>) {
+      A* const p = scores + tile * seen;
+      for (int64_t j = 0; j < seen; ++j) dot_with_rows<M>(keys + j * d, q + tile * d, d, d, p + j, seen);
+    });
+    for (int64_t i = 0; i < count; ++i) {
+      A* const p = scores + i * seen;
+      const int64_t visible = g.position[row_of(i)] + 1;
+      const A sum = exp_row(p, row_max(p, visible), p, visible);
+      for (int64_t j = 0; j < visible; ++j) p[j] /= sum;
+      std::fill(p + visible, p + seen, A(0));
+    }
+    for_row_tiles(count, [&]<int M>(int64_t tile, std::integral_constant<int, M>) {
+      weigh_rows<M>(scores + tile * seen, seen, values, seen, d, y + tile * d);
+    });
+    for (int64_t i = 0; i < count; ++i) {
+      T* out = g.y + row_of(i) * s.heads * d + column_of(i);
+      for (int64_t j = 0; j < d; ++j) out[j] = T(y[i * d + j]);
+    }
+  });
+}
+
+template void cached_attention<Device::cpu>(const CachedAttentionArgs<float>&, Arena&, Stream&);
+template void cached_attention<Device::cpu>(const CachedAttentionArgs<bf16>&, Arena&, Stream&);
+template void cached_attention<Device::cpu>(const CachedAttentionArgs<double>&, Arena&, Stream&);
+
+}  // namespace ziggurat::kernels
