@@ -41,5 +41,6 @@ struct BenchArguments {
 };
 void bench_roof(const BenchArguments& arguments);
 void bench_step(const BenchArguments& arguments);
+void bench_comm(const BenchArguments& arguments);
 
 }  // namespace ziggurat::apps
