@@ -103,7 +103,9 @@ void add_bench(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   step->callback([arguments] { bench_step(*arguments); });
-  for (CLI::App* command : {roof, step}) {
+  CLI::App* comm = bench->add_subcommand("comm", "Collectives between the ranks that mpirun started");
+  comm->callback([arguments] { bench_comm(*arguments); });
+  for (CLI::App* command : {roof, step, comm}) {
     command->add_option("--threads", arguments->threads,
                         "of a rank; default: the cores divided among the ranks");
     command->add_flag("--json", arguments->json, "machine-readable");

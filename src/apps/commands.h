@@ -44,6 +44,7 @@ struct BenchArguments {
 };
 void bench_roof(const BenchArguments& arguments);
 void bench_step(const BenchArguments& arguments);
+void bench_comm(const BenchArguments& arguments);
 
 struct BenchDecodeArguments {
   ConfigArguments config;

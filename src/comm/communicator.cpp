@@ -82,14 +82,7 @@ Work Communicator::all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder ord
   const bool has_memory = begin("all_reduce", buffer, buffer);
   check_reducible(buffer, order);
   if (!has_memory || size_ == 1) return {};
-  const Bytes bytes = bytes_of(buffer);
-  if (order == ReduceOrder::fixed_tree && op == ReduceOp::sum) {
-    tree_all_reduce(bytes, buffer.dtype());
-  } else {
-    for_each_chunk(buffer.bytes(), reduce_chunk_bytes_, [&](int64_t begin, int64_t length) {
-      do_all_reduce(slice(bytes, begin, length), buffer.dtype(), op);
-    });
-  }
+  reduce_all(bytes_of(buffer), buffer.dtype(), op, order);
   return {};
 }
 
@@ -116,10 +109,8 @@ Work Communicator::reduce_scatter(const Tensor& input, const Tensor& output, Red
   if (!has_memory) return {};
   if (size_ == 1) {
     copy_bytes(bytes_of(input), bytes_of(output));
-  } else if (std::has_single_bit(static_cast<unsigned>(size_))) {
-    tree_reduce_scatter(bytes_of(input), bytes_of(output), input.dtype());
   } else {
-    gathered_reduce_scatter(bytes_of(input), bytes_of(output), input.dtype());
+    reduce_blocks(bytes_of(input), bytes_of(output), input.dtype());
   }
   return {};
 }
@@ -188,6 +179,17 @@ std::vector<std::string> Communicator::all_gather_text(const std::string& text) 
   std::vector<std::string> texts;
   for (size_t r = 0; r < n; ++r) texts.push_back(all.substr(r * longest, lengths[r]));
   return texts;
+}
+
+void Communicator::reduce_all(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order) {
+  if (order == ReduceOrder::fixed_tree && op == ReduceOp::sum) return tree_all_reduce(buffer, dtype);
+  for_each_chunk(static_cast<int64_t>(buffer.size()), reduce_chunk_bytes_,
+                 [&](int64_t begin, int64_t n) { do_all_reduce(slice(buffer, begin, n), dtype, op); });
+}
+
+void Communicator::reduce_blocks(ConstBytes input, Bytes output, DType dtype) {
+  if (std::has_single_bit(static_cast<unsigned>(size_))) return tree_reduce_scatter(input, output, dtype);
+  gathered_reduce_scatter(input, output, dtype);
 }
 
 // Recursive doubling: after the step of width s a rank holds the sum over its aligned group of 2s ranks. Both

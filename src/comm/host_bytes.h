@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstring>
 #include <span>
+#include <vector>
 
 #include <ziggurat/comm/communicator.h>
 
@@ -12,6 +13,11 @@ namespace ziggurat::comm {
 // out[i] = op(a[i], b[i]). Out may be a or b; all three are equally long arrays of f32, f64 or i32.
 void reduce_into(std::span<std::byte> out, std::span<const std::byte> a, std::span<const std::byte> b,
                  DType dtype, ReduceOp op);
+
+// out = op over all values, added as the binary tree over [0, n) cut in the middle: ((0+1)+(2+3))+... for
+// powers of two. Out may be one of the values; two values at least.
+void reduce_tree(std::span<std::byte> out, const std::vector<std::span<const std::byte>>& values, DType dtype,
+                 ReduceOp op);
 
 // body(begin, length) over [0, total) in pieces of at most `chunk`; nothing for total 0.
 template <class Body>

@@ -8,11 +8,14 @@
 #include <mpi.h>
 
 #include "comm/host_bytes.h"
+#include "comm/shared_channels.h"
+#include "comm/shared_window.h"
 #include <ziggurat/comm/mpi.h>
 
 namespace ziggurat {
 namespace {
 
+using comm::copy_bytes;
 using comm::for_each_chunk;
 using comm::slice;
 
@@ -51,13 +54,33 @@ Identity identity_of(MPI_Comm comm) {
   return id;
 }
 
+// A buffer's consecutive blocks, one of each rank.
+template <class AnyBytes>
+std::vector<AnyBytes> cut(AnyBytes buffer, const std::vector<int64_t>& sizes) {
+  std::vector<AnyBytes> blocks;
+  int64_t at = 0;
+  for (const int64_t n : sizes) {
+    blocks.push_back(slice(buffer, at, n));
+    at += n;
+  }
+  return blocks;
+}
+
 class MpiCommunicator final : public Communicator {
  public:
   // Takes ownership of `comm`.
   MpiCommunicator(const std::string& group_name, MPI_Comm comm, Identity id, const MpiLimits& limits)
-      : Communicator(group_name, id.rank, id.size, limits.reduce_bytes), comm_(comm), limits_(limits) {}
+      : Communicator(group_name, id.rank, id.size, limits.reduce_bytes), comm_(comm), limits_(limits) {
+    if (limits.shared_from == MpiLimits::kNever || size() == 1) return;
+    const int64_t slot_bytes = comm::SharedChannels::slot_bytes(size(), limits.slot_bytes);
+    window_ = comm::SharedWindow::create(comm_, comm::SharedChannels::segment_bytes(size(), slot_bytes));
+    if (window_ == nullptr) return;
+    channels_ = std::make_unique<comm::SharedChannels>(window_->segments(), rank(), slot_bytes,
+                                                       [this] { let_mpi_progress(); });
+  }
 
   ~MpiCommunicator() override {
+    window_.reset();
     int finalized = 0;
     MPI_Finalized(&finalized);
     // Freeing is collective: while an error unwinds, the peers may never come.
@@ -72,6 +95,30 @@ class MpiCommunicator final : public Communicator {
 
   void check_call(int code, const char* function) const {
     if (code != MPI_SUCCESS) check_mpi(code, where(), function);
+  }
+
+  // A peer may wait for a message that MPI cut into pieces, which only go out while we are in a call.
+  void let_mpi_progress() const {
+    int found = 0;
+    check_call(MPI_Iprobe(MPI_ANY_SOURCE, kTag, comm_, &found, MPI_STATUS_IGNORE), "MPI_Iprobe");
+  }
+
+  bool through_shared_memory(int64_t bytes) const {
+    return channels_ != nullptr && bytes >= limits_.shared_from;
+  }
+
+  void reduce_all(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order) override {
+    if (!through_shared_memory(static_cast<int64_t>(buffer.size()))) {
+      return Communicator::reduce_all(buffer, dtype, op, order);
+    }
+    channels_->all_reduce(buffer, dtype, op, where());
+  }
+
+  void reduce_blocks(ConstBytes input, Bytes output, DType dtype) override {
+    if (!through_shared_memory(static_cast<int64_t>(input.size()))) {
+      return Communicator::reduce_blocks(input, output, dtype);
+    }
+    channels_->reduce_scatter(input, output, dtype, where());
   }
 
   std::unique_ptr<Communicator> do_split(int color, int key, const std::string& group_name) override {
@@ -98,6 +145,11 @@ class MpiCommunicator final : public Communicator {
   void do_all_gather(ConstBytes input, Bytes output) override {
     const auto bytes = static_cast<int64_t>(input.size());
     const bool in_place = input.data() == output.data() + rank() * bytes;
+    const std::vector<Bytes> blocks = cut(output, std::vector<int64_t>(static_cast<size_t>(size()), bytes));
+    if (through_shared_memory(bytes)) {
+      channels_->exchange(std::vector<ConstBytes>(static_cast<size_t>(size()), input), blocks, where());
+      return copy_bytes(input, blocks[static_cast<size_t>(rank())]);
+    }
     if (bytes <= limits_.message_bytes) {
       const int count = static_cast<int>(bytes);
       check_call(MPI_Allgather(in_place ? MPI_IN_PLACE : input.data(), count, MPI_BYTE, output.data(), count,
@@ -107,31 +159,38 @@ class MpiCommunicator final : public Communicator {
     }
     // Chunks of one block are not contiguous over ranks, so the large case is sent pair by pair.
     Requests requests;
-    for (int r = 0; r < size(); ++r) post_receive(requests, slice(output, r * bytes, bytes), r, in_place);
-    for (int r = 0; r < size(); ++r) post_send(requests, input, r, in_place);
+    for (int r = 0; r < size(); ++r) {
+      if (r != rank()) post_receive(requests, blocks[static_cast<size_t>(r)], r);
+    }
+    for (int r = 0; r < size(); ++r) {
+      if (r != rank()) post_send(requests, input, r);
+    }
     wait_all(requests, where());
+    copy_bytes(input, blocks[static_cast<size_t>(rank())]);
   }
 
   Work do_all_to_all_v(ConstBytes input, const std::vector<int64_t>& send, Bytes output,
                        const std::vector<int64_t>& receive) override {
+    std::vector<ConstBytes> leaving = cut(input, send);
+    std::vector<Bytes> arriving = cut(output, receive);
+    copy_bytes(leaving[static_cast<size_t>(rank())], arriving[static_cast<size_t>(rank())]);
+    // Each pair knows its size: small blocks are MPI's, large ones go through shared memory.
     auto requests = std::make_shared<Requests>();
-    int64_t at = 0;
-    for (int r = 0; r < size(); ++r) {
-      const int64_t n = receive[static_cast<size_t>(r)];
-      post_receive(*requests, slice(output, at, n), r, false);
-      at += n;
-    }
-    std::vector<ConstBytes> blocks;
-    at = 0;
-    for (const int64_t n : send) {
-      blocks.push_back(slice(input, at, n));
-      at += n;
-    }
+    const auto taken_by_mpi = [&](auto& block) {
+      return !through_shared_memory(static_cast<int64_t>(block.size()));
+    };
     // Each rank starts with its right neighbour, so that not everybody sends to rank 0 first.
-    for (int i = 0; i < size(); ++i) {
-      const int r = (rank() + i) % size();
-      post_send(*requests, blocks[static_cast<size_t>(r)], r, false);
+    for (int i = 1; i < size(); ++i) {
+      const int from = (rank() + size() - i) % size();
+      Bytes& block = arriving[static_cast<size_t>(from)];
+      if (taken_by_mpi(block)) post_receive(*requests, std::exchange(block, {}), from);
     }
+    for (int i = 1; i < size(); ++i) {
+      const int to = (rank() + i) % size();
+      ConstBytes& block = leaving[static_cast<size_t>(to)];
+      if (taken_by_mpi(block)) post_send(*requests, std::exchange(block, {}), to);
+    }
+    if (channels_ != nullptr) channels_->exchange(leaving, arriving, where());
     return Work([requests, description = where()] { wait_all(*requests, description); });
   }
 
@@ -144,8 +203,7 @@ class MpiCommunicator final : public Communicator {
     });
   }
 
-  void post_receive(Requests& requests, Bytes block, int from, bool skip_self) const {
-    if (skip_self && from == rank()) return;
+  void post_receive(Requests& requests, Bytes block, int from) const {
     for_each_chunk(static_cast<int64_t>(block.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
       check_call(
           MPI_Irecv(block.data() + begin, static_cast<int>(n), MPI_BYTE, from, kTag, comm_, requests.add()),
@@ -153,8 +211,7 @@ class MpiCommunicator final : public Communicator {
     });
   }
 
-  void post_send(Requests& requests, ConstBytes block, int to, bool skip_self) const {
-    if (skip_self && to == rank()) return;
+  void post_send(Requests& requests, ConstBytes block, int to) const {
     for_each_chunk(static_cast<int64_t>(block.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
       check_call(
           MPI_Isend(block.data() + begin, static_cast<int>(n), MPI_BYTE, to, kTag, comm_, requests.add()),
@@ -172,6 +229,8 @@ class MpiCommunicator final : public Communicator {
 
   MPI_Comm comm_;
   MpiLimits limits_;
+  std::unique_ptr<comm::SharedWindow> window_;      // null: the ranks share no memory
+  std::unique_ptr<comm::SharedChannels> channels_;  // in the window
 };
 
 bool is_set(const char* value) { return value != nullptr && *value != '\0'; }

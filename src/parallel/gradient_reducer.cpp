@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 
 #include <ziggurat/kernels/adamw.h>
@@ -77,11 +78,18 @@ double GradientReducer::squared_norm(Stream& stream) {
   // One number per replicated parameter and per expert; each is contributed by exactly one rank, so the sum
   // over ranks is exact whatever its order.
   std::vector<double> parts;
+  // Every rank holds a replicated parameter's gradient: the one with the least to do so far takes it.
+  std::vector<int64_t> load(static_cast<size_t>(groups_.world().size()), 0);
+  const auto next_rank = [&](const nn::ParamEntry& entry) {
+    const auto least = std::min_element(load.begin(), load.end());
+    *least += entry.numel;
+    return static_cast<int>(least - load.begin());
+  };
   for (const nn::ParamEntry& entry : store_.entries()) {
     const nn::ParamSpec& spec = entry.spec;
     const bool replicated = spec.expert_parallel == 0;
-    const bool mine =
-        replicated ? groups_.world().rank() == 0 : groups_.expert_dp(spec.expert_parallel).rank() == 0;
+    const bool mine = replicated ? next_rank(entry) == groups_.world().rank()
+                                 : groups_.expert_dp(spec.expert_parallel).rank() == 0;
     const int64_t rows = replicated ? 1 : spec.global_shape[0];
     const int64_t first = replicated ? 0 : spec.row_begin,
                   held = replicated ? 1 : spec.row_end - spec.row_begin;

@@ -24,11 +24,12 @@ double StepRecord::drop_rate() const {
 std::string progress_line(const StepRecord& r, bool exact) {
   const std::string loss =
       exact ? fmt::format("loss {:.6f} ({:a})", r.loss, r.loss) : fmt::format("loss {:.4f}", r.loss);
-  std::string line = fmt::format(
-      "step {}/{} | {}/{} tok | {} | lr {:.2e} | gnorm {:.3f} | {} tok/s | {:.0f}% roof | mem {}", r.step,
-      r.total_steps, format_count(static_cast<double>(r.tokens)),
-      format_count(static_cast<double>(r.total_tokens)), loss, r.lr, r.grad_norm,
-      format_count(r.tokens_per_second), 100 * r.roof_fraction, format_bytes(double(r.memory_bytes)));
+  std::string line = fmt::format("step {}/{} | {}/{} tok | {} | lr {:.2e} | gnorm {:.3f} | {} tok/s", r.step,
+                                 r.total_steps, format_count(static_cast<double>(r.tokens)),
+                                 format_count(static_cast<double>(r.total_tokens)), loss, r.lr, r.grad_norm,
+                                 format_count(r.tokens_per_second));
+  if (r.roof_fraction > 0) line += fmt::format(" | {:.0f}% roof", 100 * r.roof_fraction);
+  line += fmt::format(" | mem {}", format_bytes(double(r.memory_bytes)));
   if (!r.layers.empty()) {
     line += fmt::format(" | moe imb {:.2f} drop {:.1f}%", r.worst_imbalance(), 100 * r.drop_rate());
   }

@@ -69,16 +69,16 @@ void Trainer::measure_roof() {
   double roof = measure_gemm_roof(store_.options().compute);
   world_.all_reduce(Tensor(&roof, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, stream_).wait();
   roof_ = roof;
+  info("{:.0f} GFLOP/s GEMM roof of {} ranks", roof_ / 1e9, world_.size());
 }
 
 void Trainer::run() {
-  measure_roof();
-  info("{} | {} | {:.0f} GFLOP/s GEMM roof | {} threads a rank", config_.name, groups_.plan().str(),
-       roof_ / 1e9, thread_count());
+  info("{} | {} | {} threads a rank", config_.name, groups_.plan().str(), thread_count());
   if (step_ == 0) report(validate(), "before training");
   while (step_ < total_steps_) {
     const StepRecord done = step();
     report(done);
+    if (roof_ == 0) measure_roof();  // not before: a user waits for the first step
     const bool last = step_ == total_steps_;
     if (last || (config_.eval.every > 0 && step_ % config_.eval.every == 0)) {
       report(validate(), last ? "after training" : "so far");

@@ -1,5 +1,5 @@
 // The contract of Communicator as one suite: an executable includes it once and instantiates it with its
-// implementations. Values say where they came from (rank and element), so that a failure explains itself.
+// implementations.
 #pragma once
 
 #include <bit>
@@ -10,8 +10,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/comm/values.h"
 #include <ziggurat/comm/communicator.h>
-#include <ziggurat/core/philox.h>
 
 namespace ziggurat {
 
@@ -42,57 +42,6 @@ class CommunicatorContract : public testing::TestWithParam<CommunicatorHarness> 
 };
 
 namespace contract {
-
-template <class T>
-struct Buffer {
-  std::vector<T> values;
-  Tensor tensor;
-  Buffer(Shape shape, T fill = T{}) : values(static_cast<size_t>(shape.numel()), fill) {
-    tensor = Tensor(values.data(), dtype_of<T>(), shape);
-  }
-};
-
-// A value that names its rank and element; exact in every dtype for rank < 8, element < 16.
-template <class T>
-T tagged(int64_t rank, int64_t element) {
-  return static_cast<T>(static_cast<float>(rank * 16 + element % 16));
-}
-
-template <class T>
-bool same_bits(T a, T b) {
-  return std::memcmp(&a, &b, sizeof(T)) == 0;
-}
-
-// Random values of very different magnitude: another order of additions gives other bits.
-template <class T>
-T random_value(int rank, int64_t element) {
-  const Philox random(7, Purpose::test, static_cast<uint64_t>(rank));
-  if constexpr (std::is_same_v<T, int32_t>)
-    return static_cast<T>(random.bits(static_cast<uint64_t>(element)) >> 8);
-  const uint32_t exponent = random.bits(static_cast<uint64_t>(element) + 1000000) % 16;
-  return static_cast<T>(random.normal(static_cast<uint64_t>(element)) *
-                        std::ldexp(1.0, static_cast<int>(exponent)));
-}
-
-// The tree of the contract, over ranks [begin, end).
-template <class T>
-T local_tree(int begin, int end, int64_t element) {
-  if (end - begin == 1) return random_value<T>(begin, element);
-  const int middle = (begin + end) / 2;
-  return local_tree<T>(begin, middle, element) + local_tree<T>(middle, end, element);
-}
-
-template <class F>
-std::string message_of(ErrorKind kind, const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "expected an Error";
-  return "";
-}
 
 template <class T>
 void broadcast_and_gather(Communicator& group) {
@@ -187,33 +136,69 @@ void reduce_exactly(Communicator& group) {
 }
 
 template <class T>
-void reduce_as_tree(Communicator& group) {
+void reduce_as_tree(Communicator& group, int64_t elements) {
   Stream stream;
   const int n = group.size();
-  constexpr int64_t kElements = 1003;
-  Buffer<T> buffer({kElements});
-  for (int64_t i = 0; i < kElements; ++i)
+  Buffer<T> buffer({elements});
+  for (int64_t i = 0; i < elements; ++i)
     buffer.values[static_cast<size_t>(i)] = random_value<T>(group.rank(), i);
   group.all_reduce(buffer.tensor, ReduceOp::sum, ReduceOrder::fixed_tree, stream).wait();
-  for (int64_t i = 0; i < kElements; ++i) {
+  for (int64_t i = 0; i < elements; ++i) {
     ASSERT_TRUE(same_bits(buffer.values[static_cast<size_t>(i)], local_tree<T>(0, n, i))) << "element " << i;
   }
   for (const bool in_place : {false, true}) {
-    Buffer<T> input({kElements * n}), own({kElements});
-    for (int64_t i = 0; i < kElements * n; ++i) {
+    Buffer<T> input({elements * n}), own({elements});
+    for (int64_t i = 0; i < elements * n; ++i) {
       input.values[static_cast<size_t>(i)] = random_value<T>(group.rank(), i);
     }
-    const int64_t first = group.rank() * kElements;
-    const Tensor output = in_place ? input.tensor.rows(first, first + kElements) : own.tensor;
+    const int64_t first = group.rank() * elements;
+    const Tensor output = in_place ? input.tensor.rows(first, first + elements) : own.tensor;
     group.reduce_scatter(input.tensor, output, ReduceOrder::fixed_tree, stream).wait();
-    for (int64_t i = 0; i < kElements; ++i) {
+    for (int64_t i = 0; i < elements; ++i) {
       ASSERT_TRUE(same_bits(output.data<T>()[i], local_tree<T>(0, n, first + i))) << "element " << i;
     }
-    for (int64_t i = 0; i < kElements * n; ++i) {
-      if (in_place && first <= i && i < first + kElements) continue;
+    for (int64_t i = 0; i < elements * n; ++i) {
+      if (in_place && first <= i && i < first + elements) continue;
       ASSERT_TRUE(same_bits(input.values[static_cast<size_t>(i)], random_value<T>(group.rank(), i)))
           << "input changed";
     }
+  }
+}
+
+// Blocks of a length that is rarely a multiple of anything, other to every rank: some are long, some empty.
+inline void exchange_lengths(Communicator& group, int64_t base) {
+  Stream stream;
+  const auto rows = [&](int from, int to) { return (from + to) % 3 == 0 ? 0 : base + 5 * from + 3 * to; };
+  std::vector<int64_t> send, receive;
+  int64_t sent = 0, received = 0;
+  for (int r = 0; r < group.size(); ++r) {
+    sent += send.emplace_back(rows(group.rank(), r));
+    received += receive.emplace_back(rows(r, group.rank()));
+  }
+  Buffer<int32_t> input({sent}), output({received});
+  int64_t at = 0;
+  for (int r = 0; r < group.size(); ++r) {
+    for (int64_t i = 0; i < send[static_cast<size_t>(r)]; ++i)
+      input.values[static_cast<size_t>(at++)] =
+          static_cast<int32_t>(group.rank() * 100000000 + r * 10000000 + i);
+  }
+  group.all_to_all_v(input.tensor, send, output.tensor, receive, stream).wait();
+  at = 0;
+  for (int r = 0; r < group.size(); ++r) {
+    for (int64_t i = 0; i < receive[static_cast<size_t>(r)]; ++i)
+      ASSERT_EQ(output.values[static_cast<size_t>(at++)], r * 100000000 + group.rank() * 10000000 + i)
+          << "element " << i << " from rank " << r;
+  }
+}
+
+inline void gather_length(Communicator& group, int64_t elements) {
+  Stream stream;
+  Buffer<bf16> mine({elements}), all({elements * group.size()});
+  for (int64_t i = 0; i < elements; ++i) mine.values[static_cast<size_t>(i)] = tagged<bf16>(group.rank(), i);
+  group.all_gather(mine.tensor, all.tensor, stream).wait();
+  for (int64_t i = 0; i < elements * group.size(); ++i) {
+    ASSERT_TRUE(same_bits(all.values[static_cast<size_t>(i)], tagged<bf16>(i / elements, i % elements)))
+        << "element " << i;
   }
 }
 
@@ -273,9 +258,23 @@ TEST_P(CommunicatorContract, ReductionsAreExactOnSmallIntegers) {
 TEST_P(CommunicatorContract, FixedTreeIsBitEqualToTheLocalTree) {
   on_every_group([](Communicator& group) {
     if (!std::has_single_bit(static_cast<unsigned>(group.size()))) return;  // refused: WrongArguments...
-    contract::reduce_as_tree<float>(group);
-    contract::reduce_as_tree<double>(group);
-    contract::reduce_as_tree<int32_t>(group);
+    contract::reduce_as_tree<float>(group, 1003);
+    contract::reduce_as_tree<double>(group, 1003);
+    contract::reduce_as_tree<int32_t>(group, 1003);
+  });
+}
+
+// An implementation may cut messages: lengths around multiples of powers of two, down to one element.
+TEST_P(CommunicatorContract, MessagesOfEveryLength) {
+  on_every_group([](Communicator& group) {
+    const bool has_tree = std::has_single_bit(static_cast<unsigned>(group.size()));
+    for (const int64_t border : {16, 32, 128}) {
+      for (const int64_t elements : {border - 1, border, border + 1, border * group.size() - 3}) {
+        if (has_tree) contract::reduce_as_tree<float>(group, elements);
+        contract::exchange_lengths(group, elements);
+        contract::gather_length(group, elements);
+      }
+    }
   });
 }
 
@@ -310,6 +309,32 @@ TEST_P(CommunicatorContract, WorkOfSeveralCollectivesMayBeOpen) {
     for (int r = 0; r < n; ++r) {
       EXPECT_EQ(out_a.values[static_cast<size_t>(r * 50 + 49)], 1.0f + static_cast<float>(r));
       EXPECT_EQ(out_b.values[static_cast<size_t>(r * 9)], 101.0f + static_cast<float>(r));
+    }
+  });
+}
+
+TEST_P(CommunicatorContract, ManyWorksOfAllSizesMayBeOpen) {
+  on_every_rank([](Communicator& world) {
+    Stream stream;
+    const int n = world.size();
+    std::vector<contract::Buffer<int32_t>> inputs, outputs;
+    std::vector<Work> works;
+    for (int k = 0; k < 24; ++k) {
+      const int64_t rows = (int64_t{1} << k % 8) * 7 + k;
+      inputs.emplace_back(Shape{n, rows}, world.rank() * 1000 + k);
+      outputs.emplace_back(Shape{n, rows});
+    }
+    for (size_t k = 0; k < inputs.size(); ++k) {
+      works.push_back(world.all_to_all(inputs[k].tensor, outputs[k].tensor, stream));
+      int32_t sum = static_cast<int32_t>(k);
+      world.all_reduce(Tensor(&sum, DType::i32, {1}), ReduceOp::sum, ReduceOrder::any, stream).wait();
+      EXPECT_EQ(sum, n * static_cast<int32_t>(k));
+    }
+    while (!works.empty()) works.pop_back();
+    for (size_t k = 0; k < inputs.size(); ++k) {
+      const int64_t rows = outputs[k].tensor.dim(1);
+      for (int64_t i = 0; i < n * rows; ++i)
+        ASSERT_EQ(outputs[k].values[static_cast<size_t>(i)], i / rows * 1000 + static_cast<int64_t>(k));
     }
   });
 }

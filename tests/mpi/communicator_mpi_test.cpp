@@ -14,16 +14,31 @@ CommunicatorHarness world_harness() {
   return {"World", [](const auto& body) { body(mpi_runtime().world()); }};
 }
 
-// Small limits cut every message, so that the paths for counts above INT_MAX run on small data. 20 bytes is
-// no multiple of any row in the suite.
-CommunicatorHarness chunked_harness() {
-  return {"Chunked", [](const auto& body) {
-            body(*mpi_runtime().make_world({.message_bytes = 20, .reduce_bytes = 24}));
-          }};
+CommunicatorHarness harness(const std::string& name, const MpiLimits& limits) {
+  return {name, [=](const auto& body) { body(*mpi_runtime().make_world(limits)); }};
 }
 
-INSTANTIATE_TEST_SUITE_P(Mpi, CommunicatorContract, testing::Values(world_harness(), chunked_harness()),
-                         harness_name);
+// Small limits cut every message, so that the paths for counts above INT_MAX and for many pieces run on small
+// data. 20 bytes is no multiple of any row in the suite. `NoSharedMemory` is what ranks on several nodes do.
+INSTANTIATE_TEST_SUITE_P(
+    Mpi, CommunicatorContract,
+    testing::Values(world_harness(), harness("NoSharedMemory", {.shared_from = MpiLimits::kNever}),
+                    harness("Chunked",
+                            {.message_bytes = 20, .reduce_bytes = 24, .shared_from = MpiLimits::kNever}),
+                    harness("Shared", {.shared_from = 1}),
+                    harness("SharedInLines", {.shared_from = 1, .slot_bytes = 64}),
+                    harness("SharedAndNot", {.message_bytes = 20, .shared_from = 100, .slot_bytes = 128})),
+    harness_name);
+
+// The default limits: pieces of 256 KiB, i.e. 65536 floats.
+TEST(MpiCommunicator, LargeMessagesKeepTheContract) {
+  Communicator& world = mpi_runtime().world();
+  if (world.size() != 3) contract::reduce_as_tree<float>(world, 65537);
+  for (const int64_t elements : {65535, 65537, 150001}) {
+    contract::exchange_lengths(world, elements);
+    contract::gather_length(world, elements);
+  }
+}
 
 TEST(MpiRuntime, AllRanksAreOnThisNode) {
   EXPECT_EQ(mpi_runtime().local_size(), mpi_runtime().world().size());
@@ -53,6 +68,27 @@ TEST(MpiCommunicator, FailuresOfTheLibraryAreNamed) {
     EXPECT_THAT(contract::message_of(ErrorKind::communication, exchange),
                 AllOf(HasSubstr("[all_to_all_v #"), HasSubstr("on 'broken', rank 1 of"),
                       HasSubstr("MPI_Wait"), HasSubstr("TRUNCATE")));
+  } else {
+    exchange();
+  }
+}
+
+TEST(MpiCommunicator, BlocksOfOtherSizesThanExpectedAreNamed) {
+  const auto world = mpi_runtime().make_world({.shared_from = 1});
+  if (world->size() == 1) return;
+  const int rank = world->rank();
+  contract::Buffer<float> input({2, 1}), output({2, 1});
+  std::vector<int64_t> send(static_cast<size_t>(world->size()), 0), receive = send;
+  if (rank == 0) send[1] = 2;
+  if (rank == 1) receive[0] = 1;
+  const auto exchange = [&] {
+    Stream stream;
+    world->all_to_all_v(input.tensor, send, output.tensor, receive, stream).wait();
+  };
+  if (rank == 1) {
+    EXPECT_THAT(contract::message_of(ErrorKind::communication, exchange),
+                AllOf(HasSubstr("[all_to_all_v #1"), HasSubstr("rank 1 of"),
+                      HasSubstr("expects 4 bytes from rank 0, which sends 8")));
   } else {
     exchange();
   }

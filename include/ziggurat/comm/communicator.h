@@ -116,6 +116,12 @@ class Communicator {
   std::string where() const;
   int64_t reduce_chunk_bytes() const { return reduce_chunk_bytes_; }
 
+  // Reductions of whole buffers, in pieces through the primitives below. An implementation with a faster way
+  // goes it, and comes here for the rest.
+  virtual void reduce_all(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order);
+  // output = this rank's block of the sum; in the order of fixed_tree, if the group is a power of two.
+  virtual void reduce_blocks(ConstBytes input, Bytes output, DType dtype);
+
  private:
   // Primitives: called on groups of two and more, on checked host memory. Bytes may be none, everywhere or
   // here.

@@ -3,15 +3,23 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 
 #include <ziggurat/comm/communicator.h>
 
 namespace ziggurat {
 
+// How messages are cut and which way they go. Every rank gives the same; tests make the numbers small.
 struct MpiLimits {
-  int64_t message_bytes = int64_t{1} << 30;  // MPI counts are ints; tests make this small
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
+  int64_t message_bytes = int64_t{1} << 30;  // MPI counts are ints
   int64_t reduce_bytes = kReduceChunkBytes;
+  // Reductions, gathers and blocks of an all-to-all go through shared memory from this size on, if all ranks
+  // of the group are on one node. kNever: always through MPI, as between nodes.
+  int64_t shared_from = int64_t{1} << 15;
+  int64_t slot_bytes = int64_t{1} << 18;  // a piece in shared memory; less in large groups
 };
 
 // Did a launcher (mpirun, srun with PMI) start this process as part of a job? `get` looks an environment

@@ -28,7 +28,7 @@ struct StepRecord {
   double step_seconds = 0, data_seconds = 0;
   double tokens_per_second = 0;
   double flops_per_second = 0;
-  double roof_fraction = 0;  // of the measured GEMM roof of all ranks
+  double roof_fraction = 0;  // of the measured GEMM roof of all ranks; 0: not measured yet
   int64_t memory_bytes = 0;  // resident, the largest over ranks
   double eta_seconds = 0;
   std::vector<LayerLoad> layers;

@@ -34,6 +34,12 @@ TEST(ProgressLine, SaysWhatPeopleWatch) {
       "| mem 3GiB | ETA 1h30m");
 }
 
+TEST(ProgressLine, LeavesTheRoofOutUntilItIsMeasured) {
+  StepRecord r = example();
+  r.roof_fraction = 0;
+  EXPECT_THAT(progress_line(r, false), HasSubstr("512K tok/s | mem 3GiB"));
+}
+
 TEST(ProgressLine, ShowsTheWorstLayerAndTheMeanDropRate) {
   StepRecord r = example();
   r.layers.resize(2);
