@@ -15,7 +15,7 @@ namespace ziggurat {
 
 // What pieces of up to 15 bytes are encoded to.
 struct KnownPieces {
-  using Words = PieceCache<3, 16>;  // 4 MiB: a vocabulary and most other words of a language
+  using Words = PieceCache<3, 17>;  // 8 MiB: a vocabulary and most other words of a language
   using Rare = PieceCache<11, 13>;  // 1 MiB: names, numbers, other scripts
   Words words;
   Rare rare;

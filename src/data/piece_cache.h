@@ -5,12 +5,32 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <string_view>
 #include <vector>
 
 #include <emmintrin.h>
+#include <sys/mman.h>
 
 namespace ziggurat {
+
+// Memory in pages of 2 MiB, if the system gives them: with small ones, look-ups all over a table of many
+// megabytes would each wait for the address of the page, too.
+template <class T>
+struct HugePages {
+  using value_type = T;
+  HugePages() = default;
+  template <class U>
+  HugePages(const HugePages<U>&) {}
+  static constexpr std::align_val_t kPage{size_t{2} << 20};
+  T* allocate(size_t n) {
+    void* const memory = ::operator new(n * sizeof(T), kPage);
+    ::madvise(memory, n * sizeof(T), MADV_HUGEPAGE);  // only a hint
+    return static_cast<T*>(memory);
+  }
+  void deallocate(T* memory, size_t) { ::operator delete(memory, kPage); }
+  bool operator==(const HugePages&) const = default;
+};
 
 // A piece of up to 15 bytes: its bytes, zero-padded, and its length in the last byte; all 0: no piece.
 struct PieceKey {
@@ -64,9 +84,9 @@ class PieceCache {
   // nullptr: not in the cache.
   const Entry* find(const PieceKey& key, uint64_t hash) const {
     const Entry* set = &entries_[set_of(hash)];
-    if (set[0].key == key) return &set[0];
-    if (set[1].key == key) return &set[1];
-    return nullptr;
+    // Which of the two it is looks random to a branch predictor, so no branch asks for it.
+    const bool first = differ(set[0].key, key) == 0, second = differ(set[1].key, key) == 0;
+    return (first | second) != 0 ? set + second : nullptr;
   }
 
   void insert(const PieceKey& key, uint64_t hash, const int32_t* ids, size_t count) {
@@ -78,8 +98,11 @@ class PieceCache {
   }
 
  private:
+  static uint64_t differ(const PieceKey& a, const PieceKey& b) {
+    return (a.low ^ b.low) | (a.high ^ b.high);
+  }
   static size_t set_of(uint64_t hash) { return static_cast<size_t>(hash >> (64 - kSetBits)) * 2; }
-  std::vector<Entry> entries_ = std::vector<Entry>(size_t{2} << kSetBits);
+  std::vector<Entry, HugePages<Entry>> entries_{size_t{2} << kSetBits};
 };
 
 }  // namespace ziggurat

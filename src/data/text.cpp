@@ -161,7 +161,9 @@ bool TextSource::next_raw(std::string& document) {
           open_->documents, document.size(), options_.max_document_bytes);
     if (options_.document_per == DocumentPer::json) place_ += fmt::format(", line {}", open_->documents);
     if (!found) {
-      document = std::exchange(buffer_, {}).substr(buffer_begin_);
+      buffer_.erase(0, buffer_begin_);
+      document.swap(buffer_);  // neither gives up its memory
+      buffer_.clear();
       buffer_begin_ = searched_ = 0;
       bytes_read_ += open_->input.bytes_taken();
       open_.reset();

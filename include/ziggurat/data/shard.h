@@ -37,8 +37,11 @@ class ShardBuilder {
  public:
   explicit ShardBuilder(ShardInfo common) : info_(std::move(common)) {}
 
-  // One document. Error (internal) for an id outside [0, vocab_size).
-  void append(std::span<const int32_t> ids);
+  // Part of the document under way. Error (internal) for an id outside [0, vocab_size).
+  void add(std::span<const int32_t> ids);
+  void end_document() { doc_offsets_.push_back(tokens()); }
+  // A whole document.
+  void append(std::span<const int32_t> ids) { add(ids), end_document(); }
   int64_t tokens() const { return static_cast<int64_t>(wide() ? tokens32_.size() : tokens16_.size()); }
   int64_t documents() const { return static_cast<int64_t>(doc_offsets_.size()) - 1; }
   // The number of the shard under way, if they are not written one after the other, and its text_xxh3.
