@@ -28,9 +28,7 @@ void EncodeQueue::Batch::add(std::string_view part, size_t label, bool ends_text
   text += part;
 }
 
-void EncodeQueue::Batch::clear() {
-  text.clear(), segments.clear(), chunks.clear(), events.clear();
-}
+void EncodeQueue::Batch::clear() { text.clear(), segments.clear(), chunks.clear(), events.clear(); }
 
 void EncodeQueue::add(std::string_view text, size_t label) {
   while (!text.empty()) {

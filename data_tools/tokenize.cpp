@@ -183,9 +183,8 @@ class TokenizeJob {
     if (shard.documents == 0) return;
     summary_.shards[split] = shard.number + 1;
     if (shard.ours) {
-      queue_.add_event([this, split, number = shard.number, text = shard.text_xxh3()] {
-        write(split, number, text);
-      });
+      queue_.add_event(
+          [this, split, number = shard.number, text = shard.text_xxh3()] { write(split, number, text); });
     }
     if (shard.finished) keep(*shard.finished, split);
   }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -42,6 +43,11 @@ struct PieceKey {
     __extension__ using Wide = unsigned __int128;
     const Wide product = static_cast<Wide>(low ^ 0x9e3779b97f4a7c15ull) * (high ^ 0xd1342543de82ef95ull);
     return static_cast<uint64_t>(product >> 64) ^ static_cast<uint64_t>(product);
+  }
+  std::string_view piece(std::span<char, kMaxBytes + 1> buffer) const {
+    std::memcpy(buffer.data(), &low, sizeof(low));
+    std::memcpy(buffer.data() + sizeof(low), &high, sizeof(high));
+    return {buffer.data(), static_cast<size_t>(high >> 56)};
   }
 };
 
@@ -89,6 +95,10 @@ class PieceCache {
     return (first | second) != 0 ? set + second : nullptr;
   }
 
+  void prefetch(uint64_t hash) const {
+    _mm_prefetch(reinterpret_cast<const char*>(&entries_[set_of(hash)]), _MM_HINT_T0);
+  }
+
   void insert(const PieceKey& key, uint64_t hash, const int32_t* ids, size_t count) {
     Entry* set = &entries_[set_of(hash)];
     set[1] = set[0];  // the older of the two leaves
@@ -98,9 +108,7 @@ class PieceCache {
   }
 
  private:
-  static uint64_t differ(const PieceKey& a, const PieceKey& b) {
-    return (a.low ^ b.low) | (a.high ^ b.high);
-  }
+  static uint64_t differ(const PieceKey& a, const PieceKey& b) { return (a.low ^ b.low) | (a.high ^ b.high); }
   static size_t set_of(uint64_t hash) { return static_cast<size_t>(hash >> (64 - kSetBits)) * 2; }
   std::vector<Entry, HugePages<Entry>> entries_{size_t{2} << kSetBits};
 };
