@@ -5,6 +5,7 @@
 
 #include "data/ascii_words.h"
 #include "data/atomic_file.h"
+#include "data/folder.h"
 #include "data/piece_cache.h"
 #include "data/sha256.h"
 #include <ziggurat/core/error.h>
@@ -232,7 +233,7 @@ std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
 }
 
 void BpeTokenizer::save(const std::filesystem::path& directory) const {
-  std::filesystem::create_directories(directory);
+  make_folder(directory);
   write_file_atomically(directory / "tokenizer.json", to_tokenizer_json(vocab_));
 }
 

@@ -1,6 +1,7 @@
 #include "data/byte_tokenizer.h"
 
 #include "data/atomic_file.h"
+#include "data/folder.h"
 #include "data/sha256.h"
 #include <ziggurat/core/error.h>
 
@@ -36,7 +37,7 @@ std::string ByteTokenizer::fingerprint() const {
 }
 
 void ByteTokenizer::save(const std::filesystem::path& directory) const {
-  std::filesystem::create_directories(directory);
+  make_folder(directory);
   write_file_atomically(directory / "tokenizer.json", "{\"kind\": \"bytes\"}\n");
 }
 
