@@ -21,10 +21,11 @@ void print(const char* text) {  // a signal handler may do no more than write
   if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) return;
 }
 
-void on_crash(int signal) {
-  if (file_under_way == nullptr) {  // done again under the old rule when this returns
+void on_crash(int signal, siginfo_t* info, void*) {
+  if (file_under_way == nullptr) {
     for (size_t i = 0; i < kCrashes.size(); ++i) ::sigaction(kCrashes[i], &others[i], nullptr);
-    if (signal == SIGABRT) ::raise(signal);
+    const bool sent = info->si_code <= 0;  // else what crashed is done again, and now crashes as ever
+    if (sent) ::raise(signal);
     return;
   }
   print("ziggurat: data error:\n");
@@ -38,7 +39,8 @@ bool prepare_library() {
   // itself on damaged files.
   H5dont_atexit();
   struct sigaction action = {};
-  action.sa_handler = on_crash;
+  action.sa_sigaction = on_crash;
+  action.sa_flags = SA_SIGINFO;
   for (size_t i = 0; i < kCrashes.size(); ++i) ::sigaction(kCrashes[i], &action, &others[i]);
   return true;
 }
