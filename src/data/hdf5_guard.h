@@ -14,7 +14,8 @@ namespace ziggurat {
 // says so and ends with the exit code of ErrorKind::data.
 class Hdf5Guard {
  public:
-  explicit Hdf5Guard(const std::filesystem::path& file);
+  explicit Hdf5Guard(const std::filesystem::path& file);  // which must outlive it
+  explicit Hdf5Guard(std::filesystem::path&&) = delete;
   ~Hdf5Guard();
   Hdf5Guard(const Hdf5Guard&) = delete;
   Hdf5Guard& operator=(const Hdf5Guard&) = delete;

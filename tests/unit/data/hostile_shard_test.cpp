@@ -127,14 +127,15 @@ TEST(HostileShard, DamagedForeignFilesAreReadOrRefused) {
 }
 
 TEST(HostileShard, ACrashOfTheLibraryNamesTheFile) {
-  const auto crash_with_guard = [] {
-    const Hdf5Guard guard("folder/shard.h5");
+  const std::filesystem::path file = "folder/shard.h5";
+  const auto crash_with_guard = [&] {
+    const Hdf5Guard guard(file);
     std::raise(SIGSEGV);
   };
   EXPECT_EXIT(crash_with_guard(), ::testing::ExitedWithCode(exit_code(ErrorKind::data)),
               "folder/shard.h5: the HDF5 library crashed");
-  const auto crash_afterwards = [] {
-    { const Hdf5Guard guard("folder/shard.h5"); }
+  const auto crash_afterwards = [&] {
+    { const Hdf5Guard guard(file); }
     std::raise(SIGSEGV);
   };
   EXPECT_EXIT(
