@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "data/folder.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/data/dataset.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/megatron_file.h>
 #include <ziggurat/data/tokenizer.h>
 

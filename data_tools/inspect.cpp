@@ -8,9 +8,9 @@
 
 #include <fmt/ostream.h>
 
-#include "data/folder.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/dataset.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/tokenizer.h>
 
 namespace ziggurat {

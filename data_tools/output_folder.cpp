@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
-#include "data/folder.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 
 namespace ziggurat {
 

@@ -1,8 +1,8 @@
-#include "data/folder.h"
 
 #include <algorithm>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 
 namespace ziggurat {
 

@@ -1,8 +1,8 @@
 #include <nlohmann/json.hpp>
 
 #include "data/atomic_file.h"
-#include "data/folder.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/manifest.h>
 
 namespace ziggurat {

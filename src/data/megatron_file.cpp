@@ -4,9 +4,9 @@
 #include <numeric>
 
 #include "data/atomic_file.h"
-#include "data/folder.h"
 #include "data/mapped_file.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/megatron_file.h>
 
 namespace ziggurat {

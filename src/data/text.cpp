@@ -3,11 +3,11 @@
 
 #include <fmt/format.h>
 
-#include "data/folder.h"
 #include "data/input_file.h"
 #include "data/json_field.h"
 #include "data/nfc.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/text.h>
 
 namespace ziggurat {

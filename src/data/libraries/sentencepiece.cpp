@@ -3,9 +3,9 @@
 #include <sentencepiece_processor.h>
 
 #include "data/atomic_file.h"
-#include "data/folder.h"
 #include "data/sha256.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 
 namespace ziggurat {
 namespace {
