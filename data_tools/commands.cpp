@@ -39,11 +39,12 @@ void add_text_options(CLI::App& command, TextOptions& text) {
 }
 
 // Shares the shards over the ranks that mpirun started, if it did.
-void tokenize_on_ranks(const TokenizeOptions& options) {
+void tokenize_on_ranks(const TokenizeOptions& options, int threads) {
   MpiRuntime mpi;
   Communicator& world = mpi.world();
   try {
-    if (world.size() > 1) set_thread_count(std::max(1, available_cores() / mpi.local_size()));
+    if (threads == 0 && world.size() > 1) threads = std::max(1, available_cores() / mpi.local_size());
+    if (threads > 0) set_thread_count(threads);
     if (world.rank() == 0) prepare_shards(options);
     world.barrier();
     const TokenizeSummary summary = write_shards(options, world.rank(), world.size());
@@ -78,6 +79,7 @@ void add_tokenize(CLI::App& data) {
   auto options = std::make_shared<TokenizeOptions>();
   auto split = std::make_shared<std::vector<double>>(options->split.begin(), options->split.end());
   auto no_eod = std::make_shared<bool>(false);
+  auto threads = std::make_shared<int>(0);
   add_text_options(*command, options->text);
   command
       ->add_option(
@@ -103,11 +105,15 @@ void add_tokenize(CLI::App& data) {
   command->add_flag("--no-eod", *no_eod, "do not end documents with the end-of-document token");
   command->add_flag("--overwrite", options->overwrite,
                     "replace shards of the same source in the output folder");
-  command->callback([options, split, no_eod] {
+  command
+      ->add_option("--threads", *threads, "threads that encode, of each rank; 0: the cores there are, shared")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->callback([options, split, no_eod, threads] {
     options->split = {0, 0, 0};
     std::copy(split->begin(), split->end(), options->split.begin());
     options->append_eod = !*no_eod;
-    tokenize_on_ranks(*options);
+    tokenize_on_ranks(*options, *threads);
   });
 }
 

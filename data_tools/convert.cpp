@@ -5,6 +5,7 @@
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/data/dataset.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/megatron_file.h>
 #include <ziggurat/data/tokenizer.h>
 
@@ -18,7 +19,7 @@ class ShardFolder {
  public:
   ShardFolder(const ConvertOptions& options, ShardInfo common)
       : options_(options), common_(std::move(common)), builder_(common_) {
-    std::filesystem::create_directories(options.output);
+    make_folder(options.output);
     const Path manifest = options.output / manifest_name(options.source, options.split);
     check(!std::filesystem::exists(manifest), ErrorKind::data,
           "{} exists already; choose another --output, --source or --split", manifest.string());
@@ -45,10 +46,7 @@ class ShardFolder {
 
   ShardManifest finish() {
     if (builder_.documents() > 0 || infos_.empty()) write();
-    ShardManifest manifest;
-    manifest.folder = options_.output, manifest.source = common_.source, manifest.split = common_.split;
-    manifest.tokenizer = common_.tokenizer, manifest.tokenizer_sha256 = common_.tokenizer_sha256;
-    manifest.vocab_size = common_.vocab_size, manifest.eod_id = common_.eod_id;
+    ShardManifest manifest = new_manifest(options_.output, common_);
     const auto count = static_cast<int64_t>(infos_.size());
     for (size_t i = 0; i < infos_.size(); ++i) {
       const Path file =
@@ -118,7 +116,6 @@ void append_hdf5(const Path& path, int64_t eod_id, ShardFolder& shards) {
 
 void convert_to_shards(const ConvertOptions& options) {
   check(!options.inputs.empty(), ErrorKind::argument, "convert: expected an input file, got none");
-  std::filesystem::create_directories(options.output);
   const ShardInfo common = common_info(options);
   ShardFolder shards(options, common);
   for (const Path& input : options.inputs) {

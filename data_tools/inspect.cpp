@@ -10,6 +10,7 @@
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/dataset.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/tokenizer.h>
 
 namespace ziggurat {
@@ -182,10 +183,10 @@ void print_histogram(const TokenStats& stats, std::ostream& out) {
 
 bool has_split(const std::filesystem::path& path, const std::string& split) {
   if (!std::filesystem::is_directory(path)) return false;
-  for (const auto& entry : std::filesystem::directory_iterator(path)) {
-    if (entry.path().filename().string().ends_with("-" + split + ".json")) return true;
-  }
-  return false;
+  const std::vector<std::filesystem::path> entries = entries_of(path);
+  return std::any_of(entries.begin(), entries.end(), [&](const std::filesystem::path& entry) {
+    return entry.filename().string().ends_with("-" + split + ".json");
+  });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 
 namespace ziggurat {
 
@@ -16,10 +17,7 @@ bool OutputFolder::is_ours(const std::string& name, size_t split) const {
 }
 
 void OutputFolder::prepare() const {
-  std::error_code reason;
-  std::filesystem::create_directories(options_.output, reason);
-  check(!reason, ErrorKind::data, "cannot make the folder {}: {}; choose another --output",
-        options_.output.string(), reason.message());
+  make_folder(options_.output);
   size_t wanted = 0;
   std::vector<Path> manifests, shards, temporaries;
   for (size_t split = 0; split < 3; ++split) {
@@ -28,9 +26,9 @@ void OutputFolder::prepare() const {
         std::filesystem::exists(file)) {
       manifests.push_back(file);
     }
-    for (const auto& entry : std::filesystem::directory_iterator(options_.output)) {
-      if (!is_ours(entry.path().filename().string(), split)) continue;
-      (entry.path().extension() == ".tmp" ? temporaries : shards).push_back(entry.path());
+    for (const Path& path : entries_of(options_.output)) {
+      if (!is_ours(path.filename().string(), split)) continue;
+      (path.extension() == ".tmp" ? temporaries : shards).push_back(path);
     }
   }
   check(options_.overwrite || manifests.size() < std::max<size_t>(wanted, 1), ErrorKind::data,
@@ -56,8 +54,8 @@ std::optional<OutputFolder::Found> OutputFolder::find(size_t split, int64_t shar
   std::vector<Path> candidates;
   if (std::filesystem::exists(whole(split, shard))) candidates.push_back(whole(split, shard));
   const std::string final_start = fmt::format("{}-{}-{:05}-of-", options_.source, kSplitNames[split], shard);
-  for (const auto& entry : std::filesystem::directory_iterator(options_.output)) {
-    if (entry.path().filename().string().starts_with(final_start)) candidates.push_back(entry.path());
+  for (const Path& path : entries_of(options_.output)) {
+    if (path.filename().string().starts_with(final_start)) candidates.push_back(path);
   }
   for (const Path& file : candidates) {
     try {
@@ -73,14 +71,11 @@ std::optional<OutputFolder::Found> OutputFolder::find(size_t split, int64_t shar
 
 ShardManifest OutputFolder::finish(size_t split, int64_t shards) const {
   ShardManifest manifest;
-  manifest.folder = options_.output;
-  manifest.source = options_.source, manifest.split = kSplitNames[split];
   for (int64_t i = 0; i < shards; ++i) {
     const Path file = options_.output / shard_name(options_.source, kSplitNames[split], i, shards);
     if (std::filesystem::exists(whole(split, i))) finish_shard(whole(split, i), file, shards);
     const ShardInfo info = ShardReader(file).info();
-    manifest.tokenizer = info.tokenizer, manifest.tokenizer_sha256 = info.tokenizer_sha256;
-    manifest.vocab_size = info.vocab_size, manifest.eod_id = info.eod_id;
+    if (i == 0) manifest = new_manifest(options_.output, info);
     manifest.shards.push_back(describe_shard(file, info));
   }
   write_manifest(manifest);

@@ -1,13 +1,13 @@
 #include "data_tools/tokenize.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <optional>
 #include <unordered_set>
 
 #include <xxhash.h>
 
+#include "data_tools/encode_queue.h"
 #include "data_tools/output_folder.h"
 #include "data_tools/progress.h"
 #include <ziggurat/build_config.h>
@@ -22,18 +22,6 @@ namespace ziggurat {
 namespace {
 
 using Path = std::filesystem::path;
-
-// Part of a document in one split, encoded in one go. Long texts are cut where no token is
-// (Tokenizer::safe_cut), so that several threads share them.
-struct Segment {
-  std::string text;
-  size_t split;
-  bool ends_document;
-  std::vector<int32_t> ids;
-};
-
-constexpr size_t kSegmentBytes = size_t{1} << 20;
-constexpr size_t kBatchBytes = size_t{64} << 20;  // text held in memory while it is encoded
 
 // Moves an offset back to the start of a UTF-8 character.
 size_t to_character(std::string_view text, size_t offset) {
@@ -72,31 +60,22 @@ class TokenizeJob {
         rank_(rank),
         ranks_(ranks),
         tokenizer_(load_tokenizer(options.tokenizer)),
-        source_(options.text) {
+        source_(options.text),
+        queue_(*tokenizer_, thread_count(),
+               [this](size_t split, std::span<const int32_t> ids, bool ends) { append(split, ids, ends); }) {
     check_options();
-    for (int i = 0; i < thread_count(); ++i) encoders_.push_back(tokenizer_->new_encoder());
     for (size_t split = 0; split < 3; ++split) builders_.emplace_back(common_info(split));
   }
 
   TokenizeSummary run() {
-    try {
-      for (size_t split = 0; split < 3; ++split) start_shard(split);
-      read_all();
-      for (size_t split = 0; split < 3; ++split) end_shard(split);
-      if (const std::string fault = fault_of_result(); !fault.empty()) {
-        remove_whole_shards();  // no resuming helps: other text or options are needed
-        fail(ErrorKind::data, "{}", fault);
-      }
-      return summary_;
-    } catch (...) {
-      std::error_code ignored;
-      for (size_t split = 0; split < 3; ++split) {
-        if (shards_[split].ours) {
-          std::filesystem::remove(folder_.temporary(split, shards_[split].number), ignored);
-        }
-      }
-      throw;
+    for (size_t split = 0; split < 3; ++split) start_shard(split);
+    read_all();
+    if (const std::string fault = fault_of_result(); !fault.empty()) {
+      remove_whole_shards();  // no resuming helps: other text or options are needed
+      fail(ErrorKind::data, "{}", fault);
     }
+    if (rank_ == 0) tokenizer_->save(options_.output);
+    return summary_;
   }
 
  private:
@@ -136,10 +115,10 @@ class TokenizeJob {
     std::string document;
     while (source_.next(document)) {
       add_document(document);
-      if (pending_bytes_ >= kBatchBytes) encode_batch();
       if (progress) progress->update(source_.bytes_read(), tokens_);
     }
-    encode_batch();
+    for (size_t split = 0; split < 3; ++split) end_shard(split);
+    queue_.finish();
     if (progress) progress->finish(source_.bytes_read(), tokens_);
   }
 
@@ -186,16 +165,7 @@ class TokenizeJob {
     ++shard.documents;
     const std::array<XXH128_hash_t, 2> chain = {shard.text, hash};
     shard.text = XXH3_128bits(chain.data(), sizeof(chain));
-    if (!shard.ours) return;
-    pending_bytes_ += text.size();
-    while (!text.empty()) {
-      const size_t length =
-          text.size() <= kSegmentBytes ? text.size() : tokenizer_->safe_cut(text.substr(0, kSegmentBytes));
-      // No safe place in a whole segment: the rest goes in one piece, to stay exact.
-      const size_t take = length == kSegmentBytes ? text.size() : length;
-      segments_.push_back({std::string(text.substr(0, take)), split, take == text.size(), {}});
-      text.remove_prefix(take);
-    }
+    if (shard.ours) queue_.add(text, split);
   }
 
   void start_shard(size_t split) {
@@ -212,16 +182,36 @@ class TokenizeJob {
     const ShardUnderWay& shard = shards_[split];
     if (shard.documents == 0) return;
     summary_.shards[split] = shard.number + 1;
-    if (shard.ours) write(split);
+    if (shard.ours) {
+      queue_.add_event(
+          [this, split, number = shard.number, text = shard.text_xxh3()] { write(split, number, text); });
+    }
     if (shard.finished) keep(*shard.finished, split);
   }
 
-  void write(size_t split) {
-    encode_batch();
-    ShardUnderWay& shard = shards_[split];
-    builders_[split].set_shard(shard.number, shard.text_xxh3());
-    builders_[split].write(folder_.temporary(split, shard.number));
-    commit_shard(folder_.temporary(split, shard.number), folder_.whole(split, shard.number));
+  void append(size_t split, std::span<const int32_t> ids, bool ends_document) {
+    builders_[split].add(ids);
+    tokens_ += static_cast<int64_t>(ids.size());
+    if (!ends_document) return;
+    if (options_.append_eod) {
+      const int32_t eod = tokenizer_->eod_id();
+      builders_[split].add({&eod, 1});
+      ++tokens_;
+    }
+    builders_[split].end_document();
+  }
+
+  void write(size_t split, int64_t number, const std::string& text_xxh3) {
+    const Path temporary = folder_.temporary(split, number);
+    try {
+      builders_[split].set_shard(number, text_xxh3);
+      builders_[split].write(temporary);
+      commit_shard(temporary, folder_.whole(split, number));
+    } catch (...) {
+      std::error_code ignored;
+      std::filesystem::remove(temporary, ignored);
+      throw;
+    }
   }
 
   // A shard of an interrupted run is kept only if it is what would be written now.
@@ -237,27 +227,6 @@ class TokenizeJob {
           found.file.string());
     ++summary_.resumed_shards;
     tokens_ += found.info.n_tokens;
-  }
-
-  void encode_batch() {
-    std::atomic<size_t> next{0};
-    parallel_for(static_cast<int64_t>(encoders_.size()), [&](int64_t worker) {
-      for (size_t i = next++; i < segments_.size(); i = next++) {
-        encoders_[static_cast<size_t>(worker)]->encode(segments_[i].text, segments_[i].ids);
-      }
-    });
-    for (Segment& segment : segments_) {
-      document_ids_.insert(document_ids_.end(), segment.ids.begin(), segment.ids.end());
-      if (!segment.ends_document) continue;
-      if (options_.append_eod) document_ids_.push_back(tokenizer_->eod_id());
-      check(document_ids_.size() < INT32_MAX, ErrorKind::data,
-            "a document of {} tokens is too long (limit 2^31); cut it up", document_ids_.size());
-      builders_[segment.split].append(document_ids_);
-      tokens_ += static_cast<int64_t>(document_ids_.size());
-      document_ids_.clear();
-    }
-    segments_.clear();
-    pending_bytes_ = 0;
   }
 
   std::string fault_of_result() const {
@@ -289,15 +258,12 @@ class TokenizeJob {
   int rank_, ranks_;
   std::unique_ptr<Tokenizer> tokenizer_;
   TextSource source_;
-  std::vector<std::unique_ptr<Encoder>> encoders_;  // one per thread
-  std::vector<ShardBuilder> builders_;              // one per split
+  std::vector<ShardBuilder> builders_;  // one per split
   std::array<ShardUnderWay, 3> shards_;
   std::unordered_set<XXH128_hash_t, Xxh3::Hash, Xxh3::Equal> seen_;
-  std::vector<Segment> segments_;
-  size_t pending_bytes_ = 0;
-  std::vector<int32_t> document_ids_;
   int64_t tokens_ = 0;
   TokenizeSummary summary_;
+  EncodeQueue queue_;  // last: its threads end before what they use goes away
 };
 
 }  // namespace
@@ -331,7 +297,6 @@ TokenizeSummary write_shards(const TokenizeOptions& options, int rank, int ranks
 }
 
 std::vector<ShardManifest> finish_shards(const TokenizeOptions& options, const TokenizeSummary& summary) {
-  load_tokenizer(options.tokenizer)->save(options.output);
   if (summary.duplicates > 0) info("left out {} duplicate documents", summary.duplicates);
   std::vector<ShardManifest> manifests;
   for (size_t split = 0; split < 3; ++split) {

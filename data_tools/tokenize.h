@@ -56,13 +56,13 @@ struct TokenizeSummary {
 // The three steps of `tokenize`; between two of them ranks wait for one another.
 // 1. On one rank: makes the folder, see OutputFolder.
 void prepare_shards(const TokenizeOptions& options);
-// 2. On every rank: reads all the text, encodes and writes each `ranks`-th shard with thread_count() threads.
+// 2. On every rank: reads all the text, encodes and writes each `ranks`-th shard with thread_count() threads;
+//    rank 0 also copies the tokenizer there.
 //    Shards of an interrupted run are kept if their text is the same. The bytes written depend on text,
 //    tokenizer and options only, not on ranks, threads or interruptions. Errors (data): no text, a split
 //    stays empty, the text changed since the interrupted run; the message says what to change.
 TokenizeSummary write_shards(const TokenizeOptions& options, int rank, int ranks);
-// 3. On one rank: final names, a copy of the tokenizer and, last, one manifest per split with a fraction
-// above 0.
+// 3. On one rank: final names and, last, one manifest per split with a fraction above 0.
 std::vector<ShardManifest> finish_shards(const TokenizeOptions& options, const TokenizeSummary& summary);
 
 // All three, alone.

@@ -9,13 +9,14 @@
 #include "data/sha256.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/bpe_tokenizer.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/gpt2_split.h>
 
 namespace ziggurat {
 
 // What pieces of up to 15 bytes are encoded to.
 struct KnownPieces {
-  using Words = PieceCache<3, 16>;  // 4 MiB: a vocabulary and most other words of a language
+  using Words = PieceCache<3, 17>;  // 8 MiB: a vocabulary and most other words of a language
   using Rare = PieceCache<11, 13>;  // 1 MiB: names, numbers, other scripts
   Words words;
   Rare rare;
@@ -41,43 +42,57 @@ class BpeEncoder final : public Encoder {
   void encode(std::string_view text, std::vector<int32_t>& ids) override {
     const char* p = text.data();
     const char* const end = p + text.size();
-    used_ = 0;
+    used_ = waiting_ = 0;
     while (end - p >= 16) {
       const __m128i bytes = load16(p);
       if (const unsigned length = ascii_word_length(bytes)) {
-        add_cached({p, length}, piece_key(bytes, length), ids);
+        add_short(piece_key(bytes, length), ids);
         p += length;
       } else {
         p += add_piece({p, gpt2_piece_length(p, end)}, ids);
       }
     }
     while (p < end) p += add_piece({p, gpt2_piece_length(p, end)}, ids);
+    look_up_waiting(ids);
     flush(ids);
   }
 
  private:
   size_t add_piece(std::string_view piece, std::vector<int32_t>& ids) {
     if (piece.size() <= PieceKey::kMaxBytes) {
-      add_cached(piece, piece_key(piece), ids);
+      add_short(piece_key(piece), ids);
     } else {
+      look_up_waiting(ids);
       flush(ids);
       tokenizer_.encode_piece(piece, ids);
     }
     return piece.size();
   }
 
-  void add_cached(std::string_view piece, const PieceKey& key, std::vector<int32_t>& ids) {
-    if (used_ + kMostIds > kBlock) flush(ids);
+  // Short pieces wait for some others before they are looked up: meanwhile the table's line comes from
+  // memory.
+  void add_short(const PieceKey& key, std::vector<int32_t>& ids) {
     const uint64_t hash = key.hash();
-    if (const auto* hit = known_.words.find(key, hash)) [[likely]] {
-      std::memcpy(&block_[used_], hit->ids, sizeof(hit->ids));  // all of them: a copy of fixed size
-      used_ += hit->count;
-    } else {
-      add_rare(piece, key, hash, ids);
-    }
+    known_.words.prefetch(hash);
+    waiting_pieces_[waiting_++] = {key, hash};
+    if (waiting_ == kWaiting) look_up_waiting(ids);
   }
 
-  void add_rare(std::string_view piece, const PieceKey& key, uint64_t hash, std::vector<int32_t>& ids) {
+  void look_up_waiting(std::vector<int32_t>& ids) {
+    if (used_ + waiting_ * kMostIds > kBlock) flush(ids);
+    for (size_t i = 0; i < waiting_; ++i) {
+      const auto& [key, hash] = waiting_pieces_[i];
+      if (const auto* hit = known_.words.find(key, hash)) [[likely]] {
+        std::memcpy(&block_[used_], hit->ids, sizeof(hit->ids));  // all of them: a copy of fixed size
+        used_ += hit->count;
+      } else {
+        look_up_rare(key, hash, ids);
+      }
+    }
+    waiting_ = 0;
+  }
+
+  void look_up_rare(const PieceKey& key, uint64_t hash, std::vector<int32_t>& ids) {
     if (const auto* hit = known_.rare.find(key, hash)) {
       std::memcpy(&block_[used_], hit->ids, sizeof(hit->ids));
       used_ += hit->count;
@@ -85,7 +100,8 @@ class BpeEncoder final : public Encoder {
     }
     flush(ids);
     const size_t before = ids.size();
-    tokenizer_.encode_piece(piece, ids);
+    char bytes[PieceKey::kMaxBytes + 1];
+    tokenizer_.encode_piece(key.piece(bytes), ids);
     known_.insert(key, hash, std::span(ids).subspan(before));
   }
 
@@ -94,13 +110,19 @@ class BpeEncoder final : public Encoder {
     used_ = 0;
   }
 
-  static constexpr size_t kBlock = 4096, kMostIds = KnownPieces::Rare::kMaxIds;
+  static constexpr size_t kBlock = 4096, kWaiting = 32, kMostIds = KnownPieces::Rare::kMaxIds;
 
   const BpeTokenizer& tokenizer_;
   KnownPieces known_;
   std::array<int32_t, kBlock>
       block_;  // ids on their way to the caller's vector: appending one by one is slow
   size_t used_ = 0;
+  struct Waiting {
+    PieceKey key;
+    uint64_t hash;
+  };
+  std::array<Waiting, kWaiting> waiting_pieces_;
+  size_t waiting_ = 0;
 };
 
 size_t pair_of_bytes(std::string_view piece, size_t i) {
@@ -211,7 +233,7 @@ std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
 }
 
 void BpeTokenizer::save(const std::filesystem::path& directory) const {
-  std::filesystem::create_directories(directory);
+  make_folder(directory);
   write_file_atomically(directory / "tokenizer.json", to_tokenizer_json(vocab_));
 }
 

@@ -3,6 +3,7 @@
 #include "data/atomic_file.h"
 #include "data/sha256.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 
 namespace ziggurat {
 namespace {
@@ -36,7 +37,7 @@ std::string ByteTokenizer::fingerprint() const {
 }
 
 void ByteTokenizer::save(const std::filesystem::path& directory) const {
-  std::filesystem::create_directories(directory);
+  make_folder(directory);
   write_file_atomically(directory / "tokenizer.json", "{\"kind\": \"bytes\"}\n");
 }
 

@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include "data/megatron_order.h"
-#include "data/sha256.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/dataset.h>
 
@@ -96,10 +95,8 @@ std::vector<int64_t> TokenStream::document_starts() const {
 std::string TokenStream::fingerprint() const {
   std::string lines = fmt::format("tokenizer: {:.16}\n", tokenizer_sha256_);
   for (const ShardReader& shard : shards_) {
-    Sha256 hash;
-    for (const uint32_t checksum : shard.checksums()) hash.update_u64(checksum);
     lines += fmt::format("shard {}: {} tokens, {:.16}\n", shard.path().filename().string(), shard.size(),
-                         shard.checksums().empty() ? "no checksums" : hash.hex());
+                         shard.fingerprint());
   }
   return lines;
 }

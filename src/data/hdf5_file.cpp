@@ -3,26 +3,11 @@
 #include <algorithm>
 
 #include "data/atomic_file.h"
+#include "data/hdf5_guard.h"
 #include <ziggurat/core/error.h>
 
 namespace ziggurat {
 namespace {
-
-// HDF5 prints its error stack to stderr unless told not to; we put the reason into our own message.
-class QuietErrors {
- public:
-  QuietErrors() {
-    H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }
-  ~QuietErrors() { H5Eset_auto2(H5E_DEFAULT, function_, data_); }
-  QuietErrors(const QuietErrors&) = delete;
-  QuietErrors& operator=(const QuietErrors&) = delete;
-
- private:
-  H5E_auto2_t function_ = nullptr;
-  void* data_ = nullptr;
-};
 
 // The innermost entry of the error stack says most ("truncated file: ...", "file signature not found").
 std::string last_reason() {
@@ -67,12 +52,17 @@ herr_t Hdf5Handle::reset() {
   return id >= 0 ? closer_(id) : 0;
 }
 
+Hdf5File::~Hdf5File() {
+  const Hdf5Guard guard(path_);
+  file_.reset();
+}
+
 void Hdf5File::fail_at(const std::string& what) const {
   fail(ErrorKind::data, "{}: {} (HDF5: {})", path_.string(), what, last_reason());
 }
 
 Hdf5File Hdf5File::create(const std::filesystem::path& path) {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path);
   Hdf5File file(path);
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_alignment(access.get(), 1, 4096);
@@ -87,7 +77,7 @@ Hdf5File Hdf5File::create(const std::filesystem::path& path) {
 }
 
 Hdf5File Hdf5File::open(const std::filesystem::path& path) {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path);
   Hdf5File file(path);
   file.file_ = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
   if (!file.file_.ok())
@@ -96,7 +86,7 @@ Hdf5File Hdf5File::open(const std::filesystem::path& path) {
 }
 
 Hdf5File Hdf5File::open_to_edit(const std::filesystem::path& path) {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path);
   Hdf5File file(path);
   file.file_ = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
   if (!file.file_.ok()) file.fail_at("cannot open the file for writing");
@@ -104,7 +94,7 @@ Hdf5File Hdf5File::open_to_edit(const std::filesystem::path& path) {
 }
 
 void Hdf5File::write_attribute(const std::string& name, int64_t value) {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path_);
   if (H5Aexists(file_.get(), name.c_str()) > 0) H5Adelete(file_.get(), name.c_str());
   const Hdf5Handle space(H5Screate(H5S_SCALAR), H5Sclose);
   const Hdf5Handle attribute(
@@ -115,7 +105,7 @@ void Hdf5File::write_attribute(const std::string& name, int64_t value) {
 }
 
 void Hdf5File::write_attribute(const std::string& name, const std::string& value) {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path_);
   if (H5Aexists(file_.get(), name.c_str()) > 0) H5Adelete(file_.get(), name.c_str());
   const Hdf5Handle space(H5Screate(H5S_SCALAR), H5Sclose);
   const Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
@@ -129,7 +119,7 @@ void Hdf5File::write_attribute(const std::string& name, const std::string& value
 }
 
 std::optional<int64_t> Hdf5File::find_int(const std::string& name) const {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path_);
   if (H5Aexists(file_.get(), name.c_str()) <= 0) return std::nullopt;
   const Hdf5Handle attribute(H5Aopen(file_.get(), name.c_str(), H5P_DEFAULT), H5Aclose);
   const Hdf5Handle space(H5Aget_space(attribute.get()), H5Sclose);
@@ -142,7 +132,7 @@ std::optional<int64_t> Hdf5File::find_int(const std::string& name) const {
 }
 
 std::optional<std::string> Hdf5File::find_string(const std::string& name) const {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path_);
   if (H5Aexists(file_.get(), name.c_str()) <= 0) return std::nullopt;
   const Hdf5Handle attribute(H5Aopen(file_.get(), name.c_str(), H5P_DEFAULT), H5Aclose);
   const Hdf5Handle type(H5Aget_type(attribute.get()), H5Tclose);
@@ -167,7 +157,7 @@ std::optional<std::string> Hdf5File::find_string(const std::string& name) const 
 
 template <class T>
 void Hdf5File::write_dataset(const std::string& name, std::span<const T> values) {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path_);
   const hsize_t length = values.size();
   const Hdf5Handle space(H5Screate_simple(1, &length, nullptr), H5Sclose);
   const Hdf5Handle options(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
@@ -188,7 +178,7 @@ template void Hdf5File::write_dataset<uint32_t>(const std::string&, std::span<co
 template void Hdf5File::write_dataset<int64_t>(const std::string&, std::span<const int64_t>);
 
 bool Hdf5File::has_dataset(const std::string& name) const {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path_);
   return H5Lexists(file_.get(), name.c_str(), H5P_DEFAULT) > 0;
 }
 
@@ -245,7 +235,7 @@ void Hdf5File::check_size(const std::string& name, hid_t dataset, hid_t options,
 }
 
 Hdf5File::Dataset Hdf5File::describe(const std::string& name) const {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path_);
   const Hdf5Handle dataset = open_dataset(name);
   const Hdf5Handle space(H5Dget_space(dataset.get()), H5Sclose);
   const Hdf5Handle type(H5Dget_type(dataset.get()), H5Tclose);
@@ -272,7 +262,7 @@ Hdf5File::Dataset Hdf5File::describe(const std::string& name) const {
 template <class T>
 void Hdf5File::read_dataset(const std::string& name, int64_t first, int64_t count, T* out) const {
   if (count == 0) return;
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path_);
   const Hdf5Handle dataset = open_dataset(name);
   const Hdf5Handle file_space(H5Dget_space(dataset.get()), H5Sclose);
   const auto start = static_cast<hsize_t>(first), length = static_cast<hsize_t>(count);
@@ -287,7 +277,7 @@ template void Hdf5File::read_dataset<uint32_t>(const std::string&, int64_t, int6
 template void Hdf5File::read_dataset<int64_t>(const std::string&, int64_t, int64_t, int64_t*) const;
 
 void Hdf5File::close() {
-  const QuietErrors quiet;
+  const Hdf5Guard guard(path_);
   if (!in_memory_) {
     if (file_.reset() < 0) fail_at("cannot write the file to its end; is the disk full?");
     return;

@@ -38,6 +38,10 @@ class Hdf5Handle {
 
 class Hdf5File {
  public:
+  Hdf5File(Hdf5File&&) noexcept = default;
+  Hdf5File& operator=(Hdf5File&&) noexcept = default;
+  ~Hdf5File();
+
   // Objects are aligned to 4 KiB and carry no time stamps: equal content gives equal bytes.
   static Hdf5File create(const std::filesystem::path& path);
   static Hdf5File open(const std::filesystem::path& path);          // to read

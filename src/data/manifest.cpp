@@ -2,6 +2,7 @@
 
 #include "data/atomic_file.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/manifest.h>
 
 namespace ziggurat {
@@ -39,11 +40,7 @@ ShardManifest parse_manifest(const Path& file) {
 
 ShardManifest manifest_of_one(const Path& shard) {
   const ShardInfo info = ShardReader(shard).info();
-  ShardManifest manifest;
-  manifest.folder = shard.parent_path();
-  manifest.source = info.source, manifest.split = info.split;
-  manifest.tokenizer = info.tokenizer, manifest.tokenizer_sha256 = info.tokenizer_sha256;
-  manifest.vocab_size = info.vocab_size, manifest.eod_id = info.eod_id;
+  ShardManifest manifest = new_manifest(shard.parent_path(), info);
   manifest.shards.push_back({shard.filename().string(), info.n_tokens, info.n_docs,
                              static_cast<int64_t>(std::filesystem::file_size(shard)), ""});
   return manifest;
@@ -51,8 +48,8 @@ ShardManifest manifest_of_one(const Path& shard) {
 
 Path find_in_folder(const Path& folder, const std::string& split) {
   std::vector<Path> found;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.path().filename().string().ends_with("-" + split + ".json")) found.push_back(entry.path());
+  for (const Path& path : entries_of(folder)) {
+    if (path.filename().string().ends_with("-" + split + ".json")) found.push_back(path);
   }
   check(found.size() == 1, ErrorKind::data,
         "{}: expected exactly one manifest *-{}.json in this folder, found {}; name the manifest itself",
@@ -80,6 +77,15 @@ std::string manifest_name(const std::string& source, const std::string& split) {
 
 std::string shard_name(const std::string& source, const std::string& split, int64_t shard, int64_t shards) {
   return fmt::format("{}-{}-{:05}-of-{:05}.h5", source, split, shard, shards);
+}
+
+ShardManifest new_manifest(const Path& folder, const ShardInfo& common) {
+  ShardManifest manifest;
+  manifest.folder = folder;
+  manifest.source = common.source, manifest.split = common.split;
+  manifest.tokenizer = common.tokenizer, manifest.tokenizer_sha256 = common.tokenizer_sha256;
+  manifest.vocab_size = common.vocab_size, manifest.eod_id = common.eod_id;
+  return manifest;
 }
 
 ShardManifest::Shard describe_shard(const Path& file, const ShardInfo& info) {

@@ -6,6 +6,7 @@
 #include "data/atomic_file.h"
 #include "data/mapped_file.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/megatron_file.h>
 
 namespace ziggurat {
@@ -175,7 +176,7 @@ void write_megatron(const TokenStream& stream, const Path& prefix) {
   const std::vector<int64_t> starts = stream.document_starts();
   const bool wide = stream.vocab_size() == 0 || stream.vocab_size() >= 65500;
   const Path bin = with_suffix(prefix, ".bin"), index = with_suffix(prefix, ".idx");
-  if (bin.has_parent_path()) std::filesystem::create_directories(bin.parent_path());
+  if (bin.has_parent_path()) make_folder(bin.parent_path());
   write_bin(stream, wide, bin);
   write_index(starts, wide, index);  // last: where it stands the pair is whole
 }

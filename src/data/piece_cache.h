@@ -5,12 +5,33 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <new>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include <emmintrin.h>
+#include <sys/mman.h>
 
 namespace ziggurat {
+
+// Memory in pages of 2 MiB, if the system gives them: with small ones, look-ups all over a table of many
+// megabytes would each wait for the address of the page, too.
+template <class T>
+struct HugePages {
+  using value_type = T;
+  HugePages() = default;
+  template <class U>
+  HugePages(const HugePages<U>&) {}
+  static constexpr std::align_val_t kPage{size_t{2} << 20};
+  T* allocate(size_t n) {
+    void* const memory = ::operator new(n * sizeof(T), kPage);
+    ::madvise(memory, n * sizeof(T), MADV_HUGEPAGE);  // only a hint
+    return static_cast<T*>(memory);
+  }
+  void deallocate(T* memory, size_t) { ::operator delete(memory, kPage); }
+  bool operator==(const HugePages&) const = default;
+};
 
 // A piece of up to 15 bytes: its bytes, zero-padded, and its length in the last byte; all 0: no piece.
 struct PieceKey {
@@ -22,6 +43,11 @@ struct PieceKey {
     __extension__ using Wide = unsigned __int128;
     const Wide product = static_cast<Wide>(low ^ 0x9e3779b97f4a7c15ull) * (high ^ 0xd1342543de82ef95ull);
     return static_cast<uint64_t>(product >> 64) ^ static_cast<uint64_t>(product);
+  }
+  std::string_view piece(std::span<char, kMaxBytes + 1> buffer) const {
+    std::memcpy(buffer.data(), &low, sizeof(low));
+    std::memcpy(buffer.data() + sizeof(low), &high, sizeof(high));
+    return {buffer.data(), static_cast<size_t>(high >> 56)};
   }
 };
 
@@ -64,9 +90,13 @@ class PieceCache {
   // nullptr: not in the cache.
   const Entry* find(const PieceKey& key, uint64_t hash) const {
     const Entry* set = &entries_[set_of(hash)];
-    if (set[0].key == key) return &set[0];
-    if (set[1].key == key) return &set[1];
-    return nullptr;
+    // Which of the two it is looks random to a branch predictor, so no branch asks for it.
+    const bool first = differ(set[0].key, key) == 0, second = differ(set[1].key, key) == 0;
+    return (first | second) != 0 ? set + second : nullptr;
+  }
+
+  void prefetch(uint64_t hash) const {
+    _mm_prefetch(reinterpret_cast<const char*>(&entries_[set_of(hash)]), _MM_HINT_T0);
   }
 
   void insert(const PieceKey& key, uint64_t hash, const int32_t* ids, size_t count) {
@@ -78,8 +108,9 @@ class PieceCache {
   }
 
  private:
+  static uint64_t differ(const PieceKey& a, const PieceKey& b) { return (a.low ^ b.low) | (a.high ^ b.high); }
   static size_t set_of(uint64_t hash) { return static_cast<size_t>(hash >> (64 - kSetBits)) * 2; }
-  std::vector<Entry> entries_ = std::vector<Entry>(size_t{2} << kSetBits);
+  std::vector<Entry, HugePages<Entry>> entries_{size_t{2} << kSetBits};
 };
 
 }  // namespace ziggurat

@@ -5,6 +5,7 @@
 #include "data/crc32c.h"
 #include "data/hdf5_file.h"
 #include "data/mapped_file.h"
+#include "data/sha256.h"
 #include "data/shard_format.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/shard.h>
@@ -143,6 +144,21 @@ std::vector<int64_t> ShardReader::damaged_blocks() const {
     }
   }
   return damaged;
+}
+
+std::string ShardReader::fingerprint() const {
+  Sha256 hash;
+  for (const uint32_t checksum : checksums()) hash.update_u64(checksum);
+  if (!checksums().empty()) return hash.hex();
+  constexpr int64_t kSamples = 16, kSampleTokens = 4096;
+  const bool whole = size() <= kSamples * kSampleTokens;
+  const int64_t count = whole ? size() : kSampleTokens, samples = whole ? 1 : kSamples;
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  for (int64_t i = 0; i < samples; ++i) {
+    read(whole ? 0 : (size() - count) * i / (kSamples - 1), count, tokens.data());
+    hash.update({reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(tokens[0])});
+  }
+  return hash.hex();
 }
 
 void ShardReader::verify() const {

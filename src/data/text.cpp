@@ -7,6 +7,7 @@
 #include "data/json_field.h"
 #include "data/nfc.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/text.h>
 
 namespace ziggurat {
@@ -29,14 +30,8 @@ void list_files(const Path& input, std::vector<Path>& files) {
     files.push_back(input);
     return;
   }
-  std::vector<Path> found;
-  std::filesystem::recursive_directory_iterator it(input, reason), end;
-  for (; !reason && it != end; it.increment(reason)) {
-    if (it->is_regular_file()) found.push_back(it->path());
-  }
-  check(!reason, ErrorKind::data, "cannot read folder {}: {}", input.string(), reason.message());
+  const std::vector<Path> found = files_below(input);
   check(!found.empty(), ErrorKind::data, "folder {} holds no files", input.string());
-  std::sort(found.begin(), found.end());
   files.insert(files.end(), found.begin(), found.end());
 }
 
@@ -83,6 +78,7 @@ struct TextSource::OpenFile {
   InputFile input;
   TextNormaliser normaliser;
   int64_t documents = 0;
+  int64_t bytes = 0;  // of its normalised text in documents that were given out
   std::string block = std::string(kBlockBytes, '\0');
 };
 
@@ -119,9 +115,9 @@ bool TextSource::fill() {
   }
   const auto held = static_cast<int64_t>(buffer_.size() - buffer_begin_);
   check(held <= options_.max_document_bytes + static_cast<int64_t>(kBlockBytes), ErrorKind::data,
-        "{}: document {} is longer than {} bytes; cut it up by --document-per line or separator, or raise "
-        "--max-document-bytes",
-        open_->name, open_->documents + 1, options_.max_document_bytes);
+        "{}: document {}, which begins at byte {} of the text, is longer than {} bytes; cut it up by "
+        "--document-per line or separator, or raise --max-document-bytes and have twice as much memory",
+        open_->name, open_->documents + 1, open_->bytes, options_.max_document_bytes);
   return n > 0;
 }
 
@@ -138,6 +134,7 @@ bool TextSource::take_document(std::string& document) {
     return false;
   }
   document.assign(buffer_, buffer_begin_, end - buffer_begin_);
+  open_->bytes += static_cast<int64_t>(document.size() + options_.separator.size());
   buffer_begin_ = searched_ = end + options_.separator.size();
   return true;
 }
@@ -161,7 +158,9 @@ bool TextSource::next_raw(std::string& document) {
           open_->documents, document.size(), options_.max_document_bytes);
     if (options_.document_per == DocumentPer::json) place_ += fmt::format(", line {}", open_->documents);
     if (!found) {
-      document = std::exchange(buffer_, {}).substr(buffer_begin_);
+      buffer_.erase(0, buffer_begin_);
+      document.swap(buffer_);  // neither gives up its memory
+      buffer_.clear();
       buffer_begin_ = searched_ = 0;
       bytes_read_ += open_->input.bytes_taken();
       open_.reset();

@@ -31,6 +31,8 @@ std::string manifest_name(const std::string& source, const std::string& split);
 std::string shard_name(const std::string& source, const std::string& split, int64_t shard, int64_t shards);
 
 // The entry of a finished shard file: its size and hash are read from the disk.
+// Without shards yet; tokenizer, vocabulary, source and split as those of the shard `common`.
+ShardManifest new_manifest(const std::filesystem::path& folder, const ShardInfo& common);
 ShardManifest::Shard describe_shard(const std::filesystem::path& file, const ShardInfo& info);
 
 void write_manifest(const ShardManifest& manifest);  // into manifest.folder, atomically

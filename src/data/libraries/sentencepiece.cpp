@@ -5,6 +5,7 @@
 #include "data/atomic_file.h"
 #include "data/sha256.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
 
 namespace ziggurat {
 namespace {
@@ -60,7 +61,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string kind() const override { return "sentencepiece"; }
   std::string fingerprint() const override { return fingerprint_; }
   void save(const std::filesystem::path& directory) const override {
-    std::filesystem::create_directories(directory);
+    make_folder(directory);
     write_file_atomically(directory / "tokenizer.model", model_);
   }
 

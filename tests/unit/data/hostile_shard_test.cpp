@@ -1,6 +1,12 @@
 // Files that are damaged, or made to do harm: every one is read or refused with an error that names it.
-#include <hdf5.h>
+#include <array>
+#include <csignal>
 
+#include <hdf5.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "data/hdf5_guard.h"
 #include "tests/unit/data/data_test_support.h"
 #include <ziggurat/core/philox.h>
 #include <ziggurat/data/dataset.h>
@@ -10,56 +16,82 @@ namespace {
 
 using namespace ziggurat::testing;
 
-// Opens and reads everything. True if that went well; an Error(data) must name the file.
+// Opens and reads everything, in a child process: HDF5 itself may crash. True if that went well; else the
+// child must have ended as the program does for bad data, with a message that names the file.
 bool survives(const std::filesystem::path& path) {
-  try {
-    const ShardReader shard(path);
-    std::vector<int32_t> tokens(static_cast<size_t>(std::min<int64_t>(shard.size(), 1 << 16)));
-    shard.read(0, static_cast<int64_t>(tokens.size()), tokens.data());
-    shard.verify();
-    return true;
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::data) << e.what();
-    EXPECT_NE(std::string(e.what()).find(path.string()), std::string::npos) << e.what();
-    return false;
+  int message_pipe[2];
+  if (::pipe(message_pipe) != 0) throw std::runtime_error("no pipe");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(message_pipe[1], STDERR_FILENO);
+    try {
+      const ShardReader shard(path);
+      std::vector<int32_t> tokens(static_cast<size_t>(std::min<int64_t>(shard.size(), 1 << 16)));
+      shard.read(0, static_cast<int64_t>(tokens.size()), tokens.data());
+      shard.verify();
+      ::_exit(0);
+    } catch (const Error& e) {
+      std::fputs(e.what(), stderr);
+      ::_exit(exit_code(e.kind()));
+    }
   }
+  ::close(message_pipe[1]);
+  std::string message;
+  std::array<char, 4096> block;
+  for (ssize_t n = 0; (n = ::read(message_pipe[0], block.data(), block.size())) > 0;) {
+    message.append(block.data(), static_cast<size_t>(n));
+  }
+  ::close(message_pipe[0]);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status)) << "killed by signal " << WTERMSIG(status) << ": " << message;
+  if (WEXITSTATUS(status) == 0) return true;
+  EXPECT_EQ(WEXITSTATUS(status), exit_code(ErrorKind::data)) << message;
+  EXPECT_NE(message.find(path.string()), std::string::npos) << message;
+  return false;
+}
+
+// Flips a bit, sets a byte, makes a size absurd or cuts the end off. Damage goes where there are headers:
+// runs of zeros between aligned objects would say nothing.
+std::string damaged(const std::string& bytes, uint64_t n) {
+  static constexpr uint64_t kSeed = 17;
+  const Philox::Block r = Philox(kSeed, Purpose::test).block(n);
+  std::string text = bytes;
+  size_t place = r[0] % text.size();
+  while (text[place] == 0) place = (place + 1) % text.size();
+  switch (n % 4) {
+    case 0:
+      text[place] = static_cast<char>(text[place] ^ (1 << r[1] % 8));
+      break;
+    case 1:
+      text[place] = static_cast<char>(r[1]);
+      break;
+    case 2:
+      for (size_t k = 0; k < 4 && place + k < text.size(); ++k) text[place + k] = '\xff';
+      break;
+    default:
+      text.resize(r[1] % text.size());
+  }
+  return text;
+}
+
+void expect_read_or_refused(const std::filesystem::path& good, uint64_t cases) {
+  const std::string bytes = read_text(good);
+  ASSERT_TRUE(survives(good));
+  auto bad = good;
+  bad.replace_filename("bad.h5");
+  uint64_t refused = 0;
+  for (uint64_t n = 0; n < cases; ++n) {
+    write_text(bad, damaged(bytes, n));
+    refused += !survives(bad);
+  }
+  EXPECT_GT(refused, cases / 5);  // cut files alone are a quarter
 }
 
 TEST(HostileShard, ThousandsOfDamagedFilesAreReadOrRefused) {
   const TempDir dir;
   const ShardManifest manifest = counting_shards(dir.path(), {300, 200});
-  const auto good = dir / manifest.shards[0].file, bad = dir / "bad.h5";
-  const std::string bytes = read_text(good);
-  ASSERT_TRUE(survives(good));
-  // Damage goes where HDF5's headers are: runs of zeros between aligned objects would say nothing.
-  std::vector<size_t> places;
-  for (size_t i = 0; i < bytes.size(); ++i) {
-    if (bytes[i] != 0) places.push_back(i);
-  }
-  const Philox random(17, Purpose::test);
-  int refused = 0;
-  constexpr uint64_t kCases = 3000;
-  for (uint64_t n = 0; n < kCases; ++n) {
-    std::string text = bytes;
-    const Philox::Block r = random.block(n);
-    const size_t place = places[r[0] % places.size()];
-    switch (n % 4) {
-      case 0:
-        text[place] = static_cast<char>(text[place] ^ (1 << r[1] % 8));
-        break;
-      case 1:
-        text[place] = static_cast<char>(r[1]);
-        break;
-      case 2:  // a field of four bytes, or a size turned absurd
-        for (size_t k = 0; k < 4 && place + k < text.size(); ++k) text[place + k] = '\xff';
-        break;
-      default:
-        text.resize(r[1] % text.size());
-    }
-    write_text(bad, text);
-    refused += !survives(bad);
-  }
-  EXPECT_GT(refused, static_cast<int>(kCases) / 4);  // cut files alone are a quarter
+  expect_read_or_refused(dir / manifest.shards[0].file, 600);
 }
 
 // A file whose /data is as `make` creates it.
@@ -76,6 +108,38 @@ void make_data(hid_t file, hsize_t length, hid_t options) {
   const hid_t space = H5Screate_simple(1, &length, nullptr);
   H5Dclose(H5Dcreate2(file, "data", H5T_STD_U16LE, space, H5P_DEFAULT, options, H5P_DEFAULT));
   H5Sclose(space);
+}
+
+// As Cerebras' tools write them: chunks, shuffled and deflated.
+TEST(HostileShard, DamagedForeignFilesAreReadOrRefused) {
+  const TempDir dir;
+  const auto path = file_with(dir, [](hid_t file) {
+    const hsize_t length = 3000, chunk = 256;
+    std::vector<uint16_t> tokens(length);
+    std::iota(tokens.begin(), tokens.end(), uint16_t{0});
+    const hid_t options = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(1, &length, nullptr);
+    H5Pset_chunk(options, 1, &chunk), H5Pset_shuffle(options), H5Pset_deflate(options, 4);
+    const hid_t data = H5Dcreate2(file, "data", H5T_STD_U16LE, space, H5P_DEFAULT, options, H5P_DEFAULT);
+    H5Dwrite(data, H5T_NATIVE_UINT16, H5S_ALL, H5S_ALL, H5P_DEFAULT, tokens.data());
+    H5Dclose(data), H5Sclose(space), H5Pclose(options);
+  });
+  expect_read_or_refused(path, 300);
+}
+
+TEST(HostileShard, ACrashOfTheLibraryNamesTheFile) {
+  const std::filesystem::path file = "folder/shard.h5";
+  const auto crash_with_guard = [&] {
+    const Hdf5Guard guard(file);
+    std::raise(SIGSEGV);
+  };
+  EXPECT_EXIT(crash_with_guard(), ::testing::ExitedWithCode(exit_code(ErrorKind::data)),
+              "folder/shard.h5: the HDF5 library crashed");
+  const auto crash_afterwards = [&] {
+    { const Hdf5Guard guard(file); }
+    std::raise(SIGSEGV);
+  };
+  EXPECT_EXIT(
+      crash_afterwards(), [](int status) { return WIFSIGNALED(status) || WEXITSTATUS(status) == 1; }, "");
 }
 
 std::string refusal(const std::filesystem::path& path) {

@@ -1,8 +1,13 @@
 // Damaged files: whatever bytes they hold, the readers either work or throw an Error. Run under the
 // sanitizers these tests find reads and writes out of bounds.
+#include <nlohmann/json.hpp>
+
 #include "tests/unit/data/data_test_support.h"
+#include "tests/unit/data/sentencepiece_model.h"
+#include <ziggurat/build_config.h>
 #include <ziggurat/core/philox.h>
 #include <ziggurat/data/bpe_trainer.h>
+#include <ziggurat/data/text.h>
 #include <ziggurat/data/tokenizer.h>
 
 namespace ziggurat {
@@ -54,6 +59,12 @@ void expect_no_crash(const std::filesystem::path& file, const std::string& good,
   EXPECT_GT(refused, count / 100);
 }
 
+void read_all(const TextOptions& options) {
+  TextSource source(options);
+  for (std::string document; source.next(document);) {
+  }
+}
+
 TEST(Mutations, TokenizerFiles) {
   const TempDir dir;
   BpeTrainer trainer;
@@ -67,16 +78,56 @@ TEST(Mutations, TokenizerFiles) {
   });
 }
 
-TEST(Mutations, Shards) {
+TEST(Mutations, Gpt2Files) {
   const TempDir dir;
-  const ShardManifest manifest = counting_shards(dir.path(), {100});
-  const std::string good = read_text(dir / manifest.shards[0].file);
-  expect_no_crash(dir / "bad.h5", good, 1500, [&] {
-    const ShardReader shard(dir / "bad.h5");
-    std::vector<int32_t> tokens(static_cast<size_t>(std::min<int64_t>(shard.size(), 1 << 16)));
-    shard.read(0, static_cast<int64_t>(tokens.size()), tokens.data());
-    shard.verify();
+  BpeTrainer trainer;
+  trainer.add_text("the cat and the other cat that sat there");
+  BpeTokenizer(trainer.train(262)).save(dir.path());
+  const auto root = nlohmann::json::parse(read_text(dir / "tokenizer.json"));
+  std::string merges = "#version: 0.2\n";
+  for (const auto& merge : root["model"]["merges"]) merges += merge.get<std::string>() + "\n";
+  const std::string vocab = root["model"]["vocab"].dump();
+  const auto use = [&] {
+    const auto tokenizer = load_tokenizer(dir / "bad");
+    (void)tokenizer->decode(tokenizer->encode("the cat \xff sat"));
+  };
+  write_text(dir / "bad/encoder.json", vocab);
+  expect_no_crash(dir / "bad/vocab.bpe", merges, 500, use);
+  write_text(dir / "bad/vocab.bpe", merges);
+  expect_no_crash(dir / "bad/encoder.json", vocab, 300, use);
+}
+
+TEST(Mutations, SentencePieceModels) {
+  if (!kHasSentencePiece) GTEST_SKIP() << "built without SentencePiece";
+  const TempDir dir;
+  expect_no_crash(dir / "bad.model", sentencepiece_model(), 1000, [&] {
+    const auto tokenizer = load_tokenizer(dir / "bad.model");
+    (void)tokenizer->decode(tokenizer->encode("the cat \xff sat"));
   });
+}
+
+TEST(Mutations, JsonLines) {
+  const TempDir dir;
+  TextOptions options;
+  options.inputs = {dir / "bad.jsonl"}, options.document_per = DocumentPer::json;
+  const std::string good =
+      "{\"id\": 1, \"text\": \"one\\u00e9 \\ud83d\\ude00\"}\n{\"meta\": {\"text\": [1, 2.5e3]}, \"text\": "
+      "\"two\"}\n";
+  expect_no_crash(dir / "bad.jsonl", good, 1000, [&] { read_all(options); });
+}
+
+// Flipped, cut and repeated bytes of compressed files; what unpacks is cut into documents.
+TEST(Mutations, CompressedText) {
+  const std::string gzip(
+      "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xcb\x48\xcd\xc9\xc9\xe7\x02\x00\x20\x30\x3a\x36\x06\x00\x00"
+      "\x00",
+      26);
+  const std::string zstd("\x28\xb5\x2f\xfd\x20\x06\x31\x00\x00hello\n", 15);
+  const TempDir dir;
+  TextOptions options;
+  options.inputs = {dir / "bad"}, options.document_per = DocumentPer::line;
+  if (kHasGzip) expect_no_crash(dir / "bad", gzip + gzip, 1000, [&] { read_all(options); });
+  if (kHasZstd) expect_no_crash(dir / "bad", zstd + zstd, 1000, [&] { read_all(options); });
 }
 
 }  // namespace

@@ -153,6 +153,30 @@ TEST(Shard, ForeignFilesAreReadThroughHdf5) {
             std::string::npos);
 }
 
+TEST(Shard, AForeignFileIsKnownByItsTokens) {
+  const TempDir dir;
+  std::vector<int32_t> tokens(100000);  // more than are read for the fingerprint
+  std::iota(tokens.begin(), tokens.end(), 0);
+  const auto fingerprint_of = [&] {
+    write_foreign(dir / "foreign.h5", tokens);
+    return ShardReader(dir / "foreign.h5").fingerprint();
+  };
+  const std::string before = fingerprint_of();
+  EXPECT_EQ(fingerprint_of(), before);
+  for (const size_t place : {size_t{0}, size_t{14000}, tokens.size() - 1}) {
+    tokens[place] += 1;
+    EXPECT_NE(fingerprint_of(), before) << place;
+    tokens[place] -= 1;
+  }
+  tokens.pop_back();  // all samples lie elsewhere
+  EXPECT_NE(fingerprint_of(), before);
+  // Of few tokens, every one counts.
+  tokens.resize(9001);
+  const std::string small = fingerprint_of();
+  tokens[5000] += 1;
+  EXPECT_NE(fingerprint_of(), small);
+}
+
 // In a child process, since the limit cannot be lifted again; the child must also end in peace.
 TEST(ShardBuilder, AFullDiskIsAnErrorAndLeavesNothing) {
   const TempDir dir;

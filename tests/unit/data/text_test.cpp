@@ -1,3 +1,7 @@
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "tests/unit/data/data_test_support.h"
 #include <ziggurat/build_config.h>
 #include <ziggurat/data/text.h>
@@ -138,6 +142,84 @@ TEST(TextSource, ATooLongDocumentIsAnError) {
   const std::string message = error_of(ErrorKind::data, [&] { documents_of(options); });
   EXPECT_NE(message.find("document 2"), std::string::npos) << message;
   EXPECT_NE(message.find("--max-document-bytes"), std::string::npos) << message;
+}
+
+// Standard input is `from` while it lives.
+class StandardInput {
+ public:
+  explicit StandardInput(int from) : before_(::dup(STDIN_FILENO)) { ::dup2(from, STDIN_FILENO); }
+  ~StandardInput() { ::dup2(before_, STDIN_FILENO), ::close(before_); }
+  StandardInput(const StandardInput&) = delete;
+  StandardInput& operator=(const StandardInput&) = delete;
+
+ private:
+  int before_;
+};
+
+TEST(TextSource, ReadsStandardInput) {
+  const TempDir dir;
+  write_text(dir / "a.txt", "\xef\xbb\xbfone\r\ntwo\n\nthree");
+  const int file = ::open((dir / "a.txt").c_str(), O_RDONLY);
+  {
+    const StandardInput input(file);
+    TextOptions options;
+    options.inputs = {"-"}, options.document_per = DocumentPer::line;
+    EXPECT_EQ(documents_of(options), (std::vector<std::string>{"one", "two", "three"}));
+  }
+  ::close(file);
+}
+
+// A line without end comes through a pipe: it is refused after little more than the limit.
+TEST(TextSource, ALineWithoutEndIsRefusedBeforeItFillsTheMemory) {
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  const pid_t writer = ::fork();
+  if (writer == 0) {
+    ::close(pipe[0]);
+    const std::string block = "\n\nshort\n" + std::string(1 << 16, 'x');
+    for (size_t at = 0;; at = 9) {
+      if (::write(pipe[1], block.data() + at, block.size() - at) < 0) ::_exit(0);  // or SIGPIPE
+    }
+  }
+  ::close(pipe[1]);
+  {
+    const StandardInput input(pipe[0]);
+    ::close(pipe[0]);
+    TextOptions options;
+    options.inputs = {"-"}, options.document_per = DocumentPer::line;
+    options.max_document_bytes = 3 << 20;
+    TextSource source(options);
+    std::string document;
+    const std::string message = error_of(ErrorKind::data, [&] {
+      while (source.next(document)) EXPECT_EQ(document, "short");
+    });
+    EXPECT_NE(message.find("standard input: document 4, which begins at byte 8 "), std::string::npos)
+        << message;
+    EXPECT_LT(source.bytes_read(), 6 << 20);
+  }
+  ::waitpid(writer, nullptr, 0);
+}
+
+// As nobody, since root may read everything.
+TEST(TextSource, AnUnreadableFolderIsNamed) {
+  const TempDir dir;
+  write_text(dir / "text/closed/a.txt", "text");
+  std::filesystem::permissions(dir.path(), std::filesystem::perms::all);
+  std::filesystem::permissions(dir / "text/closed", std::filesystem::perms::none);
+  EXPECT_EXIT(
+      {
+        constexpr uid_t kNobody = 65534;
+        if (::geteuid() == 0 && ::setuid(kNobody) != 0) std::exit(1);
+        try {
+          TextSource source({{dir / "text"}, {}, {}});
+        } catch (const Error& e) {
+          std::fputs(e.what(), stderr);
+          std::exit(exit_code(e.kind()));
+        }
+        std::exit(0);
+      },
+      ::testing::ExitedWithCode(3), "cannot read folder .*text/closed: Permission denied");
+  std::filesystem::permissions(dir / "text/closed", std::filesystem::perms::all);
 }
 
 TEST(TextSource, ErrorsNameTheInput) {

@@ -1,9 +1,11 @@
 // From text to tokenizer to shards and back, as the sub-commands do it.
 #include <cmath>
+#include <csignal>
 #include <map>
 #include <sstream>
 
-#include "data_tools/commands.h"
+#include <sys/resource.h>
+
 #include "data_tools/inspect.h"
 #include "data_tools/tokenize.h"
 #include "tests/unit/data/data_test_support.h"
@@ -245,6 +247,73 @@ TEST_F(DataTools, BadInputIsNamed) {
   EXPECT_NE(error_of(ErrorKind::data, [&] { tokenize_text(o); }).find("no text"), std::string::npos);
 }
 
+TEST_F(DataTools, StandardInputGoesToOneRank) {
+  make_corpus(3);
+  TokenizeOptions o = options("stdin");
+  o.text.inputs = {"-"};
+  EXPECT_NE(error_of(ErrorKind::argument, [&] { write_shards(o, 1, 2); }).find("standard input"),
+            std::string::npos);
+}
+
+TEST_F(DataTools, EmptyDocumentsAreNone) {
+  make_corpus(3);
+  write_text(dir / "text/0000.txt", "");
+  write_text(dir / "text/0001.txt", "\xef\xbb\xbf");
+  TokenizeOptions o = options("empty");
+  o.split = {1, 0, 0};
+  EXPECT_EQ(tokenize_text(o)[0].n_docs(), 3);
+  EXPECT_EQ(documents_in("empty", "train"), texts);
+}
+
+// A text of many segments goes through several batches; its ids are those of encoding it in one go.
+TEST_F(DataTools, ALongDocumentIsEncodedInPiecesAsInOne) {
+  make_corpus(3);
+  std::string text;
+  for (int i = 0; text.size() < (size_t{20} << 20); ++i) {
+    text += "the river " + std::to_string(i) + (i % 5 ? " carries light " : "\n\nover stone,  ");
+  }
+  write_text(dir / "one.txt", text);
+  TokenizeOptions o = options("long");
+  o.text.inputs = {dir / "one.txt"}, o.split = {1, 0, 0};
+  tokenize_text(o);
+  std::vector<int32_t> expected = load_tokenizer(dir / "tokenizer")->encode(text);
+  expected.push_back(load_tokenizer(dir / "tokenizer")->eod_id());
+  const TokenStream stream(read_manifest(dir / "long", "train"));
+  std::vector<int32_t> ids(static_cast<size_t>(stream.size()));
+  stream.read(0, stream.size(), ids.data());
+  EXPECT_EQ(ids, expected);
+}
+
+// In a child process, since the limit cannot be lifted again.
+TEST_F(DataTools, AFullDiskLeavesOnlyWholeShards) {
+  make_corpus(60);
+  TokenizeOptions o = options("full");
+  o.split = {1, 0, 0}, o.shard_bytes = 6000;
+  write_text(dir / "text/1050.txt",
+             std::string(200000, 'x') + "the river");  // a shard too large for the disk
+  EXPECT_EXIT(
+      {
+        std::signal(SIGXFSZ, SIG_IGN);
+        rlimit limit;
+        limit.rlim_cur = limit.rlim_max = 65536;
+        ::setrlimit(RLIMIT_FSIZE, &limit);
+        try {
+          tokenize_text(o);
+        } catch (const Error& e) {
+          std::fputs(e.what(), stderr);
+          std::exit(exit_code(e.kind()));
+        }
+        std::exit(0);
+      },
+      ::testing::ExitedWithCode(3), "corpus-train-000.*make room");
+  ASSERT_FALSE(std::filesystem::is_empty(dir / "full"));
+  for (const auto& entry : std::filesystem::directory_iterator(dir / "full")) {
+    EXPECT_EQ(entry.path().extension(), ".h5") << entry.path();
+    ShardReader(entry.path()).verify();
+  }
+  EXPECT_GT(tokenize_text(o)[0].shards.size(), 2u);  // with room again it goes on
+}
+
 TEST_F(DataTools, VerifyGoesOnPastTheFirstDamage) {
   const ShardManifest manifest = counting_shards(dir.path(), {3000, 3000, 3000});
   std::ostringstream good;
@@ -272,22 +341,6 @@ TEST_F(DataTools, BaselinesAreTheirFormulas) {
   EXPECT_DOUBLE_EQ(loss.uniform, std::log(8.0));
   EXPECT_DOUBLE_EQ(loss.unigram, std::log(6.0));
   EXPECT_EQ(loss.distinct_tokens, 4);
-}
-
-TEST_F(DataTools, CommandLine) {
-  make_corpus(60);
-  CLI::App app("ziggurat");
-  add_data_commands(app);
-  const std::string text = (dir / "text").string(), tokenizer = (dir / "cli-tok").string(),
-                    out = (dir / "cli").string();
-  app.parse("data train-tokenizer --input " + text + " --vocab-size 280 --output " + tokenizer);
-  app.parse("data tokenize --input " + text + " --tokenizer " + tokenizer + " --output " + out +
-            " --split 0.9,0.1 --split-by text --no-eod --source mine");
-  EXPECT_EQ(load_tokenizer(tokenizer)->vocab_size(), 280);
-  EXPECT_EQ(read_manifest(out, "train").source, "mine");
-  EXPECT_FALSE(std::filesystem::exists(dir / "cli/mine-test.json"));
-  EXPECT_THROW(app.parse("data tokenize --input " + text), CLI::RequiredError);
-  EXPECT_THROW(app.parse("data"), CLI::RequiredError);
 }
 
 }  // namespace

@@ -1,0 +1,18 @@
+// What lies in a folder.
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+namespace ziggurat {
+
+// Everything directly in it. Error (data) naming a folder that cannot be read.
+std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder);
+
+// All files in it and below, sorted by path; links are followed, but not to folders.
+std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder);
+
+// Makes it and its parents. Error (data) naming a folder that cannot be made.
+void make_folder(const std::filesystem::path& folder);
+
+}  // namespace ziggurat

@@ -1,0 +1,48 @@
+
+#include <algorithm>
+
+#include <ziggurat/core/error.h>
+#include <ziggurat/data/folder.h>
+
+namespace ziggurat {
+
+using Path = std::filesystem::path;
+
+std::vector<Path> entries_of(const Path& folder) {
+  std::vector<Path> entries;
+  std::error_code reason;
+  std::filesystem::directory_iterator it(folder, reason), end;
+  for (; !reason && it != end; it.increment(reason)) entries.push_back(it->path());
+  check(!reason, ErrorKind::data, "cannot read folder {}: {}; is it there, and may you read it?",
+        folder.string(), reason.message());
+  return entries;
+}
+
+std::vector<Path> files_below(const Path& folder) {
+  std::vector<Path> files;
+  for (const Path& path : entries_of(folder)) {
+    std::error_code reason;
+    const auto status = std::filesystem::symlink_status(path, reason);
+    if (std::filesystem::is_directory(status)) {
+      const std::vector<Path> below = files_below(path);
+      files.insert(files.end(), below.begin(), below.end());
+    } else if (std::filesystem::is_regular_file(path, reason)) {
+      files.push_back(path);
+    } else {
+      // Sockets, links to nothing and the like hold no text; what cannot be looked at may.
+      check(!reason || reason == std::errc::no_such_file_or_directory, ErrorKind::data,
+            "cannot read {}: {}; remove it or give access to it", path.string(), reason.message());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+void make_folder(const Path& folder) {
+  std::error_code reason;
+  std::filesystem::create_directories(folder, reason);
+  check(!reason, ErrorKind::data, "cannot make the folder {}: {}; choose another", folder.string(),
+        reason.message());
+}
+
+}  // namespace ziggurat
