@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <kernels/cpu/reductions.h>
 
@@ -10,51 +11,133 @@ namespace ziggurat::kernels {
 
 namespace {
 
-constexpr int64_t kColumns = 2048;  // summed in A before the sum goes on in f64
+// Rows of a unit of work: enough to be worth handing out.
+constexpr int64_t kRows = 8;
 
-// to[j] = factor * from[j]; not inlined: see reductions.h
-template <class A, class G>
-[[gnu::noinline]] void scale_row(const A* from, A factor, G* to, int64_t n) {
+// y[j] = factor * x[j]; not inlined, like the next: see reductions.h
+template <class A, class X, class Y>
+[[gnu::noinline]] void scale_row(const X* __restrict x, A factor, Y* __restrict y, int64_t n) {
 #pragma omp simd
-  for (int64_t j = 0; j < n; ++j) to[j] = G(factor * from[j]);
+  for (int64_t j = 0; j < n; ++j) y[j] = Y(factor * A(x[j]));
+}
+
+template <class A, class X>
+[[gnu::noinline]] void add_scaled_row(const X* __restrict x, A factor, A* __restrict y, int64_t n) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; ++j) y[j] += factor * A(x[j]);
+}
+
+template <class A, class G>
+[[gnu::noinline]] void round_row(const A* x, G* y, int64_t n) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; ++j) y[j] = G(x[j]);
+}
+
+template <class A, class G>
+void softmax_row(const SoftmaxTileArgs<A, G>& g, int64_t i) {
+  const A* logits = g.logits + i * g.stride;
+  const int64_t target = g.targets[i] - g.first_column;
+  if (target >= 0 && target < g.cols) g.target_logit[i] = logits[target];
+  const A max = g.maximum[i] = row_max(logits, g.cols);
+  if (g.exponentials == nullptr) {
+    g.sum[i] = exp_sum(logits, max, g.cols);
+    return;
+  }
+  G* e = g.exponentials + i * g.stride;
+  if constexpr (std::is_same_v<A, G>) {
+    g.sum[i] = exp_row(logits, max, e, g.cols);
+  } else {  // by way of a buffer in the first cache: gcc 12 does not vectorise an exponential that also
+            // rounds
+    constexpr int64_t kBlock = 512;
+    alignas(64) A block[kBlock];
+    g.sum[i] = 0;
+    for (int64_t j = 0; j < g.cols; j += kBlock) {
+      const int64_t n = std::min(kBlock, g.cols - j);
+      g.sum[i] += exp_row(logits + j, max, block, n);
+      round_row(block, e + j, n);
+    }
+  }
+  std::fill(e + g.cols, e + g.stride, G{});
 }
 
 }  // namespace
 
 template <Device D, class A, class G>
-void cross_entropy(const CrossEntropyArgs<A, G>& g, Stream& stream) {
-  const Span span(stream.profile(), "cross_entropy");
-  parallel_for(g.rows, [&](int64_t i) {
-    A* logits = g.logits + i * g.stride;
-    G* dlogits = g.dlogits == nullptr ? nullptr : g.dlogits + i * g.stride;
-    const int32_t target = g.targets[i];
-    g.losses[i] = {};
-    if (target == g.ignore_index) {
-      if (dlogits != nullptr) std::fill(dlogits, dlogits + g.cols, G{});
-      return;
-    }
+void softmax_tile(const SoftmaxTileArgs<A, G>& g, Stream& stream) {
+  const Span span(stream.profile(), "softmax_tile");
+  parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) softmax_row(g, i);
+  });
+}
 
-    const A target_logit = logits[target], max = row_max(logits, g.cols);
+template <Device D, class A>
+void cross_entropy(const CrossEntropyArgs<A>& g, Stream& stream) {
+  const Span span(stream.profile(), "cross_entropy");
+  for (int64_t i = 0; i < g.rows; ++i) {
+    g.losses[i] = {};
+    if (g.targets[i] == g.ignore_index) {
+      for (int64_t t = 0; g.factor != nullptr && t < g.tiles; ++t) g.factor[t * g.rows + i] = 0;
+      continue;
+    }
+    A max = -std::numeric_limits<A>::infinity();
+    for (int64_t t = 0; t < g.tiles; ++t) max = std::max(max, g.maximum[t * g.rows + i]);
     double sum = 0;
-    for (int64_t j = 0; j < g.cols; j += kColumns) {
-      const int64_t n = std::min(kColumns, g.cols - j);
-      sum += dlogits != nullptr ? exp_row(logits + j, max, logits + j, n) : exp_sum(logits + j, max, n);
+    for (int64_t t = 0; t < g.tiles; ++t) {
+      sum += g.sum[t * g.rows + i] * std::exp(double(g.maximum[t * g.rows + i]) - double(max));
     }
     const double log_sum_exp = double(max) + std::log(sum);
-    g.losses[i] = {log_sum_exp - double(target_logit), g.z_loss * log_sum_exp * log_sum_exp, true,
-                   target_logit >= max};
+    g.losses[i] = {log_sum_exp - double(g.target_logit[i]), g.z_loss * log_sum_exp * log_sum_exp, true,
+                   g.target_logit[i] >= max};
+    const double scale = g.grad_scale * (1 + 2 * g.z_loss * log_sum_exp);
+    for (int64_t t = 0; g.factor != nullptr && t < g.tiles; ++t) {
+      g.factor[t * g.rows + i] = A(scale * std::exp(double(g.maximum[t * g.rows + i]) - log_sum_exp));
+    }
+  }
+}
 
-    if (dlogits != nullptr) {
-      const double factor = g.grad_scale * (1 + 2 * g.z_loss * log_sum_exp) / sum;
-      const A target_gradient = A(factor * double(logits[target]) - g.grad_scale);  // rounded to G once
-      scale_row(logits, A(factor), dlogits, g.cols);
-      dlogits[target] = G(target_gradient);
+template <Device D, class A, class G>
+void scale_rows(const G* x, const A* factor, int64_t rows, int64_t cols, G* y, Stream& stream) {
+  const Span span(stream.profile(), "scale_rows");
+  parallel_for_blocks(rows, kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) scale_row(x + i * cols, factor[i], y + i * cols, cols);
+  });
+}
+
+template <Device D, class A>
+void add_scaled_rows(const A* x, const A* factor, int64_t rows, int64_t cols, A* y, Stream& stream) {
+  const Span span(stream.profile(), "add_scaled_rows");
+  parallel_for_blocks(rows, kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) add_scaled_row(x + i * cols, factor[i], y + i * cols, cols);
+  });
+}
+
+template <Device D, class A, class G>
+void subtract_targets(const SubtractTargetsArgs<A, G>& g, Stream& stream) {
+  const Span span(stream.profile(), "subtract_targets");
+  parallel_for_blocks(g.cols, 64, [&](int64_t begin, int64_t end) {  // columns: rows may share a target
+    for (int64_t i = 0; i < g.rows; ++i) {
+      const int64_t target = g.targets[i];
+      if (target == g.ignore_index) continue;
+      const A scale = A(-g.grad_scale);
+      const int64_t n = end - begin, row = i * g.cols + begin, target_row = target * g.cols + begin;
+      if (g.dx != nullptr) add_scaled_row(g.weight + target_row, scale, g.dx + row, n);
+      if (g.dweight != nullptr) add_scaled_row(g.x + row, scale, g.dweight + target_row, n);
     }
   });
 }
 
-template void cross_entropy<Device::cpu>(const CrossEntropyArgs<float, float>&, Stream&);
-template void cross_entropy<Device::cpu>(const CrossEntropyArgs<float, bf16>&, Stream&);
-template void cross_entropy<Device::cpu>(const CrossEntropyArgs<double, double>&, Stream&);
+template void softmax_tile<Device::cpu>(const SoftmaxTileArgs<float, float>&, Stream&);
+template void softmax_tile<Device::cpu>(const SoftmaxTileArgs<float, bf16>&, Stream&);
+template void softmax_tile<Device::cpu>(const SoftmaxTileArgs<double, double>&, Stream&);
+template void cross_entropy<Device::cpu>(const CrossEntropyArgs<float>&, Stream&);
+template void cross_entropy<Device::cpu>(const CrossEntropyArgs<double>&, Stream&);
+template void scale_rows<Device::cpu>(const float*, const float*, int64_t, int64_t, float*, Stream&);
+template void scale_rows<Device::cpu>(const bf16*, const float*, int64_t, int64_t, bf16*, Stream&);
+template void scale_rows<Device::cpu>(const double*, const double*, int64_t, int64_t, double*, Stream&);
+template void add_scaled_rows<Device::cpu>(const float*, const float*, int64_t, int64_t, float*, Stream&);
+template void add_scaled_rows<Device::cpu>(const double*, const double*, int64_t, int64_t, double*, Stream&);
+template void subtract_targets<Device::cpu>(const SubtractTargetsArgs<float, float>&, Stream&);
+template void subtract_targets<Device::cpu>(const SubtractTargetsArgs<float, bf16>&, Stream&);
+template void subtract_targets<Device::cpu>(const SubtractTargetsArgs<double, double>&, Stream&);
 
 }  // namespace ziggurat::kernels

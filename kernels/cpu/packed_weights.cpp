@@ -114,6 +114,9 @@ template <class T, class TC>
 void packed_product(const WeightProduct<T, TC>& g) {
   if (g.rows == 0) return;
   const auto [k, n] = sides(g.side, g.out, g.in);
+  check(g.packed->out(g.index) == g.out && g.packed->in() == g.in, ErrorKind::internal,
+        "[weight_product] packed matrix [{}, {}] as [{}, {}]", g.packed->out(g.index), g.packed->in(), g.out,
+        g.in);
   // Products know their threads, and their memory objects are for one caller at a time: so one set per
   // thread. A model has few different shapes: the rows of experts are rounded (see grouped_linear.cpp).
   thread_local std::map<std::array<int64_t, 5>, Product> products;
@@ -130,42 +133,35 @@ void packed_product(const WeightProduct<T, TC>& g) {
 
 }  // namespace
 
-bool PackedWeights::supported(DType weight, int64_t out, int64_t in) {
+bool PackedWeights::supported(DType weight, int64_t total, int64_t rows, int64_t in) {
   if (weight != DType::f32 && weight != DType::bf16) return false;
-  return layout(operand_dtype(weight), in, out).has_value() &&
-         layout(operand_dtype(weight), out, in).has_value();
+  const auto both_sides = [&](int64_t out) {
+    return layout(operand_dtype(weight), in, out).has_value() &&
+           layout(operand_dtype(weight), out, in).has_value();
+  };
+  return (total < rows || both_sides(rows)) && (total % rows == 0 || both_sides(total % rows));
 }
 
-PackedWeights::PackedWeights(const Tensor& weight, int64_t count, int64_t out, int64_t in, Arena& arena)
-    : weight_(weight),
-      count_(count),
-      out_(out),
-      in_(in),
-      forward_bytes_(copy_bytes(weight.dtype(), Side::forward, out, in)),
-      backward_bytes_(copy_bytes(weight.dtype(), Side::backward, out, in)),
-      memory_(static_cast<char*>(arena.allocate(bytes()))),
-      current_(static_cast<size_t>(2 * count), 0) {
-  check(weight.numel() == count * out * in, ErrorKind::internal,
-        "[packed_weights] {} matrices [{}, {}] of {}", count, out, in, weight.shape());
+PackedWeights::PackedWeights(const Tensor& weight, int64_t rows, int64_t in, Arena& arena)
+    : weight_(weight), total_(weight.numel() / in), rows_(rows), in_(in) {
+  for (int64_t i = 0; i < count(); ++i) {
+    for (const Side side : {Side::forward, Side::backward}) {
+      copies_.push_back(arena.allocate(copy_bytes(weight.dtype(), side, out(i), in)));
+    }
+  }
+  current_.assign(copies_.size(), 0);
 }
 
 void PackedWeights::expire() { std::fill(current_.begin(), current_.end(), 0); }
 
-size_t PackedWeights::slot(int64_t index, Side side) const {
-  return static_cast<size_t>(2 * index + (side == Side::forward ? 0 : 1));
-}
-
-char* PackedWeights::memory_of(int64_t index, Side side) const {
-  return memory_ + index * (forward_bytes_ + backward_bytes_) + (side == Side::forward ? 0 : forward_bytes_);
-}
-
 void PackedWeights::prepare(int64_t index, Side side) {
   if (prepared(index, side)) return;
-  const auto [k, n] = sides(side, out_, in_);
+  const auto [k, n] = sides(side, out(index), in_);
   const auto strides = side == Side::forward ? dnnl::memory::dims{1, in_} : dnnl::memory::dims{in_, 1};
-  char* weight = static_cast<char*>(weight_.raw()) + index * out_ * in_ * size_of(weight_.dtype());
+  char* weight = static_cast<char*>(weight_.raw()) + index * rows_ * in_ * size_of(weight_.dtype());
   dnnl::memory rows({{k, n}, library_dtype(weight_.dtype()), strides}, cpu(), weight);
-  dnnl::memory packed(layout(operand_dtype(weight_.dtype()), k, n).value(), cpu(), memory_of(index, side));
+  dnnl::memory packed(layout(operand_dtype(weight_.dtype()), k, n).value(), cpu(),
+                      copies_[slot(index, side)]);
   dnnl::stream stream(cpu());
   dnnl::reorder(rows, packed).execute(stream, rows, packed);
   current_[slot(index, side)] = 1;
@@ -173,8 +169,8 @@ void PackedWeights::prepare(int64_t index, Side side) {
 
 const void* PackedWeights::copy(int64_t index, Side side) const {
   check(prepared(index, side), ErrorKind::internal, "[packed_weights] matrix {} of [{}, {}] is out of date",
-        index, out_, in_);
-  return memory_of(index, side);
+        index, out(index), in_);
+  return copies_[slot(index, side)];
 }
 
 template <Device D, class T, class TC>

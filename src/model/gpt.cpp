@@ -75,8 +75,10 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
     : config_(c), recompute_(recompute) {
   const nn::Init init = nn::Init::normal(c.init_std);
   const Shape table{c.padded_vocab(), c.hidden};
-  token_embedding_ = &store.add(
-      {.name = "embed.token.weight", .global_shape = table, .init = init, .product = c.tied_embeddings});
+  token_embedding_ = &store.add({.name = "embed.token.weight",
+                                 .global_shape = table,
+                                 .init = init,
+                                 .product_rows = c.tied_embeddings ? ops::kVocabularyTile : 0});
   if (c.positions == Positions::learned) {
     position_embedding_ = &store.add(
         {.name = "embed.position.weight", .global_shape = {c.max_sequence, c.hidden}, .init = init});
@@ -87,9 +89,11 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
     if (moe::MoeStats* stats = blocks_.back()->moe_stats()) moe_stats_.push_back(stats);
   }
   final_norm_ = std::make_unique<nn::Norm>(store, "final_norm", c.norm, c.hidden, c.norm_eps);
-  head_ = c.tied_embeddings
-              ? token_embedding_
-              : &store.add({.name = "head.weight", .global_shape = table, .init = init, .product = true});
+  head_ = c.tied_embeddings ? token_embedding_
+                            : &store.add({.name = "head.weight",
+                                          .global_shape = table,
+                                          .init = init,
+                                          .product_rows = ops::kVocabularyTile});
 }
 
 Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {

@@ -17,7 +17,7 @@ Activation gelu_of(MlpKind kind) {
 Linear::Linear(ParamStore& store, const std::string& name, int64_t in, int64_t out, bool bias,
                Init weight_init)
     : weight_(&store.add(
-          {.name = name + ".weight", .global_shape = {out, in}, .init = weight_init, .product = true})) {
+          {.name = name + ".weight", .global_shape = {out, in}, .init = weight_init, .product_rows = out})) {
   if (bias) {
     bias_ = &store.add({.name = name + ".bias",
                         .global_shape = {out},

@@ -97,9 +97,9 @@ void ParamStore::add_packed_copies() {
   packed_arena_ = std::make_unique<Arena>("packed weights", kAddresses, options_.device);
   for (ParamEntry& entry : entries_) {
     const Tensor& w = entry.param.value;
-    const int64_t out = w.rank() >= 2 ? w.dim(w.rank() - 2) : 0, in = w.rank() >= 2 ? w.dim(w.rank() - 1) : 0;
-    if (!entry.spec.product || !kernels::PackedWeights::supported(w.dtype(), out, in)) continue;
-    packed_.emplace_back(w, w.numel() / (out * in), out, in, *packed_arena_);
+    const int64_t rows = entry.spec.product_rows, in = w.rank() > 0 ? w.dim(w.rank() - 1) : 0;
+    if (rows == 0 || !kernels::PackedWeights::supported(w.dtype(), w.numel() / in, rows, in)) continue;
+    packed_.emplace_back(w, rows, in, *packed_arena_);
     entry.param.packed = &packed_.back();
   }
 }

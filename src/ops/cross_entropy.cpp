@@ -30,117 +30,208 @@ void check_arguments(const Var& x, const Tensor& w, const int32_t* targets, cons
   }
 }
 
-struct Operands {  // all of the dtype in which the products are computed
-  Tensor x, weight, dx;
-  kernels::PackedWeights* packed = nullptr;  // copies of all rows of the weight, or null
-  bool accumulate_dx = false;
-  Tensor logits, dlogits;  // a chunk [kChunk, rows of the weight]; one memory unless the operands are bf16
-  Tensor losses;           // of a chunk
-};
+// T: the dtype of x and the weight. G: the one in which their products are computed, wider on a CPU without
+// bf16 products.
+template <Device D, class T, class G>
+class Head {
+ public:
+  using A = Accum<T>;
 
-template <Device D, class G>
-LossResult run(const Operands& o, const Tensor& dweight, const int32_t* targets, const LossArgs& args,
-               bool backward, Arena& workspace, Stream& stream) {
-  using A = Accum<G>;
-  const int64_t rows = o.x.dim(0), width = o.x.dim(1), vocab = args.vocab_size;
-  const int64_t cols = o.logits.dim(1);  // the vocabulary and its padding
-  auto* losses = static_cast<kernels::TokenLoss*>(o.losses.raw());
-  A* logits = o.logits.data<A>();
-  G* dlogits = backward ? o.dlogits.data<G>() : nullptr;
-  const G* weight = o.packed != nullptr ? nullptr : o.weight.data<G>();
-  LossResult result;
-  for (int64_t begin = 0; begin < rows; begin += kChunk) {
-    const int64_t n = std::min(kChunk, rows - begin);
-    const G* x = o.x.data<G>() + begin * width;
-    // logits = x weight^T
+  Head(const Tensor& x, const Param& weight, const GradSlot& dx, bool backward, const LossArgs& args,
+       Arena& workspace, Stream& stream)
+      : x_(x.data<T>()),
+        weight_(weight.value.data<T>()),
+        packed_(weight.packed),
+        args_(args),
+        dx_(dx),
+        dweight_(backward && weight.trainable() ? weight.grad.data<A>() : nullptr),
+        backward_(backward),
+        width_(x.dim(1)),
+        table_rows_(weight.value.dim(0)),
+        tiles_((args.vocab_size + kVocabularyTile - 1) / kVocabularyTile),
+        workspace_(workspace),
+        stream_(stream) {
+    const int64_t chunk = std::min(kChunk, x.dim(0)), tile = chunk * std::min(kVocabularyTile, table_rows_);
+    exponentials_ = take<G>(backward ? chunk * std::min(table_rows_, tiles_ * kVocabularyTile) : tile);
+    logits_ = kInPlace ? nullptr : take<A>(tile);
+    maximum_ = take<A>(tiles_ * chunk);
+    factor_ = backward ? take<A>(tiles_ * chunk) : nullptr;
+    sum_ = take<double>(tiles_ * chunk);
+    target_logit_ = take<A>(chunk);
+    losses_ = take<kernels::TokenLoss>(chunk);
+    scaled_ = dweight_ != nullptr ? take<G>(chunk * width_) : nullptr;
+    product_ = dx_ ? take<A>(chunk * width_) : nullptr;
+    dx_sum_ = dx_ && !std::is_same_v<T, A> ? take<A>(chunk * width_) : nullptr;
+    if constexpr (!std::is_same_v<T, G>) {
+      wide_x_ = take<G>(chunk * width_);
+      wide_weight_ = packed_ == nullptr ? take<G>(table_rows_ * width_) : nullptr;
+    }
+  }
+
+  LossResult run(int64_t rows, const int32_t* targets) {
+    operand_weight_ = operand_weight();
+    LossResult result;
+    for (int64_t begin = 0; begin < rows; begin += kChunk) {
+      rows_ = std::min(kChunk, rows - begin);
+      chunk_x_ = operand_x(begin);
+      forward(targets + begin);
+      if (backward_) backward(begin, targets + begin);
+      for (int64_t i = 0; i < rows_; ++i) {
+        result.sum += losses_[i].cross_entropy;
+        result.z_loss_sum += losses_[i].z_loss;
+        result.tokens += losses_[i].counted;
+        result.correct += losses_[i].correct;
+        if (args_.token_losses != nullptr) args_.token_losses[begin + i] = losses_[i].cross_entropy;
+      }
+    }
+    return result;
+  }
+
+ private:
+  static constexpr bool kInPlace = std::is_same_v<G, A>;  // exponentials take the memory of their logits
+
+  template <class E>
+  E* take(int64_t n) {
+    return static_cast<E*>(workspace_.allocate(n * static_cast<int64_t>(sizeof(E))));
+  }
+
+  const G* operand_weight() {
+    if constexpr (std::is_same_v<T, G>) {
+      return weight_;
+    } else {  // once here rather than in every product
+      if (packed_ == nullptr) kernels::convert<D>(weight_, wide_weight_, table_rows_ * width_, stream_);
+      return wide_weight_;
+    }
+  }
+
+  const G* operand_x(int64_t begin) {
+    if constexpr (std::is_same_v<T, G>) {
+      return x_ + begin * width_;
+    } else {
+      kernels::convert<D>(x_ + begin * width_, wide_x_, rows_ * width_, stream_);
+      return wide_x_;
+    }
+  }
+
+  // Columns of tile t in the products, with the padding of the vocabulary, and those of the vocabulary
+  // itself.
+  int64_t columns(int64_t t) const { return std::min(kVocabularyTile, table_rows_ - t * kVocabularyTile); }
+  int64_t vocabulary(int64_t t) const {
+    return std::min(kVocabularyTile, args_.vocab_size - t * kVocabularyTile);
+  }
+  G* exponentials(int64_t t) const { return exponentials_ + (backward_ ? t * kVocabularyTile * rows_ : 0); }
+
+  template <class TC>
+  void multiply(kernels::Side side, int64_t t, const G* a, TC* c) {
+    const G* weight = packed_ != nullptr ? nullptr : operand_weight_ + t * kVocabularyTile * width_;
     kernels::weight_product<D>(
-        kernels::WeightProduct<G, A>{kernels::Side::forward, n, cols, width, x, weight, o.packed, 0, logits},
-        workspace, stream);
-    kernels::cross_entropy<D>(
-        kernels::CrossEntropyArgs<A, G>{n, vocab, cols, logits, targets + begin, args.ignore_index,
-                                        args.grad_scale, args.z_loss, losses, dlogits},
-        stream);
-    // dweight += dlogits^T x
-    if (backward && dweight) {
-      kernels::gemm<D>(kernels::GemmArgs<G, A>{true, false, vocab, width, n, dlogits, cols, x, width,
-                                               dweight.data<A>(), width, true},
-                       workspace, stream);
-    }
-    // dx = dlogits weight
-    if (backward && o.dx) {
-      for (int64_t i = 0; i < n; ++i) std::fill_n(dlogits + i * cols + vocab, cols - vocab, G{});
-      kernels::weight_product<D>(
-          kernels::WeightProduct<G, G>{kernels::Side::backward, n, cols, width, dlogits, weight, o.packed, 0,
-                                       o.dx.data<G>() + begin * width, o.accumulate_dx},
-          workspace, stream);
-    }
-    for (int64_t i = 0; i < n; ++i) {
-      result.sum += losses[i].cross_entropy;
-      result.z_loss_sum += losses[i].z_loss;
-      result.tokens += losses[i].counted;
-      result.correct += losses[i].correct;
-      if (args.token_losses != nullptr) args.token_losses[begin + i] = losses[i].cross_entropy;
-    }
+        kernels::WeightProduct<G, TC>{side, rows_, columns(t), width_, a, weight, packed_, t, c}, workspace_,
+        stream_);
   }
-  return result;
-}
 
-// bf16 operands widened once here, not per chunk, on a CPU that multiplies them as f32 anyway.
-LossResult run_widened(const Tensor& x, const Tensor& weight, const GradSlot& dx, Operands o,
-                       const Tensor& dweight, const int32_t* targets, const LossArgs& args, bool backward,
-                       Arena& workspace, Stream& stream) {
-  constexpr Device D = Device::cpu;
-  kernels::convert<D>(x.data<bf16>(), o.x.data<float>(), x.numel(), stream);
-  if (o.packed == nullptr) {
-    kernels::convert<D>(weight.data<bf16>(), o.weight.data<float>(), o.weight.numel(), stream);
+  void forward(const int32_t* targets) {
+    for (int64_t t = 0; t < tiles_; ++t) {
+      G* e = exponentials(t);
+      A* logits = logits_;
+      if constexpr (kInPlace) logits = e;
+      multiply(kernels::Side::forward, t, chunk_x_, logits);
+      kernels::softmax_tile<D>(
+          kernels::SoftmaxTileArgs<A, G>{rows_, vocabulary(t), columns(t), logits, targets,
+                                         t * kVocabularyTile, maximum_ + t * rows_, sum_ + t * rows_,
+                                         target_logit_, backward_ ? e : nullptr},
+          stream_);
+    }
+    kernels::cross_entropy<D>(
+        kernels::CrossEntropyArgs<A>{rows_, tiles_, maximum_, sum_, target_logit_, targets,
+                                     args_.ignore_index, args_.grad_scale, args_.z_loss, losses_, factor_},
+        stream_);
   }
-  const LossResult result = run<D, float>(o, dweight, targets, args, backward, workspace, stream);
-  if (!dx) return result;
-  const Tensor rounded = dx.accumulate ? allocate(workspace, DType::bf16, x.shape()) : dx.grad;
-  kernels::convert<D>(o.dx.data<float>(), rounded.data<bf16>(), x.numel(), stream);
-  if (dx.accumulate) {
-    kernels::accumulate<D>(rounded.data<bf16>(), dx.grad.data<bf16>(), x.numel(), stream);
+
+  // With dlogits = factor e - grad_scale [target], row by row:
+  void backward(int64_t begin, const int32_t* targets) {
+    A* dx = dx_ ? start_dx(begin) : nullptr;
+    for (int64_t t = 0; t < tiles_; ++t) {
+      const A* factor = factor_ + t * rows_;
+      const G* e = exponentials(t);
+      if (dweight_ != nullptr) {  // dweight += e^T (factor x)
+        kernels::scale_rows<D>(chunk_x_, factor, rows_, width_, scaled_, stream_);
+        kernels::gemm<D>(
+            kernels::GemmArgs<G, A>{true, false, vocabulary(t), width_, rows_, e, columns(t), scaled_, width_,
+                                    dweight_ + t * kVocabularyTile * width_, width_, true},
+            workspace_, stream_);
+      }
+      if (dx != nullptr) {  // dx += factor (e weight)
+        multiply(kernels::Side::backward, t, e, product_);
+        kernels::add_scaled_rows<D>(product_, factor, rows_, width_, dx, stream_);
+      }
+    }
+    kernels::subtract_targets<D>(
+        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets, args_.ignore_index, args_.grad_scale,
+                                           x_ + begin * width_, weight_, dx, dweight_},
+        stream_);
+    if (dx != nullptr) finish_dx(begin);
   }
-  return result;
-}
+
+  // Where the gradient of this chunk's x is summed up: in place, unless it is rounded in the end.
+  A* start_dx(int64_t begin) {
+    A* sum = dx_sum_;
+    if constexpr (std::is_same_v<T, A>) sum = dx_.grad.template data<A>() + begin * width_;
+    if (!std::is_same_v<T, A> || !dx_.accumulate) std::fill_n(sum, rows_ * width_, A(0));
+    return sum;
+  }
+  void finish_dx(int64_t begin) {
+    if constexpr (!std::is_same_v<T, A>) {
+      const ArenaScope scope(workspace_);
+      const int64_t n = rows_ * width_;
+      T* dx = dx_.grad.template data<T>() + begin * width_;
+      T* rounded = dx_.accumulate ? take<T>(n) : dx;
+      kernels::convert<D>(dx_sum_, rounded, n, stream_);
+      if (dx_.accumulate) kernels::accumulate<D>(rounded, dx, n, stream_);
+    }
+  }
+
+  const T *x_, *weight_;
+  kernels::PackedWeights* packed_;
+  const LossArgs& args_;
+  GradSlot dx_;
+  A* dweight_;
+  bool backward_;
+  int64_t width_, table_rows_, tiles_;
+  Arena& workspace_;
+  Stream& stream_;
+
+  // Of a chunk. Per tile: [tiles, rows of the chunk].
+  int64_t rows_ = 0;
+  const G *chunk_x_ = nullptr, *operand_weight_ = nullptr;
+  G *exponentials_, *scaled_, *wide_x_ = nullptr, *wide_weight_ = nullptr;
+  A *logits_, *maximum_, *factor_, *target_logit_, *product_, *dx_sum_;
+  double* sum_;
+  kernels::TokenLoss* losses_;
+};
 
 }  // namespace
 
 LossResult cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets,
                          const LossArgs& args) {
-  const Tensor& w = weight.value;
-  check_arguments(x, w, targets, args);
+  check_arguments(x, weight.value, targets, args);
   const Span span(tape.stream().profile(), "head");
-  const int64_t rows = x.dim(0), chunk = std::min(kChunk, rows);
   const bool backward = tape.recording();
   const GradSlot dx = backward ? tape.grad_slot(x) : GradSlot{};
-  const Tensor dweight = backward ? weight.grad : Tensor{};
+  const ArenaScope scope(tape.workspace());
 
-  Arena& workspace = tape.workspace();
-  const ArenaScope scope(workspace);
-  const DType sum_dtype = accum_dtype(x.dtype());
-  const bool widen = x.dtype() == DType::bf16 && kernels::bf16_gemm() == kernels::Bf16Gemm::widened;
-  const DType dtype = widen ? DType::f32 : x.dtype();
-  Operands o{
-      x.value(), w, dx.grad, weight.packed, dx.accumulate, allocate(workspace, sum_dtype, {chunk, w.dim(0)}),
-      {},        {}};
-  o.dlogits = dtype == sum_dtype ? o.logits : allocate(workspace, dtype, {chunk, w.dim(0)});
-  o.losses = Tensor(workspace.allocate(chunk * static_cast<int64_t>(sizeof(kernels::TokenLoss))), DType::i32,
-                    {0}, x.value().device());
-  if (widen) {
-    o.x = allocate(workspace, dtype, x.shape());
-    if (o.packed == nullptr) o.weight = allocate(workspace, dtype, w.shape());
-    if (dx) o.dx = allocate(workspace, dtype, x.shape());
-    o.accumulate_dx = false;
-  }
-
+  // The same code counts its memory on Device::meta and does its work elsewhere.
+  const bool counts_only = x.value().device() == Device::meta;
+  const Tensor like_x(x.value().raw(), x.dtype(), x.shape(), counts_only ? Device::cpu : x.value().device());
   LossResult result;
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
-    if (widen) {
-      result = run_widened(x.value(), w, dx, o, dweight, targets, args, backward, workspace, tape.stream());
-    } else {
-      result = run<D, T>(o, dweight, targets, args, backward, workspace, tape.stream());
+  visit_device_dtype(like_x, [&]<Device D, class T>() {
+    const auto run = [&]<class G>(G) {
+      Head<D, T, G> head(x.value(), weight, dx, backward, args, tape.workspace(), tape.stream());
+      if (!counts_only) result = head.run(x.dim(0), targets);
+    };
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (kernels::bf16_gemm() == kernels::Bf16Gemm::widened) return run(float{});
     }
+    run(T{});
   });
   return result;
 }

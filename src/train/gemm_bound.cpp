@@ -84,8 +84,8 @@ void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t i
                nullptr};
   fill(layer.weight, 0.01);
   fill_zero(layer.dweight);
-  if (kernels::PackedWeights::supported(operands_, out, in)) {
-    layer.packed = std::make_unique<kernels::PackedWeights>(layer.weight, groups, out, in, data_);
+  if (kernels::PackedWeights::supported(operands_, groups * out, out, in)) {
+    layer.packed = std::make_unique<kernels::PackedWeights>(layer.weight, out, in, data_);
   }
   layers_.push_back(std::move(layer));
 }

@@ -18,7 +18,7 @@ using test::OpBench;
 
 constexpr int64_t kBytes = int64_t{1} << 24;
 
-bool has_packed_products() { return PackedWeights::supported(DType::f32, 64, 64); }
+bool has_packed_products() { return PackedWeights::supported(DType::f32, 64, 64, 64); }
 
 // A [rows, k] op(W) as plain sums, where W [out, in] is matrix `index` of `weight`.
 std::vector<double> naive(Side side, const Tensor& a, const Tensor& weight, int64_t index, int64_t out,
@@ -44,8 +44,8 @@ Tensor product(Side side, const Tensor& a, PackedWeights& packed, int64_t index,
   Arena workspace("workspace", kBytes, Device::cpu, Canaries::checked);
   Stream stream;
   kernels::weight_product<Device::cpu>(
-      WeightProduct<T, TC>{side, a.dim(0), packed.out(), packed.in(), a.data<T>(), nullptr, &packed, index,
-                           c.data<TC>(), accumulate},
+      WeightProduct<T, TC>{side, a.dim(0), packed.out(index), packed.in(), a.data<T>(), nullptr, &packed,
+                           index, c.data<TC>(), accumulate},
       workspace, stream);
   return c;
 }
@@ -64,8 +64,8 @@ TEST(PackedWeights, ProductsEqualNaiveSums) {
   for (const Matrix m : kMatrices) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const Tensor weight = bench.tensor(fmt::format("w{}x{}", m.out, m.in), dtype, {3, m.out, m.in});
-      if (!PackedWeights::supported(dtype, m.out, m.in)) continue;
-      PackedWeights packed(weight, 3, m.out, m.in, copies);
+      if (!PackedWeights::supported(dtype, 3 * m.out, m.out, m.in)) continue;
+      PackedWeights packed(weight, m.out, m.in, copies);
       for (const Side side : {Side::forward, Side::backward}) {
         const int64_t k = side == Side::forward ? m.in : m.out, n = side == Side::forward ? m.out : m.in;
         for (const int64_t rows : {1, 5, 64, 200}) {
@@ -99,7 +99,7 @@ TEST(PackedWeights, AChangedWeightCountsAfterExpiry) {
   Arena copies("copies", kBytes);
   const Tensor weight = bench.tensor("w", DType::f32, {64, 64}), a = bench.tensor("a", DType::f32, {8, 64});
   const Tensor c = bench.zeros(DType::f32, {8, 64});
-  PackedWeights packed(weight, 1, 64, 64, copies);
+  PackedWeights packed(weight, 64, 64, copies);
   EXPECT_THROW((void)packed.copy(0, Side::forward), Error);
   const auto before = test::to_doubles(product<float, float>(Side::forward, a, packed, 0, c, false));
   std::fill_n(weight.data<float>(), weight.numel(), 0.0f);
@@ -115,26 +115,26 @@ TEST(PackedWeights, AreRefusedOnAStrictStream) {
   OpBench bench(Reproducible::strict);
   Arena copies("copies", kBytes);
   Param& w = bench.param("w", DType::f32, {64, 64});
-  PackedWeights packed(w.value, 1, 64, 64, copies);
+  PackedWeights packed(w.value, 64, 64, copies);
   w.packed = &packed;
   const Var x = bench.tape().constant(bench.tensor("x", DType::f32, {4, 64}));
   EXPECT_THROW(ops::linear(bench.tape(), x, w), Error);
 }
 
-TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported(DType::f64, 64, 64)); }
+TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported(DType::f64, 64, 64, 64)); }
 
 // Runs `op(tape, x, weight)`, which calls backward by itself, with and without packed copies, and compares
 // what it returns and both gradients.
 template <class Op>
-void expect_same_packed(DType dtype, Shape x_shape, Shape w_shape, int64_t length, const Op& op) {
+void expect_same_packed(DType dtype, Shape x_shape, Shape w_shape, int64_t product_rows, const Op& op) {
+  const int64_t length = 8;
   std::vector<std::vector<double>> results[2];
   for (const bool pack : {false, true}) {
     OpBench bench;
     Arena copies("copies", kBytes);
     const Var x = bench.tape().variable(bench.tensor("x", dtype, x_shape));
     Param& w = bench.param("w", dtype, w_shape, 0.3);
-    const int rank = w_shape.rank();
-    PackedWeights packed(w.value, rank == 3 ? w_shape[0] : 1, w_shape[rank - 2], w_shape[rank - 1], copies);
+    PackedWeights packed(w.value, product_rows, w_shape[w_shape.rank() - 1], copies);
     if (pack) w.packed = &packed;
     std::vector<double> result = op(bench, x, w);
     results[pack] = {std::move(result), test::to_doubles(bench.tape().grad(x)), test::to_doubles(w.grad)};
@@ -151,15 +151,15 @@ std::vector<double> all_of(const Var& y) { return test::to_doubles(y.value()); }
 TEST(PackedWeights, OpsGiveTheSameWithAndWithout) {
   if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    if (!PackedWeights::supported(dtype, 72, 40)) continue;
-    expect_same_packed(dtype, {33, 40}, {72, 40}, 8, [](OpBench& bench, Var x, Param& w) {
+    if (!PackedWeights::supported(dtype, 72, 72, 40)) continue;
+    expect_same_packed(dtype, {33, 40}, {72, 40}, 72, [](OpBench& bench, Var x, Param& w) {
       Tape& tape = bench.tape();
       const Var y = ops::linear(tape, x, w, nullptr, ops::Activation::gelu_tanh);
       tape.backward(y, bench.tensor("dy", y.dtype(), y.shape()));
       return all_of(y);
     });
     // Experts without rows, with a few, and with more than a unit.
-    expect_same_packed(dtype, {300, 40}, {4, 72, 40}, 8, [](OpBench& bench, Var x, Param& w) {
+    expect_same_packed(dtype, {300, 40}, {4, 72, 40}, 72, [](OpBench& bench, Var x, Param& w) {
       const std::vector<ops::Segment> segments = {
           {0, 10, 0, 0}, {10, 0, 1, 0}, {10, 280, 3, 0}, {290, 10, 0, 1}};
       Tape& tape = bench.tape();
@@ -167,17 +167,18 @@ TEST(PackedWeights, OpsGiveTheSameWithAndWithout) {
       tape.backward(y, bench.tensor("dy", y.dtype(), y.shape()));
       return all_of(y);
     });
-    // A vocabulary of 70 in 72 rows.
-    expect_same_packed(dtype, {33, 40}, {72, 40}, 8, [](OpBench& bench, Var x, Param& w) {
-      std::vector<int32_t> targets(33);
-      std::iota(targets.begin(), targets.end(), 20);
-      ops::LossArgs args;
-      args.vocab_size = 70;
-      Tape& tape = bench.tape();
-      const double loss = ops::cross_entropy(tape, x, w, targets.data(), args).sum;
-      tape.backward();
-      return std::vector<double>{loss / 33};
-    });
+    // A vocabulary of 2,110 in 2,112 rows: more than a tile.
+    expect_same_packed(dtype, {33, 40}, {2112, 40}, ops::kVocabularyTile,
+                       [](OpBench& bench, Var x, Param& w) {
+                         std::vector<int32_t> targets(33);
+                         std::iota(targets.begin(), targets.end(), 2040);
+                         ops::LossArgs args;
+                         args.vocab_size = 2110;
+                         Tape& tape = bench.tape();
+                         const double loss = ops::cross_entropy(tape, x, w, targets.data(), args).sum;
+                         tape.backward();
+                         return std::vector<double>{loss / 33};
+                       });
   }
 }
 

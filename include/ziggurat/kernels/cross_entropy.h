@@ -1,8 +1,14 @@
-// Softmax cross-entropy of rows of logits against one target each, and its gradient in the same pass.
-// Per row: log_sum_exp = max + log sum_j e^(l_j - max), cross_entropy = log_sum_exp - l_target,
+// Softmax cross-entropy of rows of logits against one target each, and its gradient, over a vocabulary that
+// comes in tiles of columns, so that a tile is done with while it is in cache. With a tile's own maximum m_t:
+//   e_j = e^(l_j - m_t), s_t = sum of e_j                                     softmax_tile
+//   m = max m_t, log_sum_exp = m + log sum_t s_t e^(m_t - m)                   cross_entropy
+//   cross_entropy = log_sum_exp - l_target
 //   loss = cross_entropy + z_loss log_sum_exp^2        (z-loss: de Brebisson and Vincent 2016; PaLM, section
-//   5) dl_j = grad_scale (softmax_j (1 + 2 z_loss log_sum_exp) - [j = target])
-// Floor: memory, one read and one write of the logits (a row is meant to stay in cache between its passes).
+//   5) dl_j = f_t e_j - grad_scale [j = target], where f_t = grad_scale (1 + 2 z_loss log_sum_exp) e^(m_t -
+//   log_sum_exp)
+// So nobody has to go over the tiles again to normalise them: the products with dl take f_t on their other
+// operand's rows, and the target's term apart, as one row each (subtract_targets). Floor: one read and one
+// write of the logits from cache; the rest is small beside them.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +18,22 @@
 
 namespace ziggurat::kernels {
 
+template <class A, class G>
+struct SoftmaxTileArgs {
+  int64_t rows = 0, cols = 0, stride = 0;  // columns of the vocabulary, and elements between rows
+  const A* logits = nullptr;               // [rows, cols]
+  const int32_t* targets = nullptr;        // [rows], counted over the whole vocabulary
+  int64_t first_column = 0;                // of the tile in the vocabulary
+  A* maximum = nullptr;                    // [rows] m_t
+  double* sum = nullptr;                   // [rows] s_t
+  A* target_logit = nullptr;               // [rows], written where the target lies in this tile
+  G* exponentials = nullptr;               // [rows, stride], 0 beyond cols; may be logits; or null
+};
+// Instantiated for (A, G) = (float, float), (float, bf16), (double, double), as all below. Same bits on any
+// number of threads: a row belongs to one.
+template <Device D, class A, class G>
+void softmax_tile(const SoftmaxTileArgs<A, G>& args, Stream& stream);
+
 struct TokenLoss {
   double cross_entropy = 0;  // nats
   double z_loss = 0;         // z_loss * log_sum_exp^2
@@ -19,21 +41,42 @@ struct TokenLoss {
   bool correct = false;      // no logit is larger than the target's
 };
 
-template <class A, class G>
+template <class A>
 struct CrossEntropyArgs {
-  int64_t rows = 0, cols = 0;
-  int64_t stride = 0;                // elements between rows of logits and of dlogits
-  A* logits = nullptr;               // [rows, cols]; overwritten if dlogits is asked for
-  const int32_t* targets = nullptr;  // [rows], each in [0, cols) or ignore_index
+  int64_t rows = 0, tiles = 0;
+  const A* maximum = nullptr;        // [tiles, rows]
+  const double* sum = nullptr;       // [tiles, rows]
+  const A* target_logit = nullptr;   // [rows]
+  const int32_t* targets = nullptr;  // [rows], each in the vocabulary or ignore_index
   int32_t ignore_index = -1;
   double grad_scale = 1, z_loss = 0;
   TokenLoss* losses = nullptr;  // [rows]
-  G* dlogits = nullptr;         // [rows, cols], may be logits; or null
+  A* factor = nullptr;          // [tiles, rows] f_t, 0 where ignored; or null
 };
+template <Device D, class A>
+void cross_entropy(const CrossEntropyArgs<A>& args, Stream& stream);
 
-// Instantiated for (A, G) = (float, float), (float, bf16), (double, double). Same bits on any number of
-// threads: a row belongs to one.
+// y [rows, cols] = factor [rows] x, row by row
 template <Device D, class A, class G>
-void cross_entropy(const CrossEntropyArgs<A, G>& args, Stream& stream);
+void scale_rows(const G* x, const A* factor, int64_t rows, int64_t cols, G* y, Stream& stream);
+
+// y [rows, cols] += factor [rows] x, row by row
+template <Device D, class A>
+void add_scaled_rows(const A* x, const A* factor, int64_t rows, int64_t cols, A* y, Stream& stream);
+
+template <class A, class G>
+struct SubtractTargetsArgs {
+  int64_t rows = 0, cols = 0;
+  const int32_t* targets = nullptr;
+  int32_t ignore_index = -1;
+  double grad_scale = 1;
+  const G* x = nullptr;       // [rows, cols]
+  const G* weight = nullptr;  // [vocabulary, cols]
+  A* dx = nullptr;            // [rows, cols] -= grad_scale weight[target]; or null
+  A* dweight = nullptr;       // [vocabulary, cols]: row target -= grad_scale x; or null
+};
+// Rows in order, so equal targets add up in one order.
+template <Device D, class A, class G>
+void subtract_targets(const SubtractTargetsArgs<A, G>& args, Stream& stream);
 
 }  // namespace ziggurat::kernels

@@ -5,6 +5,7 @@
 // few rows, as experts have, up to two times. Costs two copies of the weight, one for each side.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -20,12 +21,14 @@ enum class Side { forward, backward };  // y = x W^T, and dx = dy W
 
 class PackedWeights {
  public:
-  // Whether this CPU and the library have packed products for weights of this dtype and shape.
-  static bool supported(DType weight, int64_t out, int64_t in);
+  // Whether this CPU and the library have packed products for matrices [rows, in] cut from [total, in] of
+  // this dtype.
+  static bool supported(DType weight, int64_t total, int64_t rows, int64_t in);
 
-  // Copies of `weight` [count, out, in], in memory of `arena`; nothing is packed yet. The copies are of the
-  // dtype in which the products are computed: bf16, or f32 where the CPU has no bf16 products.
-  PackedWeights(const Tensor& weight, int64_t count, int64_t out, int64_t in, Arena& arena);
+  // Copies of `weight` [total, in], cut into matrices of `rows` rows, the last maybe of fewer, in memory of
+  // `arena`; nothing is packed yet. The copies are of the dtype in which the products are computed: bf16, or
+  // f32 where the CPU has no bf16 products.
+  PackedWeights(const Tensor& weight, int64_t rows, int64_t in, Arena& arena);
 
   // The weight has changed: copies are made anew when next asked for.
   void expire();
@@ -37,20 +40,21 @@ class PackedWeights {
   // The prepared copy of matrix `index` for `side`. Throws Error(internal) if it is out of date.
   const void* copy(int64_t index, Side side) const;
 
-  int64_t count() const { return count_; }
-  int64_t out() const { return out_; }
+  int64_t count() const { return (total_ + rows_ - 1) / rows_; }
+  int64_t out(int64_t index) const {
+    return std::min(rows_, total_ - index * rows_);
+  }  // rows of matrix `index`
   int64_t in() const { return in_; }
-  int64_t bytes() const { return count_ * (forward_bytes_ + backward_bytes_); }
 
  private:
-  size_t slot(int64_t index, Side side) const;
-  char* memory_of(int64_t index, Side side) const;
+  static size_t slot(int64_t index, Side side) {
+    return static_cast<size_t>(2 * index + (side == Side::forward ? 0 : 1));
+  }
 
   Tensor weight_;
-  int64_t count_, out_, in_;
-  int64_t forward_bytes_, backward_bytes_;  // of one copy
-  char* memory_;                            // [count][forward, backward]
-  std::vector<char> current_;               // by slot: whether the copy is up to date
+  int64_t total_, rows_, in_;
+  std::vector<void*> copies_;  // by slot
+  std::vector<char> current_;  // by slot: whether the copy is up to date
 };
 
 // C [rows, n] = A [rows, k] op(W) + (accumulate ? C : 0), where forward: k = in, n = out, and backward: k =

@@ -32,9 +32,9 @@ struct ParamSpec {
   std::string name;    // global: the same on every rank and in every layout
   Shape global_shape;  // of the whole tensor
   Init init;
-  bool matrix = true;    // true: value in the compute dtype; false (norms, biases, router): in accum dtype
-  bool decay = true;     // weight decay applies
-  bool product = false;  // activations are multiplied by it: worth a packed copy
+  bool matrix = true;  // true: value in the compute dtype; false (norms, biases, router): in accum dtype
+  bool decay = true;   // weight decay applies
+  int64_t product_rows = 0;  // of the matrices in which products take it, for packed copies; 0: none do
 
   // Experts: this rank holds rows [row_begin, row_end) of the leading dim, shared over `expert_parallel`
   // ranks. Replicated parameters keep 0, 0 and 0: all rows.

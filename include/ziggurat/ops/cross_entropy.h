@@ -7,6 +7,9 @@
 
 namespace ziggurat::ops {
 
+// Rows of the weight that one product takes: its logits are done with while they are in cache.
+constexpr int64_t kVocabularyTile = 2048;
+
 struct LossArgs {
   int64_t vocab_size = 0;          // rows of the weight from here on are padding: no part of the softmax
   double grad_scale = 1;           // d(total loss)/d(one token's loss), e.g. 1 / tokens in the step
