@@ -23,17 +23,18 @@ dnnl::engine& cpu() {
   return engine;
 }
 
-dnnl::memory::data_type library_dtype(DType dtype) {
-  return dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+using Type = dnnl::memory::data_type;
+
+template <class T>
+constexpr Type kType = std::is_same_v<T, bf16> ? Type::bf16 : Type::f32;
+
+// The type of copies, and so of both operands, of weights of a type.
+Type operand_type(Type weight) {
+  return weight == Type::bf16 && bf16_gemm() == Bf16Gemm::widened ? Type::f32 : weight;
 }
 
-// The dtype of copies, and so of both operands, of weights of `dtype`.
-DType operand_dtype(DType dtype) {
-  return dtype == DType::bf16 && bf16_gemm() == Bf16Gemm::widened ? DType::f32 : dtype;
-}
-
-Layout plain(int64_t rows, int64_t cols, DType dtype) {
-  return Layout({rows, cols}, library_dtype(dtype), dnnl::memory::format_tag::ab);
+Layout plain(int64_t rows, int64_t cols, Type type) {
+  return Layout({rows, cols}, type, dnnl::memory::format_tag::ab);
 }
 
 // The library's blocked kernels; what it falls back to is up to a hundred times slower.
@@ -41,16 +42,16 @@ bool is_packed_kernel(const char* name) { return std::string_view(name).starts_w
 
 // The library's choice of a layout for B [k, n]; none if it has no packed kernel. Asked for once, with many
 // rows: one layout then serves any number of rows and threads.
-std::optional<Layout> choose_layout(DType operand, int64_t k, int64_t n) {
+std::optional<Layout> choose_layout(Type operand, int64_t k, int64_t n) {
   constexpr int64_t kRows = 256;
-  const Layout any({k, n}, library_dtype(operand), dnnl::memory::format_tag::any);
-  const dnnl::matmul::desc product(plain(kRows, k, operand), any, plain(kRows, n, DType::f32));
+  const Layout any({k, n}, operand, dnnl::memory::format_tag::any);
+  const dnnl::matmul::desc product(plain(kRows, k, operand), any, plain(kRows, n, Type::f32));
   const dnnl::matmul::primitive_desc chosen(product, cpu(), /*allow_empty=*/true);
   if (!chosen || !is_packed_kernel(chosen.impl_info_str())) return std::nullopt;
   return chosen.weights_desc();
 }
 
-const std::optional<Layout>& layout(DType operand, int64_t k, int64_t n) {
+const std::optional<Layout>& layout(Type operand, int64_t k, int64_t n) {
   static std::mutex mutex;
   static std::map<std::array<int64_t, 3>, std::optional<Layout>> known;
   const std::lock_guard lock(mutex);
@@ -67,9 +68,9 @@ Sides sides(Side side, int64_t out, int64_t in) {
   return side == Side::forward ? Sides{in, out} : Sides{out, in};
 }
 
-int64_t copy_bytes(DType weight, Side side, int64_t out, int64_t in) {
+int64_t copy_bytes(Type weight, Side side, int64_t out, int64_t in) {
   const auto [k, n] = sides(side, out, in);
-  return static_cast<int64_t>(layout(operand_dtype(weight), k, n).value().get_size());
+  return static_cast<int64_t>(layout(operand_type(weight), k, n).value().get_size());
 }
 
 // A product of given shape, ready to run: creating one takes longer than a small product.
@@ -109,44 +110,52 @@ class Product {
   dnnl::matmul primitive_;
 };
 
-// C = A times a copy, with as many threads as a parallel_for would have here.
+// The product of this shape for the calling thread and as many threads as a parallel_for would have here.
+// Products know their threads, and their memory objects are for one caller at a time: so one set per thread.
+// A model has few different shapes: the rows of experts are rounded (see grouped_linear.cpp).
 template <class T, class TC>
-void packed_product(const WeightProduct<T, TC>& g) {
-  if (g.rows == 0) return;
-  const auto [k, n] = sides(g.side, g.out, g.in);
-  check(g.packed->out(g.index) == g.out && g.packed->in() == g.in, ErrorKind::internal,
-        "[weight_product] packed matrix [{}, {}] as [{}, {}]", g.packed->out(g.index), g.packed->in(), g.out,
-        g.in);
-  // Products know their threads, and their memory objects are for one caller at a time: so one set per
-  // thread. A model has few different shapes: the rows of experts are rounded (see grouped_linear.cpp).
+Product& product_of(const WeightProduct<T, TC>& g) {
   thread_local std::map<std::array<int64_t, 5>, Product> products;
+  const auto [k, n] = sides(g.side, g.out, g.in);
   const std::array<int64_t, 5> key{g.rows, k, n, thread_count(), g.accumulate ? 1 : 0};
   auto found = products.find(key);
   if (found == products.end()) {
     found = products
-                .try_emplace(key, plain(g.rows, k, dtype_of<T>()), layout(dtype_of<T>(), k, n).value(),
-                             plain(g.rows, n, dtype_of<TC>()), g.accumulate)
+                .try_emplace(key, plain(g.rows, k, kType<T>), layout(kType<T>, k, n).value(),
+                             plain(g.rows, n, kType<TC>), g.accumulate)
                 .first;
   }
-  found->second.run(g.a, g.packed->copy(g.index, g.side), g.c);
+  return found->second;
+}
+
+// C = A times a copy.
+template <class T, class TC>
+void packed_product(const WeightProduct<T, TC>& g) {
+  if (g.rows == 0) return;
+  check(g.packed->out(g.index) == g.out && g.packed->in() == g.in, ErrorKind::internal,
+        "[weight_product] packed matrix [{}, {}] as [{}, {}]", g.packed->out(g.index), g.packed->in(), g.out,
+        g.in);
+  product_of(g).run(g.a, g.packed->copy(g.index, g.side), g.c);
 }
 
 }  // namespace
 
-bool PackedWeights::supported(DType weight, int64_t total, int64_t rows, int64_t in) {
-  if (weight != DType::f32 && weight != DType::bf16) return false;
+template <class T>
+bool PackedWeights::supported(int64_t total, int64_t rows, int64_t in) {
+  if constexpr (std::is_same_v<T, double>) return false;
+  const Type type = operand_type(kType<T>);
   const auto both_sides = [&](int64_t out) {
-    return layout(operand_dtype(weight), in, out).has_value() &&
-           layout(operand_dtype(weight), out, in).has_value();
+    return layout(type, in, out).has_value() && layout(type, out, in).has_value();
   };
   return (total < rows || both_sides(rows)) && (total % rows == 0 || both_sides(total % rows));
 }
 
-PackedWeights::PackedWeights(const Tensor& weight, int64_t rows, int64_t in, Arena& arena)
-    : weight_(weight), total_(weight.numel() / in), rows_(rows), in_(in) {
+template <class T>
+PackedWeights::PackedWeights(const T* weight, int64_t total, int64_t rows, int64_t in, Arena& arena)
+    : is_bf16_(std::is_same_v<T, bf16>), weight_(weight), total_(total), rows_(rows), in_(in) {
   for (int64_t i = 0; i < count(); ++i) {
     for (const Side side : {Side::forward, Side::backward}) {
-      copies_.push_back(arena.allocate(copy_bytes(weight.dtype(), side, out(i), in)));
+      copies_.push_back(arena.allocate(copy_bytes(kType<T>, side, out(i), in)));
     }
   }
   current_.assign(copies_.size(), 0);
@@ -156,12 +165,13 @@ void PackedWeights::expire() { std::fill(current_.begin(), current_.end(), 0); }
 
 void PackedWeights::prepare(int64_t index, Side side) {
   if (prepared(index, side)) return;
+  const Type type = is_bf16_ ? Type::bf16 : Type::f32;
   const auto [k, n] = sides(side, out(index), in_);
   const auto strides = side == Side::forward ? dnnl::memory::dims{1, in_} : dnnl::memory::dims{in_, 1};
-  char* weight = static_cast<char*>(weight_.raw()) + index * rows_ * in_ * size_of(weight_.dtype());
-  dnnl::memory rows({{k, n}, library_dtype(weight_.dtype()), strides}, cpu(), weight);
-  dnnl::memory packed(layout(operand_dtype(weight_.dtype()), k, n).value(), cpu(),
-                      copies_[slot(index, side)]);
+  const int64_t element = is_bf16_ ? sizeof(bf16) : sizeof(float);
+  const char* matrix = static_cast<const char*>(weight_) + index * rows_ * in_ * element;
+  dnnl::memory rows({{k, n}, type, strides}, cpu(), const_cast<char*>(matrix));
+  dnnl::memory packed(layout(operand_type(type), k, n).value(), cpu(), copies_[slot(index, side)]);
   dnnl::stream stream(cpu());
   dnnl::reorder(rows, packed).execute(stream, rows, packed);
   current_[slot(index, side)] = 1;
@@ -208,12 +218,26 @@ void packed_product_on_this_thread(const WeightProduct<T, TC>& g) {
   packed_product(g);
 }
 
+template <Device D, class T, class TC>
+void reserve_product_on_this_thread(const WeightProduct<T, TC>& g) {
+  const OneThread alone;
+  product_of(g);
+}
+
+template bool PackedWeights::supported<float>(int64_t, int64_t, int64_t);
+template bool PackedWeights::supported<bf16>(int64_t, int64_t, int64_t);
+template bool PackedWeights::supported<double>(int64_t, int64_t, int64_t);
+template PackedWeights::PackedWeights(const float*, int64_t, int64_t, int64_t, Arena&);
+template PackedWeights::PackedWeights(const bf16*, int64_t, int64_t, int64_t, Arena&);
 template void weight_product<Device::cpu>(const WeightProduct<float, float>&, Arena&, Stream&);
 template void weight_product<Device::cpu>(const WeightProduct<bf16, bf16>&, Arena&, Stream&);
 template void weight_product<Device::cpu>(const WeightProduct<bf16, float>&, Arena&, Stream&);
 template void weight_product<Device::cpu>(const WeightProduct<double, double>&, Arena&, Stream&);
 template void packed_product_on_this_thread<Device::cpu>(const WeightProduct<float, float>&);
+template void reserve_product_on_this_thread<Device::cpu>(const WeightProduct<float, float>&);
 template void packed_product_on_this_thread<Device::cpu>(const WeightProduct<bf16, float>&);
+template void reserve_product_on_this_thread<Device::cpu>(const WeightProduct<bf16, float>&);
 template void packed_product_on_this_thread<Device::cpu>(const WeightProduct<bf16, bf16>&);
+template void reserve_product_on_this_thread<Device::cpu>(const WeightProduct<bf16, bf16>&);
 
 }  // namespace ziggurat::kernels

@@ -98,9 +98,13 @@ void ParamStore::add_packed_copies() {
   for (ParamEntry& entry : entries_) {
     const Tensor& w = entry.param.value;
     const int64_t rows = entry.spec.product_rows, in = w.rank() > 0 ? w.dim(w.rank() - 1) : 0;
-    if (rows == 0 || !kernels::PackedWeights::supported(w.dtype(), w.numel() / in, rows, in)) continue;
-    packed_.emplace_back(w, rows, in, *packed_arena_);
-    entry.param.packed = &packed_.back();
+    if (rows == 0) continue;
+    visit_float_dtype(w.dtype(), [&]<class T>() {
+      if constexpr (!std::is_same_v<T, double>) {
+        if (!kernels::PackedWeights::supported<T>(w.numel() / in, rows, in)) return;
+        entry.param.packed = &packed_.emplace_back(w.data<T>(), w.numel() / in, rows, in, *packed_arena_);
+      }
+    });
   }
 }
 

@@ -219,14 +219,11 @@ LossResult cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* 
   const GradSlot dx = backward ? tape.grad_slot(x) : GradSlot{};
   const ArenaScope scope(tape.workspace());
 
-  // The same code counts its memory on Device::meta and does its work elsewhere.
-  const bool counts_only = x.value().device() == Device::meta;
-  const Tensor like_x(x.value().raw(), x.dtype(), x.shape(), counts_only ? Device::cpu : x.value().device());
   LossResult result;
-  visit_device_dtype(like_x, [&]<Device D, class T>() {
-    const auto run = [&]<class G>(G) {
-      Head<D, T, G> head(x.value(), weight, dx, backward, args, tape.workspace(), tape.stream());
-      if (!counts_only) result = head.run(x.dim(0), targets);
+  visit_float_dtype(x.dtype(), [&]<class T>() {
+    const auto run = [&]<class G>(G) {  // on Device::meta its memory is counted
+      Head<Device::cpu, T, G> head(x.value(), weight, dx, backward, args, tape.workspace(), tape.stream());
+      if (x.value().device() != Device::meta) result = head.run(x.dim(0), targets);
     };
     if constexpr (std::is_same_v<T, bf16>) {
       if (kernels::bf16_gemm() == kernels::Bf16Gemm::widened) return run(float{});

@@ -84,9 +84,13 @@ void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t i
                nullptr};
   fill(layer.weight, 0.01);
   fill_zero(layer.dweight);
-  if (kernels::PackedWeights::supported(operands_, groups * out, out, in)) {
-    layer.packed = std::make_unique<kernels::PackedWeights>(layer.weight, out, in, data_);
-  }
+  visit_float_dtype(operands_, [&]<class T>() {
+    if constexpr (!std::is_same_v<T, double>) {
+      if (!kernels::PackedWeights::supported<T>(groups * out, out, in)) return;
+      layer.packed =
+          std::make_unique<kernels::PackedWeights>(layer.weight.data<T>(), groups * out, out, in, data_);
+    }
+  });
   layers_.push_back(std::move(layer));
 }
 

@@ -18,7 +18,18 @@ using test::OpBench;
 
 constexpr int64_t kBytes = int64_t{1} << 24;
 
-bool has_packed_products() { return PackedWeights::supported(DType::f32, 64, 64, 64); }
+PackedWeights pack(const Tensor& weight, int64_t rows, Arena& copies) {
+  const int64_t in = weight.dim(weight.rank() - 1), total = weight.numel() / in;
+  return weight.dtype() == DType::bf16 ? PackedWeights(weight.data<bf16>(), total, rows, in, copies)
+                                       : PackedWeights(weight.data<float>(), total, rows, in, copies);
+}
+
+bool supported(DType dtype, int64_t total, int64_t rows, int64_t in) {
+  return dtype == DType::bf16 ? PackedWeights::supported<bf16>(total, rows, in)
+                              : PackedWeights::supported<float>(total, rows, in);
+}
+
+bool has_packed_products() { return PackedWeights::supported<float>(64, 64, 64); }
 
 // A [rows, k] op(W) as plain sums, where W [out, in] is matrix `index` of `weight`.
 std::vector<double> naive(Side side, const Tensor& a, const Tensor& weight, int64_t index, int64_t out,
@@ -64,8 +75,8 @@ TEST(PackedWeights, ProductsEqualNaiveSums) {
   for (const Matrix m : kMatrices) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const Tensor weight = bench.tensor(fmt::format("w{}x{}", m.out, m.in), dtype, {3, m.out, m.in});
-      if (!PackedWeights::supported(dtype, 3 * m.out, m.out, m.in)) continue;
-      PackedWeights packed(weight, m.out, m.in, copies);
+      if (!supported(dtype, 3 * m.out, m.out, m.in)) continue;
+      PackedWeights packed = pack(weight, m.out, copies);
       for (const Side side : {Side::forward, Side::backward}) {
         const int64_t k = side == Side::forward ? m.in : m.out, n = side == Side::forward ? m.out : m.in;
         for (const int64_t rows : {1, 5, 64, 200}) {
@@ -99,7 +110,7 @@ TEST(PackedWeights, AChangedWeightCountsAfterExpiry) {
   Arena copies("copies", kBytes);
   const Tensor weight = bench.tensor("w", DType::f32, {64, 64}), a = bench.tensor("a", DType::f32, {8, 64});
   const Tensor c = bench.zeros(DType::f32, {8, 64});
-  PackedWeights packed(weight, 64, 64, copies);
+  PackedWeights packed = pack(weight, 64, copies);
   EXPECT_THROW((void)packed.copy(0, Side::forward), Error);
   const auto before = test::to_doubles(product<float, float>(Side::forward, a, packed, 0, c, false));
   std::fill_n(weight.data<float>(), weight.numel(), 0.0f);
@@ -115,13 +126,13 @@ TEST(PackedWeights, AreRefusedOnAStrictStream) {
   OpBench bench(Reproducible::strict);
   Arena copies("copies", kBytes);
   Param& w = bench.param("w", DType::f32, {64, 64});
-  PackedWeights packed(w.value, 64, 64, copies);
+  PackedWeights packed = pack(w.value, 64, copies);
   w.packed = &packed;
   const Var x = bench.tape().constant(bench.tensor("x", DType::f32, {4, 64}));
   EXPECT_THROW(ops::linear(bench.tape(), x, w), Error);
 }
 
-TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported(DType::f64, 64, 64, 64)); }
+TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported<double>(64, 64, 64)); }
 
 // Runs `op(tape, x, weight)`, which calls backward by itself, with and without packed copies, and compares
 // what it returns and both gradients.
@@ -129,15 +140,16 @@ template <class Op>
 void expect_same_packed(DType dtype, Shape x_shape, Shape w_shape, int64_t product_rows, const Op& op) {
   const int64_t length = 8;
   std::vector<std::vector<double>> results[2];
-  for (const bool pack : {false, true}) {
+  for (const bool with_copies : {false, true}) {
     OpBench bench;
     Arena copies("copies", kBytes);
     const Var x = bench.tape().variable(bench.tensor("x", dtype, x_shape));
     Param& w = bench.param("w", dtype, w_shape, 0.3);
-    PackedWeights packed(w.value, product_rows, w_shape[w_shape.rank() - 1], copies);
-    if (pack) w.packed = &packed;
+    PackedWeights packed = pack(w.value, product_rows, copies);
+    if (with_copies) w.packed = &packed;
     std::vector<double> result = op(bench, x, w);
-    results[pack] = {std::move(result), test::to_doubles(bench.tape().grad(x)), test::to_doubles(w.grad)};
+    results[with_copies] = {std::move(result), test::to_doubles(bench.tape().grad(x)),
+                            test::to_doubles(w.grad)};
   }
   for (size_t i = 0; i < results[0].size(); ++i) {
     const double size = std::max(1.0, test::largest(results[0][i]));
@@ -151,7 +163,7 @@ std::vector<double> all_of(const Var& y) { return test::to_doubles(y.value()); }
 TEST(PackedWeights, OpsGiveTheSameWithAndWithout) {
   if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    if (!PackedWeights::supported(dtype, 72, 72, 40)) continue;
+    if (!supported(dtype, 72, 72, 40)) continue;
     expect_same_packed(dtype, {33, 40}, {72, 40}, 72, [](OpBench& bench, Var x, Param& w) {
       Tape& tape = bench.tape();
       const Var y = ops::linear(tape, x, w, nullptr, ops::Activation::gelu_tanh);

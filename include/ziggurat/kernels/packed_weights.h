@@ -13,7 +13,6 @@
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
-#include <ziggurat/tensor/tensor.h>
 
 namespace ziggurat::kernels {
 
@@ -21,14 +20,16 @@ enum class Side { forward, backward };  // y = x W^T, and dx = dy W
 
 class PackedWeights {
  public:
-  // Whether this CPU and the library have packed products for matrices [rows, in] cut from [total, in] of
-  // this dtype.
-  static bool supported(DType weight, int64_t total, int64_t rows, int64_t in);
+  // Whether this CPU and the library have packed products for matrices [rows, in] cut from [total, in] of T,
+  // which may be float, bf16 or double (of which there are none).
+  template <class T>
+  static bool supported(int64_t total, int64_t rows, int64_t in);
 
   // Copies of `weight` [total, in], cut into matrices of `rows` rows, the last maybe of fewer, in memory of
-  // `arena`; nothing is packed yet. The copies are of the dtype in which the products are computed: bf16, or
-  // f32 where the CPU has no bf16 products.
-  PackedWeights(const Tensor& weight, int64_t rows, int64_t in, Arena& arena);
+  // `arena`; nothing is packed yet. The copies are of the type in which the products are computed: bf16, or
+  // f32 where the CPU has no bf16 products. The weight outlives them.
+  template <class T>
+  PackedWeights(const T* weight, int64_t total, int64_t rows, int64_t in, Arena& arena);
 
   // The weight has changed: copies are made anew when next asked for.
   void expire();
@@ -51,7 +52,8 @@ class PackedWeights {
     return static_cast<size_t>(2 * index + (side == Side::forward ? 0 : 1));
   }
 
-  Tensor weight_;
+  bool is_bf16_;
+  const void* weight_;
   int64_t total_, rows_, in_;
   std::vector<void*> copies_;  // by slot
   std::vector<char> current_;  // by slot: whether the copy is up to date
@@ -80,5 +82,9 @@ void weight_product(const WeightProduct<T, TC>& args, Arena& workspace, Stream& 
 // float), (bf16, bf16). The copy must be prepared.
 template <Device D, class T, class TC>
 void packed_product_on_this_thread(const WeightProduct<T, TC>& args);
+
+// Makes what the first such product of this shape would make on this thread. Pointers are not read.
+template <Device D, class T, class TC>
+void reserve_product_on_this_thread(const WeightProduct<T, TC>& args);
 
 }  // namespace ziggurat::kernels

@@ -38,6 +38,13 @@ void parallel_for(int64_t n, const Body& body) {
   }
 }
 
+// body() once on every thread that a parallel_for uses.
+template <class Body>
+void on_every_thread(const Body& body) {
+#pragma omp parallel
+  body();
+}
+
 // body(begin, end) over [0, n) cut into blocks of `block` elements: for cheap per-element work.
 // The cut depends on n and block only.
 template <class Body>

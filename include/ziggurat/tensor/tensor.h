@@ -89,6 +89,22 @@ Tensor allocate(Arena& arena, DType dtype, Shape shape);
 void fill_zero(const Tensor& tensor);
 void copy(const Tensor& from, const Tensor& to);  // same dtype and numel
 
+// Calls f.template operator()<T>() for a floating dtype.
+template <class F>
+void visit_float_dtype(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::f32:
+      return f.template operator()<float>();
+    case DType::bf16:
+      return f.template operator()<bf16>();
+    case DType::f64:
+      return f.template operator()<double>();
+    case DType::i32:
+      break;
+  }
+  fail(ErrorKind::argument, "[dispatch] expected a floating-point tensor, got {}", to_string(dtype));
+}
+
 // Calls f.template operator()<Device, T>() for x's device and floating dtype; does nothing on Device::meta.
 //   visit_device_dtype(x, [&]<Device D, class T>() { kernels::gelu_forward<D, T>({...}, stream); });
 template <class F>
@@ -96,17 +112,7 @@ void visit_device_dtype(const Tensor& x, F&& f) {
   if (x.device() == Device::meta) return;
   check(x.device() == Device::cpu, ErrorKind::device, "[dispatch] this build has no {} kernels",
         to_string(x.device()));
-  switch (x.dtype()) {
-    case DType::f32:
-      return f.template operator()<Device::cpu, float>();
-    case DType::bf16:
-      return f.template operator()<Device::cpu, bf16>();
-    case DType::f64:
-      return f.template operator()<Device::cpu, double>();
-    case DType::i32:
-      break;
-  }
-  fail(ErrorKind::argument, "[dispatch] expected a floating-point tensor, got {}", to_string(x.dtype()));
+  visit_float_dtype(x.dtype(), [&]<class T>() { f.template operator()<Device::cpu, T>(); });
 }
 
 }  // namespace ziggurat

@@ -1,0 +1,161 @@
+// The products of a grouped linear layer with its experts' weights.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/kernels/gemm.h>
+#include <ziggurat/kernels/grouped_linear.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::kernels {
+
+// Rows of a unit: a handful of units per thread evens out experts of unequal load, and a sum of this many
+// rows stays in cache until it is rounded.
+constexpr int64_t kUnitRows = 256;
+// Packed products take their rows in steps, so that there are few different ones: the library makes code for
+// each.
+constexpr int64_t kRowStep = 16;
+
+template <class T>
+T* take(Arena& arena, int64_t n) {
+  return static_cast<T*>(arena.allocate(n * static_cast<int64_t>(sizeof(T))));
+}
+
+// The operands of the products. On CPUs without bf16 dot products they are widened to f32 once, up front.
+template <class T>
+struct Same {
+  using Operand = T;
+  static const T* matrix(const T* x, int64_t, Arena&, Stream&) { return x; }
+};
+struct Widened {
+  using Operand = float;
+  static const float* matrix(const bf16* x, int64_t n, Arena& workspace, Stream& stream) {
+    auto* wide = take<float>(workspace, n);
+    convert<Device::cpu>(x, wide, n, stream);
+    return wide;
+  }
+};
+
+// Calls f with the operand policy of T on this CPU.
+template <class T, class F>
+void with_operands(const F& f) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (bf16_gemm() == Bf16Gemm::widened) return f(Widened{});
+  }
+  f(Same<T>{});
+}
+
+// Products of units of rows with their expert's weight, packed if there are copies: C = or += A op(W).
+template <class Policy, class T>
+class ExpertProducts {
+ public:
+  using O = typename Policy::Operand;
+  using A = Accum<T>;
+
+  // Gets the weights of the experts that have rows ready.
+  ExpertProducts(const GroupedLinearArgs<T>& g, Side side, bool accumulate, Arena& workspace, Stream& stream)
+      : g_(g),
+        side_(side),
+        accumulate_(accumulate),
+        n_(side == Side::forward ? g.out : g.in),
+        k_(side == Side::forward ? g.in : g.out) {
+    weights_ = take<const O*>(workspace, g.experts);
+    std::fill_n(weights_, g.experts, nullptr);
+    auto* stale = take<int64_t>(workspace, g.experts);
+    int64_t stale_count = 0;
+    for (int64_t i = 0; i < g.segment_count; ++i) {
+      const int64_t e = g.segments[i].expert;
+      if (g.segments[i].rows == 0 || weights_[e] != nullptr) continue;
+      if (g.packed == nullptr) {
+        weights_[e] = Policy::matrix(g.weight + e * g.out * g.in, g.out * g.in, workspace, stream);
+      } else if (!g.packed->prepared(e, side) &&
+                 std::find(stale, stale + stale_count, e) == stale + stale_count) {
+        stale[stale_count++] = e;
+      }
+    }
+    parallel_for(stale_count, [&](int64_t i) {
+      const OneThread alone;
+      g.packed->prepare(stale[i], side);
+    });
+    if (kRounds) sums_ = take<A>(workspace, threads_ * kUnitRows * n_);
+    if (g.packed != nullptr) {
+      tails_ = take<O>(workspace, threads_ * kRowStep * k_);
+      tail_sums_ = take<A>(workspace, threads_ * kRowStep * n_);
+    }
+  }
+
+  // Makes what the products of these units need, on every thread: which of them takes which unit is left to
+  // chance, but once all loads have been seen nothing new is made.
+  void reserve(const Segment* units, int64_t count) const {
+    if constexpr (!std::is_same_v<T, double>) {
+      if (g_.packed == nullptr) return;
+      on_every_thread([&] {
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t whole = units[i].rows / kRowStep * kRowStep;
+          if (whole > 0)
+            reserve_product_on_this_thread<Device::cpu>(packed(0, whole, nullptr, nullptr, adds()));
+          if (whole < units[i].rows) {
+            reserve_product_on_this_thread<Device::cpu>(packed(0, kRowStep, nullptr, nullptr, false));
+          }
+        }
+      });
+    }
+  }
+
+  // Of one unit, on the calling thread alone. The sum is rounded once.
+  void multiply(int64_t expert, int64_t rows, const O* a, T* c) const {
+    if constexpr (kRounds) {
+      A* sum = sums_ + thread() * kUnitRows * n_;
+      product(expert, rows, a, sum);
+      for (int64_t i = 0; i < rows * n_; ++i) c[i] = T(accumulate_ ? A(c[i]) + sum[i] : sum[i]);
+    } else {
+      product(expert, rows, a, c);
+    }
+  }
+
+ private:
+  static constexpr bool kRounds = !std::is_same_v<T, A>;  // C is not where sums are taken
+
+  bool adds() const { return accumulate_ && !kRounds; }  // to what lies where the sum is taken
+  int64_t thread() const { return threads_ == 1 ? 0 : thread_index(); }
+
+  void product(int64_t expert, int64_t rows, const O* a, A* c) const {
+    if constexpr (!std::is_same_v<T, double>) {
+      if (g_.packed != nullptr) return packed_product(expert, rows, a, c);
+    }
+    gemm_on_this_thread<Device::cpu>(GemmArgs<O, A>{false, side_ == Side::forward, rows, n_, k_, a, k_,
+                                                    weights_[expert], g_.in, c, n_, adds()});
+  }
+
+  // Whole steps of rows in place, the rest in scratch padded to a step.
+  void packed_product(int64_t expert, int64_t rows, const O* a, A* c) const {
+    const int64_t whole = rows / kRowStep * kRowStep, rest = rows - whole;
+    if (whole > 0) packed_product_on_this_thread<Device::cpu>(packed(expert, whole, a, c, adds()));
+    if (rest == 0) return;
+    O* tail = tails_ + thread() * kRowStep * k_;
+    A* sum = tail_sums_ + thread() * kRowStep * n_;
+    std::copy_n(a + whole * k_, rest * k_, tail);
+    std::fill(tail + rest * k_, tail + kRowStep * k_, O{});
+    packed_product_on_this_thread<Device::cpu>(packed(expert, kRowStep, tail, sum, false));
+    A* to = c + whole * n_;
+    for (int64_t i = 0; i < rest * n_; ++i) to[i] = adds() ? to[i] + sum[i] : sum[i];
+  }
+
+  WeightProduct<O, A> packed(int64_t expert, int64_t rows, const O* a, A* c, bool add) const {
+    return {side_, rows, g_.out, g_.in, a, nullptr, g_.packed, expert, c, add};
+  }
+
+  const GroupedLinearArgs<T>& g_;
+  Side side_;
+  bool accumulate_;
+  int64_t n_, k_;
+  int64_t threads_ = thread_count();
+  const O** weights_;       // by expert, where there are no packed copies
+  A* sums_ = nullptr;       // [threads, kUnitRows, n] where C is rounded
+  O* tails_ = nullptr;      // [threads, kRowStep, k]
+  A* tail_sums_ = nullptr;  // [threads, kRowStep, n]
+};
+
+}  // namespace ziggurat::kernels
