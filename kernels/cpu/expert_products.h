@@ -75,6 +75,12 @@ class ExpertProducts {
         stale[stale_count++] = e;
       }
     }
+    if (stale_count > 0) {
+      on_every_thread([&] {
+        const OneThread alone;
+        g.packed->reserve(stale[0], side);
+      });
+    }
     parallel_for(stale_count, [&](int64_t i) {
       const OneThread alone;
       g.packed->prepare(stale[i], side);

@@ -110,6 +110,43 @@ class Product {
   dnnl::matmul primitive_;
 };
 
+// Row-major weights into a layout; kept per thread as products are.
+class Packing {
+ public:
+  Packing(const Layout& from, const Layout& to)
+      : stream_(cpu()), from_(from, cpu(), nullptr), to_(to, cpu(), nullptr), reorder_(from_, to_) {}
+
+  void run(const void* from, void* to) {
+    from_.set_data_handle(const_cast<void*>(from));
+    to_.set_data_handle(to);
+    const std::array<dnnl_exec_arg_t, 2> arguments{{{DNNL_ARG_FROM, from_.get()}, {DNNL_ARG_TO, to_.get()}}};
+    const auto status =
+        dnnl_primitive_execute(reorder_.get(), stream_.get(), arguments.size(), arguments.data());
+    check(status == dnnl_success, ErrorKind::internal,
+          "[packed_weights] oneDNN reorder failed with status {}", static_cast<int>(status));
+  }
+
+ private:
+  dnnl::stream stream_;
+  dnnl::memory from_, to_;
+  dnnl::reorder reorder_;
+};
+
+Packing& packing_of(Type weight, Side side, int64_t out, int64_t in) {
+  thread_local std::map<std::array<int64_t, 5>, Packing> packings;
+  const std::array<int64_t, 5> key{static_cast<int64_t>(weight), static_cast<int64_t>(side), out, in,
+                                   thread_count()};
+  auto found = packings.find(key);
+  if (found == packings.end()) {
+    const auto [k, n] = sides(side, out, in);
+    const auto strides = side == Side::forward ? dnnl::memory::dims{1, in} : dnnl::memory::dims{in, 1};
+    found =
+        packings.try_emplace(key, Layout({k, n}, weight, strides), layout(operand_type(weight), k, n).value())
+            .first;
+  }
+  return found->second;
+}
+
 // The product of this shape for the calling thread and as many threads as a parallel_for would have here.
 // Products know their threads, and their memory objects are for one caller at a time: so one set per thread.
 // A model has few different shapes: the rows of experts are rounded (see grouped_linear.cpp).
@@ -163,17 +200,16 @@ PackedWeights::PackedWeights(const T* weight, int64_t total, int64_t rows, int64
 
 void PackedWeights::expire() { std::fill(current_.begin(), current_.end(), 0); }
 
+void PackedWeights::reserve(int64_t index, Side side) const {
+  packing_of(is_bf16_ ? Type::bf16 : Type::f32, side, out(index), in_);
+}
+
 void PackedWeights::prepare(int64_t index, Side side) {
   if (prepared(index, side)) return;
-  const Type type = is_bf16_ ? Type::bf16 : Type::f32;
-  const auto [k, n] = sides(side, out(index), in_);
-  const auto strides = side == Side::forward ? dnnl::memory::dims{1, in_} : dnnl::memory::dims{in_, 1};
   const int64_t element = is_bf16_ ? sizeof(bf16) : sizeof(float);
   const char* matrix = static_cast<const char*>(weight_) + index * rows_ * in_ * element;
-  dnnl::memory rows({{k, n}, type, strides}, cpu(), const_cast<char*>(matrix));
-  dnnl::memory packed(layout(operand_type(type), k, n).value(), cpu(), copies_[slot(index, side)]);
-  dnnl::stream stream(cpu());
-  dnnl::reorder(rows, packed).execute(stream, rows, packed);
+  packing_of(is_bf16_ ? Type::bf16 : Type::f32, side, out(index), in_)
+      .run(matrix, copies_[slot(index, side)]);
   current_[slot(index, side)] = 1;
 }
 

@@ -36,6 +36,8 @@ class PackedWeights {
 
   // Packs matrix `index` for `side` unless its copy is up to date. Not for one copy from two threads at once.
   void prepare(int64_t index, Side side);
+  // Makes what the first prepare() of matrix `index` would make on this thread.
+  void reserve(int64_t index, Side side) const;
   bool prepared(int64_t index, Side side) const { return current_[slot(index, side)] != 0; }
 
   // The prepared copy of matrix `index` for `side`. Throws Error(internal) if it is out of date.
