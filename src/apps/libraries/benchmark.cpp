@@ -9,8 +9,8 @@ namespace ziggurat::apps {
 
 namespace {
 
-constexpr double kSeconds = 0.05;  // of calls that make one mean
-constexpr int kMeans = 5;
+constexpr double kSeconds = 0.02;  // of calls that make one mean
+constexpr int kMeans = 10;
 
 class Fastest : public benchmark::BenchmarkReporter {
  public:
