@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
-#include "apps/kernel_cases.h"
+#include "apps/kernel_cases/lab.h"
 #include "apps/kernel_timing.h"
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/runtime/parallel_for.h>
