@@ -15,9 +15,9 @@ kernels::Segment* Lab::equal_shares(int64_t n, int64_t experts) {
   return x;
 }
 
-kernels::PackedWeights* Lab::packed(const Tensor& weight, int64_t count, int64_t out, int64_t in) {
-  if (!kernels::PackedWeights::supported(weight.dtype(), out, in)) return nullptr;
-  return &packed_.emplace_back(weight, count, out, in, data_);
+kernels::PackedWeights* Lab::packed(const Tensor& weight, int64_t rows, int64_t in) {
+  if (!kernels::PackedWeights::supported(weight.dtype(), weight.numel() / in, rows, in)) return nullptr;
+  return &packed_.emplace_back(weight, rows, in, data_);
 }
 
 std::vector<KernelCase> kernel_cases() {

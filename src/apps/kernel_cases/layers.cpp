@@ -8,6 +8,7 @@
 #include <ziggurat/kernels/rms_norm.h>
 #include <ziggurat/kernels/rope.h>
 #include <ziggurat/kernels/swiglu.h>
+#include <ziggurat/ops/cross_entropy.h>
 
 namespace ziggurat::apps {
 
@@ -21,17 +22,66 @@ template <class T>
 void list_layers(Cases& add) {
   using A = Accum<T>;
   constexpr size_t E = sizeof(T);
-  add("cross_entropy", "512 x 50304", traffic(kChunk * kVocab, sizeof(A), E), [](Lab& lab) {
-    auto* logits = lab.values<A>(kChunk * kVocab);
-    T* dlogits = nullptr;
-    if constexpr (std::is_same_v<T, A>) dlogits = logits;
-    if constexpr (!std::is_same_v<T, A>) dlogits = lab.values<T>(kChunk * kVocab);
-    auto* losses = reinterpret_cast<TokenLoss*>(lab.values<double>(kChunk * 3));
-    static_assert(sizeof(TokenLoss) == 3 * sizeof(double));
-    const CrossEntropyArgs<A, T> args{kChunk, kVocab, kVocab, logits, lab.scattered(kChunk, kVocab),
-                                      -1,     1e-3,   0,      losses, dlogits};
-    return [=, &lab] { cross_entropy<D>(args, lab.stream()); };
+  constexpr int64_t kTile = kChunk * ops::kVocabularyTile;
+  add("softmax_tile", "512 x 2048", traffic(kTile, sizeof(A), E), [](Lab& lab) {
+    auto* const logits = lab.values<A>(kTile);
+    T* exponentials = nullptr;
+    if constexpr (std::is_same_v<T, A>) exponentials = logits;
+    if constexpr (!std::is_same_v<T, A>) exponentials = lab.values<T>(kTile);
+    const SoftmaxTileArgs<A, T> args{kChunk,
+                                     ops::kVocabularyTile,
+                                     ops::kVocabularyTile,
+                                     logits,
+                                     lab.scattered(kChunk, kVocab),
+                                     0,
+                                     lab.values<A>(kChunk),
+                                     lab.values<double>(kChunk),
+                                     lab.values<A>(kChunk),
+                                     exponentials};
+    return [=, &lab] { softmax_tile<D>(args, lab.stream()); };
   });
+  add("scale_rows", "512 x 384", traffic(kChunk * kWidth, E, E), [](Lab& lab) {
+    return
+        [&lab, x = lab.values<T>(kChunk * kWidth), factor = lab.values<A>(kChunk),
+         y = lab.values<T>(kChunk * kWidth)] { scale_rows<D>(x, factor, kChunk, kWidth, y, lab.stream()); };
+  });
+  add("subtract_targets", "512 x 384", traffic(kChunk * kWidth, E, E, 4 * sizeof(A)), [](Lab& lab) {
+    const SubtractTargetsArgs<A, T> args{kChunk,
+                                         kWidth,
+                                         lab.scattered(kChunk, kVocab),
+                                         -1,
+                                         1e-3,
+                                         lab.values<T>(kChunk * kWidth),
+                                         lab.values<T>(kVocab * kWidth),
+                                         lab.values<A>(kChunk * kWidth),
+                                         lab.values<A>(kVocab * kWidth)};
+    return [=, &lab] { subtract_targets<D>(args, lab.stream()); };
+  });
+  if constexpr (std::is_same_v<T, A>) {  // on sums, whatever the dtype of activations
+    add("cross_entropy", "512 x 25 tiles", traffic(kChunk * 25, sizeof(A), sizeof(double), sizeof(A)),
+        [](Lab& lab) {
+          constexpr int64_t kTiles = 25;  // of the vocabulary
+          static_assert(sizeof(TokenLoss) == 3 * sizeof(double));
+          const CrossEntropyArgs<A> args{kChunk,
+                                         kTiles,
+                                         lab.values<A>(kTiles * kChunk),
+                                         lab.values<double>(kTiles * kChunk),
+                                         lab.values<A>(kChunk),
+                                         lab.scattered(kChunk, kVocab),
+                                         -1,
+                                         1e-3,
+                                         0,
+                                         reinterpret_cast<TokenLoss*>(lab.values<double>(3 * kChunk)),
+                                         lab.values<A>(kTiles * kChunk)};
+          return [=, &lab] { kernels::cross_entropy<D>(args, lab.stream()); };
+        });
+    add("add_scaled_rows", "512 x 384", traffic(kChunk * kWidth, 3 * sizeof(A)), [](Lab& lab) {
+      return [&lab, x = lab.values<A>(kChunk * kWidth), factor = lab.values<A>(kChunk),
+              y = lab.values<A>(kChunk * kWidth)] {
+        add_scaled_rows<D>(x, factor, kChunk, kWidth, y, lab.stream());
+      };
+    });
+  }
   add("layer_norm.forward", kRows, traffic(kN, E, E), [](Lab& lab) {
     const LayerNormArgs<T> args{kTokens,
                                 kWidth,

@@ -1,6 +1,7 @@
 #include "apps/kernel_cases/lab.h"
 #include <ziggurat/kernels/attention.h>
 #include <ziggurat/kernels/gemm.h>
+#include <ziggurat/ops/cross_entropy.h>
 
 namespace ziggurat::apps {
 
@@ -27,7 +28,7 @@ void add_linear(Cases& add, const std::string& name, const std::string& shape, i
                                       in,
                                       lab.values<T>(rows * (forward ? in : out)),
                                       w.data<T>(),
-                                      lab.packed(w, 1, out, in),
+                                      lab.packed(w, out, in),
                                       0,
                                       lab.values<TY>(rows * (forward ? out : in))};
       return [=, &lab] { weight_product<D>(args, lab.workspace(), lab.stream()); };
@@ -56,10 +57,10 @@ void list_products(Cases& add) {
     return [=, &lab] { gemm<D>(args, lab.workspace(), lab.stream()); };
   });
   add_linear<T, T>(add, "linear", "2048 x 1536 x 384", kTokens, kWidth, kFfn);
-  add_linear<T, A>(add, "head", "512 x 50304 x 384", kChunk, kWidth, kVocab);
+  add_linear<T, A>(add, "head", "512 x 2048 x 384", kChunk, kWidth, ops::kVocabularyTile);
   add("packed_weights.prepare", "1536 x 384", traffic(kFfn * kWidth, sizeof(T), sizeof(T)), [](Lab& lab) {
     const Tensor w(lab.values<T>(kFfn * kWidth), dtype_of<T>(), {kFfn, kWidth});
-    PackedWeights* const packed = lab.packed(w, 1, kFfn, kWidth);
+    PackedWeights* const packed = lab.packed(w, kFfn, kWidth);
     return [=] {
       if (packed != nullptr) packed->expire(), packed->prepare(0, Side::forward);
     };
@@ -74,7 +75,7 @@ void list_products(Cases& add) {
                                 kExperts,
                                 lab.values<T>(kN),
                                 w.data<T>(),
-                                lab.packed(w, kExperts, kFfn, kWidth),
+                                lab.packed(w, kFfn, kWidth),
                                 lab.values<A>(kExperts * kFfn),
                                 Activation::gelu_tanh,
                                 lab.values<T>(kHidden),
