@@ -8,9 +8,9 @@
 
 namespace ziggurat::train {
 
-// What a process takes besides: code and libraries, MPI and oneDNN with the code that it makes, stacks, and the
-// roof's operands. Seen: 45 to 62 MiB resident beyond the rest at the peak, from 0.03M to 124M parameters, f32
-// and bf16, on one rank and two.
+// What a process takes besides: code and libraries, MPI and oneDNN with the code that it makes, stacks, and
+// the roof's operands. Seen: 45 to 62 MiB resident beyond the rest at the peak, from 0.03M to 124M
+// parameters, f32 and bf16, on one rank and two.
 inline constexpr int64_t kProcessBytes = int64_t{48} << 20;
 
 struct MemoryPlan {  // bytes of one rank

@@ -15,11 +15,6 @@ kernels::Segment* Lab::equal_shares(int64_t n, int64_t experts) {
   return x;
 }
 
-kernels::PackedWeights* Lab::packed(const Tensor& weight, int64_t rows, int64_t in) {
-  if (!kernels::PackedWeights::supported(weight.dtype(), weight.numel() / in, rows, in)) return nullptr;
-  return &packed_.emplace_back(weight, rows, in, data_);
-}
-
 std::vector<KernelCase> kernel_cases() {
   std::vector<KernelCase> list;
   add_products(list);

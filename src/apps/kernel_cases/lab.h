@@ -21,8 +21,13 @@ class Lab {
   }
   int32_t* scattered(int64_t n, int64_t limit);  // in [0, limit); n = limit, a power of 2: each once
   kernels::Segment* equal_shares(int64_t n, int64_t experts);  // of n rows
-  // Copies of a weight of `values`, in matrices [rows, in]; null where this CPU has no packed products.
-  kernels::PackedWeights* packed(const Tensor& weight, int64_t rows, int64_t in);
+  // Copies of a weight [total, in] of `values`, in matrices of `rows`; null where this CPU has no packed
+  // products.
+  template <class T>
+  kernels::PackedWeights* packed(const T* weight, int64_t total, int64_t rows, int64_t in) {
+    if (!kernels::PackedWeights::supported<T>(total, rows, in)) return nullptr;
+    return &packed_.emplace_back(weight, total, rows, in, data_);
+  }
 
   int64_t bytes() const { return data_.used(); }
   Arena& workspace() { return workspace_; }

@@ -17,18 +17,17 @@ void add_linear(Cases& add, const std::string& name, const std::string& shape, i
                 int64_t out) {
   using A = Accum<T>;
   const Floor floor = products(2.0 * double(rows) * double(in) * double(out));
-  const auto weight = [=](Lab& lab) { return Tensor(lab.values<T>(in * out), dtype_of<T>(), {out, in}); };
   const auto product = [=](Side side) {
     return [=](Lab& lab) {
-      const Tensor w = weight(lab);
+      const T* const w = lab.values<T>(in * out);
       const bool forward = side == Side::forward;
       const WeightProduct<T, TY> args{side,
                                       rows,
                                       out,
                                       in,
                                       lab.values<T>(rows * (forward ? in : out)),
-                                      w.data<T>(),
-                                      lab.packed(w, out, in),
+                                      w,
+                                      lab.packed(w, out, out, in),
                                       0,
                                       lab.values<TY>(rows * (forward ? out : in))};
       return [=, &lab] { weight_product<D>(args, lab.workspace(), lab.stream()); };
@@ -59,14 +58,14 @@ void list_products(Cases& add) {
   add_linear<T, T>(add, "linear", "2048 x 1536 x 384", kTokens, kWidth, kFfn);
   add_linear<T, A>(add, "head", "512 x 2048 x 384", kChunk, kWidth, ops::kVocabularyTile);
   add("packed_weights.prepare", "1536 x 384", traffic(kFfn * kWidth, sizeof(T), sizeof(T)), [](Lab& lab) {
-    const Tensor w(lab.values<T>(kFfn * kWidth), dtype_of<T>(), {kFfn, kWidth});
-    PackedWeights* const packed = lab.packed(w, kFfn, kWidth);
+    const T* const w = lab.values<T>(kFfn * kWidth);
+    PackedWeights* const packed = lab.packed(w, kFfn, kFfn, kWidth);
     return [=] {
       if (packed != nullptr) packed->expire(), packed->prepare(0, Side::forward);
     };
   });
   const auto experts = [](Lab& lab) {
-    const Tensor w(lab.values<T>(kExperts * kFfn * kWidth), dtype_of<T>(), {kExperts, kFfn, kWidth});
+    const T* const w = lab.values<T>(kExperts * kFfn * kWidth);
     return GroupedLinearArgs<T>{lab.equal_shares(kTokens, kExperts),
                                 kExperts,
                                 kTokens,
@@ -74,8 +73,8 @@ void list_products(Cases& add) {
                                 kFfn,
                                 kExperts,
                                 lab.values<T>(kN),
-                                w.data<T>(),
-                                lab.packed(w, kFfn, kWidth),
+                                w,
+                                lab.packed(w, kExperts * kFfn, kFfn, kWidth),
                                 lab.values<A>(kExperts * kFfn),
                                 Activation::gelu_tanh,
                                 lab.values<T>(kHidden),
