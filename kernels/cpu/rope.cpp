@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include <ziggurat/kernels/rope.h>
@@ -7,9 +8,22 @@ namespace ziggurat::kernels {
 
 namespace {
 
-template <class T, class A>
-void put(T* y, A value, bool accumulate) {
-  *y = T(accumulate ? A(*y) + value : value);
+// The two halves of one head; y += if `accumulate`. Not inlined: see reductions.h
+template <bool accumulate, class T, class A>
+[[gnu::noinline]] void rotate(const T* x, const A* cosine, const A* sine, int64_t half, T* y) {
+  const T* const x_high = x + half;
+  T* const y_high = y + half;
+  for (int64_t j = 0; j < half; ++j) {
+    const A low = A(x[j]), high = A(x_high[j]);
+    const A new_low = low * cosine[j] - high * sine[j], new_high = high * cosine[j] + low * sine[j];
+    y[j] = T(accumulate ? A(y[j]) + new_low : new_low);
+    y_high[j] = T(accumulate ? A(y_high[j]) + new_high : new_high);
+  }
+}
+
+template <class T>
+[[gnu::noinline]] void add_row(const T* x, int64_t n, T* y) {
+  for (int64_t j = 0; j < n; ++j) y[j] = T(Accum<T>(y[j]) + Accum<T>(x[j]));
 }
 
 }  // namespace
@@ -50,13 +64,17 @@ void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
       const T* x = g.x + row * width;
       T* y = g.y + row * width;
       for (int64_t head = 0; head < v_column; head += d) {
-        for (int64_t j = 0; j < half; ++j) {
-          const A low = A(x[head + j]), high = A(x[head + j + half]);
-          put(y + head + j, low * c[j] - high * sn[j], g.accumulate);
-          put(y + head + j + half, high * c[j] + low * sn[j], g.accumulate);
+        if (g.accumulate) {
+          rotate<true>(x + head, c, sn, half, y + head);
+        } else {
+          rotate<false>(x + head, c, sn, half, y + head);
         }
       }
-      for (int64_t j = v_column; j < width; ++j) put(y + j, A(x[j]), g.accumulate);
+      if (g.accumulate) {
+        add_row(x + v_column, width - v_column, y + v_column);
+      } else {
+        std::copy(x + v_column, x + width, y + v_column);
+      }
     }
   });
 }

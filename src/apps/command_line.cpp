@@ -73,6 +73,16 @@ void add_generate(CLI::App& app) {
   command->callback([arguments] { generate(*arguments); });
 }
 
+void add_bench_kernels(CLI::App& bench) {
+  auto arguments = std::make_shared<BenchKernelsArguments>();
+  CLI::App* command =
+      bench.add_subcommand("kernels", "Every kernel beside its floor: FLOPs or bytes at the measured roofs");
+  command->add_option("--filter", arguments->filter, "regular expression, found in NAME/DTYPE; default: all");
+  command->add_option("--threads", arguments->threads, "default: every core");
+  command->add_flag("--json", arguments->json, "machine-readable");
+  command->callback([arguments] { bench_kernels(*arguments); });
+}
+
 void add_bench_decode(CLI::App& bench) {
   auto arguments = std::make_shared<BenchDecodeArguments>();
   CLI::App* command = add_config_command(
@@ -110,6 +120,7 @@ void add_bench(CLI::App& app) {
                         "of a rank; default: the cores divided among the ranks");
     command->add_flag("--json", arguments->json, "machine-readable");
   }
+  add_bench_kernels(*bench);
   add_bench_decode(*bench);
 }
 

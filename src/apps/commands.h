@@ -46,6 +46,13 @@ void bench_roof(const BenchArguments& arguments);
 void bench_step(const BenchArguments& arguments);
 void bench_comm(const BenchArguments& arguments);
 
+struct BenchKernelsArguments {
+  std::string filter;  // regular expression, found in NAME/DTYPE
+  int threads = 0;     // 0: every core
+  bool json = false;
+};
+void bench_kernels(const BenchKernelsArguments& arguments);
+
 struct BenchDecodeArguments {
   ConfigArguments config;
   int64_t context = 128;  // tokens read before the first measured one

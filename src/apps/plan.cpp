@@ -85,6 +85,7 @@ void plan(const PlanArguments& arguments) {
   bytes("activations", memory.activations);
   bytes("activation gradients", memory.activation_gradients);
   bytes("workspace", memory.workspace);
+  bytes("code and libraries", memory.process);
   bytes("total", memory.total());
 }
 

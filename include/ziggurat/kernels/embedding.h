@@ -1,5 +1,5 @@
 // Looks rows up in a table, adds rows of a second table by position; and the backward of both.
-// Floor: memory; forward 2 reads and 1 write of [rows, cols], backward 2 reads and 2 writes (f32 gradients).
+// Floor: memory; forward 1 read and 1 write of [rows, cols], backward 2 reads and 1 write.
 #pragma once
 
 #include <cstdint>
