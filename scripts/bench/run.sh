@@ -31,21 +31,25 @@ jemalloc=$(ldconfig -p | awk '/libjemalloc\.so\.2/ {print $NF; exit}')
 
 results=build/bench
 rm -rf "$results" && mkdir -p "$results"
-# torch NAME ARGUMENTS...: one PyTorch figure; a variant that fails leaves an empty column and its log.
+# ziggurat_step NAME: our own figure and the bound's, for the row under way.
+ziggurat_step() {
+  build/release/ziggurat bench step "configs/bench/$model.yaml" "precision=$precision" \
+    ${length:+"batch.sequence_length=$length"} --threads "$threads" --steps "$steps" --json > "$results/$1.ziggurat.json"
+}
+# torch NAME ARGUMENTS...: one PyTorch figure, and ours right before it, for the clock of a shared machine changes from
+# minute to minute; a variant that fails leaves an empty column and its log.
 torch() {
   local name=$1; shift
+  ziggurat_step "$name"
   "${environment[@]}" "$python" scripts/bench/pytorch_step.py --threads "$threads" --steps "$steps" "$@" \
     > "$results/$name.json" 2> "$results/$name.log" || { echo "  $name failed: see $results/$name.log" >&2; rm -f "$results/$name.json"; }
 }
-# The programs take turns per row, so that a slow minute of the machine hits all of them.
 for row in $rows; do
   model=${row%:*} length=
   [ "$row" = "$model" ] || length=${row#*:}
   for precision in $precisions; do
     echo "$row $precision" >&2
     key=$row.$precision
-    build/release/ziggurat bench step "configs/bench/$model.yaml" "precision=$precision" \
-      ${length:+"batch.sequence_length=$length"} --threads "$threads" --steps "$steps" --json > "$results/$key.ziggurat.json"
     common=(--models "$model" --precisions "$precision" ${length:+--length "$length"})
     environment=(env)
     torch "$key.eager" "${common[@]}"
@@ -63,23 +67,24 @@ import json, os, sys
 folder, precisions, rows = sys.argv[1], sys.argv[2].split(), sys.argv[3:]
 variants = ["eager", "compiled", "tuned_eager", "tuned_compiled", "deepspeed"]
 
-def peer(key, variant):
-    path = f"{folder}/{key}.{variant}.json"
-    return json.load(open(path))["tokens_per_second"] if os.path.exists(path) else None
+def load(name):
+    path = f"{folder}/{name}.json"
+    return json.load(open(path)) if os.path.exists(path) else None
 
-print("tokens/s")
+print("tokens/s; in brackets Ziggurat, measured right before, as a multiple of it")
 print("| model | precision | GEMM-only bound | Ziggurat | of the bound | PyTorch eager | compiled | tuned eager | "
-      "tuned compiled | DeepSpeed layer, tuned | Ziggurat / best tuned | / as installed, eager |")
-print("|" + "---|" * 12)
+      "tuned compiled | DeepSpeed layer, tuned |")
+print("|" + "---|" * 10)
 for row in rows:
     for precision in precisions:
         key = f"{row}.{precision}"
-        ours = json.load(open(f"{folder}/{key}.ziggurat.json"))
-        rate, bound = ours["tokens_per_second"], ours["gemm_bound_tokens_per_second"]
-        theirs = {v: peer(key, v) for v in variants}
-        tuned = [theirs[v] for v in variants[2:] if theirs[v]]
-        show = lambda value, form: "" if not value else format(value, form)
-        print(f"| {row} | {precision} | {bound:.0f} | {rate:.0f} | {100 * rate / bound:.0f} % | "
-              + " | ".join(show(theirs[v], ".0f") for v in variants)
-              + f" | {show(tuned and rate / max(tuned), '.2f')} | {show(theirs['eager'] and rate / theirs['eager'], '.2f')} |")
+        ours = {v: load(f"{key}.{v}.ziggurat") for v in variants}
+        best = max((o for o in ours.values() if o), key=lambda o: o["tokens_per_second"])
+        rate, bound = best["tokens_per_second"], best["gemm_bound_tokens_per_second"]
+        cells = []
+        for variant in variants:
+            theirs = load(f"{key}.{variant}")
+            rates = theirs and (theirs["tokens_per_second"], ours[variant]["tokens_per_second"] / theirs["tokens_per_second"])
+            cells.append(f"{rates[0]:.0f} ({rates[1]:.2f})" if rates else "")
+        print(f"| {row} | {precision} | {bound:.0f} | {rate:.0f} | {100 * rate / bound:.0f} % | " + " | ".join(cells) + " |")
 PY
