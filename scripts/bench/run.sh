@@ -69,7 +69,10 @@ variants = ["eager", "compiled", "tuned_eager", "tuned_compiled", "deepspeed"]
 
 def load(name):
     path = f"{folder}/{name}.json"
-    return json.load(open(path)) if os.path.exists(path) else None
+    if not os.path.exists(path):
+        return None
+    text = open(path).read()
+    return json.loads(text[max(0, text.find('{"model"')):])  # DeepSpeed logs to where the figures go
 
 print("tokens/s; in brackets Ziggurat, measured right before, as a multiple of it")
 print("| model | precision | GEMM-only bound | Ziggurat | of the bound | PyTorch eager | compiled | tuned eager | "
