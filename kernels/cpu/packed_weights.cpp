@@ -40,7 +40,23 @@ Layout plain(int64_t rows, int64_t cols, Type type) {
 // The library's blocked kernels; what it falls back to is up to a hundred times slower.
 bool is_packed_kernel(const char* name) { return std::string_view(name).starts_with("brg"); }
 
-// The library's choice of a layout for B [k, n]; none if it has no packed kernel. Asked for once, with many
+// Whether products of `rows` rows with B in this layout are packed ones, written to any dtype, also added up.
+bool has_kernels(Type operand, const Layout& b, int64_t rows, int64_t k, int64_t n) {
+  dnnl::primitive_attr adds;
+  dnnl::post_ops sum;
+  sum.append_sum(1.0f);
+  adds.set_post_ops(sum);
+  for (const Type c : {Type::f32, operand}) {
+    const dnnl::matmul::desc product(plain(rows, k, operand), b, plain(rows, n, c));
+    for (const dnnl::primitive_attr& attributes : {dnnl::primitive_attr(), adds}) {
+      const dnnl::matmul::primitive_desc chosen(product, attributes, cpu(), /*allow_empty=*/true);
+      if (!chosen || !is_packed_kernel(chosen.impl_info_str())) return false;
+    }
+  }
+  return true;
+}
+
+// The library's choice of a layout for B [k, n]; none if it has no packed kernels. Asked for once, with many
 // rows: one layout then serves any number of rows and threads.
 std::optional<Layout> choose_layout(Type operand, int64_t k, int64_t n) {
   constexpr int64_t kRows = 256;
@@ -48,6 +64,9 @@ std::optional<Layout> choose_layout(Type operand, int64_t k, int64_t n) {
   const dnnl::matmul::desc product(plain(kRows, k, operand), any, plain(kRows, n, Type::f32));
   const dnnl::matmul::primitive_desc chosen(product, cpu(), /*allow_empty=*/true);
   if (!chosen || !is_packed_kernel(chosen.impl_info_str())) return std::nullopt;
+  for (const int64_t rows : {1, 7, 16, 100, 256, 2048}) {
+    if (!has_kernels(operand, chosen.weights_desc(), rows, k, n)) return std::nullopt;
+  }
   return chosen.weights_desc();
 }
 

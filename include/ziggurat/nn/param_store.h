@@ -69,8 +69,7 @@ class ParamStore {
     uint64_t seed = 1234;
     Reproducible reproducible = Reproducible::layout;
     bool trainable = true;  // false: no gradients and moments (evaluation, a frozen teacher)
-    bool packed =
-        false;  // keep packed copies for products where the CPU gains from them; never in strict mode
+    bool packed = false;    // keep packed copies where products gain from them; never in strict mode
   };
   explicit ParamStore(const Options& options) : options_(options) {}
 
