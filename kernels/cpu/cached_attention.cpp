@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <kernels/cpu/reductions.h>
+#include <kernels/cpu/scratch.h>
 #include <kernels/cpu/stream_rows.h>
 
 #include <ziggurat/kernels/cached_attention.h>
@@ -16,11 +17,6 @@ constexpr int64_t kRows = 4;  // rows of one sequence that share a read of its k
 struct Run {
   int64_t first, count;
 };
-
-template <class T>
-T* take(Arena& arena, int64_t n) {
-  return static_cast<T*>(arena.allocate(n * int64_t{sizeof(T)}));
-}
 
 template <class T>
 std::pair<Run*, int64_t> cut_into_runs(const CachedAttentionArgs<T>& g, Arena& workspace) {

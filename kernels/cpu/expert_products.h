@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <type_traits>
 
+#include <kernels/cpu/scratch.h>
+
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/grouped_linear.h>
@@ -17,11 +19,6 @@ constexpr int64_t kUnitRows = 256;
 // Packed products take their rows in steps, so that there are few different ones: the library makes code for
 // each.
 constexpr int64_t kRowStep = 16;
-
-template <class T>
-T* take(Arena& arena, int64_t n) {
-  return static_cast<T*>(arena.allocate(n * static_cast<int64_t>(sizeof(T))));
-}
 
 // The operands of the products. On CPUs without bf16 dot products they are widened to f32 once, up front.
 template <class T>

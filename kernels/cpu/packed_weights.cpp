@@ -40,17 +40,33 @@ Layout plain(int64_t rows, int64_t cols, Type type) {
 // The library's blocked kernels; what it falls back to is up to a hundred times slower.
 bool is_packed_kernel(const char* name) { return std::string_view(name).starts_with("brg"); }
 
+// C is written, or added to.
+dnnl::primitive_attr adding(bool accumulate) {
+  dnnl::primitive_attr attributes;
+  if (accumulate) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+  return attributes;
+}
+
+// Runs a primitive on these arguments. By the C interface: the C++ one takes a map, which allocates.
+template <size_t N>
+void execute(const dnnl::primitive& primitive, const dnnl::stream& stream,
+             const std::array<dnnl_exec_arg_t, N>& arguments, const char* name) {
+  const auto status = dnnl_primitive_execute(primitive.get(), stream.get(), N, arguments.data());
+  check(status == dnnl_success, ErrorKind::internal, "[packed_weights] oneDNN {} failed with status {}", name,
+        static_cast<int>(status));
+}
+
 // Whether products of `rows` rows with B in this layout are packed ones, written to any dtype, also added up.
 bool has_kernels(Type operand, const Layout& b, int64_t rows, int64_t k, int64_t n) {
-  dnnl::primitive_attr adds;
-  dnnl::post_ops sum;
-  sum.append_sum(1.0f);
-  adds.set_post_ops(sum);
   for (const Type c : {Type::f32, Type::bf16}) {
     if (c == Type::bf16 && operand != Type::bf16) continue;
     const dnnl::matmul::desc product(plain(rows, k, operand), b, plain(rows, n, c));
-    for (const dnnl::primitive_attr& attributes : {dnnl::primitive_attr(), adds}) {
-      const dnnl::matmul::primitive_desc chosen(product, attributes, cpu(), /*allow_empty=*/true);
+    for (const bool accumulate : {false, true}) {
+      const dnnl::matmul::primitive_desc chosen(product, adding(accumulate), cpu(), /*allow_empty=*/true);
       if (!chosen || !is_packed_kernel(chosen.impl_info_str())) return false;
     }
   }
@@ -98,13 +114,7 @@ class Product {
  public:
   Product(const Layout& a, const Layout& b, const Layout& c, bool accumulate)
       : stream_(cpu()), a_(a, cpu(), nullptr), b_(b, cpu(), nullptr), c_(c, cpu(), nullptr) {
-    dnnl::primitive_attr attributes;
-    if (accumulate) {
-      dnnl::post_ops sum;
-      sum.append_sum(1.0f);
-      attributes.set_post_ops(sum);
-    }
-    const dnnl::matmul::primitive_desc chosen(dnnl::matmul::desc(a, b, c), attributes, cpu());
+    const dnnl::matmul::primitive_desc chosen(dnnl::matmul::desc(a, b, c), adding(accumulate), cpu());
     check(is_packed_kernel(chosen.impl_info_str()), ErrorKind::internal,
           "[weight_product] oneDNN would multiply [{}, {}] by a packed weight [{}, {}] with '{}'",
           a.dims()[0], a.dims()[1], b.dims()[0], b.dims()[1], chosen.impl_info_str());
@@ -115,13 +125,9 @@ class Product {
     a_.set_data_handle(const_cast<void*>(a));
     b_.set_data_handle(const_cast<void*>(b));
     c_.set_data_handle(c);
-    // The C interface: the C++ one takes a map, which allocates.
-    const std::array<dnnl_exec_arg_t, 3> arguments{
-        {{DNNL_ARG_SRC, a_.get()}, {DNNL_ARG_WEIGHTS, b_.get()}, {DNNL_ARG_DST, c_.get()}}};
-    const auto status =
-        dnnl_primitive_execute(primitive_.get(), stream_.get(), arguments.size(), arguments.data());
-    check(status == dnnl_success, ErrorKind::internal, "[weight_product] oneDNN matmul failed with status {}",
-          static_cast<int>(status));
+    execute<3>(primitive_, stream_,
+               {{{DNNL_ARG_SRC, a_.get()}, {DNNL_ARG_WEIGHTS, b_.get()}, {DNNL_ARG_DST, c_.get()}}},
+               "matmul");
   }
 
  private:
@@ -139,11 +145,7 @@ class Packing {
   void run(const void* from, void* to) {
     from_.set_data_handle(const_cast<void*>(from));
     to_.set_data_handle(to);
-    const std::array<dnnl_exec_arg_t, 2> arguments{{{DNNL_ARG_FROM, from_.get()}, {DNNL_ARG_TO, to_.get()}}};
-    const auto status =
-        dnnl_primitive_execute(reorder_.get(), stream_.get(), arguments.size(), arguments.data());
-    check(status == dnnl_success, ErrorKind::internal,
-          "[packed_weights] oneDNN reorder failed with status {}", static_cast<int>(status));
+    execute<2>(reorder_, stream_, {{{DNNL_ARG_FROM, from_.get()}, {DNNL_ARG_TO, to_.get()}}}, "reorder");
   }
 
  private:
@@ -169,7 +171,7 @@ Packing& packing_of(Type weight, Side side, int64_t out, int64_t in) {
 
 // The product of this shape for the calling thread and as many threads as a parallel_for would have here.
 // Products know their threads, and their memory objects are for one caller at a time: so one set per thread.
-// A model has few different shapes: the rows of experts are rounded (see grouped_linear.cpp).
+// A model has few different shapes: the rows of experts are rounded (see expert_products.h).
 template <class T, class TC>
 Product& product_of(const WeightProduct<T, TC>& g) {
   thread_local std::map<std::array<int64_t, 5>, Product> products;

@@ -3,6 +3,8 @@
 #include <limits>
 #include <numeric>
 
+#include <kernels/cpu/scratch.h>
+
 #include <ziggurat/core/philox.h>
 #include <ziggurat/kernels/router.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -13,11 +15,6 @@ namespace {
 
 constexpr int64_t kTokens = 64;        // tokens a thread takes at once
 constexpr int64_t kNoiseBlock = 4096;  // elements; a multiple of Philox's four
-
-template <class T>
-T* take(Arena& arena, int64_t n) {
-  return static_cast<T*>(arena.allocate(n * static_cast<int64_t>(sizeof(T))));
-}
 
 template <class Transform>
 void fill_noise(const Philox& rng, float* out, int64_t n, const Transform& transform) {

@@ -51,20 +51,21 @@ TEST(MpiRuntime, IsOnePerProcess) {
               HasSubstr("this is the second"));
 }
 
+// Rank 0 sends 4 bytes more than rank 1 has room for.
+void send_more_than_expected(Communicator& world) {
+  contract::Buffer<float> input({2, 1}), output({2, 1});
+  std::vector<int64_t> send(static_cast<size_t>(world.size()), 0), receive = send;
+  if (world.rank() == 0) send[1] = 2;
+  if (world.rank() == 1) receive[0] = 1;
+  Stream stream;
+  world.all_to_all_v(input.tensor, send, output.tensor, receive, stream).wait();
+}
+
 TEST(MpiCommunicator, FailuresOfTheLibraryAreNamed) {
   const auto world = mpi_runtime().world().split(0, mpi_runtime().world().rank(), "broken");
   if (world->size() == 1) return;
-  // Rank 0 sends 4 bytes more than rank 1 has room for: MPI reports a truncated message to the receiver.
-  const int rank = world->rank();
-  contract::Buffer<float> input({2, 1}), output({2, 1});
-  std::vector<int64_t> send(static_cast<size_t>(world->size()), 0), receive = send;
-  if (rank == 0) send[1] = 2;
-  if (rank == 1) receive[0] = 1;
-  const auto exchange = [&] {
-    Stream stream;
-    world->all_to_all_v(input.tensor, send, output.tensor, receive, stream).wait();
-  };
-  if (rank == 1) {
+  const auto exchange = [&] { send_more_than_expected(*world); };
+  if (world->rank() == 1) {  // MPI reports a truncated message to the receiver
     EXPECT_THAT(contract::message_of(ErrorKind::communication, exchange),
                 AllOf(HasSubstr("[all_to_all_v #"), HasSubstr("on 'broken', rank 1 of"),
                       HasSubstr("MPI_Wait"), HasSubstr("TRUNCATE")));
@@ -76,16 +77,8 @@ TEST(MpiCommunicator, FailuresOfTheLibraryAreNamed) {
 TEST(MpiCommunicator, BlocksOfOtherSizesThanExpectedAreNamed) {
   const auto world = mpi_runtime().make_world({.shared_from = 1});
   if (world->size() == 1) return;
-  const int rank = world->rank();
-  contract::Buffer<float> input({2, 1}), output({2, 1});
-  std::vector<int64_t> send(static_cast<size_t>(world->size()), 0), receive = send;
-  if (rank == 0) send[1] = 2;
-  if (rank == 1) receive[0] = 1;
-  const auto exchange = [&] {
-    Stream stream;
-    world->all_to_all_v(input.tensor, send, output.tensor, receive, stream).wait();
-  };
-  if (rank == 1) {
+  const auto exchange = [&] { send_more_than_expected(*world); };
+  if (world->rank() == 1) {
     EXPECT_THAT(contract::message_of(ErrorKind::communication, exchange),
                 AllOf(HasSubstr("[all_to_all_v #1"), HasSubstr("rank 1 of"),
                       HasSubstr("expects 4 bytes from rank 0, which sends 8")));
