@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <map>
+#include <optional>
 
-#include <dnnl.h>
+#include <kernels/cpu/matmul.h>
 #include <kernels/cpu/widened.h>
 
 #include <ziggurat/core/error.h>
@@ -63,9 +65,34 @@ bool is_trivial(const GemmArgs<T, TC>& g) {
   return true;
 }
 
+// Weight gradients: C = A^T B over many rows, of whole matrices. The library's gemm interface computes these
+// products at little more than half the roof of a Cascade Lake; its blocked kernels come within a fifth of it
+// there, and are 5 % slower than gemm on a Zen 4.
+bool prefers_blocked(const GemmArgs<float, float>& g) {
+  static const bool amd = __builtin_cpu_is("amd") != 0;
+  return !amd && g.transpose_a && !g.transpose_b && g.lda == g.m && g.ldb == g.n && g.ldc == g.n;
+}
+
+// Returns whether the library has a blocked product of this shape, and has run it.
+bool blocked_gemm(const GemmArgs<float, float>& g) {
+  thread_local std::map<std::array<int64_t, 5>, std::optional<Matmul>> products;
+  const auto [entry, is_new] =
+      products.try_emplace({g.m, g.n, g.k, thread_count(), g.accumulate ? 1 : 0}, std::nullopt);
+  if (is_new) {
+    const auto chosen = choose_matmul(column_major(g.m, g.k, Type::f32), row_major(g.k, g.n, Type::f32),
+                                      row_major(g.m, g.n, Type::f32), g.accumulate);
+    if (is_blocked(chosen)) entry->second.emplace(chosen);
+  }
+  if (entry->second) entry->second->run(g.a, g.b, g.c);
+  return entry->second.has_value();
+}
+
 // One library call, or on a strict stream one call per fixed tile of C.
 template <class T, class TC>
 void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (!stream.strict() && prefers_blocked(g) && blocked_gemm(g)) return;
+  }
   if (!stream.strict() || std::is_same_v<T, double>) return library_gemm(g);
   const int64_t row_tiles = (g.m + kTileRows - 1) / kTileRows, col_tiles = (g.n + kTileCols - 1) / kTileCols;
   parallel_for(row_tiles * col_tiles, [&](int64_t tile) {

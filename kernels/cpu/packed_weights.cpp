@@ -2,9 +2,8 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <string_view>
 
-#include <dnnl.hpp>
+#include <kernels/cpu/matmul.h>
 #include <kernels/cpu/widened.h>
 
 #include <ziggurat/core/error.h>
@@ -16,58 +15,20 @@ namespace ziggurat::kernels {
 
 namespace {
 
-using Layout = dnnl::memory::desc;
-
-dnnl::engine& cpu() {
-  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  return engine;
-}
-
-using Type = dnnl::memory::data_type;
-
-template <class T>
-constexpr Type kType = std::is_same_v<T, bf16> ? Type::bf16 : Type::f32;
-
 // The type of copies, and so of both operands, of weights of a type.
 Type operand_type(Type weight) {
   return weight == Type::bf16 && bf16_gemm() == Bf16Gemm::widened ? Type::f32 : weight;
 }
 
-Layout plain(int64_t rows, int64_t cols, Type type) {
-  return Layout({rows, cols}, type, dnnl::memory::format_tag::ab);
-}
-
-// The library's blocked kernels; what it falls back to is up to a hundred times slower.
-bool is_packed_kernel(const char* name) { return std::string_view(name).starts_with("brg"); }
-
-// C is written, or added to.
-dnnl::primitive_attr adding(bool accumulate) {
-  dnnl::primitive_attr attributes;
-  if (accumulate) {
-    dnnl::post_ops sum;
-    sum.append_sum(1.0f);
-    attributes.set_post_ops(sum);
-  }
-  return attributes;
-}
-
-// Runs a primitive on these arguments. By the C interface: the C++ one takes a map, which allocates.
-template <size_t N>
-void execute(const dnnl::primitive& primitive, const dnnl::stream& stream,
-             const std::array<dnnl_exec_arg_t, N>& arguments, const char* name) {
-  const auto status = dnnl_primitive_execute(primitive.get(), stream.get(), N, arguments.data());
-  check(status == dnnl_success, ErrorKind::internal, "[packed_weights] oneDNN {} failed with status {}", name,
-        static_cast<int>(status));
-}
-
-// Whether products of `rows` rows with B in this layout are packed ones, written to any dtype, also added up.
+// Whether products of `rows` rows with B in this layout are blocked ones, written to any dtype, also added
+// up.
 bool has_kernels(Type operand, const Layout& b, int64_t rows, int64_t k, int64_t n) {
   for (const Type c : {Type::f32, Type::bf16}) {
     if (c == Type::bf16 && operand != Type::bf16) continue;
-    const dnnl::matmul::desc product(plain(rows, k, operand), b, plain(rows, n, c));
     for (const bool accumulate : {false, true}) {
-      const dnnl::matmul::primitive_desc chosen(product, adding(accumulate), cpu(), /*allow_empty=*/true);
-      if (!chosen || !is_packed_kernel(chosen.impl_info_str())) return false;
+      if (!is_blocked(choose_matmul(row_major(rows, k, operand), b, row_major(rows, n, c), accumulate))) {
+        return false;
+      }
     }
   }
   return true;
@@ -78,9 +39,8 @@ bool has_kernels(Type operand, const Layout& b, int64_t rows, int64_t k, int64_t
 std::optional<Layout> choose_layout(Type operand, int64_t k, int64_t n) {
   constexpr int64_t kRows = 256;
   const Layout any({k, n}, operand, dnnl::memory::format_tag::any);
-  const dnnl::matmul::desc product(plain(kRows, k, operand), any, plain(kRows, n, Type::f32));
-  const dnnl::matmul::primitive_desc chosen(product, cpu(), /*allow_empty=*/true);
-  if (!chosen || !is_packed_kernel(chosen.impl_info_str())) return std::nullopt;
+  const auto chosen = choose_matmul(row_major(kRows, k, operand), any, row_major(kRows, n, Type::f32), false);
+  if (!is_blocked(chosen)) return std::nullopt;
   for (const int64_t rows : {1, 100}) {  // asking takes most of a millisecond
     if (!has_kernels(operand, chosen.weights_desc(), rows, k, n)) return std::nullopt;
   }
@@ -108,33 +68,6 @@ int64_t copy_bytes(Type weight, Side side, int64_t out, int64_t in) {
   const auto [k, n] = sides(side, out, in);
   return static_cast<int64_t>(layout(operand_type(weight), k, n).value().get_size());
 }
-
-// A product of given shape, ready to run: creating one takes longer than a small product.
-class Product {
- public:
-  Product(const Layout& a, const Layout& b, const Layout& c, bool accumulate)
-      : stream_(cpu()), a_(a, cpu(), nullptr), b_(b, cpu(), nullptr), c_(c, cpu(), nullptr) {
-    const dnnl::matmul::primitive_desc chosen(dnnl::matmul::desc(a, b, c), adding(accumulate), cpu());
-    check(is_packed_kernel(chosen.impl_info_str()), ErrorKind::internal,
-          "[weight_product] oneDNN would multiply [{}, {}] by a packed weight [{}, {}] with '{}'",
-          a.dims()[0], a.dims()[1], b.dims()[0], b.dims()[1], chosen.impl_info_str());
-    primitive_ = dnnl::matmul(chosen);
-  }
-
-  void run(const void* a, const void* b, void* c) {
-    a_.set_data_handle(const_cast<void*>(a));
-    b_.set_data_handle(const_cast<void*>(b));
-    c_.set_data_handle(c);
-    execute<3>(primitive_, stream_,
-               {{{DNNL_ARG_SRC, a_.get()}, {DNNL_ARG_WEIGHTS, b_.get()}, {DNNL_ARG_DST, c_.get()}}},
-               "matmul");
-  }
-
- private:
-  dnnl::stream stream_;
-  dnnl::memory a_, b_, c_;
-  dnnl::matmul primitive_;
-};
 
 // Row-major weights into a layout; kept per thread as products are.
 class Packing {
@@ -173,16 +106,18 @@ Packing& packing_of(Type weight, Side side, int64_t out, int64_t in) {
 // Products know their threads, and their memory objects are for one caller at a time: so one set per thread.
 // A model has few different shapes: the rows of experts are rounded (see expert_products.h).
 template <class T, class TC>
-Product& product_of(const WeightProduct<T, TC>& g) {
-  thread_local std::map<std::array<int64_t, 5>, Product> products;
+Matmul& product_of(const WeightProduct<T, TC>& g) {
+  thread_local std::map<std::array<int64_t, 5>, Matmul> products;
   const auto [k, n] = sides(g.side, g.out, g.in);
   const std::array<int64_t, 5> key{g.rows, k, n, thread_count(), g.accumulate ? 1 : 0};
   auto found = products.find(key);
   if (found == products.end()) {
-    found = products
-                .try_emplace(key, plain(g.rows, k, kType<T>), layout(kType<T>, k, n).value(),
-                             plain(g.rows, n, kType<TC>), g.accumulate)
-                .first;
+    const auto chosen = choose_matmul(row_major(g.rows, k, kType<T>), layout(kType<T>, k, n).value(),
+                                      row_major(g.rows, n, kType<TC>), g.accumulate);
+    check(is_blocked(chosen), ErrorKind::internal,
+          "[weight_product] the library has no blocked kernel for {} rows and a packed weight [{}, {}]",
+          g.rows, k, n);
+    found = products.try_emplace(key, chosen).first;
   }
   return found->second;
 }

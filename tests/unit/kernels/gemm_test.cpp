@@ -1,0 +1,94 @@
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <ziggurat/core/philox.h>
+#include <ziggurat/kernels/gemm.h>
+
+namespace ziggurat::kernels {
+namespace {
+
+template <class T>
+std::vector<T> values(int64_t n, uint64_t stream) {
+  const Philox rng(stream, Purpose::test);
+  std::vector<T> x(static_cast<size_t>(n));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = T(rng.normal(i));
+  return x;
+}
+
+struct Case {
+  bool transpose_a, transpose_b;
+  int64_t m, n, k, gap;  // gap: elements between two rows as stored
+  bool accumulate;
+};
+
+// Against sums in f64. A sum of k products is off by at most k units of rounding times the sum of their
+// absolute values; the last rounding, to bf16, by 2^-9 of the result.
+template <class T, class TC>
+void expect_product(const Case& c, Reproducible reproducible) {
+  const int64_t lda = (c.transpose_a ? c.m : c.k) + c.gap, ldb = (c.transpose_b ? c.k : c.n) + c.gap,
+                ldc = c.n + c.gap;
+  const std::vector<T> a = values<T>((c.transpose_a ? c.k : c.m) * lda, 1),
+                       b = values<T>((c.transpose_b ? c.n : c.k) * ldb, 2);
+  const std::vector<TC> before = values<TC>(c.m * ldc, 3);
+  std::vector<TC> after = before;
+  Arena workspace("test", int64_t{1} << 30);
+  Stream stream(Device::cpu, reproducible);
+  gemm<Device::cpu>(GemmArgs<T, TC>{c.transpose_a, c.transpose_b, c.m, c.n, c.k, a.data(), lda, b.data(), ldb,
+                                    after.data(), ldc, c.accumulate},
+                    workspace, stream);
+
+  const auto at = [](const auto& x, int64_t i) { return static_cast<double>(x[static_cast<size_t>(i)]); };
+  const double unit = std::is_same_v<T, double> ? 0x1p-53 : 0x1p-24;
+  const double last_rounding = std::is_same_v<TC, bf16> ? 0x1p-9 : unit;
+  for (int64_t i = 0; i < c.m; ++i) {
+    for (int64_t j = 0; j < ldc; ++j) {
+      if (j >= c.n) {
+        ASSERT_EQ(at(after, i * ldc + j), at(before, i * ldc + j)) << "written between rows";
+        continue;
+      }
+      double sum = c.accumulate ? at(before, i * ldc + j) : 0, size = std::abs(sum);
+      for (int64_t p = 0; p < c.k; ++p) {
+        const double term = at(a, c.transpose_a ? p * lda + i : i * lda + p) *
+                            at(b, c.transpose_b ? j * ldb + p : p * ldb + j);
+        sum += term, size += std::abs(term);
+      }
+      const double bound = static_cast<double>(c.k + 1) * unit * size + 2 * last_rounding * std::abs(sum);
+      ASSERT_NEAR(at(after, i * ldc + j), sum, bound) << i << ", " << j;
+    }
+  }
+}
+
+TEST(Gemm, IsTheProductOfItsMatrices) {
+  for (const bool transpose_a : {false, true}) {
+    for (const bool transpose_b : {false, true}) {
+      for (const auto [m, n, k] : {std::array<int64_t, 3>{1, 1, 1},
+                                   {5, 3, 7},
+                                   {33, 70, 1},
+                                   {130, 65, 40},
+                                   {64, 48, 300},
+                                   {7, 9, 0}}) {
+        for (const int64_t gap : {0, 5}) {
+          for (const bool accumulate : {false, true}) {
+            const Case c{transpose_a, transpose_b, m, n, k, gap, accumulate};
+            for (const Reproducible r : {Reproducible::layout, Reproducible::strict}) {
+              SCOPED_TRACE(fmt::format("{}x{}x{} A{} B{} gap {} {} {}", m, n, k, transpose_a ? "^T" : "",
+                                       transpose_b ? "^T" : "", gap, accumulate ? "+=" : "=",
+                                       r == Reproducible::strict ? "strict" : "layout"));
+              expect_product<float, float>(c, r);
+              expect_product<bf16, float>(c, r);
+              expect_product<bf16, bf16>(c, r);
+              expect_product<double, double>(c, r);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ziggurat::kernels
