@@ -106,6 +106,9 @@ class MpiCommunicator final : public Communicator {
   bool through_shared_memory(int64_t bytes) const {
     return channels_ != nullptr && bytes >= limits_.shared_from;
   }
+  bool moves_through_shared_memory(int64_t bytes) const {
+    return through_shared_memory(bytes) && bytes < limits_.shared_moves_below;
+  }
 
   void reduce_all(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order) override {
     if (!through_shared_memory(static_cast<int64_t>(buffer.size()))) {
@@ -146,7 +149,7 @@ class MpiCommunicator final : public Communicator {
     const auto bytes = static_cast<int64_t>(input.size());
     const bool in_place = input.data() == output.data() + rank() * bytes;
     const std::vector<Bytes> blocks = cut(output, std::vector<int64_t>(static_cast<size_t>(size()), bytes));
-    if (through_shared_memory(bytes)) {
+    if (moves_through_shared_memory(bytes)) {
       channels_->exchange(std::vector<ConstBytes>(static_cast<size_t>(size()), input), blocks, where());
       return copy_bytes(input, blocks[static_cast<size_t>(rank())]);
     }
@@ -174,10 +177,10 @@ class MpiCommunicator final : public Communicator {
     std::vector<ConstBytes> leaving = cut(input, send);
     std::vector<Bytes> arriving = cut(output, receive);
     copy_bytes(leaving[static_cast<size_t>(rank())], arriving[static_cast<size_t>(rank())]);
-    // Each pair knows its size: small blocks are MPI's, large ones go through shared memory.
+    // Each pair knows its size, and so which way its block goes.
     auto requests = std::make_shared<Requests>();
     const auto taken_by_mpi = [&](auto& block) {
-      return !through_shared_memory(static_cast<int64_t>(block.size()));
+      return !moves_through_shared_memory(static_cast<int64_t>(block.size()));
     };
     // Each rank starts with its right neighbour, so that not everybody sends to rank 0 first.
     for (int i = 1; i < size(); ++i) {

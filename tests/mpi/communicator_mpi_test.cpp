@@ -22,15 +22,15 @@ CommunicatorHarness harness(const std::string& name, const MpiLimits& limits) {
 // data. 20 bytes is no multiple of any row in the suite. `NoSharedMemory` is what ranks on several nodes do.
 INSTANTIATE_TEST_SUITE_P(
     Mpi, CommunicatorContract,
-    testing::Values(world_harness(), harness("NoSharedMemory", {.shared_from = MpiLimits::kNever}),
-                    harness("Chunked",
-                            {.message_bytes = 20, .reduce_bytes = 24, .shared_from = MpiLimits::kNever}),
-                    harness("Shared", {.shared_from = 1}),
-                    harness("SharedInLines", {.shared_from = 1, .slot_bytes = 64}),
-                    harness("SharedAndNot", {.message_bytes = 20, .shared_from = 100, .slot_bytes = 128})),
+    testing::Values(
+        world_harness(), harness("NoSharedMemory", {.shared_from = MpiLimits::kNever}),
+        harness("Chunked", {.message_bytes = 20, .reduce_bytes = 24, .shared_from = MpiLimits::kNever}),
+        harness("Shared", {.shared_from = 1}), harness("SharedInLines", {.shared_from = 1, .slot_bytes = 64}),
+        harness("SharedAndNot",
+                {.message_bytes = 20, .shared_from = 100, .shared_moves_below = 400, .slot_bytes = 128})),
     harness_name);
 
-// The default limits: pieces of 256 KiB, i.e. 65536 floats.
+// The default limits: pieces of 256 KiB, i.e. 65536 floats, from where on MPI moves.
 TEST(MpiCommunicator, LargeMessagesKeepTheContract) {
   Communicator& world = mpi_runtime().world();
   if (world.size() != 3) contract::reduce_as_tree<float>(world, 65537);

@@ -19,6 +19,9 @@ struct MpiLimits {
   // Reductions, gathers and blocks of an all-to-all go through shared memory from this size on, if all ranks
   // of the group are on one node. kNever: always through MPI, as between nodes.
   int64_t shared_from = int64_t{1} << 15;
+  // Blocks that are only moved go through it up to here: of larger ones MPI makes one copy, from process to
+  // process, instead of two.
+  int64_t shared_moves_below = int64_t{1} << 18;
   int64_t slot_bytes = int64_t{1} << 18;  // a piece in shared memory; less in large groups
 };
 
