@@ -74,9 +74,9 @@ void weight_gradient_tile(const GroupedLinearGradArgs<T>& g, const O* dz, const 
     const bool same_source = s->source == first->source;
     if (g.dweight != nullptr && (same_source || g.dweight_stride == 0)) {
       A* dweight = g.dweight + first->source * g.dweight_stride + (s->expert * f.out + tile) * f.in;
-      gemm_on_this_thread<Device::cpu>(GemmArgs<O, A>{true, false, cols, f.in, s->rows,
-                                                      dz + s->row_begin * f.out + tile, f.out,
-                                                      x + s->row_begin * f.in, f.in, dweight, f.in, true});
+      gemm_on_this_thread<Device::cpu>(
+          GemmArgs<O, A>{true, false, cols, f.in, s->rows, dz + s->row_begin * f.out + tile, f.out,
+                         x + s->row_begin * f.in, f.in, dweight, f.in, s != first || !g.overwrite_dweight});
     }
     if (g.dbias != nullptr && (same_source || g.dbias_stride == 0)) {
       A sums[kTileCols] = {};
@@ -105,6 +105,17 @@ std::pair<const Segment**, int64_t> gradient_owners(const GroupedLinearGradArgs<
   return {owners, count};
 }
 
+template <class T>
+void clear_without_rows(const GroupedLinearGradArgs<T>& g, const Segment* const* owners,
+                        int64_t owner_count) {
+  const int64_t size = g.forward.out * g.forward.in;
+  parallel_for(g.forward.experts, [&](int64_t e) {
+    const bool has_rows =
+        std::any_of(owners, owners + owner_count, [&](const Segment* o) { return o->expert == e; });
+    if (!has_rows) std::fill_n(g.dweight + e * size, size, Accum<T>(0));
+  });
+}
+
 }  // namespace
 
 template <Device D, class T>
@@ -127,6 +138,7 @@ void grouped_linear_backward(const GroupedLinearGradArgs<T>& g, Arena& workspace
     if (g.dweight != nullptr || g.dbias != nullptr) {
       const O* x = Policy::matrix(f.x, f.rows * f.in, workspace, stream);
       const auto [owners, owner_count] = gradient_owners(g, workspace);
+      if (g.overwrite_dweight) clear_without_rows(g, owners, owner_count);
       const int64_t tiles = (f.out + kTileCols - 1) / kTileCols;
       parallel_for(owner_count * tiles, [&, first = owners](int64_t i) {
         weight_gradient_tile<O>(g, dz, x, first[i / tiles], i % tiles * kTileCols);

@@ -84,6 +84,7 @@ void ParamStore::finalize() {
     if (options_.trainable) {
       entry.param.grad = piece(g.gradient, entry);
       entry.param.source_stride = g.sources > 1 ? g.numel : 0;
+      if (entry.spec.product_rows > 0 && g.sources == 1) entry.param.unwritten = &entry.unwritten;
     }
     draw(entry);
   }
@@ -155,8 +156,20 @@ void ParamStore::draw(const ParamEntry& entry) {
 }
 
 void ParamStore::zero_gradients() {
-  for (ParamGroup& g : groups_) {
-    if (g.gradient) fill_zero(g.gradient);
+  for (ParamEntry& entry : entries_) {
+    if (!entry.param.trainable()) continue;
+    if (entry.param.unwritten != nullptr) {
+      entry.unwritten = true;
+      continue;
+    }
+    const ParamGroup& g = groups_[static_cast<size_t>(entry.group)];
+    for (int64_t s = 0; s < g.sources; ++s) fill_zero(entry.param.grad_of_source(s));
+  }
+}
+
+void ParamStore::settle_gradients() {
+  for (const ParamEntry& entry : entries_) {
+    if (entry.param.trainable()) entry.param.settle_grad();
   }
 }
 

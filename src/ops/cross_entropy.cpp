@@ -44,6 +44,7 @@ class Head {
         packed_(weight.packed),
         args_(args),
         dx_(dx),
+        param_(weight),
         dweight_(backward && weight.trainable() ? weight.grad.data<A>() : nullptr),
         backward_(backward),
         width_(x.dim(1)),
@@ -150,6 +151,8 @@ class Head {
   // With dlogits = factor e - grad_scale [target], row by row:
   void backward(int64_t begin, const int32_t* targets) {
     A* dx = dx_ ? start_dx(begin) : nullptr;
+    const bool add = dweight_ == nullptr || param_.must_add();
+    if (!add) std::fill(dweight_ + args_.vocab_size * width_, dweight_ + table_rows_ * width_, A(0));
     for (int64_t t = 0; t < tiles_; ++t) {
       const A* factor = factor_ + t * rows_;
       const G* e = exponentials(t);
@@ -157,7 +160,7 @@ class Head {
         kernels::scale_rows<D>(chunk_x_, factor, rows_, width_, scaled_, stream_);
         kernels::gemm<D>(
             kernels::GemmArgs<G, A>{true, false, vocabulary(t), width_, rows_, e, columns(t), scaled_, width_,
-                                    dweight_ + t * kVocabularyTile * width_, width_, true},
+                                    dweight_ + t * kVocabularyTile * width_, width_, add},
             workspace_, stream_);
       }
       if (dx != nullptr) {  // dx += factor (e weight)
@@ -194,6 +197,7 @@ class Head {
   kernels::PackedWeights* packed_;
   const LossArgs& args_;
   GradSlot dx_;
+  const Param& param_;
   A* dweight_;
   bool backward_;
   int64_t width_, table_rows_, tiles_;

@@ -51,6 +51,7 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
 
   // dtable[tokens_i] += dy_i, dposition_table[positions_i] += dy_i
   tape.record(y, [=, &table](Tape& t, const Tensor& dy) {
+    if (table.trainable()) table.settle_grad();
     visit_device_dtype(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       const bool position_grad = position_table != nullptr && position_table->trainable();

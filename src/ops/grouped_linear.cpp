@@ -86,7 +86,8 @@ Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const P
           kernels::GroupedLinearGradArgs<T>{
               forward(static_cast<T*>(nullptr)), dy.data<T>(), dx ? dx.grad.data<T>() : nullptr,
               dx.accumulate, weight.trainable() ? weight.grad.data<A>() : nullptr, weight.source_stride,
-              bias_grad ? bias->grad.data<A>() : nullptr, bias_grad ? bias->source_stride : 0},
+              bias_grad ? bias->grad.data<A>() : nullptr, bias_grad ? bias->source_stride : 0,
+              weight.trainable() && !weight.must_add()},
           t.workspace(), t.stream());
     });
   });

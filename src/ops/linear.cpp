@@ -71,9 +71,10 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
       }
       // dweight += dz^T x
       if (weight.trainable()) {
-        kernels::gemm<D>(kernels::GemmArgs<T, A>{true, false, out, in, rows, dz.data<T>(), out,
-                                                 x.value().data<T>(), in, weight.grad.data<A>(), in, true},
-                         t.workspace(), t.stream());
+        kernels::gemm<D>(
+            kernels::GemmArgs<T, A>{true, false, out, in, rows, dz.data<T>(), out, x.value().data<T>(), in,
+                                    weight.grad.data<A>(), in, weight.must_add()},
+            t.workspace(), t.stream());
       }
       // dx = dz weight
       if (dx) {

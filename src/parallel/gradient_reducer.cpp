@@ -37,6 +37,7 @@ GradientReducer::GradientReducer(nn::ParamStore& store, const ProcessGroups& gro
 void GradientReducer::begin_step() { store_.zero_gradients(); }
 
 void GradientReducer::end_lane() {
+  if (!trees_.empty()) store_.settle_gradients();
   for (size_t g = 0; g < trees_.size(); ++g) fold(store_.groups()[g], trees_[g]);
 }
 
@@ -60,6 +61,7 @@ void GradientReducer::fold(const nn::ParamGroup& group, LaneTree& tree) {
 
 void GradientReducer::reduce(Stream& stream) {
   const Span span(stream.profile(), "reduce_gradients");
+  store_.settle_gradients();
   const ReduceOrder order = stream.strict() ? ReduceOrder::fixed_tree : ReduceOrder::any;
   for (nn::ParamGroup& g : store_.groups()) {
     // Sources are consecutive ranks, i.e. the tree's next levels.

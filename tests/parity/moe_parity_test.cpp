@@ -66,6 +66,7 @@ void run_rank(Communicator& world, int ep, const LayerCase& c, DType dtype, Repr
     results.put(name + "y", y.value());
     tape.backward(y, bench.tensor(name + "dy", dtype, {kTokens, kHidden}));
     results.put(name + "dx", tape.grad(x));
+    store.settle_gradients();
 
     for (const nn::ParamEntry& entry : store.entries()) {
       const Param& p = entry.param;

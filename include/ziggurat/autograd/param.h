@@ -2,6 +2,8 @@
 // nn::ParamStore.
 #pragma once
 
+#include <utility>
+
 #include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/tensor/tensor.h>
 
@@ -20,7 +22,18 @@ struct Param {
   // `grad`.
   int64_t source_stride = 0;
 
+  // Set while `grad` counts as zeros but its memory holds anything: the first product of the step writes it
+  // rather than adding to it. Null: grad starts as zeros.
+  bool* unwritten = nullptr;
+
   bool trainable() const { return static_cast<bool>(grad); }
+
+  // For an op that goes on to write all of grad, or to add to it: whether it must add.
+  bool must_add() const { return unwritten == nullptr || !std::exchange(*unwritten, false); }
+  // For all others, before they add.
+  void settle_grad() const {
+    if (!must_add()) fill_zero(grad);
+  }
 
   Tensor grad_of_source(int64_t source) const {
     char* base = static_cast<char*>(grad.raw()) + source * source_stride * size_of(grad.dtype());

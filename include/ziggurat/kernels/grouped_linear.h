@@ -49,6 +49,7 @@ struct GroupedLinearGradArgs {
   int64_t dweight_stride = 0;
   Accum<T>* dbias = nullptr;  // [experts,out] += column sums of dz; or null
   int64_t dbias_stride = 0;
+  bool overwrite_dweight = false;  // = instead of +=, zeros for experts without rows; with stride 0 only
 };
 template <Device D, class T>
 void grouped_linear_backward(const GroupedLinearGradArgs<T>& args, Arena& workspace, Stream& stream);

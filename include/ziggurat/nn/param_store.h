@@ -34,7 +34,9 @@ struct ParamSpec {
   Init init;
   bool matrix = true;  // true: value in the compute dtype; false (norms, biases, router): in accum dtype
   bool decay = true;   // weight decay applies
-  int64_t product_rows = 0;  // of the matrices in which products take it, for packed copies; 0: none do
+  // Of the matrices in which products take it, for packed copies; 0: none do. The first product of a step
+  // writes its gradient, and nothing needs to zero it before (see Param::unwritten).
+  int64_t product_rows = 0;
 
   // Experts: this rank holds rows [row_begin, row_end) of the leading dim, shared over `expert_parallel`
   // ranks. Replicated parameters keep 0, 0 and 0: all rows.
@@ -47,8 +49,9 @@ struct ParamEntry {
   ParamSpec spec;
   Param param;
   int group = 0;
-  int64_t offset = 0;  // elements into the group's slabs
-  int64_t numel = 0;   // elements held by this rank
+  int64_t offset = 0;      // elements into the group's slabs
+  int64_t numel = 0;       // elements held by this rank
+  bool unwritten = false;  // param.unwritten points here
 };
 
 // Slabs of one group. All have `numel` elements; `gradient` has `sources` such slabs one after another
@@ -81,7 +84,8 @@ class ParamStore {
   // moments.
   void finalize();
 
-  void zero_gradients();
+  void zero_gradients();          // those of products when their first product comes, or
+  void settle_gradients();        // now: before anything but ops reads gradients
   void refresh_compute_copies();  // compute = round(master), after loading a checkpoint
   void expire_packed();           // after any other change of compute copies: packed ones are made anew
   int64_t packed_bytes() const;
