@@ -275,7 +275,8 @@ TEST_F(HostileManifest, IsRefused) {
   EXPECT_THAT(refused("\"step\": 1", "\"step\": -1"), HasSubstr("whole number"));
   EXPECT_THAT(refused("\"config\"", "\"confug\""), HasSubstr("'config' is missing"));
   EXPECT_THAT(refused("\"dtype\": \"BF16\"", "\"dtype\": \"F64\""), HasSubstr("elsewhere"));
-  EXPECT_THAT(refused("13", "4611686018427387904"), HasSubstr("overflows"));
+  EXPECT_THAT(refused("\"global_shape\": [\n      13", "\"global_shape\": [\n      4611686018427387904"),
+              HasSubstr("overflows"));
   EXPECT_THAT(refused("\"rows\": [\n      0,\n      6", "\"rows\": [\n      0,\n      9"), HasSubstr("both"));
   EXPECT_THAT(refused("\"rows\": [\n      0,\n      6", "\"rows\": [\n      0,\n      5"),
               HasSubstr("the manifest says"));
