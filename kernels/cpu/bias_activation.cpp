@@ -13,23 +13,23 @@ namespace {
 
 constexpr int64_t kRows = 32;  // rows of a block, also of a partial column sum
 
-// gelu(z) = z/2 (1 + tanh(u)) = z s, s = 1 / (1 + e^-2u), u = sqrt(2/pi) (z + 0.044715 z^3)
+// gelu(z) = z/2 (1 + tanh(u)) = z s, s = sigmoid(2u), u = sqrt(2/pi) (z + 0.044715 z^3)
 //                                                               (Hendrycks and Gimpel 2016, tanh form)
 struct GeluTanh {
-  static constexpr double kTwice = 2 * 0.7978845608028654;  // 2 sqrt(2/pi)
+  static constexpr double kTwo = 2 * 0.7978845608028654;  // 2 sqrt(2/pi)
   template <class A>
-  static A half_of_tanh(A z) {
-    return A(1) / (A(1) + vexp(z * (A(-kTwice) - A(kTwice * 0.044715) * z * z)));
+  static A s(A z) {
+    return sigmoid(z * (A(kTwo) + A(kTwo * 0.044715) * z * z));
   }
   template <class A>
   static A value(A z) {
-    return z * half_of_tanh(z);
+    return z * s(z);
   }
   // gelu'(z) = s + z s (1 - s) 2u'
   template <class A>
   static A derivative(A z) {
-    const A s = half_of_tanh(z);
-    return s + z * s * (A(1) - s) * (A(kTwice) + A(3 * kTwice * 0.044715) * z * z);
+    const A sz = s(z);
+    return sz + z * sz * (A(1) - sz) * (A(kTwo) + A(3 * kTwo * 0.044715) * z * z);
   }
 };
 

@@ -13,11 +13,6 @@ namespace {
 constexpr int64_t kBlock = 16384;  // elements a thread takes at once
 constexpr int64_t kTile = 256;     // elements whose sigmoid is kept for both gradients
 
-template <class A>
-A sigmoid(A z) {
-  return A(1) / (A(1) + vexp(-z));
-}
-
 // out[i] = value(i), or += ; one branch for the whole tile
 template <class T, class F>
 void write(T* out, bool accumulate, int64_t n, const F& value) {
