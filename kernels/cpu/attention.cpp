@@ -16,7 +16,7 @@ namespace {
 // Query rows scored at once. Half a block above the diagonal is wasted, so small; but a product needs some
 // rows to run near its peak.
 constexpr int64_t kQueries = 64;
-constexpr int64_t kLanes = 16;  // the part of a row of scores that is seen is padded to whole registers
+constexpr int64_t kLanes = 16;  // matrices and rows of scores are padded to whole registers
 
 int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
@@ -31,24 +31,36 @@ class Scratch {
   A* next_;
 };
 
+// A head's part of a row is a few cache lines, and the next row lies on another page, where the hardware does
+// not fetch ahead: so rows are asked for this many before their turn.
+constexpr int64_t kAhead = 12;
+template <bool write, class T>
+void fetch(const T* row, int64_t cols) {
+  for (int64_t j = 0; j < cols; j += 64 / int64_t{sizeof(T)}) __builtin_prefetch(row + j, write);
+}
+
 // to [rows, cols] = factor * from, whose rows are ld elements apart
 template <class T, class A>
-void load(const T* from, int64_t ld, int64_t rows, int64_t cols, A factor, A* to) {
+void load(const T* from, int64_t ld, int64_t rows, int64_t cols, A factor, A* __restrict to) {
   for (int64_t i = 0; i < rows; ++i) {
+    fetch<false>(from + (i + kAhead) * ld, cols);
     for (int64_t j = 0; j < cols; ++j) to[i * cols + j] = factor * A(from[i * ld + j]);
   }
 }
 
-// to, whose rows are ld elements apart, = or += from [rows, cols]
-template <class A, class T>
-void store(const A* from, int64_t rows, int64_t cols, T* to, int64_t ld, bool accumulate) {
+// to, whose rows are ld elements apart, = or += factor(row) * from [rows, cols]
+template <class A, class Factor, class T>
+void store(const A* __restrict from, int64_t rows, int64_t cols, const Factor& factor, T* __restrict to,
+           int64_t ld, bool accumulate) {
   for (int64_t i = 0; i < rows; ++i) {
     const A* f = from + i * cols;
+    const A scale = factor(i);
     T* t = to + i * ld;
+    fetch<true>(t + kAhead * ld, cols);
     if (accumulate) {
-      for (int64_t j = 0; j < cols; ++j) t[j] = T(A(t[j]) + f[j]);
+      for (int64_t j = 0; j < cols; ++j) t[j] = T(A(t[j]) + scale * f[j]);
     } else {
-      for (int64_t j = 0; j < cols; ++j) t[j] = T(f[j]);
+      for (int64_t j = 0; j < cols; ++j) t[j] = T(scale * f[j]);
     }
   }
 }
@@ -67,6 +79,16 @@ template <class A>
     for (int64_t i = begin; i < end; ++i) {
       keep[at + i] = Philox::to_uniform(bits[static_cast<size_t>(i)]) < p ? A(0) : kept;
     }
+  }
+}
+
+// From scores and dp to p = e^(score - lse) and dscore = p (dp - delta). Not inlined: see reductions.h.
+template <class A>
+[[gnu::noinline]] void gradient_row(A* __restrict p, A* __restrict ds, A lse, A delta, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) {
+    const A e = vexp(p[j] - lse);
+    ds[j] = e * (ds[j] - delta);
+    p[j] = e;
   }
 }
 
@@ -133,10 +155,9 @@ void for_each_key_head(const Args& g, Arena& workspace, int64_t elements, const 
   });
 }
 
-// Elements between two rows of scores. Padding starts at a row's first key, and must not reach the next row.
-int64_t score_stride(const AttentionShape& s, const int32_t* first_key) {
-  return padded(s.length) + (first_key == nullptr ? 0 : kLanes);
-}
+// Elements between two rows of scores. Behind the keys that a row sees, as many as are hidden from the first
+// row of a block are cleared, whatever the row.
+int64_t score_stride(const AttentionShape& s) { return padded(s.length) + kQueries; }
 
 }  // namespace
 
@@ -146,7 +167,7 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream& stre
   using A = Accum<T>;
   const AttentionShape& s = g.shape;
   const int64_t length = s.length, d = s.head_dim, width = s.width(), y_width = s.heads * d;
-  const int64_t block = std::min(kQueries, length), ld = score_stride(s, g.first_key);
+  const int64_t block = std::min(kQueries, length), ld = score_stride(s);
   const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
   const int64_t elements = 2 * padded(block * d) + padded(block * ld) + padded(ld) + padded(block);
 
@@ -166,12 +187,12 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream& stre
         const int64_t first = keys.first(i), seen = i + 1 - first;
         A* const begin = scores + (i - at.begin) * ld;
         A* const p = begin + first - at.first;
-        // Padding of -inf adds nothing to maximum and sum; then it becomes 0.
-        std::fill(p + seen, p + padded(seen), -std::numeric_limits<A>::infinity());
+        // Padding of -inf adds nothing to maximum and sum.
+        std::fill_n(p + seen, kLanes, -std::numeric_limits<A>::infinity());
         const A max = row_max(p, padded(seen));
         const A sum = exp_row(p, max, p, padded(seen));
         std::fill(begin, p, A(0));
-        std::fill(p + seen, begin + at.keys(), A(0));
+        std::fill_n(p + seen, kQueries, A(0));
         g.log_sum_exp[head_row + i] = max + std::log(sum);
         normalise[i - at.begin] = 1 / sum;
         if (g.dropout.probability > 0) {
@@ -180,10 +201,10 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream& stre
         }
       }
       product({false, false, n, d, at.keys(), scores, ld, keys.v + at.first * d, d, o, d});
-      for (int64_t r = 0; r < n; ++r) {  // here d factors a row, in the probabilities up to T
-        for (int64_t e = 0; e < d; ++e) o[r * d + e] *= normalise[r];
-      }
-      store(o, n, d, g.y + row * y_width + at.head * d, y_width, false);
+      // Normalised here: d factors a row, in the probabilities up to T.
+      store(
+          o, n, d, [=](int64_t r) { return normalise[r]; }, g.y + row * y_width + at.head * d, y_width,
+          false);
     });
   });
 }
@@ -194,7 +215,7 @@ void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream&
   using A = Accum<T>;
   const AttentionShape& s = g.shape;
   const int64_t length = s.length, d = s.head_dim, width = s.width(), y_width = s.heads * d;
-  const int64_t block = std::min(kQueries, length), ld = score_stride(s, g.first_key);
+  const int64_t block = std::min(kQueries, length), ld = score_stride(s);
   const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
   const int64_t elements =
       2 * padded(length * d) + 3 * padded(block * d) + 2 * padded(block * ld) + padded(ld);
@@ -225,7 +246,9 @@ void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream&
         A *const p = probabilities + r * ld + hidden, *const ds = dscores + r * ld + hidden;
         // p = e^(score - lse); m = keep / (1 - dropout); dscore = p (m dp - delta), delta = dy . y
         const A lse = g.log_sum_exp[head_row + i];
-        const A delta = dot_row<A>(g.dy + y_offset + r * y_width, g.y + y_offset + r * y_width, d);
+        const T* y = g.y + y_offset + r * y_width;
+        fetch<false>(y + kAhead * y_width, d);
+        const A delta = dot_row<A>(dout + r * d, y, d);
         if (g.dropout.probability > 0) {
           dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length + first), seen, keep);
           for (int64_t j = 0; j < seen; ++j) {
@@ -234,27 +257,25 @@ void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream&
             p[j] = e * keep[j];
           }
         } else {
-          for (int64_t j = 0; j < padded(seen); ++j) {
-            const A e = vexp(p[j] - lse);
-            ds[j] = e * (ds[j] - delta);
-            p[j] = e;
-          }
+          gradient_row(p, ds, lse, delta, padded(seen));
         }
         for (A* x : {p, ds}) {
           std::fill(x - hidden, x, A(0));
-          std::fill(x + seen, x - hidden + at.keys(), A(0));
+          std::fill_n(x + seen, kQueries, A(0));
         }
       }
       // dv += (m p)^T dy, dk += dscore^T (scale q), dq = scale dscore k
       product({true, false, at.keys(), d, n, probabilities, ld, dout, d, dv + at.first * d, d, true});
       product({true, false, at.keys(), d, n, dscores, ld, q, d, dk + at.first * d, d, true});
       product({false, false, n, d, at.keys(), dscores, ld, k, d, dq, d});
-      for (int64_t e = 0; e < n * d; ++e) dq[e] *= A(g.scale);
-      store(dq, n, d, g.dqkv + row * width + at.head * d, width, g.accumulate);
+      store(
+          dq, n, d, [=](int64_t) { return A(g.scale); }, g.dqkv + row * width + at.head * d, width,
+          g.accumulate);
     });
     T* drows = g.dqkv + keys.sequence * length * width;
-    store(dk, length, d, drows + s.k_column() + keys.head * d, width, g.accumulate);
-    store(dv, length, d, drows + s.v_column() + keys.head * d, width, g.accumulate);
+    const auto one = [](int64_t) { return A(1); };
+    store(dk, length, d, one, drows + s.k_column() + keys.head * d, width, g.accumulate);
+    store(dv, length, d, one, drows + s.v_column() + keys.head * d, width, g.accumulate);
   });
 }
 

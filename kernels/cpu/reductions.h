@@ -3,6 +3,7 @@
 // larger loop nest gcc 12 gives the vectorisation up, which costs a factor of ten.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 
@@ -10,12 +11,23 @@
 
 namespace ziggurat::kernels {
 
-// -infinity for n = 0. NaNs are passed over: the sum of exponentials shows them.
+// -infinity for n = 0. NaNs are passed over: the sum of exponentials shows them. Several maxima at once: of
+// one, each comparison waits for the last.
 template <class A>
 [[gnu::noinline]] A row_max(const A* x, int64_t n) {
+  constexpr int64_t kLanes = 64;
+  A lanes[kLanes];
+  std::fill_n(lanes, kLanes, -std::numeric_limits<A>::infinity());
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane)
+      lanes[lane] = x[j + lane] > lanes[lane] ? x[j + lane] : lanes[lane];
+  }
   A max = -std::numeric_limits<A>::infinity();
 #pragma omp simd reduction(max : max)
-  for (int64_t j = 0; j < n; ++j) max = x[j] > max ? x[j] : max;
+  for (int64_t rest = j; rest < n; ++rest) max = x[rest] > max ? x[rest] : max;
+#pragma omp simd reduction(max : max)
+  for (int64_t lane = 0; lane < kLanes; ++lane) max = lanes[lane] > max ? lanes[lane] : max;
   return max;
 }
 
@@ -41,8 +53,8 @@ template <class A>
   return sum;
 }
 
-template <class A, class T>
-[[gnu::noinline]] A dot_row(const T* x, const T* y, int64_t n) {
+template <class A, class X, class Y>
+[[gnu::noinline]] A dot_row(const X* x, const Y* y, int64_t n) {
   A sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < n; ++j) sum += A(x[j]) * A(y[j]);

@@ -9,8 +9,8 @@
 namespace ziggurat::kernels {
 
 // e^x for x <= 88. x = n ln2 + r with |r| <= ln2/2; e^r by the polynomial of degree 5 that is nearest to it
-// (relative error below 2^-23.3), scaled by 2^n. Clamped from below, so -inf gives (almost) 0; NaN stays NaN. No
-// clamp from above: of two, gcc 12 makes a tree of masks.
+// (relative error below 2^-23.3), scaled by 2^n. Clamped from below, so -inf gives (almost) 0; NaN stays NaN.
+// No clamp from above: of two, gcc 12 makes a tree of masks.
 inline float vexp(float x) {
   // At 2^23 and beyond a float has no fraction: adding this rounds, and leaves n + 127 in the low bits.
   constexpr float kRound = 0x1.8p23f + 127;
