@@ -32,6 +32,11 @@ template <class A, class G>
   for (int64_t j = 0; j < n; ++j) y[j] = G(x[j]);
 }
 
+template <class A>
+[[gnu::noinline]] void exp_of_differences(const A* x, const A* y, int64_t n, A* __restrict e) {
+  for (int64_t j = 0; j < n; ++j) e[j] = vexp(x[j] - y[j]);
+}
+
 template <class A, class G>
 void softmax_row(const SoftmaxTileArgs<A, G>& g, int64_t i) {
   const A* logits = g.logits + i * g.stride;
@@ -72,26 +77,35 @@ void softmax_tile(const SoftmaxTileArgs<A, G>& g, Stream& stream) {
 template <Device D, class A>
 void cross_entropy(const CrossEntropyArgs<A>& g, Stream& stream) {
   const Span span(stream.profile(), "cross_entropy");
-  for (int64_t i = 0; i < g.rows; ++i) {
-    g.losses[i] = {};
-    if (g.targets[i] == g.ignore_index) {
-      for (int64_t t = 0; g.factor != nullptr && t < g.tiles; ++t) g.factor[t * g.rows + i] = 0;
-      continue;
-    }
-    A max = -std::numeric_limits<A>::infinity();
-    for (int64_t t = 0; t < g.tiles; ++t) max = std::max(max, g.maximum[t * g.rows + i]);
-    double sum = 0;
+  constexpr int64_t kTokens = 64;  // of a unit of work, whose exponentials are vectors
+  parallel_for_blocks(g.rows, kTokens, [&](int64_t begin, int64_t end) {
+    const int64_t n = end - begin;
+    A max[kTokens], e[kTokens], scale[kTokens];
+    double sum[kTokens] = {};
+    std::fill_n(max, n, -std::numeric_limits<A>::infinity());
     for (int64_t t = 0; t < g.tiles; ++t) {
-      sum += g.sum[t * g.rows + i] * std::exp(double(g.maximum[t * g.rows + i]) - double(max));
+      const A* maximum = g.maximum + t * g.rows + begin;
+      for (int64_t i = 0; i < n; ++i) max[i] = std::max(max[i], maximum[i]);
     }
-    const double log_sum_exp = double(max) + std::log(sum);
-    g.losses[i] = {log_sum_exp - double(g.target_logit[i]), g.z_loss * log_sum_exp * log_sum_exp, true,
-                   g.target_logit[i] >= max};
-    const double scale = g.grad_scale * (1 + 2 * g.z_loss * log_sum_exp);
+    for (int64_t t = 0; t < g.tiles; ++t) {
+      exp_of_differences(g.maximum + t * g.rows + begin, max, n, e);
+      for (int64_t i = 0; i < n; ++i) sum[i] += g.sum[t * g.rows + begin + i] * double(e[i]);
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t row = begin + i;
+      g.losses[row] = {};
+      scale[i] = 0;
+      if (g.targets[row] == g.ignore_index) continue;
+      const double log_sum_exp = double(max[i]) + std::log(sum[i]);
+      g.losses[row] = {log_sum_exp - double(g.target_logit[row]), g.z_loss * log_sum_exp * log_sum_exp, true,
+                       g.target_logit[row] >= max[i]};
+      scale[i] = A(g.grad_scale * (1 + 2 * g.z_loss * log_sum_exp) / sum[i]);
+    }
     for (int64_t t = 0; g.factor != nullptr && t < g.tiles; ++t) {
-      g.factor[t * g.rows + i] = A(scale * std::exp(double(g.maximum[t * g.rows + i]) - log_sum_exp));
+      exp_of_differences(g.maximum + t * g.rows + begin, max, n, e);
+      for (int64_t i = 0; i < n; ++i) g.factor[t * g.rows + begin + i] = scale[i] * e[i];
     }
-  }
+  });
 }
 
 template <Device D, class A, class G>

@@ -19,10 +19,12 @@ template <class A, class F>
   for (; j + kLanes <= n; j += kLanes) {
     for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(j + lane);
   }
-  A total = 0;
-  for (; j < n; ++j) total += term(j);
-  for (const A lane : lanes) total += lane;
-  return total;
+  A rest = 0;
+  for (; j < n; ++j) rest += term(j);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {  // one after the other they would take as long as a row
+    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return lanes[0] + rest;
 }
 
 // out [cols] += the sum over the leading dim of partial [blocks, cols], block by block in order.
