@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include <kernels/cpu/stream_rows.h>
+
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::kernels {
@@ -21,10 +23,12 @@ template <class A, class F>
   }
   A rest = 0;
   for (; j < n; ++j) rest += term(j);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {  // one after the other they would take as long as a row
-    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  typename Lanes<A>::Vector sum{}, next;  // one lane after the other would take as long as a row
+  for (int64_t lane = 0; lane < kLanes; lane += Lanes<A>::kCount) {
+    load_lanes(lanes + lane, next);
+    sum += next;
   }
-  return lanes[0] + rest;
+  return sum_of_lanes<A>(sum) + rest;
 }
 
 // out [cols] += the sum over the leading dim of partial [blocks, cols], block by block in order.
