@@ -11,21 +11,20 @@
 
 namespace ziggurat::kernels {
 
-// -infinity for n = 0. NaNs are passed over: the sum of exponentials shows them. Several maxima at once: of
-// one, each comparison waits for the last.
+// -infinity for n = 0. NaNs are passed over: the sum of exponentials shows them. Maxima of two registers,
+// since each comparison waits for the last of its register.
 template <class A>
 [[gnu::noinline]] A row_max(const A* x, int64_t n) {
-  constexpr int64_t kLanes = 64;
+  constexpr int64_t kLanes = 32;
   A lanes[kLanes];
   std::fill_n(lanes, kLanes, -std::numeric_limits<A>::infinity());
+  const auto take = [&](A value, int64_t lane) { lanes[lane] = value > lanes[lane] ? value : lanes[lane]; };
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane)
-      lanes[lane] = x[j + lane] > lanes[lane] ? x[j + lane] : lanes[lane];
+    for (int64_t lane = 0; lane < kLanes; ++lane) take(x[j + lane], lane);
   }
+  for (int64_t lane = 0; j < n; ++j, ++lane) take(x[j], lane);
   A max = -std::numeric_limits<A>::infinity();
-#pragma omp simd reduction(max : max)
-  for (int64_t rest = j; rest < n; ++rest) max = x[rest] > max ? x[rest] : max;
 #pragma omp simd reduction(max : max)
   for (int64_t lane = 0; lane < kLanes; ++lane) max = lanes[lane] > max ? lanes[lane] : max;
   return max;
