@@ -56,6 +56,7 @@ class ExpertProducts {
       : g_(g),
         side_(side),
         accumulate_(accumulate),
+        packed_(g.packed != nullptr && g.packed->has(side) ? g.packed : nullptr),
         n_(side == Side::forward ? g.out : g.in),
         k_(side == Side::forward ? g.in : g.out) {
     weights_ = take<const O*>(workspace, g.experts);
@@ -65,9 +66,9 @@ class ExpertProducts {
     for (int64_t i = 0; i < g.segment_count; ++i) {
       const int64_t e = g.segments[i].expert;
       if (g.segments[i].rows == 0 || weights_[e] != nullptr) continue;
-      if (g.packed == nullptr) {
+      if (packed_ == nullptr) {
         weights_[e] = Policy::matrix(g.weight + e * g.out * g.in, g.out * g.in, workspace, stream);
-      } else if (!g.packed->prepared(e, side) &&
+      } else if (!packed_->prepared(e, side) &&
                  std::find(stale, stale + stale_count, e) == stale + stale_count) {
         stale[stale_count++] = e;
       }
@@ -75,15 +76,15 @@ class ExpertProducts {
     if (stale_count > 0) {
       on_every_thread([&] {
         const OneThread alone;
-        g.packed->reserve(stale[0], side);
+        packed_->reserve(stale[0], side);
       });
     }
     parallel_for(stale_count, [&](int64_t i) {
       const OneThread alone;
-      g.packed->prepare(stale[i], side);
+      packed_->prepare(stale[i], side);
     });
     if (kRounds) sums_ = take<A>(workspace, threads_ * kUnitRows * n_);
-    if (g.packed != nullptr) {
+    if (packed_ != nullptr) {
       tails_ = take<O>(workspace, threads_ * kRowStep * k_);
       tail_sums_ = take<A>(workspace, threads_ * kRowStep * n_);
     }
@@ -93,7 +94,7 @@ class ExpertProducts {
   // chance, but once all loads have been seen nothing new is made.
   void reserve(const Segment* units, int64_t count) const {
     if constexpr (!std::is_same_v<T, double>) {
-      if (g_.packed == nullptr) return;
+      if (packed_ == nullptr) return;
       on_every_thread([&] {
         for (int64_t i = 0; i < count; ++i) {
           const int64_t whole = units[i].rows / kRowStep * kRowStep;
@@ -126,7 +127,7 @@ class ExpertProducts {
 
   void product(int64_t expert, int64_t rows, const O* a, A* c) const {
     if constexpr (!std::is_same_v<T, double>) {
-      if (g_.packed != nullptr) return packed_product(expert, rows, a, c);
+      if (packed_ != nullptr) return packed_product(expert, rows, a, c);
     }
     gemm_on_this_thread<Device::cpu>(GemmArgs<O, A>{false, side_ == Side::forward, rows, n_, k_, a, k_,
                                                     weights_[expert], g_.in, c, n_, adds()});
@@ -147,12 +148,13 @@ class ExpertProducts {
   }
 
   WeightProduct<O, A> packed(int64_t expert, int64_t rows, const O* a, A* c, bool add) const {
-    return {side_, rows, g_.out, g_.in, a, nullptr, g_.packed, expert, c, add};
+    return {side_, rows, g_.out, g_.in, a, nullptr, packed_, expert, c, add};
   }
 
   const GroupedLinearArgs<T>& g_;
   Side side_;
   bool accumulate_;
+  PackedWeights* packed_;  // or null: there are no copies for this side
   int64_t n_, k_;
   int64_t threads_ = thread_count();
   const O** weights_;       // by expert, where there are no packed copies

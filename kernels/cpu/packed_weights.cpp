@@ -145,11 +145,24 @@ bool PackedWeights::supported(int64_t total, int64_t rows, int64_t in) {
 }
 
 template <class T>
-PackedWeights::PackedWeights(const T* weight, int64_t total, int64_t rows, int64_t in, Arena& arena)
-    : is_bf16_(std::is_same_v<T, bf16>), weight_(weight), total_(total), rows_(rows), in_(in) {
+std::optional<Copies> copies_that_pay(int64_t rows) {
+  if (std::is_same_v<T, bf16> && bf16_gemm() == Bf16Gemm::native) return Copies::forward;  // of few rows even
+  if (rows < 2048) return std::nullopt;
+  return std::is_same_v<T, float> ? Copies::forward : Copies::both;  // bf16 is else widened in every product
+}
+
+template <class T>
+PackedWeights::PackedWeights(const T* weight, int64_t total, int64_t rows, int64_t in, Copies copies,
+                             Arena& arena)
+    : is_bf16_(std::is_same_v<T, bf16>),
+      sides_(copies),
+      weight_(weight),
+      total_(total),
+      rows_(rows),
+      in_(in) {
   for (int64_t i = 0; i < count(); ++i) {
     for (const Side side : {Side::forward, Side::backward}) {
-      copies_.push_back(arena.allocate(copy_bytes(kType<T>, side, out(i), in)));
+      copies_.push_back(has(side) ? arena.allocate(copy_bytes(kType<T>, side, out(i), in)) : nullptr);
     }
   }
   current_.assign(copies_.size(), 0);
@@ -180,7 +193,7 @@ template <Device D, class T, class TC>
 void weight_product(const WeightProduct<T, TC>& g, Arena& workspace, Stream& stream) {
   const auto [k, n] = sides(g.side, g.out, g.in);
   if constexpr (!std::is_same_v<T, double>) {
-    if (g.packed != nullptr) {
+    if (g.packed != nullptr && g.packed->has(g.side)) {
       check(!stream.strict(), ErrorKind::internal, "[weight_product] packed weights on a strict stream");
       const Span span(stream.profile(), "gemm");
       g.packed->prepare(g.index, g.side);
@@ -217,11 +230,13 @@ void reserve_product_on_this_thread(const WeightProduct<T, TC>& g) {
   product_of(g);
 }
 
+template std::optional<Copies> copies_that_pay<float>(int64_t);
+template std::optional<Copies> copies_that_pay<bf16>(int64_t);
 template bool PackedWeights::supported<float>(int64_t, int64_t, int64_t);
 template bool PackedWeights::supported<bf16>(int64_t, int64_t, int64_t);
 template bool PackedWeights::supported<double>(int64_t, int64_t, int64_t);
-template PackedWeights::PackedWeights(const float*, int64_t, int64_t, int64_t, Arena&);
-template PackedWeights::PackedWeights(const bf16*, int64_t, int64_t, int64_t, Arena&);
+template PackedWeights::PackedWeights(const float*, int64_t, int64_t, int64_t, Copies, Arena&);
+template PackedWeights::PackedWeights(const bf16*, int64_t, int64_t, int64_t, Copies, Arena&);
 template void weight_product<Device::cpu>(const WeightProduct<float, float>&, Arena&, Stream&);
 template void weight_product<Device::cpu>(const WeightProduct<bf16, bf16>&, Arena&, Stream&);
 template void weight_product<Device::cpu>(const WeightProduct<bf16, float>&, Arena&, Stream&);

@@ -88,7 +88,7 @@ void ParamStore::finalize() {
     }
     draw(entry);
   }
-  if (options_.packed && options_.reproducible != Reproducible::strict) add_packed_copies();
+  if (options_.step_tokens > 0 && options_.reproducible != Reproducible::strict) add_packed_copies();
   zero_gradients();
   refresh_compute_copies();
 }
@@ -102,8 +102,12 @@ void ParamStore::add_packed_copies() {
     if (rows == 0) continue;
     visit_float_dtype(w.dtype(), [&]<class T>() {
       if constexpr (!std::is_same_v<T, double>) {
-        if (!kernels::PackedWeights::supported<T>(w.numel() / in, rows, in)) return;
-        entry.param.packed = &packed_.emplace_back(w.data<T>(), w.numel() / in, rows, in, *packed_arena_);
+        const bool expert = entry.spec.expert_parallel > 0;
+        const auto copies =
+            expert ? std::optional(kernels::Copies::both) : kernels::copies_that_pay<T>(options_.step_tokens);
+        if (!copies || !kernels::PackedWeights::supported<T>(w.numel() / in, rows, in)) return;
+        entry.param.packed =
+            &packed_.emplace_back(w.data<T>(), w.numel() / in, rows, in, *copies, *packed_arena_);
       }
     });
   }

@@ -65,7 +65,7 @@ class Head {
     dx_sum_ = dx_ && !std::is_same_v<T, A> ? take<A>(chunk * width_) : nullptr;
     if constexpr (!std::is_same_v<T, G>) {
       wide_x_ = take<G>(chunk * width_);
-      wide_weight_ = packed_ == nullptr ? take<G>(table_rows_ * width_) : nullptr;
+      wide_weight_ = reads_weight() ? take<G>(table_rows_ * width_) : nullptr;
     }
   }
 
@@ -96,11 +96,16 @@ class Head {
     return static_cast<E*>(workspace_.allocate(n * static_cast<int64_t>(sizeof(E))));
   }
 
+  // Or do all products have a copy?
+  bool reads_weight() const {
+    return packed_ == nullptr || (backward_ && !packed_->has(kernels::Side::backward));
+  }
+
   const G* operand_weight() {
     if constexpr (std::is_same_v<T, G>) {
       return weight_;
     } else {  // once here rather than in every product
-      if (packed_ == nullptr) kernels::convert<D>(weight_, wide_weight_, table_rows_ * width_, stream_);
+      if (reads_weight()) kernels::convert<D>(weight_, wide_weight_, table_rows_ * width_, stream_);
       return wide_weight_;
     }
   }
@@ -124,7 +129,7 @@ class Head {
 
   template <class TC>
   void multiply(kernels::Side side, int64_t t, const G* a, TC* c) {
-    const G* weight = packed_ != nullptr ? nullptr : operand_weight_ + t * kVocabularyTile * width_;
+    const G* weight = operand_weight_ == nullptr ? nullptr : operand_weight_ + t * kVocabularyTile * width_;
     kernels::weight_product<D>(
         kernels::WeightProduct<G, TC>{side, rows_, columns(t), width_, a, weight, packed_, t, c}, workspace_,
         stream_);

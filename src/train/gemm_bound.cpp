@@ -2,6 +2,7 @@
 
 #include <ziggurat/core/timer.h>
 #include <ziggurat/kernels/gemm.h>
+#include <ziggurat/ops/cross_entropy.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/gemm_bound.h>
 #include <ziggurat/train/step_plan.h>
@@ -28,6 +29,7 @@ GemmBound::GemmBound(const RunConfig& config, int world_size)
   if (kernels::bf16_gemm() == kernels::Bf16Gemm::widened && operands_ == DType::bf16) operands_ = DType::f32;
   const model::ModelConfig m = model::fit_to_ranks(config.model, world_size);
   const int64_t tokens = config.batch.micro_batch * config.batch.sequence_length;
+  passes_ = tokens_of_rank(config, world_size) / tokens;
   const int64_t width = m.hidden, ffn = m.ffn_width(), q = m.heads * m.head_width(),
                 kv = m.key_value_heads() * m.head_width();
   const auto add_ffn = [&](double Times::*part, int64_t groups, int64_t rows) {
@@ -46,9 +48,6 @@ GemmBound::GemmBound(const RunConfig& config, int world_size)
   add(&Times::head, 1, tokens, width, m.vocab_size);
   attention_ = {static_cast<int64_t>(m.layers().size()), config.batch.micro_batch * m.heads,
                 config.batch.sequence_length, m.head_width()};
-  passes_ = plan_step(config, world_size, config.train.tokens / config.batch.sequence_length)
-                .micro_batches_per_rank;
-
   const int64_t head_elements = attention_.count * attention_.length * attention_.width;
   int64_t inputs = 4 * head_elements, outputs = thread_count() * attention_tile();
   for (const Linear& layer : layers_) {
@@ -74,11 +73,13 @@ GemmBound::GemmBound(const RunConfig& config, int world_size)
 int64_t GemmBound::attention_tile() const { return attention_.length * (kQueries + attention_.width); }
 
 void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t in, int64_t out) {
+  const int64_t tile = part == &Times::head ? std::min(out, ops::kVocabularyTile) : out;
   Linear layer{part,
                groups,
                rows,
                in,
                out,
+               tile,
                allocate(data_, operands_, {groups, out, in}),
                allocate(data_, sums_, {groups, out, in}),
                nullptr};
@@ -86,35 +87,51 @@ void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t i
   fill_zero(layer.dweight);
   visit_float_dtype(operands_, [&]<class T>() {
     if constexpr (!std::is_same_v<T, double>) {
-      if (!kernels::PackedWeights::supported<T>(groups * out, out, in)) return;
-      layer.packed =
-          std::make_unique<kernels::PackedWeights>(layer.weight.data<T>(), groups * out, out, in, data_);
+      const auto copies = part == &Times::expert ? std::optional(kernels::Copies::both)
+                                                 : kernels::copies_that_pay<T>(passes_ * rows);
+      if (!copies || !kernels::PackedWeights::supported<T>(groups * out, tile, in)) return;
+      layer.packed = std::make_unique<kernels::PackedWeights>(layer.weight.data<T>(), groups * out, tile, in,
+                                                              *copies, data_);
     }
   });
   layers_.push_back(std::move(layer));
 }
 
-// y = x w^T, dx = dy w, dw += dy^T x
-void GemmBound::run_linear(const Linear& l) {
+// y = x w^T, dx = dy w, dw += dy^T x; in the first micro-batch dw = dy^T x
+void GemmBound::run_linear(const Linear& l, bool first) {
   visit_device_dtype(x_, [&]<Device D, class T>() {
     using A = Accum<T>;
     using Args = kernels::GemmArgs<T, A>;
     using Product = kernels::WeightProduct<T, A>;
     const int64_t chunk = l.part == &Times::head ? std::min(kHeadRows, l.rows) : l.rows;
+    const int64_t tiles = (l.out + l.tile - 1) / l.tile;
     const auto products = [&](int64_t group, const auto& gemm, const auto& weight_product) {
-      const T* w = l.weight.data<T>() + group * l.out * l.in;
-      A* dw = l.dweight.data<A>() + group * l.out * l.in;
+      A* y = y_.data<A>() + group * l.rows * std::max(l.out, l.in);
+      A* dx = y;  // nobody reads either
+      const T* dy = dy_.data<T>() + group * l.rows * l.out;
       for (int64_t begin = 0; begin < l.rows; begin += chunk) {
         const int64_t n = std::min(chunk, l.rows - begin);
         const T* x = x_.data<T>() + (group * l.rows + begin) * l.in;
-        const T* dy = dy_.data<T>() + group * l.rows * l.out;
-        A* y = y_.data<A>() + group * l.rows * std::max(l.out, l.in);
-        kernels::WeightProduct<T, A> product{kernels::Side::forward, n,     l.out, l.in, x, w,
-                                             l.packed.get(),         group, y};
-        weight_product(product);
-        gemm(Args{true, false, l.out, l.in, n, dy, l.out, x, l.in, dw, l.in, true});
-        product.side = kernels::Side::backward, product.a = dy;
-        weight_product(product);
+        const auto product = [&](kernels::Side side, int64_t t) {
+          const int64_t row = t * l.tile;
+          const bool forward = side == kernels::Side::forward;
+          return Product{side,
+                         n,
+                         std::min(l.tile, l.out - row),
+                         l.in,
+                         forward ? x : dy + row * n,
+                         l.weight.data<T>() + (group * l.out + row) * l.in,
+                         l.packed.get(),
+                         group * tiles + t,
+                         forward ? y + row * n : dx};
+        };
+        for (int64_t t = 0; t < tiles; ++t) weight_product(product(kernels::Side::forward, t));
+        for (int64_t t = 0; t < tiles; ++t) {
+          const Product p = product(kernels::Side::backward, t);
+          A* dw = l.dweight.data<A>() + (group * l.out + t * l.tile) * l.in;
+          gemm(Args{true, false, p.out, l.in, n, p.a, p.out, x, l.in, dw, l.in, begin > 0 || !first});
+          weight_product(p);
+        }
       }
     };
     if (l.groups == 1) {
@@ -169,7 +186,7 @@ GemmBound::Times GemmBound::run() {
   for (int64_t pass = 0; pass < passes_; ++pass) {
     for (const Linear& layer : layers_) {
       const Timer timer;
-      run_linear(layer);
+      run_linear(layer, pass == 0);
       times.*layer.part += timer.seconds();
     }
     const Timer timer;

@@ -14,7 +14,7 @@ MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank) {
   nn::ParamStore store({.compute = compute_dtype(config.precision),
                         .device = Device::meta,
                         .reproducible = config.reproducible,
-                        .packed = true});
+                        .step_tokens = tokens_of_rank(config, world_size)});
   const model::Gpt gpt(model, store, groups, config.train.recompute);
   store.finalize();
 

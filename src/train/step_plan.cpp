@@ -15,6 +15,11 @@ constexpr int64_t kDefaultLanes =
     8;  // enough for strict runs on up to 8 ranks; each lane costs a gradient slab
 }  // namespace
 
+int64_t tokens_of_rank(const RunConfig& config, int world_size) {
+  const StepPlan plan = plan_step(config, world_size, config.train.tokens / config.batch.sequence_length);
+  return plan.micro_batches_per_rank * config.batch.micro_batch * config.batch.sequence_length;
+}
+
 int64_t strict_lanes(const RunConfig& config) {
   if (config.batch.lanes > 0) return config.batch.lanes;
   // Every batch of the ramp-up must cut into the same lanes.

@@ -41,7 +41,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
       store_({.compute = compute_dtype(config.precision),
               .seed = static_cast<uint64_t>(config.seed),
               .reproducible = config.reproducible,
-              .packed = true}),
+              .step_tokens = tokens_of_rank(config, world.size())}),
       model_(model::fit_to_ranks(config.model, world.size()), store_, groups_, config.train.recompute),
       reducer_(finalized(store_), groups_, lanes_per_rank(config, world.size())),
       optimizer_(store_, config.optimizer),

@@ -11,6 +11,7 @@
 namespace ziggurat {
 namespace {
 
+using kernels::Copies;
 using kernels::PackedWeights;
 using kernels::Side;
 using kernels::WeightProduct;
@@ -18,10 +19,10 @@ using test::OpBench;
 
 constexpr int64_t kBytes = int64_t{1} << 24;
 
-PackedWeights pack(const Tensor& weight, int64_t rows, Arena& copies) {
+PackedWeights pack(const Tensor& weight, int64_t rows, Arena& memory, Copies copies = Copies::both) {
   const int64_t in = weight.dim(weight.rank() - 1), total = weight.numel() / in;
-  return weight.dtype() == DType::bf16 ? PackedWeights(weight.data<bf16>(), total, rows, in, copies)
-                                       : PackedWeights(weight.data<float>(), total, rows, in, copies);
+  return weight.dtype() == DType::bf16 ? PackedWeights(weight.data<bf16>(), total, rows, in, copies, memory)
+                                       : PackedWeights(weight.data<float>(), total, rows, in, copies, memory);
 }
 
 bool supported(DType dtype, int64_t total, int64_t rows, int64_t in) {
@@ -132,6 +133,19 @@ TEST(PackedWeights, AreRefusedOnAStrictStream) {
   EXPECT_THROW(ops::linear(bench.tape(), x, w), Error);
 }
 
+TEST(PackedWeights, ForwardCopiesTakeHalfTheMemory) {
+  if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
+  OpBench bench;
+  Arena one("forward", kBytes), two("both", kBytes);
+  const Tensor w = bench.tensor("w", DType::f32, {64, 64});
+  PackedWeights packed = pack(w, 64, one, Copies::forward);
+  pack(w, 64, two, Copies::both);
+  EXPECT_TRUE(packed.has(Side::forward));
+  EXPECT_FALSE(packed.has(Side::backward));
+  EXPECT_EQ(2 * one.used(), two.used());
+  EXPECT_THROW((void)packed.copy(0, Side::backward), Error);
+}
+
 TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported<double>(64, 64, 64)); }
 
 // Runs `op(tape, x, weight)`, which calls backward by itself, with and without packed copies, and compares
@@ -139,22 +153,25 @@ TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported<double>(
 template <class Op>
 void expect_same_packed(DType dtype, Shape x_shape, Shape w_shape, int64_t product_rows, const Op& op) {
   const int64_t length = 8;
-  std::vector<std::vector<double>> results[2];
-  for (const bool with_copies : {false, true}) {
+  std::vector<std::vector<double>> results[3];
+  for (const int with_copies : {0, 1, 2}) {  // none, forward, both
     OpBench bench;
     Arena copies("copies", kBytes);
     const Var x = bench.tape().variable(bench.tensor("x", dtype, x_shape));
     Param& w = bench.param("w", dtype, w_shape, 0.3);
-    PackedWeights packed = pack(w.value, product_rows, copies);
-    if (with_copies) w.packed = &packed;
+    PackedWeights packed =
+        pack(w.value, product_rows, copies, with_copies == 1 ? Copies::forward : Copies::both);
+    if (with_copies > 0) w.packed = &packed;
     std::vector<double> result = op(bench, x, w);
     results[with_copies] = {std::move(result), test::to_doubles(bench.tape().grad(x)),
                             test::to_doubles(w.grad)};
   }
   for (size_t i = 0; i < results[0].size(); ++i) {
     const double size = std::max(1.0, test::largest(results[0][i]));
-    test::expect_within(results[1][i], results[0][i], size * test::random_walk(dtype, length),
-                        fmt::format("{} part {}", to_string(dtype), i));
+    for (const int with_copies : {1, 2}) {
+      test::expect_within(results[with_copies][i], results[0][i], size * test::random_walk(dtype, length),
+                          fmt::format("{} part {} copies {}", to_string(dtype), i, with_copies));
+    }
   }
 }
 

@@ -72,7 +72,8 @@ class ParamStore {
     uint64_t seed = 1234;
     Reproducible reproducible = Reproducible::layout;
     bool trainable = true;  // false: no gradients and moments (evaluation, a frozen teacher)
-    bool packed = false;    // keep packed copies where products gain from them; never in strict mode
+    // Tokens of a step on this rank, to know which packed copies pay; 0: none are kept, as in strict mode.
+    int64_t step_tokens = 0;
   };
   explicit ParamStore(const Options& options) : options_(options) {}
 

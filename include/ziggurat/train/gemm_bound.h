@@ -31,14 +31,15 @@ class GemmBound {
   struct Linear {
     double Times::*part;
     int64_t groups, rows, in, out;  // experts of a grouped layer, rows of each
+    int64_t tile;                   // rows of the weight in a product: all, or a tile of the vocabulary
     Tensor weight, dweight;
-    std::unique_ptr<kernels::PackedWeights> packed;  // made anew in every pass; null: the library has none
+    std::unique_ptr<kernels::PackedWeights> packed;  // made anew in every run; null where none pays
   };
   struct Attention {
     int64_t layers = 0, count = 0, length = 0, width = 0;  // count: sequences x heads
   };
   void add(double Times::*part, int64_t groups, int64_t rows, int64_t in, int64_t out);
-  void run_linear(const Linear& layer);
+  void run_linear(const Linear& layer, bool first);
   void run_attention();
   int64_t attention_tile() const;  // elements of a thread's scores and of a block of outputs
 

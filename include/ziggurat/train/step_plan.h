@@ -21,6 +21,9 @@ struct StepPlan {
 // Throws Error(config) if the step's batch cannot be shared among `world_size` ranks.
 StepPlan plan_step(const RunConfig& config, int world_size, int64_t consumed_samples);
 
+// Tokens that a rank takes in one step, once the batch has its full size.
+int64_t tokens_of_rank(const RunConfig& config, int world_size);
+
 // Throws Error(config) unless `world_size` ranks can share a step of so many sequences.
 void check_batch(const RunConfig& config, int world_size, int64_t samples);
 

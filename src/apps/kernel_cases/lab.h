@@ -24,9 +24,10 @@ class Lab {
   // Copies of a weight [total, in] of `values`, in matrices of `rows`; null where this CPU has no packed
   // products.
   template <class T>
-  kernels::PackedWeights* packed(const T* weight, int64_t total, int64_t rows, int64_t in) {
+  kernels::PackedWeights* packed(const T* weight, int64_t total, int64_t rows, int64_t in,
+                                 kernels::Copies copies) {
     if (!kernels::PackedWeights::supported<T>(total, rows, in)) return nullptr;
-    return &packed_.emplace_back(weight, total, rows, in, data_);
+    return &packed_.emplace_back(weight, total, rows, in, copies, data_);
   }
 
   int64_t bytes() const { return data_.used(); }

@@ -11,7 +11,7 @@ using namespace kernels;
 
 constexpr Device D = Device::cpu;
 
-// y = x W^T, dx = dy W from packed weights; dW += dy^T x.
+// y = x W^T, dx = dy W from packed copies where those pay; dW += dy^T x.
 template <class T, class TY>
 void add_linear(Cases& add, const std::string& name, const std::string& shape, int64_t rows, int64_t in,
                 int64_t out) {
@@ -27,7 +27,7 @@ void add_linear(Cases& add, const std::string& name, const std::string& shape, i
                                       in,
                                       lab.values<T>(rows * (forward ? in : out)),
                                       w,
-                                      lab.packed(w, out, out, in),
+                                      lab.packed(w, out, out, in, copies_that_pay<T>(kTokens).value()),
                                       0,
                                       lab.values<TY>(rows * (forward ? out : in))};
       return [=, &lab] { weight_product<D>(args, lab.workspace(), lab.stream()); };
@@ -59,7 +59,7 @@ void list_products(Cases& add) {
   add_linear<T, A>(add, "head", "512 x 2048 x 384", kChunk, kWidth, ops::kVocabularyTile);
   add("packed_weights.prepare", "1536 x 384", traffic(kFfn * kWidth, sizeof(T), sizeof(T)), [](Lab& lab) {
     const T* const w = lab.values<T>(kFfn * kWidth);
-    PackedWeights* const packed = lab.packed(w, kFfn, kFfn, kWidth);
+    PackedWeights* const packed = lab.packed(w, kFfn, kFfn, kWidth, Copies::forward);
     return [=] {
       if (packed != nullptr) packed->expire(), packed->prepare(0, Side::forward);
     };
@@ -74,7 +74,7 @@ void list_products(Cases& add) {
                                 kExperts,
                                 lab.values<T>(kN),
                                 w,
-                                lab.packed(w, kExperts * kFfn, kFfn, kWidth),
+                                lab.packed(w, kExperts * kFfn, kFfn, kWidth, Copies::both),
                                 lab.values<A>(kExperts * kFfn),
                                 Activation::gelu_tanh,
                                 lab.values<T>(kHidden),
