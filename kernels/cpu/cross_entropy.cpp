@@ -14,6 +14,10 @@ namespace {
 // Rows of a unit of work: enough to be worth handing out.
 constexpr int64_t kRows = 8;
 
+// How far above its reference a logit may lie: e^40 and its products with numbers as far from 1 again are
+// well within f32 and bf16.
+constexpr double kReach = 40;
+
 // y[j] = factor * x[j]; not inlined, like the next: see reductions.h. Where a row is rounded to bf16 without
 // `omp simd`, under which gcc 12 does not vectorise that.
 template <class A, class X, class Y>
@@ -37,19 +41,30 @@ template <class A>
   for (int64_t j = 0; j < n; ++j) e[j] = vexp(x[j] - y[j]);
 }
 
+// The largest value of each of n columns of x, whose rows are ld elements apart.
+template <class A>
+void largest(const A* x, int64_t rows, int64_t ld, int64_t n, A* __restrict max) {
+  std::fill_n(max, n, -std::numeric_limits<A>::infinity());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < n; ++i) max[i] = std::max(max[i], x[r * ld + i]);
+  }
+}
+
 template <class A, class G>
 void softmax_row(const SoftmaxTileArgs<A, G>& g, int64_t i) {
   const A* logits = g.logits + i * g.stride;
   const int64_t target = g.targets[i] - g.first_column;
   if (target >= 0 && target < g.cols) g.target_logit[i] = logits[target];
   const A max = g.maximum[i] = row_max(logits, g.cols);
+  const bool stays = g.previous != nullptr && max - g.previous[i] <= A(kReach);
+  const A reference = g.reference[i] = stays ? g.previous[i] : max;
   if (g.exponentials == nullptr) {
-    g.sum[i] = exp_sum(logits, max, g.cols);
+    g.sum[i] = exp_sum(logits, reference, g.cols);
     return;
   }
   G* e = g.exponentials + i * g.stride;
   if constexpr (std::is_same_v<A, G>) {
-    g.sum[i] = exp_row(logits, max, e, g.cols);
+    g.sum[i] = exp_row(logits, reference, e, g.cols);
   } else {  // by way of a buffer in the first cache: gcc 12 does not vectorise an exponential that also
             // rounds
     constexpr int64_t kBlock = 512;
@@ -57,7 +72,7 @@ void softmax_row(const SoftmaxTileArgs<A, G>& g, int64_t i) {
     g.sum[i] = 0;
     for (int64_t j = 0; j < g.cols; j += kBlock) {
       const int64_t n = std::min(kBlock, g.cols - j);
-      g.sum[i] += exp_row(logits + j, max, block, n);
+      g.sum[i] += exp_row(logits + j, reference, block, n);
       round_row(block, e + j, n);
     }
   }
@@ -80,15 +95,12 @@ void cross_entropy(const CrossEntropyArgs<A>& g, Stream& stream) {
   constexpr int64_t kTokens = 64;  // of a unit of work, whose exponentials are vectors
   parallel_for_blocks(g.rows, kTokens, [&](int64_t begin, int64_t end) {
     const int64_t n = end - begin;
-    A max[kTokens], e[kTokens], scale[kTokens];
+    A max[kTokens], reference[kTokens], e[kTokens], scale[kTokens];
     double sum[kTokens] = {};
-    std::fill_n(max, n, -std::numeric_limits<A>::infinity());
+    largest(g.maximum + begin, g.tiles, g.rows, n, max);
+    largest(g.reference + begin, g.tiles, g.rows, n, reference);
     for (int64_t t = 0; t < g.tiles; ++t) {
-      const A* maximum = g.maximum + t * g.rows + begin;
-      for (int64_t i = 0; i < n; ++i) max[i] = std::max(max[i], maximum[i]);
-    }
-    for (int64_t t = 0; t < g.tiles; ++t) {
-      exp_of_differences(g.maximum + t * g.rows + begin, max, n, e);
+      exp_of_differences(g.reference + t * g.rows + begin, reference, n, e);
       for (int64_t i = 0; i < n; ++i) sum[i] += g.sum[t * g.rows + begin + i] * double(e[i]);
     }
     for (int64_t i = 0; i < n; ++i) {
@@ -96,13 +108,13 @@ void cross_entropy(const CrossEntropyArgs<A>& g, Stream& stream) {
       g.losses[row] = {};
       scale[i] = 0;
       if (g.targets[row] == g.ignore_index) continue;
-      const double log_sum_exp = double(max[i]) + std::log(sum[i]);
+      const double log_sum_exp = double(reference[i]) + std::log(sum[i]);
       g.losses[row] = {log_sum_exp - double(g.target_logit[row]), g.z_loss * log_sum_exp * log_sum_exp, true,
                        g.target_logit[row] >= max[i]};
       scale[i] = A(g.grad_scale * (1 + 2 * g.z_loss * log_sum_exp) / sum[i]);
     }
     for (int64_t t = 0; g.factor != nullptr && t < g.tiles; ++t) {
-      exp_of_differences(g.maximum + t * g.rows + begin, max, n, e);
+      exp_of_differences(g.reference + t * g.rows + begin, reference, n, e);
       for (int64_t i = 0; i < n; ++i) g.factor[t * g.rows + begin + i] = scale[i] * e[i];
     }
   });

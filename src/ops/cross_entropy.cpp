@@ -55,6 +55,7 @@ class Head {
     const int64_t chunk = std::min(kChunk, x.dim(0)), tile = chunk * std::min(kVocabularyTile, table_rows_);
     exponentials_ = take<G>(backward ? chunk * std::min(table_rows_, tiles_ * kVocabularyTile) : tile);
     logits_ = kInPlace ? nullptr : take<A>(tile);
+    reference_ = take<A>(tiles_ * chunk);
     maximum_ = take<A>(tiles_ * chunk);
     factor_ = backward ? take<A>(tiles_ * chunk) : nullptr;
     sum_ = take<double>(tiles_ * chunk);
@@ -125,14 +126,16 @@ class Head {
   int64_t vocabulary(int64_t t) const {
     return std::min(kVocabularyTile, args_.vocab_size - t * kVocabularyTile);
   }
+  A* reference(int64_t t) const { return reference_ + t * rows_; }
+  const A* factor(int64_t t) const { return factor_ + t * rows_; }
   G* exponentials(int64_t t) const { return exponentials_ + (backward_ ? t * kVocabularyTile * rows_ : 0); }
 
   template <class TC>
-  void multiply(kernels::Side side, int64_t t, const G* a, TC* c) {
+  void multiply(kernels::Side side, int64_t t, const G* a, TC* c, bool accumulate) {
     const G* weight = operand_weight_ == nullptr ? nullptr : operand_weight_ + t * kVocabularyTile * width_;
     kernels::weight_product<D>(
-        kernels::WeightProduct<G, TC>{side, rows_, columns(t), width_, a, weight, packed_, t, c}, workspace_,
-        stream_);
+        kernels::WeightProduct<G, TC>{side, rows_, columns(t), width_, a, weight, packed_, t, c, accumulate},
+        workspace_, stream_);
   }
 
   void forward(const int32_t* targets) {
@@ -140,15 +143,16 @@ class Head {
       G* e = exponentials(t);
       A* logits = logits_;
       if constexpr (kInPlace) logits = e;
-      multiply(kernels::Side::forward, t, chunk_x_, logits);
+      multiply(kernels::Side::forward, t, chunk_x_, logits, false);
       kernels::softmax_tile<D>(
           kernels::SoftmaxTileArgs<A, G>{rows_, vocabulary(t), columns(t), logits, targets,
-                                         t * kVocabularyTile, maximum_ + t * rows_, sum_ + t * rows_,
-                                         target_logit_, backward_ ? e : nullptr},
+                                         t * kVocabularyTile, t > 0 ? reference(t - 1) : nullptr,
+                                         reference(t), maximum_ + t * rows_, sum_ + t * rows_, target_logit_,
+                                         backward_ ? e : nullptr},
           stream_);
     }
     kernels::cross_entropy<D>(
-        kernels::CrossEntropyArgs<A>{rows_, tiles_, maximum_, sum_, target_logit_, targets,
+        kernels::CrossEntropyArgs<A>{rows_, tiles_, reference_, maximum_, sum_, target_logit_, targets,
                                      args_.ignore_index, args_.grad_scale, args_.z_loss, losses_, factor_},
         stream_);
   }
@@ -159,20 +163,22 @@ class Head {
     const bool add = dweight_ == nullptr || param_.must_add();
     if (!add) std::fill(dweight_ + args_.vocab_size * width_, dweight_ + table_rows_ * width_, A(0));
     for (int64_t t = 0; t < tiles_; ++t) {
-      const A* factor = factor_ + t * rows_;
       const G* e = exponentials(t);
+      // References, and with them factors, rarely move between tiles.
+      const bool same = t > 0 && std::equal(reference(t), reference(t) + rows_, reference(t - 1));
       if (dweight_ != nullptr) {  // dweight += e^T (factor x)
-        kernels::scale_rows<D>(chunk_x_, factor, rows_, width_, scaled_, stream_);
+        if (!same) kernels::scale_rows<D>(chunk_x_, factor(t), rows_, width_, scaled_, stream_);
         kernels::gemm<D>(
             kernels::GemmArgs<G, A>{true, false, vocabulary(t), width_, rows_, e, columns(t), scaled_, width_,
                                     dweight_ + t * kVocabularyTile * width_, width_, add},
             workspace_, stream_);
       }
-      if (dx != nullptr) {  // dx += factor (e weight)
-        multiply(kernels::Side::backward, t, e, product_);
-        kernels::add_scaled_rows<D>(product_, factor, rows_, width_, dx, stream_);
+      if (dx != nullptr) {  // dx += factor (e weight), summed up while factors are the same
+        if (!same && t > 0) kernels::add_scaled_rows<D>(product_, factor(t - 1), rows_, width_, dx, stream_);
+        multiply(kernels::Side::backward, t, e, product_, same);
       }
     }
+    if (dx != nullptr) kernels::add_scaled_rows<D>(product_, factor(tiles_ - 1), rows_, width_, dx, stream_);
     kernels::subtract_targets<D>(
         kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets, args_.ignore_index, args_.grad_scale,
                                            x_ + begin * width_, weight_, dx, dweight_},
@@ -213,7 +219,7 @@ class Head {
   int64_t rows_ = 0;
   const G *chunk_x_ = nullptr, *operand_weight_ = nullptr;
   G *exponentials_, *scaled_, *wide_x_ = nullptr, *wide_weight_ = nullptr;
-  A *logits_, *maximum_, *factor_, *target_logit_, *product_, *dx_sum_;
+  A *logits_, *reference_, *maximum_, *factor_, *target_logit_, *product_, *dx_sum_;
   double* sum_;
   kernels::TokenLoss* losses_;
 };

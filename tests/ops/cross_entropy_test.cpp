@@ -16,10 +16,11 @@ using test::OpBench;
 struct LossCase {
   int64_t rows, width, vocab, padded;
   double z_loss = 0, logit_scale = 1;
+  float jump = 1;  // logits beyond the first tile of the vocabulary are as many times larger
 };
 void PrintTo(const LossCase& c, std::ostream* os) {
   *os << c.rows << "x" << c.width << "->" << c.vocab << " of " << c.padded << " z " << c.z_loss << " scale "
-      << c.logit_scale;
+      << c.logit_scale << " jump " << c.jump;
 }
 
 // Every fifth target is ignored.
@@ -80,6 +81,11 @@ class CrossEntropy : public testing::TestWithParam<LossCase> {
   // Padding rows of the weight hold large values: they must not matter.
   static Param& weight(OpBench& bench, DType dtype, const LossCase& c) {
     Param& w = bench.param("w", dtype, {c.padded, c.width}, c.logit_scale);
+    const Tensor beyond = w.value.rows(std::min(ops::kVocabularyTile, c.vocab), c.vocab);
+    visit_float_dtype(dtype, [&]<class T>() {
+      T* const x = beyond.data<T>();
+      for (int64_t i = 0; i < beyond.numel(); ++i) x[i] = T(c.jump * static_cast<float>(x[i]));
+    });
     const Tensor padding = w.value.rows(c.vocab, c.padded);
     if (padding.numel() > 0) {
       copy(bench.tensor("padding", dtype, padding.shape(), 1.0, 50.0), padding);
@@ -107,7 +113,7 @@ TEST_P(CrossEntropy, LossAndGradientsEqualNaiveReference) {
       EXPECT_EQ(got.correct, want.result.correct);
       // A logit is a sum of `width` terms of size up to 4 logit_scale in the accumulator; an exponential
       // carries the absolute error of its logit into a relative one.
-      const double magnitude = 4 * c.logit_scale * static_cast<double>(c.width);
+      const double magnitude = 4 * c.logit_scale * c.jump * static_cast<double>(c.width);
       const double unit = dtype == DType::f64 ? 0x1p-52 : 0x1p-23;
       const double logit_error = unit * magnitude * static_cast<double>(c.width);
       for (int64_t i = 0; i < c.rows; ++i) {
@@ -189,7 +195,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CrossEntropy,
                          testing::Values(LossCase{0, 3, 4, 5}, LossCase{1, 1, 1, 1}, LossCase{1, 5, 2, 2},
                                          LossCase{7, 5, 9, 13, 0.02}, LossCase{6, 3, 16, 16},
                                          LossCase{9, 16, 33, 40, 0.01, 10},  // logits to about +-80
-                                         LossCase{515, 8, 2500, 2512, 1e-3}));
+                                         LossCase{515, 8, 2500, 2512, 1e-3},
+                                         // The second tile's largest logits lie up to 100 above the first's.
+                                         LossCase{40, 8, 2500, 2512, 1e-3, 1, 10}));
 
 TEST(CrossEntropy, AddsToAGradientThatIsThere) {
   for (const DType dtype : {DType::f32, DType::bf16}) {

@@ -1,14 +1,16 @@
 // Softmax cross-entropy of rows of logits against one target each, and its gradient, over a vocabulary that
-// comes in tiles of columns, so that a tile is done with while it is in cache. With a tile's own maximum m_t:
-//   e_j = e^(l_j - m_t), s_t = sum of e_j                                     softmax_tile
-//   m = max m_t, log_sum_exp = m + log sum_t s_t e^(m_t - m)                   cross_entropy
+// comes in tiles of columns, so that a tile is done with while it is in cache. With a reference r_t near the
+// row's largest logit in a tile:
+//   e_j = e^(l_j - r_t), s_t = sum of e_j                                     softmax_tile
+//   r = max r_t, log_sum_exp = r + log sum_t s_t e^(r_t - r)                   cross_entropy
 //   cross_entropy = log_sum_exp - l_target
 //   loss = cross_entropy + z_loss log_sum_exp^2        (z-loss: de Brebisson and Vincent 2016; PaLM, section
-//   5) dl_j = f_t e_j - grad_scale [j = target], where f_t = grad_scale (1 + 2 z_loss log_sum_exp) e^(m_t -
+//   5) dl_j = f_t e_j - grad_scale [j = target], where f_t = grad_scale (1 + 2 z_loss log_sum_exp) e^(r_t -
 //   log_sum_exp)
 // So nobody has to go over the tiles again to normalise them: the products with dl take f_t on their other
 // operand's rows, and the target's term apart, as one row each (subtract_targets). Floor: one read and one
 // write of the logits from cache; the rest is small beside them.
+// A row keeps its reference from tile to tile while it can, and so its factor.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +26,12 @@ struct SoftmaxTileArgs {
   const A* logits = nullptr;               // [rows, cols]
   const int32_t* targets = nullptr;        // [rows], counted over the whole vocabulary
   int64_t first_column = 0;                // of the tile in the vocabulary
-  A* maximum = nullptr;                    // [rows] m_t
-  double* sum = nullptr;                   // [rows] s_t
-  A* target_logit = nullptr;               // [rows], written where the target lies in this tile
-  G* exponentials = nullptr;               // [rows, stride], 0 beyond cols; may be logits; or null
+  const A* previous = nullptr;             // [rows] references of the tile before, or null
+  A* reference = nullptr;     // [rows] r_t: previous, or if that is too far below the maximum that
+  A* maximum = nullptr;       // [rows] of the logits
+  double* sum = nullptr;      // [rows] s_t
+  A* target_logit = nullptr;  // [rows], written where the target lies in this tile
+  G* exponentials = nullptr;  // [rows, stride], 0 beyond cols; may be logits; or null
 };
 // Instantiated for (A, G) = (float, float), (float, bf16), (double, double), as all below. Same bits on any
 // number of threads: a row belongs to one.
@@ -44,6 +48,7 @@ struct TokenLoss {
 template <class A>
 struct CrossEntropyArgs {
   int64_t rows = 0, tiles = 0;
+  const A* reference = nullptr;      // [tiles, rows]
   const A* maximum = nullptr;        // [tiles, rows]
   const double* sum = nullptr;       // [tiles, rows]
   const A* target_logit = nullptr;   // [rows]

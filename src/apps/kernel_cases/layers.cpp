@@ -34,6 +34,8 @@ void list_layers(Cases& add) {
                                      logits,
                                      lab.scattered(kChunk, kVocab),
                                      0,
+                                     nullptr,
+                                     lab.values<A>(kChunk),
                                      lab.values<A>(kChunk),
                                      lab.values<double>(kChunk),
                                      lab.values<A>(kChunk),
@@ -64,6 +66,7 @@ void list_layers(Cases& add) {
           static_assert(sizeof(TokenLoss) == 3 * sizeof(double));
           const CrossEntropyArgs<A> args{kChunk,
                                          kTiles,
+                                         lab.values<A>(kTiles * kChunk),
                                          lab.values<A>(kTiles * kChunk),
                                          lab.values<double>(kTiles * kChunk),
                                          lab.values<A>(kChunk),
