@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Ziggurat, its GEMM-only bound, PyTorch and DeepSpeed's MoE layer on the same models, batches and threads, in one run.
 #
-#   scripts/bench/run.sh [--threads N] [--steps N] [--rows "small_dense small_moe gpt2_124m:64 ..."] [--precisions "bf16 fp32"]
+#   scripts/bench/run.sh [--threads N] [--steps N] [--rounds N] [--rows "small_dense small_moe gpt2_124m:64 ..."] [--precisions "bf16 fp32"]
 #
 # A row is a config of configs/bench, with :T for sequences of T tokens. PyTorch and DeepSpeed come from PyPI into
 # build/bench-venv, or from the Python named by $BENCH_PYTHON; Ziggurat never needs them. "Tuned" is jemalloc with huge
-# pages that never gives memory back (Debian's libjemalloc2); without it that column is empty.
+# pages that never gives memory back (Debian's libjemalloc2); without it that column is empty. Every variant runs in
+# --rounds rounds, Ziggurat right before it each time, and the best round of each counts: the clock of a shared machine
+# changes from second to second.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-threads=$(nproc) steps=5 precisions="bf16 fp32"
+threads=$(nproc) steps=5 rounds=3 precisions="bf16 fp32"
 rows="gpt2_124m:64 gpt2_124m:256 gpt2_124m:1024 small_dense small_moe"
 while [ $# -gt 0 ]; do
   case $1 in
     --threads) threads=$2; shift 2 ;;
     --steps) steps=$2; shift 2 ;;
+    --rounds) rounds=$2; shift 2 ;;
     --rows) rows=$2; shift 2 ;;
     --precisions) precisions=$2; shift 2 ;;
     *) echo "run.sh: unknown option '$1'; see the head of this file" >&2; exit 2 ;;
@@ -36,13 +39,14 @@ ziggurat_step() {
   build/release/ziggurat bench step "configs/bench/$model.yaml" "precision=$precision" \
     ${length:+"batch.sequence_length=$length"} --threads "$threads" --steps "$steps" --json > "$results/$1.ziggurat.json"
 }
-# torch NAME ARGUMENTS...: one PyTorch figure, and ours right before it, for the clock of a shared machine changes from
-# minute to minute; a variant that fails leaves an empty column and its log.
+# torch NAME ARGUMENTS...: one PyTorch figure, and ours right before it; a variant that fails leaves an empty column and
+# its log.
 torch() {
-  local name=$1; shift
+  local name=$1.$round; shift
   ziggurat_step "$name"
   "${environment[@]}" "$python" scripts/bench/pytorch_step.py --threads "$threads" --steps "$steps" "$@" \
-    > "$results/$name.json" 2> "$results/$name.log" || { echo "  $name failed: see $results/$name.log" >&2; rm -f "$results/$name.json"; }
+    > "$results/$name.torch.json" 2> "$results/$name.log" ||
+    { echo "  $name failed: see $results/$name.log" >&2; rm -f "$results/$name.torch.json"; }
 }
 for row in $rows; do
   model=${row%:*} length=
@@ -51,43 +55,46 @@ for row in $rows; do
     echo "$row $precision" >&2
     key=$row.$precision
     common=(--models "$model" --precisions "$precision" ${length:+--length "$length"})
-    environment=(env)
-    torch "$key.eager" "${common[@]}"
-    torch "$key.compiled" "${common[@]}" --compile
-    [ -n "$jemalloc" ] || continue
-    environment=(env "LD_PRELOAD=$jemalloc" "MALLOC_CONF=thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1")
-    torch "$key.tuned_eager" "${common[@]}"
-    torch "$key.tuned_compiled" "${common[@]}" --compile
-    case $model in *moe*) torch "$key.deepspeed" "${common[@]}" --moe deepspeed ;; esac
+    for round in $(seq "$rounds"); do
+      environment=(env)
+      torch "$key.eager" "${common[@]}"
+      torch "$key.compiled" "${common[@]}" --compile
+      [ -n "$jemalloc" ] || continue
+      environment=(env "LD_PRELOAD=$jemalloc" "MALLOC_CONF=thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1")
+      torch "$key.tuned_eager" "${common[@]}"
+      torch "$key.tuned_compiled" "${common[@]}" --compile
+      case $model in *moe*) torch "$key.deepspeed" "${common[@]}" --moe deepspeed ;; esac
+    done
   done
 done
 
 python3 - "$results" "$precisions" $rows <<'PY'
-import json, os, sys
+import glob, json, sys
 folder, precisions, rows = sys.argv[1], sys.argv[2].split(), sys.argv[3:]
 variants = ["eager", "compiled", "tuned_eager", "tuned_compiled", "deepspeed"]
 
-def load(name):
-    path = f"{folder}/{name}.json"
-    if not os.path.exists(path):
-        return None
-    text = open(path).read()
-    return json.loads(text[max(0, text.find('{"model"')):])  # DeepSpeed logs to where the figures go
+def best(name, rate="tokens_per_second"):
+    """The fastest round of what matches."""
+    rounds = []
+    for path in glob.glob(f"{folder}/{name}"):
+        text = open(path).read()
+        rounds.append(json.loads(text[max(0, text.find('{"model"')):]))  # DeepSpeed logs to where the figures go
+    return max(rounds, key=lambda r: r[rate], default=None)
 
-print("tokens/s; in brackets Ziggurat, measured right before, as a multiple of it")
+print("tokens/s; in brackets Ziggurat, measured right before, as a multiple of it; the best of all rounds")
 print("| model | precision | GEMM-only bound | Ziggurat | of the bound | PyTorch eager | compiled | tuned eager | "
       "tuned compiled | DeepSpeed layer, tuned |")
 print("|" + "---|" * 10)
 for row in rows:
     for precision in precisions:
         key = f"{row}.{precision}"
-        ours = {v: load(f"{key}.{v}.ziggurat") for v in variants}
-        best = max((o for o in ours.values() if o), key=lambda o: o["tokens_per_second"])
-        rate, bound = best["tokens_per_second"], best["gemm_bound_tokens_per_second"]
+        rate = best(f"{key}.*.ziggurat.json")["tokens_per_second"]
+        bound_rate = "gemm_bound_tokens_per_second"
+        bound = best(f"{key}.*.ziggurat.json", bound_rate)[bound_rate]
         cells = []
         for variant in variants:
-            theirs = load(f"{key}.{variant}")
-            rates = theirs and (theirs["tokens_per_second"], ours[variant]["tokens_per_second"] / theirs["tokens_per_second"])
-            cells.append(f"{rates[0]:.0f} ({rates[1]:.2f})" if rates else "")
+            theirs, beside = best(f"{key}.{variant}.*.torch.json"), best(f"{key}.{variant}.*.ziggurat.json")
+            their_rate = theirs and theirs["tokens_per_second"]
+            cells.append(f"{their_rate:.0f} ({beside['tokens_per_second'] / their_rate:.2f})" if theirs else "")
         print(f"| {row} | {precision} | {bound:.0f} | {rate:.0f} | {100 * rate / bound:.0f} % | " + " | ".join(cells) + " |")
 PY

@@ -4,9 +4,9 @@
 //   e_j = e^(l_j - r_t), s_t = sum of e_j                                     softmax_tile
 //   r = max r_t, log_sum_exp = r + log sum_t s_t e^(r_t - r)                   cross_entropy
 //   cross_entropy = log_sum_exp - l_target
-//   loss = cross_entropy + z_loss log_sum_exp^2        (z-loss: de Brebisson and Vincent 2016; PaLM, section
-//   5) dl_j = f_t e_j - grad_scale [j = target], where f_t = grad_scale (1 + 2 z_loss log_sum_exp) e^(r_t -
-//   log_sum_exp)
+//   loss = cross_entropy + z_loss log_sum_exp^2   (z-loss: de Brebisson and Vincent 2016; PaLM section 5)
+//   dl_j = f_t e_j - grad_scale [j = target]
+//   f_t = grad_scale (1 + 2 z_loss log_sum_exp) e^(r_t - log_sum_exp)
 // So nobody has to go over the tiles again to normalise them: the products with dl take f_t on their other
 // operand's rows, and the target's term apart, as one row each (subtract_targets). Floor: one read and one
 // write of the logits from cache; the rest is small beside them.
