@@ -41,7 +41,6 @@ class Head {
        Arena& workspace, Stream& stream)
       : x_(x.data<T>()),
         weight_(weight.value.data<T>()),
-        packed_(weight.packed),
         args_(args),
         dx_(dx),
         param_(weight),
@@ -99,7 +98,7 @@ class Head {
 
   // Or do all products have a copy?
   bool reads_weight() const {
-    return packed_ == nullptr || (backward_ && !packed_->has(kernels::Side::backward));
+    return param_.packed == nullptr || (backward_ && !param_.packed->has(kernels::Side::backward));
   }
 
   const G* operand_weight() {
@@ -133,9 +132,9 @@ class Head {
   template <class TC>
   void multiply(kernels::Side side, int64_t t, const G* a, TC* c, bool accumulate) {
     const G* weight = operand_weight_ == nullptr ? nullptr : operand_weight_ + t * kVocabularyTile * width_;
-    kernels::weight_product<D>(
-        kernels::WeightProduct<G, TC>{side, rows_, columns(t), width_, a, weight, packed_, t, c, accumulate},
-        workspace_, stream_);
+    kernels::weight_product<D>(kernels::WeightProduct<G, TC>{side, rows_, columns(t), width_, a, weight,
+                                                             param_.packed, t, c, accumulate},
+                               workspace_, stream_);
   }
 
   void forward(const int32_t* targets) {
@@ -205,7 +204,6 @@ class Head {
   }
 
   const T *x_, *weight_;
-  kernels::PackedWeights* packed_;
   const LossArgs& args_;
   GradSlot dx_;
   const Param& param_;
