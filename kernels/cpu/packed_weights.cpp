@@ -135,13 +135,14 @@ void packed_product(const WeightProduct<T, TC>& g) {
 }  // namespace
 
 template <class T>
-bool PackedWeights::supported(int64_t total, int64_t rows, int64_t in) {
+bool PackedWeights::supported(int64_t total, int64_t rows, int64_t in, Copies copies) {
   if constexpr (std::is_same_v<T, double>) return false;
   const Type type = operand_type(kType<T>);
-  const auto both_sides = [&](int64_t out) {
-    return layout(type, in, out).has_value() && layout(type, out, in).has_value();
+  const auto has_layouts = [&](int64_t out) {  // asks the library, for milliseconds: for what is wanted only
+    return layout(type, in, out).has_value() &&
+           (copies == Copies::forward || layout(type, out, in).has_value());
   };
-  return (total < rows || both_sides(rows)) && (total % rows == 0 || both_sides(total % rows));
+  return (total < rows || has_layouts(rows)) && (total % rows == 0 || has_layouts(total % rows));
 }
 
 template <class T>
@@ -232,9 +233,9 @@ void reserve_product_on_this_thread(const WeightProduct<T, TC>& g) {
 
 template std::optional<Copies> copies_that_pay<float>(int64_t);
 template std::optional<Copies> copies_that_pay<bf16>(int64_t);
-template bool PackedWeights::supported<float>(int64_t, int64_t, int64_t);
-template bool PackedWeights::supported<bf16>(int64_t, int64_t, int64_t);
-template bool PackedWeights::supported<double>(int64_t, int64_t, int64_t);
+template bool PackedWeights::supported<float>(int64_t, int64_t, int64_t, Copies);
+template bool PackedWeights::supported<bf16>(int64_t, int64_t, int64_t, Copies);
+template bool PackedWeights::supported<double>(int64_t, int64_t, int64_t, Copies);
 template PackedWeights::PackedWeights(const float*, int64_t, int64_t, int64_t, Copies, Arena&);
 template PackedWeights::PackedWeights(const bf16*, int64_t, int64_t, int64_t, Copies, Arena&);
 template void weight_product<Device::cpu>(const WeightProduct<float, float>&, Arena&, Stream&);

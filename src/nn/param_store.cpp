@@ -105,7 +105,7 @@ void ParamStore::add_packed_copies() {
         const bool expert = entry.spec.expert_parallel > 0;
         const auto copies =
             expert ? std::optional(kernels::Copies::both) : kernels::copies_that_pay<T>(options_.step_tokens);
-        if (!copies || !kernels::PackedWeights::supported<T>(w.numel() / in, rows, in)) return;
+        if (!copies || !kernels::PackedWeights::supported<T>(w.numel() / in, rows, in, *copies)) return;
         entry.param.packed =
             &packed_.emplace_back(w.data<T>(), w.numel() / in, rows, in, *copies, *packed_arena_);
       }

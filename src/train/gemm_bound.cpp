@@ -89,7 +89,7 @@ void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t i
     if constexpr (!std::is_same_v<T, double>) {
       const auto copies = part == &Times::expert ? std::optional(kernels::Copies::both)
                                                  : kernels::copies_that_pay<T>(passes_ * rows);
-      if (!copies || !kernels::PackedWeights::supported<T>(groups * out, tile, in)) return;
+      if (!copies || !kernels::PackedWeights::supported<T>(groups * out, tile, in, *copies)) return;
       layer.packed = std::make_unique<kernels::PackedWeights>(layer.weight.data<T>(), groups * out, tile, in,
                                                               *copies, data_);
     }

@@ -26,11 +26,11 @@ PackedWeights pack(const Tensor& weight, int64_t rows, Arena& memory, Copies cop
 }
 
 bool supported(DType dtype, int64_t total, int64_t rows, int64_t in) {
-  return dtype == DType::bf16 ? PackedWeights::supported<bf16>(total, rows, in)
-                              : PackedWeights::supported<float>(total, rows, in);
+  return dtype == DType::bf16 ? PackedWeights::supported<bf16>(total, rows, in, Copies::both)
+                              : PackedWeights::supported<float>(total, rows, in, Copies::both);
 }
 
-bool has_packed_products() { return PackedWeights::supported<float>(64, 64, 64); }
+bool has_packed_products() { return PackedWeights::supported<float>(64, 64, 64, Copies::both); }
 
 // A [rows, k] op(W) as plain sums, where W [out, in] is matrix `index` of `weight`.
 std::vector<double> naive(Side side, const Tensor& a, const Tensor& weight, int64_t index, int64_t out,
@@ -146,7 +146,7 @@ TEST(PackedWeights, ForwardCopiesTakeHalfTheMemory) {
   EXPECT_THROW((void)packed.copy(0, Side::backward), Error);
 }
 
-TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported<double>(64, 64, 64)); }
+TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported<double>(64, 64, 64, Copies::both)); }
 
 // Runs `op(tape, x, weight)`, which calls backward by itself, with and without packed copies, and compares
 // what it returns and both gradients.

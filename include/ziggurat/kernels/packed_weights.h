@@ -31,7 +31,7 @@ class PackedWeights {
   // Whether this CPU and the library have packed products for matrices [rows, in] cut from [total, in] of T,
   // which may be float, bf16 or double (of which there are none).
   template <class T>
-  static bool supported(int64_t total, int64_t rows, int64_t in);
+  static bool supported(int64_t total, int64_t rows, int64_t in, Copies copies);
 
   // For copies of `weight` [total, in], cut into matrices of `rows` rows, the last maybe of fewer, in memory
   // of `arena`; nothing is packed yet. The copies are of the type in which the products are computed: bf16,

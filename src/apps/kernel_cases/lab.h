@@ -26,7 +26,7 @@ class Lab {
   template <class T>
   kernels::PackedWeights* packed(const T* weight, int64_t total, int64_t rows, int64_t in,
                                  kernels::Copies copies) {
-    if (!kernels::PackedWeights::supported<T>(total, rows, in)) return nullptr;
+    if (!kernels::PackedWeights::supported<T>(total, rows, in, copies)) return nullptr;
     return &packed_.emplace_back(weight, total, rows, in, copies, data_);
   }
 
