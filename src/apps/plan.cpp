@@ -9,6 +9,7 @@
 #include <ziggurat/config/config.h>
 #include <ziggurat/model/model_config.h>
 #include <ziggurat/plan/parallel_plan.h>
+#include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/step_plan.h>
 
@@ -38,6 +39,7 @@ void plan(const PlanArguments& arguments) {
 
   const ParallelPlan layout(world, model::fit_to_ranks(config.model, world).expert_parallel_sizes());
   const model::ModelCounts counts = model::count(config.model, config.batch.sequence_length);
+  set_thread_count(config.threads > 0 ? config.threads : std::max(1, available_cores() / world));
   const train::MemoryPlan memory = train::plan_memory(config, world);
   check(memory.global_parameters == counts.parameters, ErrorKind::internal,
         "[plan] the formula counts {} parameters, the model has {}", counts.parameters,

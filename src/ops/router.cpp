@@ -85,7 +85,7 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
   r.choice_of_row = choice_of_row, r.counts = counts, r.counts_before = counts_before;
   r.mean_probability = mean_probability;
 
-  visit_device_dtype(logits.value(), [&]<Device D, class T>() {
+  const auto assign = [&]<Device D, class T>() {
     if constexpr (!std::is_same_v<T, bf16>) {
       Stream& stream = tape.stream();
       const ArenaScope scope(tape.workspace());
@@ -122,14 +122,15 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
       r.z = mean(lse.data<T>(), tokens, [](double x) { return x * x; });
       r.entropy = mean(entropy, tokens, [](double x) { return x; });
     }
-  });
-
+  };
   if (logits.value().device() == Device::meta) {  // planning: every expert gets its share
     for (int64_t e = 0; e < experts; ++e) {
       counts[e] = counts_before[e] = r.rows / experts + (e < r.rows % experts ? 1 : 0);
     }
     std::fill(r.fraction, r.fraction + r.groups * experts, 0.0);
     std::fill(mean_probability, mean_probability + r.groups * experts, 0.0);
+  } else {
+    visit_device_dtype(logits.value(), assign);
   }
 
   // The losses' gradients must arrive even if nobody used the weights: the weights' gradient starts as zeros.

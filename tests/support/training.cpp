@@ -104,6 +104,14 @@ TrainingRun train_on_threads(const train::RunConfig& config, int ranks, int64_t 
   return run;
 }
 
+train::MemoryPlan plan_on_threads(const train::RunConfig& config, int ranks) {
+  train::MemoryPlan plan;
+  run_on_threads(ranks, [&](Communicator& world) {
+    if (world.rank() == 0) plan = train::plan_memory(config, ranks);
+  });
+  return plan;
+}
+
 void expect_same_bits(const ByName& got, const ByName& want, const std::string& what) {
   ASSERT_EQ(got.size(), want.size()) << what;
   for (const auto& [name, values] : want) {

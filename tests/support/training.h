@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/trainer.h>
 
 namespace ziggurat::test {
@@ -34,6 +35,9 @@ struct TrainingRun {
 // every rank, e.g. to save.
 TrainingRun train_on_threads(const train::RunConfig& config, int ranks, int64_t steps,
                              const std::function<void(train::Trainer&)>& afterwards = {});
+
+// The plan, made on a thread like those of train_on_threads: some scratch is per thread of a rank.
+train::MemoryPlan plan_on_threads(const train::RunConfig& config, int ranks);
 
 // Fails the test, naming the first difference, unless all bits agree.
 void expect_same_bits(const ByName& got, const ByName& want, const std::string& what);

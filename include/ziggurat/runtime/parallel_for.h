@@ -25,9 +25,25 @@ class OneThread {
   int outer_;
 };
 
+// While it lives, the bodies below are not called on this thread, and neither is the matrix library: kernels
+// take the memory that they need and leave without having touched any. So planning is running (Device::meta).
+class DryRun {
+ public:
+  DryRun() : outer_(on_) { on_ = true; }
+  ~DryRun() { on_ = outer_; }
+  DryRun(const DryRun&) = delete;
+  DryRun& operator=(const DryRun&) = delete;
+  static bool on() { return on_; }
+
+ private:
+  inline static thread_local bool on_ = false;
+  bool outer_;
+};
+
 // body(i) for i in [0, n), in any order on any thread. `schedule(dynamic)`: for units of unequal size.
 template <class Body>
 void parallel_for(int64_t n, const Body& body) {
+  if (DryRun::on()) return;
   if (n <= 1) {
     for (int64_t i = 0; i < n; ++i) body(i);
     return;
@@ -41,6 +57,7 @@ void parallel_for(int64_t n, const Body& body) {
 // body() once on every thread that a parallel_for uses.
 template <class Body>
 void on_every_thread(const Body& body) {
+  if (DryRun::on()) return;
 #pragma omp parallel
   body();
 }
@@ -49,6 +66,7 @@ void on_every_thread(const Body& body) {
 // The cut depends on n and block only.
 template <class Body>
 void parallel_for_blocks(int64_t n, int64_t block, const Body& body) {
+  if (DryRun::on()) return;
   const int64_t blocks = (n + block - 1) / block;
   if (blocks <= 1) {
     if (n > 0) body(int64_t{0}, n);

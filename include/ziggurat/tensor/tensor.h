@@ -12,6 +12,7 @@
 #include <ziggurat/core/error.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat {
 
@@ -105,14 +106,21 @@ void visit_float_dtype(DType dtype, F&& f) {
   fail(ErrorKind::argument, "[dispatch] expected a floating-point tensor, got {}", to_string(dtype));
 }
 
-// Calls f.template operator()<Device, T>() for x's device and floating dtype; does nothing on Device::meta.
+// Calls f.template operator()<Device, T>() for x's device and floating dtype; on Device::meta as on the CPU,
+// but as a dry run.
 //   visit_device_dtype(x, [&]<Device D, class T>() { kernels::gelu_forward<D, T>({...}, stream); });
 template <class F>
 void visit_device_dtype(const Tensor& x, F&& f) {
-  if (x.device() == Device::meta) return;
+  const auto on_cpu = [&] {
+    visit_float_dtype(x.dtype(), [&]<class T>() { f.template operator()<Device::cpu, T>(); });
+  };
+  if (x.device() == Device::meta) {
+    const DryRun dry;
+    return on_cpu();
+  }
   check(x.device() == Device::cpu, ErrorKind::device, "[dispatch] this build has no {} kernels",
         to_string(x.device()));
-  visit_float_dtype(x.dtype(), [&]<class T>() { f.template operator()<Device::cpu, T>(); });
+  on_cpu();
 }
 
 }  // namespace ziggurat

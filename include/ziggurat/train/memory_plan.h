@@ -26,9 +26,8 @@ struct MemoryPlan {  // bytes of one rank
   int64_t global_parameters = 0;  // of the model
 };
 
-// Routing is assumed balanced, and with capacity at its limit; far from balance, activation gradients take up
-// to twice as much. Of the workspace only what ops take is foretold: kernels, which take their own scratch
-// (up to a few tiles a thread), do not run.
+// For the threads that this process has. Routing is assumed balanced, and with capacity at its limit; far
+// from balance, activation gradients take up to twice as much.
 MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank = 0);
 
 }  // namespace ziggurat::train

@@ -80,7 +80,17 @@ TEST_F(TensorTest, MetaTensorsAreNeverTouched) {
   const Tensor b = allocate(meta, DType::f32, {1 << 20, 1 << 10});
   fill_zero(a);
   copy(a, b);
-  visit_device_dtype(a, []<Device D, class T>() { FAIL() << "a kernel on meta"; });
+  int kernels = 0;
+  visit_device_dtype(a, [&]<Device D, class T>() {  // a kernel takes its memory, and its loops are left out
+    ++kernels;
+    for (const int64_t n : {1, 1000}) {
+      parallel_for(n, [](int64_t) { FAIL(); });
+      parallel_for_blocks(n, 10, [](int64_t, int64_t) { FAIL(); });
+    }
+    on_every_thread([] { FAIL(); });
+  });
+  EXPECT_EQ(kernels, 1);
+  EXPECT_FALSE(DryRun::on());
   EXPECT_EQ(a.device(), Device::meta);
   EXPECT_EQ(a.rows(0, 1).device(), Device::meta);
 }
