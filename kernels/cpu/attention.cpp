@@ -13,9 +13,7 @@ namespace ziggurat::kernels {
 
 namespace {
 
-// Query rows scored at once. Half a block above the diagonal is wasted, so small; but a product needs some
-// rows to run near its peak.
-constexpr int64_t kQueries = 64;
+constexpr int64_t kQueries = kAttentionQueries;
 constexpr int64_t kLanes = 16;  // matrices and rows of scores are padded to whole registers
 
 int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
@@ -32,18 +30,22 @@ class Scratch {
 };
 
 // A head's part of a row is a few cache lines, and the next row lies on another page, where the hardware does
-// not fetch ahead: so rows are asked for this many before their turn.
+// not fetch ahead: so rows are asked for this many before their turn. By number, since the last ones lie
+// behind the array.
 constexpr int64_t kAhead = 12;
 template <bool write, class T>
-void fetch(const T* row, int64_t cols) {
-  for (int64_t j = 0; j < cols; j += 64 / int64_t{sizeof(T)}) __builtin_prefetch(row + j, write);
+void fetch_ahead(const T* row, int64_t ld, int64_t cols) {
+  const uintptr_t ahead = reinterpret_cast<uintptr_t>(row) + static_cast<uintptr_t>(kAhead * ld) * sizeof(T);
+  for (uintptr_t line = 0; line < static_cast<uintptr_t>(cols) * sizeof(T); line += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(ahead + line), write);
+  }
 }
 
 // to [rows, cols] = factor * from, whose rows are ld elements apart
 template <class T, class A>
 void load(const T* from, int64_t ld, int64_t rows, int64_t cols, A factor, A* __restrict to) {
   for (int64_t i = 0; i < rows; ++i) {
-    fetch<false>(from + (i + kAhead) * ld, cols);
+    fetch_ahead<false>(from + i * ld, ld, cols);
     for (int64_t j = 0; j < cols; ++j) to[i * cols + j] = factor * A(from[i * ld + j]);
   }
 }
@@ -56,7 +58,7 @@ void store(const A* __restrict from, int64_t rows, int64_t cols, const Factor& f
     const A* f = from + i * cols;
     const A scale = factor(i);
     T* t = to + i * ld;
-    fetch<true>(t + kAhead * ld, cols);
+    fetch_ahead<true>(t, ld, cols);
     if (accumulate) {
       for (int64_t j = 0; j < cols; ++j) t[j] = T(A(t[j]) + scale * f[j]);
     } else {
@@ -146,7 +148,7 @@ void for_each_key_head(const Args& g, Arena& workspace, int64_t elements, const 
   const ArenaScope scope(workspace);
   const int threads = thread_count();
   const int64_t stride = 2 * padded(s.length * s.head_dim) + padded(elements);
-  auto* const base = static_cast<A*>(workspace.allocate(threads * stride * static_cast<int64_t>(sizeof(A))));
+  auto* const base = workspace.take<A>(threads * stride);
   parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
     const OneThread one_thread;
     Scratch<A> scratch(base + (threads == 1 ? 0 : thread_index()) * stride);
@@ -247,7 +249,7 @@ void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream&
         // p = e^(score - lse); m = keep / (1 - dropout); dscore = p (m dp - delta), delta = dy . y
         const A lse = g.log_sum_exp[head_row + i];
         const T* y = g.y + y_offset + r * y_width;
-        fetch<false>(y + kAhead * y_width, d);
+        fetch_ahead<false>(y, y_width, d);
         const A delta = dot_row<A>(dout + r * d, y, d);
         if (g.dropout.probability > 0) {
           dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length + first), seen, keep);

@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include <kernels/cpu/reductions.h>
-#include <kernels/cpu/scratch.h>
 #include <kernels/cpu/stream_rows.h>
 
 #include <ziggurat/kernels/cached_attention.h>
@@ -20,7 +19,7 @@ struct Run {
 
 template <class T>
 std::pair<Run*, int64_t> cut_into_runs(const CachedAttentionArgs<T>& g, Arena& workspace) {
-  Run* runs = take<Run>(workspace, g.shape.rows());
+  Run* runs = workspace.take<Run>(g.shape.rows());
   int64_t count = 0;
   for (int64_t r = 0; r < g.shape.rows(); ++r) {
     const bool follows = count > 0 && runs[count - 1].count < kRows && g.sequence[r] == g.sequence[r - 1] &&
@@ -65,7 +64,7 @@ void cached_attention(const CachedAttentionArgs<T>& g, Arena& workspace, Stream&
   for (int64_t r = 0; r < rows; ++r) longest = std::max<int64_t>(longest, g.position[r] + 1);
   // Of each thread: q and y [queries, d], scores [queries, longest].
   const int64_t scratch = queries * (2 * d + longest), threads = thread_count();
-  A* const all_scratch = take<A>(workspace, threads * scratch);
+  A* const all_scratch = workspace.take<A>(threads * scratch);
   const auto head_of = [&](T* cache, int64_t row, int64_t head) {
     return cache + (g.sequence[row] * s.kv_heads + head) * g.capacity * d;
   };

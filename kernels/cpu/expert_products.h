@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <type_traits>
 
-#include <kernels/cpu/scratch.h>
-
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/grouped_linear.h>
@@ -29,7 +27,7 @@ struct Same {
 struct Widened {
   using Operand = float;
   static const float* matrix(const bf16* x, int64_t n, Arena& workspace, Stream& stream) {
-    auto* wide = take<float>(workspace, n);
+    auto* wide = workspace.take<float>(n);
     convert<Device::cpu>(x, wide, n, stream);
     return wide;
   }
@@ -59,9 +57,9 @@ class ExpertProducts {
         packed_(g.packed != nullptr && g.packed->has(side) ? g.packed : nullptr),
         n_(side == Side::forward ? g.out : g.in),
         k_(side == Side::forward ? g.in : g.out) {
-    weights_ = take<const O*>(workspace, g.experts);
+    weights_ = workspace.take<const O*>(g.experts);
     std::fill_n(weights_, g.experts, nullptr);
-    auto* stale = take<int64_t>(workspace, g.experts);
+    auto* stale = workspace.take<int64_t>(g.experts);
     int64_t stale_count = 0;
     for (int64_t i = 0; i < g.segment_count; ++i) {
       const int64_t e = g.segments[i].expert;
@@ -83,10 +81,10 @@ class ExpertProducts {
       const OneThread alone;
       packed_->prepare(stale[i], side);
     });
-    if (kRounds) sums_ = take<A>(workspace, threads_ * kUnitRows * n_);
+    if (kRounds) sums_ = workspace.take<A>(threads_ * kUnitRows * n_);
     if (packed_ != nullptr) {
-      tails_ = take<O>(workspace, threads_ * kRowStep * k_);
-      tail_sums_ = take<A>(workspace, threads_ * kRowStep * n_);
+      tails_ = workspace.take<O>(threads_ * kRowStep * k_);
+      tail_sums_ = workspace.take<A>(threads_ * kRowStep * n_);
     }
   }
 

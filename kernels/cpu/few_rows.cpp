@@ -18,7 +18,7 @@ constexpr int64_t kOutputs = 16;
 template <class T>
 const Accum<T>* widened(const T* x, int64_t n, Arena& workspace, Stream& stream) {
   if constexpr (std::is_same_v<T, bf16>) {
-    auto* wide = static_cast<float*>(workspace.allocate(n * int64_t{sizeof(float)}));
+    auto* wide = workspace.take<float>(n);
     convert<Device::cpu>(x, wide, n, stream);
     return wide;
   } else {
@@ -34,7 +34,7 @@ void few_rows_linear(const FewRowsArgs<T, TY>& g, Arena& workspace, Stream& stre
   using A = Accum<T>;
   const ArenaScope scope(workspace);
   const A* x = widened(g.x, g.rows * g.in, workspace, stream);
-  auto* filled = static_cast<Segment*>(workspace.allocate(g.segment_count * int64_t{sizeof(Segment)}));
+  auto* filled = workspace.take<Segment>(g.segment_count);
   Segment* const end = std::copy_if(g.segments, g.segments + g.segment_count, filled,
                                     [](const Segment& s) { return s.rows > 0; });
   const int64_t units = (g.out + kOutputs - 1) / kOutputs;  // of a segment

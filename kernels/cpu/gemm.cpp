@@ -77,8 +77,9 @@ bool prefers_blocked(const GemmArgs<float, float>& g) {
   return whole && g.transpose_a != g.transpose_b && (g.transpose_b || !amd);
 }
 
-// Returns whether the library has a blocked product of this shape, and has run it. The first products of a
-// thread are kept; beyond so many different ones, as of texts of any length, making them would not pay.
+// Returns whether the library has a blocked product of this shape, and has run it. A thread keeps the
+// products that it made, and starts anew after so many different ones, as of texts of any length: training
+// has a dozen.
 bool blocked_gemm(const GemmArgs<float, float>& g) {
   constexpr size_t kMost = 64;
   thread_local std::map<std::array<int64_t, 6>, std::optional<Matmul>> products;
@@ -86,7 +87,7 @@ bool blocked_gemm(const GemmArgs<float, float>& g) {
                                    g.accumulate ? 1 : 0};
   auto found = products.find(key);
   if (found == products.end()) {
-    if (products.size() == kMost) return false;
+    if (products.size() == kMost) products.clear();
     const auto matrix = [](bool transposed, int64_t rows, int64_t cols) {
       return transposed ? column_major(rows, cols, Type::f32) : row_major(rows, cols, Type::f32);
     };
@@ -148,7 +149,7 @@ void gemm(const GemmArgs<T, TC>& g, Arena& workspace, Stream& stream) {
       return tiled_gemm(g, stream);
     } else {  // sum in f32, round once
       const ArenaScope scope(workspace);
-      auto* sum = static_cast<float*>(workspace.allocate(g.m * g.n * static_cast<int64_t>(sizeof(float))));
+      auto* sum = workspace.take<float>(g.m * g.n);
       bf16_to_float_gemm(
           {g.transpose_a, g.transpose_b, g.m, g.n, g.k, g.a, g.lda, g.b, g.ldb, sum, g.n, false}, workspace,
           stream);

@@ -22,7 +22,7 @@ struct Units {
 Units cut(const Segment* segments, int64_t n, Arena& workspace) {
   int64_t count = 0;
   for (int64_t i = 0; i < n; ++i) count += (segments[i].rows + kUnitRows - 1) / kUnitRows;
-  auto* units = take<Segment>(workspace, count);
+  auto* units = workspace.take<Segment>(count);
   Segment* next = units;
   for (int64_t i = 0; i < n; ++i) {
     const Segment& s = segments[i];
@@ -94,7 +94,7 @@ template <class T>
 std::pair<const Segment**, int64_t> gradient_owners(const GroupedLinearGradArgs<T>& g, Arena& workspace) {
   const GroupedLinearArgs<T>& f = g.forward;
   const bool by_source = g.dweight_stride != 0 || g.dbias_stride != 0;
-  auto** owners = take<const Segment*>(workspace, f.segment_count);
+  auto** owners = workspace.take<const Segment*>(f.segment_count);
   int64_t count = 0;
   for (const Segment* s = f.segments; s != f.segments + f.segment_count; ++s) {
     const bool known = std::any_of(owners, owners + count, [&](const Segment* o) {
@@ -126,7 +126,7 @@ void grouped_linear_backward(const GroupedLinearGradArgs<T>& g, Arena& workspace
   // dz = dy * activation'(z)
   const T* dz_stored = g.dy;
   if (f.activation != Activation::none) {
-    T* dz = take<T>(workspace, f.rows * f.out);
+    T* dz = workspace.take<T>(f.rows * f.out);
     bias_activation_backward<D>(
         BiasActivationGradArgs<T>{f.activation, f.rows, f.out, f.z, g.dy, dz, nullptr}, workspace, stream);
     dz_stored = dz;

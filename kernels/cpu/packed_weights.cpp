@@ -208,7 +208,7 @@ void weight_product(const WeightProduct<T, TC>& g, Arena& workspace, Stream& str
           wide.c = g.c, wide.accumulate = g.accumulate;
           return packed_product(wide);
         } else {
-          wide.c = static_cast<float*>(workspace.allocate(g.rows * n * static_cast<int64_t>(sizeof(float))));
+          wide.c = workspace.take<float>(g.rows * n);
           packed_product(wide);
           return round_sum(wide.c, g.rows, n, g.c, n, g.accumulate);
         }

@@ -51,9 +51,7 @@ void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
   const AttentionShape& s = g.shape;
   const int64_t d = s.head_dim, half = d / 2, width = s.width(), v_column = s.v_column();
   const ArenaScope scope(workspace);
-  const auto table = [&](int64_t n) {
-    return static_cast<A*>(workspace.allocate(n * static_cast<int64_t>(sizeof(A))));
-  };
+  const auto table = [&](int64_t n) { return workspace.take<A>(n); };
   A *cosine = table(s.length * half), *sine = table(s.length * half);  // [T, d/2]
   rotation_tables<D>(g.theta, d, s.length, g.inverse, cosine, sine);
 

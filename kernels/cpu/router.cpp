@@ -3,8 +3,6 @@
 #include <limits>
 #include <numeric>
 
-#include <kernels/cpu/scratch.h>
-
 #include <ziggurat/core/philox.h>
 #include <ziggurat/kernels/router.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -124,16 +122,16 @@ void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream& strea
   for (int64_t c = 0; c < choices; ++c) ++g.counts_before[g.expert[c]];
 
   // The choices sorted by expert, in slot order.
-  auto* begin = take<int64_t>(workspace, g.experts + 1);
-  auto* next = take<int64_t>(workspace, g.experts);
-  auto* candidates = take<int32_t>(workspace, choices);
+  auto* begin = workspace.take<int64_t>(g.experts + 1);
+  auto* next = workspace.take<int64_t>(g.experts);
+  auto* candidates = workspace.take<int32_t>(choices);
   begin[0] = 0;
   std::partial_sum(g.counts_before, g.counts_before + g.experts, begin + 1);
   std::copy(begin, begin + g.experts, next);
   in_slot_order(g.tokens, g.top_k, g.order,
                 [&](int64_t c) { candidates[next[g.expert[c]]++] = static_cast<int32_t>(c); });
 
-  auto* kept = take<bool>(workspace, choices);
+  auto* kept = workspace.take<bool>(choices);
   std::fill(kept, kept + choices, false);
   parallel_for(g.experts, [&](int64_t e) {
     keep_best(g, e, candidates + begin[e], g.counts_before[e], kept);
@@ -210,7 +208,7 @@ void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& strea
   const Span span(stream.profile(), "router_backward");
   const RouterWeightArgs<T>& f = g.forward;
   const ArenaScope scope(workspace);
-  T* dp_all = take<T>(workspace, f.tokens * f.experts);
+  T* dp_all = workspace.take<T>(f.tokens * f.experts);
   const int64_t length = std::max<int64_t>(f.tokens / g.groups, 1);
   const double per_token = 1.0 / static_cast<double>(std::max<int64_t>(f.tokens, 1));
   const double balance = g.balance_coefficient * static_cast<double>(f.experts) * per_token;

@@ -16,7 +16,7 @@ inline int64_t rows_per_block(int64_t cols) {
 
 // A packed f32 copy of a bf16 matrix [rows, cols] with row stride ld.
 inline const float* widen(const bf16* x, int64_t rows, int64_t cols, int64_t ld, Arena& workspace) {
-  auto* wide = static_cast<float*>(workspace.allocate(rows * cols * static_cast<int64_t>(sizeof(float))));
+  auto* wide = workspace.take<float>(rows * cols);
   parallel_for_blocks(rows, rows_per_block(cols), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t j = 0; j < cols; ++j) wide[i * cols + j] = x[i * ld + j];

@@ -10,10 +10,6 @@ namespace ziggurat::ops {
 
 namespace {
 
-// Rows of logits at a time. Adding to the weight's gradient moves 8 V C bytes per chunk, under its own
-// 2 V C rows flop when there are some hundreds of rows; the chunk itself takes 4 V rows bytes.
-constexpr int64_t kChunk = 512;
-
 void check_arguments(const Var& x, const Tensor& w, const int32_t* targets, const LossArgs& args) {
   check(x.shape().rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1), ErrorKind::argument,
         "[cross_entropy] expected x [N, C] and weight [V, C], got {} and {}", x.shape(), w.shape());
@@ -51,29 +47,31 @@ class Head {
         tiles_((args.vocab_size + kVocabularyTile - 1) / kVocabularyTile),
         workspace_(workspace),
         stream_(stream) {
-    const int64_t chunk = std::min(kChunk, x.dim(0)), tile = chunk * std::min(kVocabularyTile, table_rows_);
-    exponentials_ = take<G>(backward ? chunk * std::min(table_rows_, tiles_ * kVocabularyTile) : tile);
-    logits_ = kInPlace ? nullptr : take<A>(tile);
-    reference_ = take<A>(tiles_ * chunk);
-    maximum_ = take<A>(tiles_ * chunk);
-    factor_ = backward ? take<A>(tiles_ * chunk) : nullptr;
-    sum_ = take<double>(tiles_ * chunk);
-    target_logit_ = take<A>(chunk);
-    losses_ = take<kernels::TokenLoss>(chunk);
-    scaled_ = dweight_ != nullptr ? take<G>(chunk * width_) : nullptr;
-    product_ = dx_ ? take<A>(chunk * width_) : nullptr;
-    dx_sum_ = dx_ && !std::is_same_v<T, A> ? take<A>(chunk * width_) : nullptr;
+    const int64_t chunk = std::min(kLogitsRows, x.dim(0)),
+                  tile = chunk * std::min(kVocabularyTile, table_rows_);
+    exponentials_ =
+        workspace.take<G>(backward ? chunk * std::min(table_rows_, tiles_ * kVocabularyTile) : tile);
+    logits_ = kInPlace ? nullptr : workspace.take<A>(tile);
+    reference_ = workspace.take<A>(tiles_ * chunk);
+    maximum_ = workspace.take<A>(tiles_ * chunk);
+    factor_ = backward ? workspace.take<A>(tiles_ * chunk) : nullptr;
+    sum_ = workspace.take<double>(tiles_ * chunk);
+    target_logit_ = workspace.take<A>(chunk);
+    losses_ = workspace.take<kernels::TokenLoss>(chunk);
+    scaled_ = dweight_ != nullptr ? workspace.take<G>(chunk * width_) : nullptr;
+    product_ = dx_ ? workspace.take<A>(chunk * width_) : nullptr;
+    dx_sum_ = dx_ && !std::is_same_v<T, A> ? workspace.take<A>(chunk * width_) : nullptr;
     if constexpr (!std::is_same_v<T, G>) {
-      wide_x_ = take<G>(chunk * width_);
-      wide_weight_ = reads_weight() ? take<G>(table_rows_ * width_) : nullptr;
+      wide_x_ = workspace.take<G>(chunk * width_);
+      wide_weight_ = reads_weight() ? workspace.take<G>(table_rows_ * width_) : nullptr;
     }
   }
 
   LossResult run(int64_t rows, const int32_t* targets) {
     operand_weight_ = operand_weight();
     LossResult result;
-    for (int64_t begin = 0; begin < rows; begin += kChunk) {
-      rows_ = std::min(kChunk, rows - begin);
+    for (int64_t begin = 0; begin < rows; begin += kLogitsRows) {
+      rows_ = std::min(kLogitsRows, rows - begin);
       chunk_x_ = operand_x(begin);
       forward(targets + begin);
       if (backward_) backward(begin, targets + begin);
@@ -90,11 +88,6 @@ class Head {
 
  private:
   static constexpr bool kInPlace = std::is_same_v<G, A>;  // exponentials take the memory of their logits
-
-  template <class E>
-  E* take(int64_t n) {
-    return static_cast<E*>(workspace_.allocate(n * static_cast<int64_t>(sizeof(E))));
-  }
 
   // Or do all products have a copy?
   bool reads_weight() const {
@@ -197,7 +190,7 @@ class Head {
       const ArenaScope scope(workspace_);
       const int64_t n = rows_ * width_;
       T* dx = dx_.grad.template data<T>() + begin * width_;
-      T* rounded = dx_.accumulate ? take<T>(n) : dx;
+      T* rounded = dx_.accumulate ? workspace_.take<T>(n) : dx;
       kernels::convert<D>(dx_sum_, rounded, n, stream_);
       if (dx_.accumulate) kernels::accumulate<D>(rounded, dx, n, stream_);
     }

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <ziggurat/core/timer.h>
+#include <ziggurat/kernels/attention.h>
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/ops/cross_entropy.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -12,8 +13,6 @@ namespace ziggurat::train {
 namespace {
 
 constexpr int64_t kAddresses = int64_t{1} << 40;  // reserved; backed when touched
-constexpr int64_t kHeadRows = 512;                // rows of logits at a time, as in the cross_entropy op
-constexpr int64_t kQueries = 64;                  // rows of a causal block, as in the attention kernel
 
 void fill(const Tensor& t, double value) {  // small numbers: zeros would cost less power, and so less time
   visit_device_dtype(t, [&]<Device D, class T>() { std::fill_n(t.data<T>(), t.numel(), T(value)); });
@@ -51,7 +50,7 @@ GemmBound::GemmBound(const RunConfig& config, int world_size)
   const int64_t head_elements = attention_.count * attention_.length * attention_.width;
   int64_t inputs = 4 * head_elements, outputs = thread_count() * attention_tile();
   for (const Linear& layer : layers_) {
-    const int64_t rows = layer.part == &Times::head ? std::min(kHeadRows, layer.rows) : layer.rows;
+    const int64_t rows = layer.part == &Times::head ? std::min(ops::kLogitsRows, layer.rows) : layer.rows;
     inputs = std::max(inputs, layer.groups * layer.rows * layer.in);
     outputs = std::max(outputs, layer.groups * rows * layer.out);
   }
@@ -62,15 +61,17 @@ GemmBound::GemmBound(const RunConfig& config, int world_size)
   for (const Linear& layer : layers_) {
     flops_ += 6.0 * static_cast<double>(layer.groups * layer.rows * layer.in * layer.out);
   }
-  for (int64_t begin = 0; begin < attention_.length; begin += kQueries) {
-    const int64_t end = std::min(begin + kQueries, attention_.length);
+  for (int64_t begin = 0; begin < attention_.length; begin += kernels::kAttentionQueries) {
+    const int64_t end = std::min(begin + kernels::kAttentionQueries, attention_.length);
     flops_ += 12.0 * static_cast<double>(attention_.layers * attention_.count * (end - begin) * end *
                                          attention_.width);
   }
   flops_ *= static_cast<double>(passes_);
 }
 
-int64_t GemmBound::attention_tile() const { return attention_.length * (kQueries + attention_.width); }
+int64_t GemmBound::attention_tile() const {
+  return attention_.length * (kernels::kAttentionQueries + attention_.width);
+}
 
 void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t in, int64_t out) {
   const int64_t tile = part == &Times::head ? std::min(out, ops::kVocabularyTile) : out;
@@ -103,7 +104,7 @@ void GemmBound::run_linear(const Linear& l, bool first) {
     using A = Accum<T>;
     using Args = kernels::GemmArgs<T, A>;
     using Product = kernels::WeightProduct<T, A>;
-    const int64_t chunk = l.part == &Times::head ? std::min(kHeadRows, l.rows) : l.rows;
+    const int64_t chunk = l.part == &Times::head ? std::min(ops::kLogitsRows, l.rows) : l.rows;
     const int64_t tiles = (l.out + l.tile - 1) / l.tile;
     const auto products = [&](int64_t group, const auto& gemm, const auto& weight_product) {
       A* y = y_.data<A>() + group * l.rows * std::max(l.out, l.in);
@@ -163,10 +164,10 @@ void GemmBound::run_attention() {
               *dy = v + count * size;
       const T* p = dy_.data<T>() + thread_index() * attention_tile();
       A* scores = y_.data<A>() + thread_index() * attention_tile();
-      A* out = scores + kQueries * length;
+      A* out = scores + kernels::kAttentionQueries * length;
       const auto gemm = [](const Args& g) { kernels::gemm_on_this_thread<D>(g); };
-      for (int64_t begin = 0; begin < length; begin += kQueries) {
-        const int64_t n = std::min(kQueries, length - begin), end = begin + n;
+      for (int64_t begin = 0; begin < length; begin += kernels::kAttentionQueries) {
+        const int64_t n = std::min(kernels::kAttentionQueries, length - begin), end = begin + n;
         gemm({false, true, n, end, width, q + begin * width, width, k, width, scores, length});
         gemm({false, false, n, width, end, p, length, v, width, out, width});
         gemm({false, true, n, end, width, dy + begin * width, width, v, width, scores, length});

@@ -57,8 +57,8 @@ double measure_read_roof() {
   constexpr int64_t kPiece = 1 << 14;
   constexpr int kTries = 5;
   Arena data("roof", int64_t{1} << 29);
-  auto* x = static_cast<uint64_t*>(data.allocate(n * int64_t{sizeof(uint64_t)}));
-  auto* sums = static_cast<uint64_t*>(data.allocate(n / kPiece * int64_t{sizeof(uint64_t)}));
+  auto* x = data.take<uint64_t>(n);
+  auto* sums = data.take<uint64_t>(n / kPiece);
   parallel_for_blocks(n, kPiece, [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 1); });
   double best = 0;
   for (int i = 0; i < kTries; ++i) {

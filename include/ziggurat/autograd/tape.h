@@ -90,7 +90,7 @@ class Tape {
   Tensor save(DType dtype, Shape shape) { return allocate(activations_, dtype, shape); }
   template <class T>
   T* save_array(int64_t n) {
-    return static_cast<T*>(activations_.allocate(n * static_cast<int64_t>(sizeof(T))));
+    return activations_.take<T>(n);
   }
   Arena& workspace() { return workspace_; }  // use with ArenaScope
   Stream& stream() { return stream_; }

@@ -17,6 +17,10 @@
 
 namespace ziggurat::kernels {
 
+// Query rows scored at once. Half a block above the diagonal is wasted, so small; but a product needs some
+// rows to run near its peak.
+constexpr int64_t kAttentionQueries = 64;
+
 // Probability (b, h, i, j) is dropped where uniform(((b H + h) T + i) T + j) < probability, else divided by
 // 1 - probability.
 struct AttentionDropout {

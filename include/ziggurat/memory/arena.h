@@ -30,6 +30,12 @@ class Arena {
   // Uninitialised memory. Throws Error(device) naming the arena, what was asked and what is left.
   void* allocate(int64_t bytes);
 
+  // The same, for n elements.
+  template <class T>
+  T* take(int64_t n) {
+    return static_cast<T*>(allocate(n * static_cast<int64_t>(sizeof(T))));
+  }
+
   Mark mark() const { return used_; }
   // Frees everything allocated since `mark`. Throws Error(internal) naming the arena if a guard was
   // overwritten.

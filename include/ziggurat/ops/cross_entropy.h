@@ -7,6 +7,9 @@
 
 namespace ziggurat::ops {
 
+// Rows of logits at a time. Adding to the weight's gradient moves 8 V C bytes for each, under its own 2 V C
+// rows flop when there are some hundreds of rows; the logits themselves take 4 V rows bytes.
+constexpr int64_t kLogitsRows = 512;
 // Rows of the weight that one product takes: its logits are done with while they are in cache.
 constexpr int64_t kVocabularyTile = 2048;
 

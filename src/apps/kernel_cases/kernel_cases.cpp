@@ -3,13 +3,13 @@
 namespace ziggurat::apps {
 
 int32_t* Lab::scattered(int64_t n, int64_t limit) {
-  auto* x = static_cast<int32_t*>(data_.allocate(n * int64_t{sizeof(int32_t)}));
+  auto* x = data_.take<int32_t>(n);
   for (int64_t i = 0; i < n; ++i) x[i] = static_cast<int32_t>(i * 7919 % limit);
   return x;
 }
 
 kernels::Segment* Lab::equal_shares(int64_t n, int64_t experts) {
-  auto* x = static_cast<kernels::Segment*>(data_.allocate(experts * int64_t{sizeof(kernels::Segment)}));
+  auto* x = data_.take<kernels::Segment>(experts);
   const int64_t rows = n / experts;
   for (int64_t e = 0; e < experts; ++e) x[e] = {e * rows, rows, static_cast<int32_t>(e), 0};
   return x;

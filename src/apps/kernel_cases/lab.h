@@ -15,7 +15,7 @@ class Lab {
  public:
   template <class T>
   T* values(int64_t n) {  // small positive numbers, none of them a denormal
-    auto* x = static_cast<T*>(data_.allocate(n * int64_t{sizeof(T)}));
+    auto* x = data_.take<T>(n);
     for (int64_t i = 0; i < n; ++i) x[i] = T(0.001f * static_cast<float>(1 + i % 19));
     return x;
   }
