@@ -62,8 +62,8 @@ void cached_attention(const CachedAttentionArgs<T>& g, Arena& workspace, Stream&
   const auto [runs, run_count] = cut_into_runs(g, workspace);
   int64_t longest = 0;
   for (int64_t r = 0; r < rows; ++r) longest = std::max<int64_t>(longest, g.position[r] + 1);
-  // Of each thread: q and y [queries, d], scores [queries, longest].
-  const int64_t scratch = queries * (2 * d + longest), threads = thread_count();
+  // Of each thread: q and y [queries, d], scores [queries, longest], and a row of q as it is rotated.
+  const int64_t scratch = queries * (2 * d + longest) + d, threads = thread_count();
   A* const all_scratch = workspace.take<A>(threads * scratch);
   const auto head_of = [&](T* cache, int64_t row, int64_t head) {
     return cache + (g.sequence[row] * s.kv_heads + head) * g.capacity * d;
@@ -84,12 +84,13 @@ void cached_attention(const CachedAttentionArgs<T>& g, Arena& workspace, Stream&
     const int64_t last = run.first + run.count - 1, seen = g.position[last] + 1;
     const T *keys = head_of(g.keys, last, head), *values = head_of(g.values, last, head);
     A* const q = all_scratch + (threads == 1 ? 0 : thread_index()) * scratch;
-    A *const y = q + queries * d, *const scores = y + queries * d;
+    A *const y = q + queries * d, *const rotated = y + queries * d, *const scores = rotated + d;
     const auto row_of = [&](int64_t query) { return run.first + query / s.group(); };
     const auto column_of = [&](int64_t query) { return (first_head + query % s.group()) * d; };
 
     for (int64_t i = 0; i < count; ++i) {
-      rotate(g, row_of(i), g.qkv + row_of(i) * s.width() + column_of(i), A(g.scale), q + i * d);
+      rotate(g, row_of(i), g.qkv + row_of(i) * s.width() + column_of(i), A(g.scale), rotated);
+      arrange_in_pairs<T>(rotated, d, q + i * d);
     }
     for_row_tiles(count, [&]<int M>(int64_t tile, std::integral_constant<int, M>) {
       A* const p = scores + tile * seen;

@@ -2,7 +2,6 @@
 
 #include <kernels/cpu/stream_rows.h>
 
-#include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/few_rows.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -14,12 +13,13 @@ namespace {
 // handed out in runs, so a thread reads one contiguous piece of the weight.
 constexpr int64_t kOutputs = 16;
 
-// The rows in the dtype of the sums.
+// The rows in the dtype of the sums, arranged to meet rows of the weight.
 template <class T>
-const Accum<T>* widened(const T* x, int64_t n, Arena& workspace, Stream& stream) {
+const Accum<T>* arranged(const T* x, int64_t rows, int64_t cols, Arena& workspace) {
   if constexpr (std::is_same_v<T, bf16>) {
-    auto* wide = workspace.take<float>(n);
-    convert<Device::cpu>(x, wide, n, stream);
+    auto* wide = workspace.take<float>(rows * cols);
+    parallel_for_blocks(
+        rows, 1, [=](int64_t row, int64_t) { arrange_in_pairs<T>(x + row * cols, cols, wide + row * cols); });
     return wide;
   } else {
     return x;
@@ -33,7 +33,7 @@ void few_rows_linear(const FewRowsArgs<T, TY>& g, Arena& workspace, Stream& stre
   const Span span(stream.profile(), "few_rows_linear");
   using A = Accum<T>;
   const ArenaScope scope(workspace);
-  const A* x = widened(g.x, g.rows * g.in, workspace, stream);
+  const A* x = arranged(g.x, g.rows, g.in, workspace);
   auto* filled = workspace.take<Segment>(g.segment_count);
   Segment* const end = std::copy_if(g.segments, g.segments + g.segment_count, filled,
                                     [](const Segment& s) { return s.rows > 0; });

@@ -1,20 +1,23 @@
-// Dot products and weighted sums of rows that are read once, from memory. Written on gcc's vectors, which it
-// lowers to the registers there are: sums of fixed shape, in registers, that its loop vectoriser does not
-// find. Passed by reference: the calling convention of such a vector depends on the CPU.
+// Dot products and weighted sums of rows that are read once, from memory. Written on gcc's vectors, of the
+// size of the registers that there are (a larger one goes by way of the stack): sums of fixed shape, in
+// registers, that its loop vectoriser does not find. Passed by reference: the calling convention of such a
+// vector depends on the CPU.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
+#include <ziggurat/build_config.h>
 #include <ziggurat/core/bf16.h>
 
 namespace ziggurat::kernels {
 
 template <class A>
 struct Lanes {
-  static constexpr int64_t kCount = 64 / int64_t{sizeof(A)};
-  typedef A Vector __attribute__((vector_size(64)));
+  static constexpr int64_t kCount = kVectorBytes / int64_t{sizeof(A)};
+  typedef A Vector __attribute__((vector_size(kVectorBytes)));
 };
 
 inline void load_lanes(const float* from, Lanes<float>::Vector& to) { std::memcpy(&to, from, sizeof(to)); }
@@ -22,15 +25,47 @@ inline void load_lanes(const double* from, Lanes<double>::Vector& to) { std::mem
 
 // A bf16 is the upper half of its float.
 inline void load_lanes(const bf16* from, Lanes<float>::Vector& to) {
-  typedef uint16_t Halves __attribute__((vector_size(32)));
-  typedef uint32_t Words __attribute__((vector_size(64)));
+  typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+  typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
   Halves halves;
   std::memcpy(&halves, from, sizeof(halves));
   const Words words = __builtin_convertvector(halves, Words) << 16;
   std::memcpy(&to, &words, sizeof(to));
 }
 
-// The first n < kCount lanes; zeros in the others.
+// Two vectors of consecutive elements: for f32 and f64 one after the other; for bf16 those at even places and
+// those at odd ones, which are the lower and the upper halves of words, and so cost a shift and a mask.
+template <class T>
+inline void load_pair(const T* from, typename Lanes<Accum<T>>::Vector& first,
+                      typename Lanes<Accum<T>>::Vector& second) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
+    Words words;
+    std::memcpy(&words, from, sizeof(words));
+    const Words even = words << 16, odd = words & 0xffff0000u;
+    std::memcpy(&first, &even, sizeof(first));
+    std::memcpy(&second, &odd, sizeof(second));
+  } else {
+    load_lanes(from, first);
+    load_lanes(from + Lanes<T>::kCount, second);
+  }
+}
+
+// Where element i of n lies when its row meets rows of T as load_pair gives them.
+template <class T>
+inline int64_t place_in_pairs(int64_t i, int64_t n) {
+  constexpr int64_t kPair = 2 * Lanes<Accum<T>>::kCount;
+  if (!std::is_same_v<T, bf16> || i >= n / kPair * kPair) return i;
+  return i / kPair * kPair + i % 2 * (kPair / 2) + i % kPair / 2;
+}
+
+// to [n] = x [n] in that order.
+template <class T, class X>
+inline void arrange_in_pairs(const X* x, int64_t n, Accum<T>* to) {
+  for (int64_t i = 0; i < n; ++i) to[place_in_pairs<T>(i, n)] = Accum<T>(x[i]);
+}
+
+// The first n <= kCount lanes; zeros in the others.
 template <class T>
 inline void load_some_lanes(const T* from, int64_t n, typename Lanes<Accum<T>>::Vector& to) {
   T padded[Lanes<Accum<T>>::kCount] = {};
@@ -43,9 +78,9 @@ template <class A>
 inline A sum_of_lanes(const typename Lanes<A>::Vector& v) {
   typedef A Half __attribute__((vector_size(32)));
   typedef A Quarter __attribute__((vector_size(16)));
-  Half halves[2];
+  Half halves[kVectorBytes / 32];
   std::memcpy(halves, &v, sizeof(v));
-  halves[0] += halves[1];
+  if constexpr (kVectorBytes == 64) halves[0] += halves[1];
   Quarter quarters[2];
   std::memcpy(quarters, halves, sizeof(quarters));
   quarters[0] += quarters[1];
@@ -63,21 +98,24 @@ constexpr int kChains = 4;
 // hardware's own prefetching starts anew; 2 KiB is some 200 ns at 10 GB/s, about the latency of memory.
 constexpr int64_t kAhead = 2048;  // bytes
 
-// y[m * ldy] = w . x_m for M rows x_m, ldx elements apart. The order of a sum depends on n only.
+// y[m * ldy] = w . x_m for M rows x_m, arranged in pairs, ldx elements apart. The order of a sum depends on n
+// only.
 template <int M, class T>
 inline void dot_with_rows(const T* w, const Accum<T>* x, int64_t ldx, int64_t n, Accum<T>* y, int64_t ldy) {
   using A = Accum<T>;
   using V = typename Lanes<A>::Vector;
   constexpr int64_t kLanes = Lanes<A>::kCount;
   V sums[M][kChains] = {};
-  const auto add = [&](int64_t j, int chain) __attribute__((always_inline)) {
-    V weights;
-    load_lanes(w + j, weights);
+  const auto add = [&](int64_t j, int chain) __attribute__((always_inline)) {  // 2 kLanes elements
+    V first, second;
+    load_pair(w + j, first, second);
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) {
       V row;
       load_lanes(x + m * ldx + j, row);
-      sums[m][chain] += weights * row;
+      sums[m][chain] += first * row;
+      load_lanes(x + m * ldx + j + kLanes, row);
+      sums[m][chain + 1] += second * row;
     }
   };
   int64_t j = 0;
@@ -87,16 +125,17 @@ inline void dot_with_rows(const T* w, const Accum<T>* x, int64_t ldx, int64_t n,
       __builtin_prefetch(reinterpret_cast<const char*>(w + j) + kAhead + line);
     }
 #pragma GCC unroll 4
-    for (int chain = 0; chain < kChains; ++chain) add(j + chain * kLanes, chain);
+    for (int chain = 0; chain < kChains; chain += 2) add(j + chain * kLanes, chain);
   }
-  for (; j + kLanes <= n; j += kLanes) add(j, 0);
-  if (j < n) {
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes) add(j, 0);
+  for (; j < n; j += kLanes) {
+    const int64_t rest = std::min(kLanes, n - j);
     V weights;
-    load_some_lanes(w + j, n - j, weights);
+    load_some_lanes(w + j, rest, weights);
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) {
       V row;
-      load_some_lanes(x + m * ldx + j, n - j, row);
+      load_some_lanes(x + m * ldx + j, rest, row);
       sums[m][0] += weights * row;
     }
   }
@@ -107,44 +146,50 @@ inline void dot_with_rows(const T* w, const Accum<T>* x, int64_t ldx, int64_t n,
 }
 
 // Columns [column, column + width) of y_m [d] = sum over i of p_m[i] v_i, for M rows p_m, ldp elements apart;
-// v [n, d]. The columns fill kVectors vectors, or width < one.
+// v [n, d]. The columns fill kVectors vectors, an even number, or at most one.
 template <int M, int kVectors, class T>
 inline void weighted_columns(const Accum<T>* p, int64_t ldp, const T* v, int64_t n, int64_t d, int64_t column,
                              int64_t width, Accum<T>* y) {
   using A = Accum<T>;
   using V = typename Lanes<A>::Vector;
   constexpr int64_t kLanes = Lanes<A>::kCount;
-  const bool whole = width == kVectors * kLanes;
   V sums[M][kVectors] = {};
   for (int64_t i = 0; i < n; ++i) {
     const T* row = v + i * d + column;
     __builtin_prefetch(reinterpret_cast<const char*>(row) + kAhead);
-#pragma GCC unroll 4
+    V values[kVectors];
+    if constexpr (kVectors == 1) {
+      load_some_lanes(row, width, values[0]);
+    } else {
+#pragma GCC unroll 8
+      for (int c = 0; c < kVectors; c += 2) load_pair(row + c * kLanes, values[c], values[c + 1]);
+    }
+#pragma GCC unroll 8
     for (int c = 0; c < kVectors; ++c) {
-      V values;
-      if (whole) {
-        load_lanes(row + c * kLanes, values);
-      } else {
-        load_some_lanes(row, width, values);
-      }
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) sums[m][c] += values * p[m * ldp + i];
+      for (int m = 0; m < M; ++m) sums[m][c] += values[c] * p[m * ldp + i];
     }
   }
-#pragma GCC unroll 4
   for (int m = 0; m < M; ++m) {
-    std::memcpy(y + m * d + column, sums[m], static_cast<size_t>(width) * sizeof(A));
+    A lanes[kVectors * kLanes];
+    std::memcpy(lanes, sums[m], sizeof(lanes));
+    for (int64_t i = 0; i < width; ++i) {
+      y[m * d + column + i] = lanes[place_in_pairs<T>(i, kVectors * kLanes)];
+    }
   }
 }
 
-// y [M, d] = p [M, n] v [n, d], the rows of p ldp elements apart. Sums run over i in order.
+// y [M, d] = p [M, n] v [n, d], the rows of p ldp elements apart. Sums run over i in order, and take no more
+// than half of the registers, of which AVX2 has 16.
 template <int M, class T>
 inline void weigh_rows(const Accum<T>* p, int64_t ldp, const T* v, int64_t n, int64_t d, Accum<T>* y) {
   constexpr int64_t kLanes = Lanes<Accum<T>>::kCount;
+  constexpr int kVectors = kVectorBytes == 64 ? 4 : 8 / M;
   int64_t at = 0;
-  for (; at + 4 * kLanes <= d; at += 4 * kLanes) weighted_columns<M, 4>(p, ldp, v, n, d, at, 4 * kLanes, y);
-  for (; at + kLanes <= d; at += kLanes) weighted_columns<M, 1>(p, ldp, v, n, d, at, kLanes, y);
-  if (at < d) weighted_columns<M, 1>(p, ldp, v, n, d, at, d - at, y);
+  for (; at + kVectors * kLanes <= d; at += kVectors * kLanes) {
+    weighted_columns<M, kVectors>(p, ldp, v, n, d, at, kVectors * kLanes, y);
+  }
+  for (; at < d; at += kLanes) weighted_columns<M, 1>(p, ldp, v, n, d, at, std::min(kLanes, d - at), y);
 }
 
 // f(first, std::integral_constant<int, M>) over [0, n) in tiles of 4, then 2, then 1 rows.
