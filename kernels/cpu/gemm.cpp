@@ -26,7 +26,6 @@ constexpr int64_t kTileRows = 128, kTileCols = 512;
 char flag(bool transpose) { return transpose ? 'T' : 'N'; }
 
 void library_gemm(const GemmArgs<float, float>& g) {
-  if (DryRun::on()) return;
   const auto status = dnnl_sgemm(flag(g.transpose_a), flag(g.transpose_b), g.m, g.n, g.k, 1.0f, g.a, g.lda,
                                  g.b, g.ldb, g.accumulate ? 1.0f : 0.0f, g.c, g.ldc);
   check(status == dnnl_success, ErrorKind::internal, "[gemm] oneDNN sgemm failed with status {}",
@@ -34,7 +33,6 @@ void library_gemm(const GemmArgs<float, float>& g) {
 }
 
 void library_gemm(const GemmArgs<bf16, float>& g) {
-  if (DryRun::on()) return;
   static_assert(sizeof(bf16) == sizeof(uint16_t));
   const auto status = dnnl_gemm_bf16bf16f32(
       flag(g.transpose_a), flag(g.transpose_b), g.m, g.n, g.k, 1.0f, reinterpret_cast<const uint16_t*>(g.a),
@@ -103,6 +101,7 @@ bool blocked_gemm(const GemmArgs<float, float>& g) {
 // One library call, or on a strict stream one call per fixed tile of C.
 template <class T, class TC>
 void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
+  if (DryRun::on()) return;
   if constexpr (std::is_same_v<T, float>) {
     if (!stream.strict() && prefers_blocked(g) && blocked_gemm(g)) return;
   }

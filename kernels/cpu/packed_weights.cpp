@@ -76,7 +76,6 @@ class Packing {
       : stream_(cpu()), from_(from, cpu(), nullptr), to_(to, cpu(), nullptr), reorder_(from_, to_) {}
 
   void run(const void* from, void* to) {
-    if (DryRun::on()) return;
     from_.set_data_handle(const_cast<void*>(from));
     to_.set_data_handle(to);
     execute<2>(reorder_, stream_, {{{DNNL_ARG_FROM, from_.get()}, {DNNL_ARG_TO, to_.get()}}}, "reorder");
@@ -126,7 +125,7 @@ Matmul& product_of(const WeightProduct<T, TC>& g) {
 // C = A times a copy.
 template <class T, class TC>
 void packed_product(const WeightProduct<T, TC>& g) {
-  if (g.rows == 0) return;
+  if (g.rows == 0 || DryRun::on()) return;
   check(g.packed->out(g.index) == g.out && g.packed->in() == g.in, ErrorKind::internal,
         "[weight_product] packed matrix [{}, {}] as [{}, {}]", g.packed->out(g.index), g.packed->in(), g.out,
         g.in);
@@ -177,7 +176,7 @@ void PackedWeights::reserve(int64_t index, Side side) const {
 }
 
 void PackedWeights::prepare(int64_t index, Side side) {
-  if (prepared(index, side)) return;
+  if (prepared(index, side) || DryRun::on()) return;
   const int64_t element = is_bf16_ ? sizeof(bf16) : sizeof(float);
   const char* matrix = static_cast<const char*>(weight_) + index * rows_ * in_ * element;
   packing_of(is_bf16_ ? Type::bf16 : Type::f32, side, out(index), in_)

@@ -51,8 +51,8 @@ void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
   const AttentionShape& s = g.shape;
   const int64_t d = s.head_dim, half = d / 2, width = s.width(), v_column = s.v_column();
   const ArenaScope scope(workspace);
-  const auto table = [&](int64_t n) { return workspace.take<A>(n); };
-  A *cosine = table(s.length * half), *sine = table(s.length * half);  // [T, d/2]
+  A* const cosine = workspace.take<A>(s.length * half);  // [T, d/2], as the next
+  A* const sine = workspace.take<A>(s.length * half);
   rotation_tables<D>(g.theta, d, s.length, g.inverse, cosine, sine);
 
   parallel_for_blocks(s.rows(), 16, [&](int64_t begin, int64_t end) {

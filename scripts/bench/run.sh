@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
 done
 
 python=${BENCH_PYTHON:-build/bench-venv/bin/python}
-if ! "$python" -c 'import torch, deepspeed' 2>/dev/null; then
+if ! "$python" -c 'import torch, deepspeed' >/dev/null 2>&1; then
   python3 -m venv build/bench-venv
   DS_BUILD_OPS=0 build/bench-venv/bin/pip install --quiet torch deepspeed
   python=build/bench-venv/bin/python
