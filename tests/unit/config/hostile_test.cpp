@@ -1,4 +1,5 @@
 // Text that nobody should be able to hurt us with.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -49,8 +50,7 @@ TEST(ConfigHostile, AnchorsAliasesTagsAndSeveralDocumentsAreRefused) {
               HasSubstr("c.yaml:2:1: <<: expected a known key"));
   std::string bomb = "a: &a [x, x, x]\n";
   for (char c = 'b'; c < 'z'; ++c) {
-    const char before = static_cast<char>(c - 1);
-    bomb += std::string(1, c) + ": &" + c + " [*" + before + ", *" + before + ", *" + before + "]\n";
+    bomb += fmt::format("{0}: &{0} [*{1}, *{1}, *{1}]\n", c, static_cast<char>(c - 1));
   }
   EXPECT_THAT(problems_of(bomb), HasSubstr("got an alias"));
 }
