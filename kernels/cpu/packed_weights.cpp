@@ -4,7 +4,7 @@
 #include <optional>
 
 #include <kernels/cpu/matmul.h>
-#include <kernels/cpu/widened.h>
+#include <kernels/cpu/operand_copies.h>
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/kernels/gemm.h>
@@ -205,7 +205,7 @@ void weight_product(const WeightProduct<T, TC>& g, Arena& workspace, Stream& str
       if (std::is_same_v<T, float> || bf16_gemm() == Bf16Gemm::native) return packed_product(g);
       if constexpr (std::is_same_v<T, bf16>) {
         const ArenaScope scope(workspace);
-        const float* a = widen(g.a, g.rows, k, k, workspace);
+        const float* a = float_copy(g.a, g.rows, k, k, k, workspace);
         WeightProduct<float, float> wide{g.side, g.rows, g.out, g.in, a, nullptr, g.packed, g.index};
         if constexpr (std::is_same_v<TC, float>) {
           wide.c = g.c, wide.accumulate = g.accumulate;

@@ -23,7 +23,7 @@ void list_layers(Cases& add) {
   using A = Accum<T>;
   constexpr size_t E = sizeof(T);
   constexpr int64_t kTile = kChunk * ops::kVocabularyTile;
-  add("softmax_tile", "512 x 2048", traffic(kTile, sizeof(A), E), [](Lab& lab) {
+  add("softmax_tile", "512 x 2112", traffic(kTile, sizeof(A), E), [](Lab& lab) {
     auto* const logits = lab.values<A>(kTile);
     T* exponentials = nullptr;
     if constexpr (std::is_same_v<T, A>) exponentials = logits;

@@ -56,7 +56,7 @@ void list_products(Cases& add) {
     return [=, &lab] { gemm<D>(args, lab.workspace(), lab.stream()); };
   });
   add_linear<T, T>(add, "linear", "2048 x 1536 x 384", kTokens, kWidth, kFfn);
-  add_linear<T, A>(add, "head", "512 x 2048 x 384", kChunk, kWidth, ops::kVocabularyTile);
+  add_linear<T, A>(add, "head", "512 x 2112 x 384", kChunk, kWidth, ops::kVocabularyTile);
   add("packed_weights.prepare", "1536 x 384", traffic(kFfn * kWidth, sizeof(T), sizeof(T)), [](Lab& lab) {
     const T* const w = lab.values<T>(kFfn * kWidth);
     PackedWeights* const packed = lab.packed(w, kFfn, kFfn, kWidth, Copies::forward);

@@ -70,6 +70,8 @@ TEST(Gemm, IsTheProductOfItsMatrices) {
                                    {33, 70, 1},
                                    {130, 65, 40},
                                    {64, 48, 300},
+                                   {1024, 513, 3},  // rows of A^T and of B whole pages apart
+                                   {130, 1024, 3},
                                    {7, 9, 0}}) {
         for (const int64_t gap : {0, 5}) {
           for (const bool accumulate : {false, true}) {

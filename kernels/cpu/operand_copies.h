@@ -1,4 +1,4 @@
-// bf16 matrices in f32, for CPUs that multiply them so.
+// Matrices copied for the matrix library's f32 products.
 #pragma once
 
 #include <algorithm>
@@ -14,15 +14,17 @@ inline int64_t rows_per_block(int64_t cols) {
   return std::max<int64_t>(1, 16384 / std::max<int64_t>(cols, 1));
 }
 
-// A packed f32 copy of a bf16 matrix [rows, cols] with row stride ld.
-inline const float* widen(const bf16* x, int64_t rows, int64_t cols, int64_t ld, Arena& workspace) {
-  auto* wide = workspace.take<float>(rows * cols);
+// A f32 copy, with row stride ld_copy, of a matrix [rows, cols] with row stride ld.
+template <class T>
+const float* float_copy(const T* x, int64_t rows, int64_t cols, int64_t ld, int64_t ld_copy,
+                        Arena& workspace) {
+  auto* copy = workspace.take<float>(rows * ld_copy);
   parallel_for_blocks(rows, rows_per_block(cols), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < cols; ++j) wide[i * cols + j] = x[i * ld + j];
+      for (int64_t j = 0; j < cols; ++j) copy[i * ld_copy + j] = x[i * ld + j];
     }
   });
-  return wide;
+  return copy;
 }
 
 // C [rows, cols] with row stride ldc = or += sum [rows, cols], rounded once.
