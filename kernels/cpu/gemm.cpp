@@ -123,8 +123,8 @@ void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
 
 // AVX2 products read their operands as they lie unless these are large. Where they read down the columns of a
 // matrix whose rows are whole pages apart, its elements share a few lines of the cache and push each other
-// out: on a Zen 1 A B of 256 rows runs at three quarters of its pace, A^T B at nine tenths. Rows of copies are
-// a line further apart.
+// out: on a Zen 1 A B of 256 rows runs at three quarters of its pace, A^T B at nine tenths. Rows of copies
+// are a line further apart.
 constexpr bool kReadsInPlace = kVectorBytes == 32;
 constexpr int64_t kPage = 4096 / sizeof(float), kLine = 64 / sizeof(float);
 
@@ -153,10 +153,9 @@ void bf16_to_float_gemm(const GemmArgs<bf16, float>& g, Arena& workspace, const 
   const int64_t lda = copy_stride(a_cols), ldb = copy_stride(b_cols);
   const float* a = float_copy(g.a, a_rows, a_cols, g.lda, lda, workspace);
   const float* b = float_copy(g.b, b_rows, b_cols, g.ldb, ldb, workspace);
-  tiled_gemm(
-      GemmArgs<float, float>{g.transpose_a, g.transpose_b, g.m, g.n, g.k, a, lda, b, ldb, g.c, g.ldc,
-                             g.accumulate},
-      stream);
+  tiled_gemm(GemmArgs<float, float>{g.transpose_a, g.transpose_b, g.m, g.n, g.k, a, lda, b, ldb, g.c, g.ldc,
+                                    g.accumulate},
+             stream);
 }
 
 }  // namespace
@@ -179,9 +178,8 @@ void gemm(const GemmArgs<T, TC>& g, Arena& workspace, Stream& stream) {
     bf16_to_float_gemm(g, workspace, stream);
   } else {  // sum in f32, round once
     auto* sum = workspace.take<float>(g.m * g.n);
-    bf16_to_float_gemm(
-        {g.transpose_a, g.transpose_b, g.m, g.n, g.k, g.a, g.lda, g.b, g.ldb, sum, g.n, false}, workspace,
-        stream);
+    bf16_to_float_gemm({g.transpose_a, g.transpose_b, g.m, g.n, g.k, g.a, g.lda, g.b, g.ldb, sum, g.n, false},
+                       workspace, stream);
     round_sum(sum, g.m, g.n, g.c, g.ldc, g.accumulate);
   }
 }

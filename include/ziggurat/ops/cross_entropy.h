@@ -10,9 +10,9 @@ namespace ziggurat::ops {
 // Rows of logits at a time. Adding to the weight's gradient moves 8 V C bytes for each, under its own 2 V C
 // rows flop when there are some hundreds of rows; the logits themselves take 4 V rows bytes.
 constexpr int64_t kLogitsRows = 512;
-// Rows of the weight that one product takes: its logits are done with while they are in cache. 33 times 64, the
-// width of packed weights, rather than 2,048: at whole pages between their rows columns of logits share a few
-// lines of the cache, and the weight's gradient took 8 % longer (measured on a Zen 1).
+// Rows of the weight that one product takes: its logits are done with while they are in cache. 33 times 64,
+// the width of packed weights, rather than 2,048: at whole pages between their rows columns of logits share a
+// few lines of the cache, and the weight's gradient took 8 % longer (measured on a Zen 1).
 constexpr int64_t kVocabularyTile = 2112;
 
 struct LossArgs {
