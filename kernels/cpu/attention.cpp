@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <limits>
 #include <utility>
 
+#include <kernels/cpu/operand_copies.h>
 #include <kernels/cpu/reductions.h>
 
 #include <ziggurat/kernels/attention.h>
@@ -14,19 +16,28 @@ namespace ziggurat::kernels {
 namespace {
 
 constexpr int64_t kQueries = kAttentionQueries;
-constexpr int64_t kLanes = 16;  // matrices and rows of scores are padded to whole registers
+constexpr int64_t kLanes = 16;  // rows of scores are padded to whole registers
 
 int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
+// Bytes of a thread's matrix, to the end of a line.
+template <class X>
+int64_t bytes(int64_t elements) {
+  return (elements * int64_t{sizeof(X)} + 63) / 64 * 64;
+}
+
 // Matrices of one thread, cut one after the other from memory allocated before the threads start.
-template <class A>
 class Scratch {
  public:
-  explicit Scratch(A* next) : next_(next) {}
-  A* take(int64_t elements) { return std::exchange(next_, next_ + padded(elements)); }
+  explicit Scratch(std::byte* next) : next_(next) {}
+
+  template <class X>
+  X* take(int64_t elements) {
+    return reinterpret_cast<X*>(std::exchange(next_, next_ + bytes<X>(elements)));
+  }
 
  private:
-  A* next_;
+  std::byte* next_;
 };
 
 // A head's part of a row is a few cache lines, and the next row lies on another page, where the hardware does
@@ -42,11 +53,11 @@ void fetch_ahead(const T* row, int64_t ld, int64_t cols) {
 }
 
 // to [rows, cols] = factor * from, whose rows are ld elements apart
-template <class T, class A>
-void load(const T* from, int64_t ld, int64_t rows, int64_t cols, A factor, A* __restrict to) {
+template <class T, class A, class G>
+void load(const T* from, int64_t ld, int64_t rows, int64_t cols, A factor, G* __restrict to) {
   for (int64_t i = 0; i < rows; ++i) {
     fetch_ahead<false>(from + i * ld, ld, cols);
-    for (int64_t j = 0; j < cols; ++j) to[i * cols + j] = factor * A(from[i * ld + j]);
+    for (int64_t j = 0; j < cols; ++j) to[i * cols + j] = G(factor * A(from[i * ld + j]));
   }
 }
 
@@ -94,6 +105,21 @@ template <class A>
   }
 }
 
+// Not inlined: see reductions.h.
+template <class A, class G>
+[[gnu::noinline]] void round_row(const A* __restrict from, G* __restrict to, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) to[j] = G(from[j]);
+}
+
+// A row of an operand from its values for the keys that are seen, behind `hidden` ones: zero for all others.
+// `values` lie in place, unless the operand is of another type.
+template <class A, class G>
+void finish_row(const A* values, int64_t hidden, int64_t seen, G* operand) {
+  if constexpr (!std::is_same_v<A, G>) round_row(values, operand + hidden, seen);
+  std::fill_n(operand, hidden, G{});
+  std::fill_n(operand + hidden + seen, kQueries, G{});
+}
+
 // Query rows [begin, end) of one head, and the keys [first, end) that some of them see.
 struct Block {
   int64_t head, begin, end, first;
@@ -101,19 +127,20 @@ struct Block {
   int64_t keys() const { return end - first; }
 };
 
-// A key head of one sequence and the query heads that share it: the work of one thread.
-template <class T>
+// A key head of one sequence and the query heads that share it: the work of one thread. G: the type of the
+// operands of products.
+template <class T, class G>
 class KeyHead {
  public:
   using A = Accum<T>;
   const int64_t sequence, head;
-  A *const k, *const v;  // [T, d]
+  G *const k, *const v;  // [T, d]
 
-  KeyHead(const AttentionShape& s, const T* qkv, const int32_t* first_key, int64_t unit, Scratch<A>& scratch)
+  KeyHead(const AttentionShape& s, const T* qkv, const int32_t* first_key, int64_t unit, Scratch& scratch)
       : sequence(unit / s.kv_heads),
         head(unit % s.kv_heads),
-        k(scratch.take(s.length * s.head_dim)),
-        v(scratch.take(s.length * s.head_dim)),
+        k(scratch.take<G>(s.length * s.head_dim)),
+        v(scratch.take<G>(s.length * s.head_dim)),
         s_(s),
         first_key_(first_key == nullptr ? nullptr : first_key + sequence * s.length) {
     const T* rows = qkv + sequence * s.length * s.width();
@@ -140,19 +167,18 @@ class KeyHead {
   const int32_t* const first_key_;
 };
 
-// Calls body(key head, its thread's scratch memory of so many elements beyond k and v) for every key head.
-template <class T, class Args, class Body>
-void for_each_key_head(const Args& g, Arena& workspace, int64_t elements, const Body& body) {
-  using A = Accum<T>;
+// Calls body(key head, its thread's scratch memory of so many bytes beyond k and v) for every key head.
+template <class T, class G, class Args, class Body>
+void for_each_key_head(const Args& g, Arena& workspace, int64_t scratch_bytes, const Body& body) {
   const AttentionShape& s = g.shape;
   const ArenaScope scope(workspace);
   const int threads = thread_count();
-  const int64_t stride = 2 * padded(s.length * s.head_dim) + padded(elements);
-  auto* const base = workspace.take<A>(threads * stride);
+  const int64_t stride = 2 * bytes<G>(s.length * s.head_dim) + bytes<std::byte>(scratch_bytes);
+  auto* const base = workspace.take<std::byte>(threads * stride);
   parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
     const OneThread one_thread;
-    Scratch<A> scratch(base + (threads == 1 ? 0 : thread_index()) * stride);
-    const KeyHead<T> head(s, g.qkv, g.first_key, unit, scratch);
+    Scratch scratch(base + (threads == 1 ? 0 : thread_index()) * stride);
+    const KeyHead<T, G> head(s, g.qkv, g.first_key, unit, scratch);
     body(head, scratch);
   });
 }
@@ -161,24 +187,29 @@ void for_each_key_head(const Args& g, Arena& workspace, int64_t elements, const 
 // row of a block are cleared, whatever the row.
 int64_t score_stride(const AttentionShape& s) { return padded(s.length) + kQueries; }
 
-}  // namespace
-
-template <Device D, class T>
-void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream& stream) {
-  const Span span(stream.profile(), "attention_forward");
+// Products of bf16 are summed in f32, and so are their scores kept; probabilities and their gradients are
+// rounded for the products that they enter. So is the scaled query, exactly where the scale is a power of
+// two.
+template <class T, class G>
+void forward(const AttentionArgs<T>& g, Arena& workspace) {
   using A = Accum<T>;
   const AttentionShape& s = g.shape;
   const int64_t length = s.length, d = s.head_dim, width = s.width(), y_width = s.heads * d;
   const int64_t block = std::min(kQueries, length), ld = score_stride(s);
-  const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
-  const int64_t elements = 2 * padded(block * d) + padded(block * ld) + padded(ld) + padded(block);
+  constexpr bool in_place = std::is_same_v<G, A>;
+  const auto product = [](const GemmArgs<G, A>& args) { gemm_on_this_thread<Device::cpu>(args); };
+  const int64_t scratch_bytes = bytes<G>(block * d) + bytes<A>(block * d) + bytes<A>(block * ld) +
+                                (in_place ? 0 : bytes<G>(block * ld)) + bytes<A>(ld) + bytes<A>(block);
 
-  for_each_key_head<T>(g, workspace, elements, [&](const KeyHead<T>& keys, Scratch<A>& scratch) {
-    A* const q = scratch.take(block * d);
-    A* const o = scratch.take(block * d);
-    A* const scores = scratch.take(block * ld);
-    A* const keep = scratch.take(ld);
-    A* const normalise = scratch.take(block);
+  for_each_key_head<T, G>(g, workspace, scratch_bytes, [&](const KeyHead<T, G>& keys, Scratch& scratch) {
+    G* const q = scratch.take<G>(block * d);
+    A* const o = scratch.take<A>(block * d);
+    A* const scores = scratch.take<A>(block * ld);
+    G* probabilities;
+    if constexpr (in_place) probabilities = scores;
+    if constexpr (!in_place) probabilities = scratch.take<G>(block * ld);
+    A* const keep = scratch.take<A>(ld);
+    A* const normalise = scratch.take<A>(block);
 
     keys.for_each_block([&](const Block& at) {
       const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length;
@@ -186,23 +217,22 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream& stre
       load(g.qkv + row * width + at.head * d, width, n, d, A(g.scale), q);
       product({false, true, n, at.keys(), d, q, d, keys.k + at.first * d, d, scores, ld});
       for (int64_t i = at.begin; i < at.end; ++i) {
-        const int64_t first = keys.first(i), seen = i + 1 - first;
-        A* const begin = scores + (i - at.begin) * ld;
-        A* const p = begin + first - at.first;
+        const int64_t r = i - at.begin, first = keys.first(i), hidden = first - at.first,
+                      seen = i + 1 - first;
+        A* const p = scores + r * ld + hidden;
         // Padding of -inf adds nothing to maximum and sum.
         std::fill_n(p + seen, kLanes, -std::numeric_limits<A>::infinity());
         const A max = row_max(p, padded(seen));
         const A sum = exp_row(p, max, p, padded(seen));
-        std::fill(begin, p, A(0));
-        std::fill_n(p + seen, kQueries, A(0));
         g.log_sum_exp[head_row + i] = max + std::log(sum);
-        normalise[i - at.begin] = 1 / sum;
+        normalise[r] = 1 / sum;
         if (g.dropout.probability > 0) {
           dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length + first), seen, keep);
           for (int64_t j = 0; j < seen; ++j) p[j] *= keep[j];
         }
+        finish_row(p, hidden, seen, probabilities + r * ld);
       }
-      product({false, false, n, d, at.keys(), scores, ld, keys.v + at.first * d, d, o, d});
+      product({false, false, n, d, at.keys(), probabilities, ld, keys.v + at.first * d, d, o, d});
       // Normalised here: d factors a row, in the probabilities up to T.
       store(
           o, n, d, [=](int64_t r) { return normalise[r]; }, g.y + row * y_width + at.head * d, y_width,
@@ -211,41 +241,48 @@ void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream& stre
   });
 }
 
-template <Device D, class T>
-void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream& stream) {
-  const Span span(stream.profile(), "attention_backward");
+template <class T, class G>
+void backward(const AttentionGradArgs<T>& g, Arena& workspace) {
   using A = Accum<T>;
   const AttentionShape& s = g.shape;
   const int64_t length = s.length, d = s.head_dim, width = s.width(), y_width = s.heads * d;
   const int64_t block = std::min(kQueries, length), ld = score_stride(s);
-  const auto product = [](const GemmArgs<A, A>& args) { gemm_on_this_thread<D>(args); };
-  const int64_t elements =
-      2 * padded(length * d) + 3 * padded(block * d) + 2 * padded(block * ld) + padded(ld);
+  constexpr bool in_place = std::is_same_v<G, A>;
+  const auto product = [](const GemmArgs<G, A>& args) { gemm_on_this_thread<Device::cpu>(args); };
+  const int64_t scratch_bytes = 2 * bytes<A>(length * d) + 2 * bytes<G>(block * d) + bytes<A>(block * d) +
+                                2 * bytes<A>(block * ld) + (in_place ? 0 : 2 * bytes<G>(block * ld)) +
+                                bytes<A>(ld);
 
-  for_each_key_head<T>(g, workspace, elements, [&](const KeyHead<T>& keys, Scratch<A>& scratch) {
-    A* const dk = scratch.take(length * d);
-    A* const dv = scratch.take(length * d);
-    A* const q = scratch.take(block * d);
-    A* const dq = scratch.take(block * d);
-    A* const dout = scratch.take(block * d);
-    A* const probabilities = scratch.take(block * ld);
-    A* const dscores = scratch.take(block * ld);
-    A* const keep = scratch.take(ld);
+  for_each_key_head<T, G>(g, workspace, scratch_bytes, [&](const KeyHead<T, G>& keys, Scratch& scratch) {
+    A* const dk = scratch.take<A>(length * d);
+    A* const dv = scratch.take<A>(length * d);
+    G* const q = scratch.take<G>(block * d);
+    G* const dout = scratch.take<G>(block * d);
+    A* const dq = scratch.take<A>(block * d);
+    A* const scores = scratch.take<A>(block * ld);
+    A* const dp = scratch.take<A>(block * ld);
+    G *probabilities, *dscores;
+    if constexpr (in_place) probabilities = scores, dscores = dp;
+    if constexpr (!in_place) {
+      probabilities = scratch.take<G>(block * ld);
+      dscores = scratch.take<G>(block * ld);
+    }
+    A* const keep = scratch.take<A>(ld);
 
     std::fill(dk, dk + length * d, A(0));
     std::fill(dv, dv + length * d, A(0));
     keys.for_each_block([&](const Block& at) {
       const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length;
       const int64_t row = keys.sequence * length + at.begin, y_offset = row * y_width + at.head * d;
-      const A *const k = keys.k + at.first * d, *const v = keys.v + at.first * d;
+      const G *const k = keys.k + at.first * d, *const v = keys.v + at.first * d;
       load(g.qkv + row * width + at.head * d, width, n, d, A(g.scale), q);
       load(g.dy + y_offset, y_width, n, d, A(1), dout);
-      product({false, true, n, at.keys(), d, q, d, k, d, probabilities, ld});
-      product({false, true, n, at.keys(), d, dout, d, v, d, dscores, ld});
+      product({false, true, n, at.keys(), d, q, d, k, d, scores, ld});
+      product({false, true, n, at.keys(), d, dout, d, v, d, dp, ld});
       for (int64_t i = at.begin; i < at.end; ++i) {
         const int64_t r = i - at.begin, first = keys.first(i), hidden = first - at.first,
                       seen = i + 1 - first;
-        A *const p = probabilities + r * ld + hidden, *const ds = dscores + r * ld + hidden;
+        A *const p = scores + r * ld + hidden, *const ds = dp + r * ld + hidden;
         // p = e^(score - lse); m = keep / (1 - dropout); dscore = p (m dp - delta), delta = dy . y
         const A lse = g.log_sum_exp[head_row + i];
         const T* y = g.y + y_offset + r * y_width;
@@ -261,10 +298,8 @@ void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream&
         } else {
           gradient_row(p, ds, lse, delta, padded(seen));
         }
-        for (A* x : {p, ds}) {
-          std::fill(x - hidden, x, A(0));
-          std::fill_n(x + seen, kQueries, A(0));
-        }
+        finish_row(p, hidden, seen, probabilities + r * ld);
+        finish_row(ds, hidden, seen, dscores + r * ld);
       }
       // dv += (m p)^T dy, dk += dscore^T (scale q), dq = scale dscore k
       product({true, false, at.keys(), d, n, probabilities, ld, dout, d, dv + at.first * d, d, true});
@@ -279,6 +314,20 @@ void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream&
     store(dk, length, d, one, drows + s.k_column() + keys.head * d, width, g.accumulate);
     store(dv, length, d, one, drows + s.v_column() + keys.head * d, width, g.accumulate);
   });
+}
+
+}  // namespace
+
+template <Device D, class T>
+void attention_forward(const AttentionArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "attention_forward");
+  with_operands<T>([&]<class Policy>(Policy) { forward<T, typename Policy::Operand>(g, workspace); });
+}
+
+template <Device D, class T>
+void attention_backward(const AttentionGradArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "attention_backward");
+  with_operands<T>([&]<class Policy>(Policy) { backward<T, typename Policy::Operand>(g, workspace); });
 }
 
 template void attention_forward<Device::cpu>(const AttentionArgs<float>&, Arena&, Stream&);

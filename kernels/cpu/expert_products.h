@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <type_traits>
 
-#include <ziggurat/kernels/elementwise.h>
+#include <kernels/cpu/operand_copies.h>
+
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/grouped_linear.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -17,30 +18,6 @@ constexpr int64_t kUnitRows = 256;
 // Packed products take their rows in steps, so that there are few different ones: the library makes code for
 // each.
 constexpr int64_t kRowStep = 16;
-
-// The operands of the products. On CPUs without bf16 dot products they are widened to f32 once, up front.
-template <class T>
-struct Same {
-  using Operand = T;
-  static const T* matrix(const T* x, int64_t, Arena&, Stream&) { return x; }
-};
-struct Widened {
-  using Operand = float;
-  static const float* matrix(const bf16* x, int64_t n, Arena& workspace, Stream& stream) {
-    auto* wide = workspace.take<float>(n);
-    convert<Device::cpu>(x, wide, n, stream);
-    return wide;
-  }
-};
-
-// Calls f with the operand policy of T on this CPU.
-template <class T, class F>
-void with_operands(const F& f) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    if (bf16_gemm() == Bf16Gemm::widened) return f(Widened{});
-  }
-  f(Same<T>{});
-}
 
 // Products of units of rows with their expert's weight, packed if there are copies: C = or += A op(W).
 template <class Policy, class T>

@@ -1,10 +1,13 @@
-// Matrices copied for the matrix library's f32 products.
+// What the matrix library multiplies in place of matrices as they are stored.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include <ziggurat/core/bf16.h>
+#include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/kernels/gemm.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -40,6 +43,31 @@ inline void round_sum(const float* sum, int64_t rows, int64_t cols, bf16* c, int
       }
     }
   });
+}
+
+// The operands of products of T, for kernels that prepare them once for many products: on CPUs without bf16
+// dot products they are widened to f32.
+template <class T>
+struct Same {
+  using Operand = T;
+  static const T* matrix(const T* x, int64_t, Arena&, Stream&) { return x; }
+};
+struct Widened {
+  using Operand = float;
+  static const float* matrix(const bf16* x, int64_t n, Arena& workspace, Stream& stream) {
+    auto* wide = workspace.take<float>(n);
+    convert<Device::cpu>(x, wide, n, stream);
+    return wide;
+  }
+};
+
+// Calls f with the operand policy of T on this CPU.
+template <class T, class F>
+void with_operands(const F& f) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (bf16_gemm() == Bf16Gemm::widened) return f(Widened{});
+  }
+  f(Same<T>{});
 }
 
 }  // namespace ziggurat::kernels

@@ -26,7 +26,7 @@ struct GemmArgs {
 // Instantiated for (T, TC) = (float, float), (bf16, bf16), (bf16, float), (double, double).
 //
 // Determinism: on a strict stream the product is cut into fixed tiles, each computed by one thread, so the
-// bits do not depend on the number of threads. Inside a parallel_for a call runs on its own thread.
+// bits do not depend on the number of threads. Takes scratch: not for several threads at once.
 template <Device D, class T, class TC>
 void gemm(const GemmArgs<T, TC>& args, Arena& workspace, Stream& stream);
 

@@ -5,8 +5,8 @@
 
 namespace ziggurat::train {
 
-// FLOP/s of a 1024 x 1024 x 1024 product of `dtype` operands on this process's threads: the best of a few,
-// about 0.1 s.
+// FLOP/s of a 1152 x 1152 x 1152 product of `dtype` operands on this process's threads: the best of a few,
+// about 0.2 s.
 double measure_gemm_roof(DType dtype);
 
 // Bytes/s of y += x (two reads and a write) on arrays far beyond the caches: the best of a few.
