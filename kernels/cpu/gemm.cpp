@@ -132,14 +132,15 @@ bool in_whole_pages(int64_t ld) { return kReadsInPlace && ld % kPage == 0; }
 int64_t copy_stride(int64_t cols) { return cols + (in_whole_pages(cols) ? kLine : 0); }
 
 void float_gemm(GemmArgs<float, float> g, Arena& workspace, const Stream& stream) {
-  // Enough products an element to be worth its copy; and of B's, few enough to be read in place.
-  constexpr int64_t kForCopyOfA = 512, kInPlace = 256;
-  if (g.transpose_a && in_whole_pages(g.lda) && g.n >= kForCopyOfA) {
+  // Enough products an element to be worth its copy; and of B's, few enough to be read in place. The tiles of
+  // strict products are, and whether B is copied must not depend on the rows of A, which a layout changes.
+  constexpr int64_t kWorthACopy = 512, kReadInPlace = 256;
+  if (g.transpose_a && in_whole_pages(g.lda) && g.n >= kWorthACopy) {
     const int64_t ld = copy_stride(g.m);
     g.a = float_copy(g.a, g.k, g.m, g.lda, ld, workspace), g.lda = ld;
   }
-  const int64_t rows_of_a_call = stream.strict() ? kTileRows : (g.m + thread_count() - 1) / thread_count();
-  if (!g.transpose_b && in_whole_pages(g.ldb) && rows_of_a_call <= kInPlace && g.m >= kTileRows) {
+  const bool few_rows = g.m >= kTileRows && g.m <= kReadInPlace * thread_count();
+  if (!g.transpose_b && in_whole_pages(g.ldb) && (few_rows || stream.strict())) {
     const int64_t ld = copy_stride(g.n);
     g.b = float_copy(g.b, g.k, g.n, g.ldb, ld, workspace), g.ldb = ld;
   }
