@@ -111,6 +111,16 @@ template <class A, class G>
   for (int64_t j = 0; j < n; ++j) to[j] = G(from[j]);
 }
 
+// Memory for an operand made from `values`: theirs, unless it is of another type.
+template <class G, class A>
+G* operand_of(A* values, int64_t elements, Scratch& scratch) {
+  if constexpr (std::is_same_v<G, A>) {
+    return values;
+  } else {
+    return scratch.take<G>(elements);
+  }
+}
+
 // A row of an operand from its values for the keys that are seen, behind `hidden` ones: zero for all others.
 // `values` lie in place, unless the operand is of another type.
 template <class A, class G>
@@ -173,7 +183,7 @@ void for_each_key_head(const Args& g, Arena& workspace, int64_t scratch_bytes, c
   const AttentionShape& s = g.shape;
   const ArenaScope scope(workspace);
   const int threads = thread_count();
-  const int64_t stride = 2 * bytes<G>(s.length * s.head_dim) + bytes<std::byte>(scratch_bytes);
+  const int64_t stride = 2 * bytes<G>(s.length * s.head_dim) + scratch_bytes;
   auto* const base = workspace.take<std::byte>(threads * stride);
   parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
     const OneThread one_thread;
@@ -205,9 +215,7 @@ void forward(const AttentionArgs<T>& g, Arena& workspace) {
     G* const q = scratch.take<G>(block * d);
     A* const o = scratch.take<A>(block * d);
     A* const scores = scratch.take<A>(block * ld);
-    G* probabilities;
-    if constexpr (in_place) probabilities = scores;
-    if constexpr (!in_place) probabilities = scratch.take<G>(block * ld);
+    G* const probabilities = operand_of<G>(scores, block * ld, scratch);
     A* const keep = scratch.take<A>(ld);
     A* const normalise = scratch.take<A>(block);
 
@@ -261,12 +269,8 @@ void backward(const AttentionGradArgs<T>& g, Arena& workspace) {
     A* const dq = scratch.take<A>(block * d);
     A* const scores = scratch.take<A>(block * ld);
     A* const dp = scratch.take<A>(block * ld);
-    G *probabilities, *dscores;
-    if constexpr (in_place) probabilities = scores, dscores = dp;
-    if constexpr (!in_place) {
-      probabilities = scratch.take<G>(block * ld);
-      dscores = scratch.take<G>(block * ld);
-    }
+    G* const probabilities = operand_of<G>(scores, block * ld, scratch);
+    G* const dscores = operand_of<G>(dp, block * ld, scratch);
     A* const keep = scratch.take<A>(ld);
 
     std::fill(dk, dk + length * d, A(0));

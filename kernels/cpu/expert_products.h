@@ -104,8 +104,8 @@ class ExpertProducts {
     if constexpr (!std::is_same_v<T, double>) {
       if (packed_ != nullptr) return packed_product(expert, rows, a, c);
     }
-    gemm_on_this_thread<Device::cpu>(GemmArgs<O, A>{false, side_ == Side::forward, rows, n_, k_, a, k_,
-                                                    weights_[expert], g_.in, c, n_, adds()});
+    gemm_on_this_thread<Device::cpu>(without_copy(
+        WeightProduct<O, A>{side_, rows, g_.out, g_.in, a, weights_[expert], nullptr, expert, c, adds()}));
   }
 
   // Whole steps of rows in place, the rest in scratch padded to a step.

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include <kernels/cpu/matmul.h>
 #include <kernels/cpu/operand_copies.h>
@@ -129,20 +131,25 @@ constexpr bool kReadsInPlace = kVectorBytes == 32;
 constexpr int64_t kPage = 4096 / sizeof(float), kLine = 64 / sizeof(float);
 
 bool in_whole_pages(int64_t ld) { return kReadsInPlace && ld % kPage == 0; }
-int64_t copy_stride(int64_t cols) { return cols + (in_whole_pages(cols) ? kLine : 0); }
+
+// A f32 copy of an operand [rows, cols], and its row stride.
+template <class T>
+std::pair<const float*, int64_t> copy_operand(const T* x, int64_t rows, int64_t cols, int64_t ld,
+                                              Arena& workspace) {
+  const int64_t ld_copy = cols + (in_whole_pages(cols) ? kLine : 0);
+  return {float_copy(x, rows, cols, ld, ld_copy, workspace), ld_copy};
+}
 
 void float_gemm(GemmArgs<float, float> g, Arena& workspace, const Stream& stream) {
   // Enough products an element to be worth its copy; and of B's, few enough to be read in place. The tiles of
   // strict products are, and whether B is copied must not depend on the rows of A, which a layout changes.
   constexpr int64_t kWorthACopy = 512, kReadInPlace = 256;
   if (g.transpose_a && in_whole_pages(g.lda) && g.n >= kWorthACopy) {
-    const int64_t ld = copy_stride(g.m);
-    g.a = float_copy(g.a, g.k, g.m, g.lda, ld, workspace), g.lda = ld;
+    std::tie(g.a, g.lda) = copy_operand(g.a, g.k, g.m, g.lda, workspace);
   }
   const bool few_rows = g.m >= kTileRows && g.m <= kReadInPlace * thread_count();
   if (!g.transpose_b && in_whole_pages(g.ldb) && (few_rows || stream.strict())) {
-    const int64_t ld = copy_stride(g.n);
-    g.b = float_copy(g.b, g.k, g.n, g.ldb, ld, workspace), g.ldb = ld;
+    std::tie(g.b, g.ldb) = copy_operand(g.b, g.k, g.n, g.ldb, workspace);
   }
   tiled_gemm(g, stream);
 }
@@ -151,9 +158,8 @@ void bf16_to_float_gemm(const GemmArgs<bf16, float>& g, Arena& workspace, const 
   if (bf16_gemm() == Bf16Gemm::native) return tiled_gemm(g, stream);
   const int64_t a_rows = g.transpose_a ? g.k : g.m, a_cols = g.transpose_a ? g.m : g.k;
   const int64_t b_rows = g.transpose_b ? g.n : g.k, b_cols = g.transpose_b ? g.k : g.n;
-  const int64_t lda = copy_stride(a_cols), ldb = copy_stride(b_cols);
-  const float* a = float_copy(g.a, a_rows, a_cols, g.lda, lda, workspace);
-  const float* b = float_copy(g.b, b_rows, b_cols, g.ldb, ldb, workspace);
+  const auto [a, lda] = copy_operand(g.a, a_rows, a_cols, g.lda, workspace);
+  const auto [b, ldb] = copy_operand(g.b, b_rows, b_cols, g.ldb, workspace);
   tiled_gemm(GemmArgs<float, float>{g.transpose_a, g.transpose_b, g.m, g.n, g.k, a, lda, b, ldb, g.c, g.ldc,
                                     g.accumulate},
              stream);

@@ -196,7 +196,6 @@ const void* PackedWeights::copy(int64_t index, Side side) const {
 
 template <Device D, class T, class TC>
 void weight_product(const WeightProduct<T, TC>& g, Arena& workspace, Stream& stream) {
-  const auto [k, n] = sides(g.side, g.out, g.in);
   if constexpr (!std::is_same_v<T, double>) {
     if (g.packed != nullptr && g.packed->has(g.side)) {
       check(!stream.strict(), ErrorKind::internal, "[weight_product] packed weights on a strict stream");
@@ -205,6 +204,7 @@ void weight_product(const WeightProduct<T, TC>& g, Arena& workspace, Stream& str
       if (std::is_same_v<T, float> || bf16_gemm() == Bf16Gemm::native) return packed_product(g);
       if constexpr (std::is_same_v<T, bf16>) {
         const ArenaScope scope(workspace);
+        const auto [k, n] = sides(g.side, g.out, g.in);
         const float* a = float_copy(g.a, g.rows, k, k, k, workspace);
         WeightProduct<float, float> wide{g.side, g.rows, g.out, g.in, a, nullptr, g.packed, g.index};
         if constexpr (std::is_same_v<TC, float>) {
@@ -218,9 +218,7 @@ void weight_product(const WeightProduct<T, TC>& g, Arena& workspace, Stream& str
       }
     }
   }
-  gemm<D>(GemmArgs<T, TC>{false, g.side == Side::forward, g.rows, n, k, g.a, k, g.weight, g.in, g.c, n,
-                          g.accumulate},
-          workspace, stream);
+  gemm<D>(without_copy(g), workspace, stream);
 }
 
 template <Device D, class T, class TC>

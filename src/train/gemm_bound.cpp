@@ -146,10 +146,7 @@ void GemmBound::run_linear(const Linear& l, bool first) {
             group, [](const Args& g) { kernels::gemm_on_this_thread<D>(g); },
             [&](const Product& p) {  // packed ones take no scratch, which threads could not share
               if (p.packed != nullptr) return kernels::weight_product<D>(p, workspace_, stream_);
-              const auto [k, n] =
-                  p.side == kernels::Side::forward ? std::pair(p.in, p.out) : std::pair(p.out, p.in);
-              kernels::gemm_on_this_thread<D>(Args{false, p.side == kernels::Side::forward, p.rows, n, k, p.a,
-                                                   k, p.weight, p.in, p.c, n});
+              kernels::gemm_on_this_thread<D>(kernels::without_copy(p));
             });
       });
     }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <ziggurat/core/bf16.h>
+#include <ziggurat/kernels/gemm.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
 
@@ -85,6 +86,14 @@ struct WeightProduct {
   TC* c = nullptr;
   bool accumulate = false;
 };
+
+// The same product from `weight`, as gemm() takes it.
+template <class T, class TC>
+GemmArgs<T, TC> without_copy(const WeightProduct<T, TC>& g) {
+  const bool forward = g.side == Side::forward;
+  const int64_t k = forward ? g.in : g.out, n = forward ? g.out : g.in;
+  return {false, forward, g.rows, n, k, g.a, k, g.weight, g.in, g.c, n, g.accumulate};
+}
 
 // Instantiated as gemm() is. A strict stream needs packed = null: the library cuts a packed product by the
 // number of threads.
