@@ -11,6 +11,7 @@
 #include <ziggurat/plan/parallel_plan.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/memory_plan.h>
+#include <ziggurat/train/review.h>
 #include <ziggurat/train/step_plan.h>
 
 namespace ziggurat::apps {
@@ -31,6 +32,13 @@ void line(const char* what, const std::string& value) { fmt::print("  {:<28} {}\
 void plan(const PlanArguments& arguments) {
   train::RunConfig config;
   load_config(config, arguments.config.path, arguments.config.overrides);
+  train::check_trainable(config);
+  for (const std::string& path : train::check_present_data(config)) {
+    fmt::print(stderr, "note: {} is not on this machine, so it was not looked at\n", path);
+  }
+  for (const train::Warning& warning : train::warnings_of(config)) {
+    fmt::print(stderr, "warning: {}\n", train::to_string(warning));
+  }
   const std::vector<int> sizes = config.model.expert_parallel_sizes();
   const int world = arguments.ranks > 0 ? arguments.ranks
                     : sizes.empty()     ? 1

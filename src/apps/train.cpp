@@ -11,6 +11,7 @@
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/train/review.h>
 #include <ziggurat/train/trainer.h>
 
 namespace ziggurat::apps {
@@ -19,6 +20,7 @@ void train(const ConfigArguments& arguments) {
   train::RunConfig config;
   load_config(config, arguments.path,
               arguments.overrides);  // before MPI starts: a mistake is told within milliseconds
+  train::check_trainable(config);
 
   MpiRuntime mpi;
   Communicator& world = mpi.world();
@@ -28,6 +30,9 @@ void train(const ConfigArguments& arguments) {
     set_thread_count(threads);
     init_log(world.rank(), world.size(), config.output_folder());
     train::check_for_ranks(config, world.size());
+    if (world.rank() == 0) {
+      for (const train::Warning& warning : train::warnings_of(config)) warn("{}", train::to_string(warning));
+    }
     if (world.rank() == 0) std::ofstream(config.output_folder() + "/config.yaml") << dump_config(config);
     train::Trainer(config, world).run();
   } catch (const std::exception& error) {

@@ -1,5 +1,6 @@
 // Structs back to text: YAML, and the list of differences between two configs.
 #include <algorithm>
+#include <unordered_map>
 
 #include <fmt/format.h>
 
@@ -26,37 +27,30 @@ struct Entry {
   std::string key, text;
 };
 
-// Every value below `field` in the order of the lists; an empty list of structs is one entry.
-void flatten(const Field& field, const std::string& path, std::vector<Entry>& out) {
+void visit_below(const Field& field, const std::string& path, const ValueVisitor& visit) {
   if (field.type->kind == ValueKind::record) {
     const FieldList list = fields_of(*field.type, field.value);
-    for (const Field& inner : list.fields()) flatten(inner, join_key(path, inner.name), out);
-  } else if (is_record_list(field)) {
-    const size_t size = field.type->size(field.value);
-    if (size == 0) out.push_back({path, "[]"});
-    for (size_t i = 0; i < size; ++i)
-      flatten(element_field(field, i), join_key(path, fmt::format("{}", i)), out);
+    for (const Field& inner : list.fields()) visit_below(inner, join_key(path, inner.name), visit);
+  } else if (is_record_list(field) && field.type->size(field.value) > 0) {
+    for (size_t i = 0; i < field.type->size(field.value); ++i)
+      visit_below(element_field(field, i), join_key(path, fmt::format("{}", i)), visit);
   } else {
-    out.push_back({path, field.type->is_scalar() ? scalar_text(field) : scalar_list_text(field)});
+    visit(path, field);
   }
 }
 
-std::vector<Entry> flatten(AnyConfig config) {
-  std::vector<Entry> entries;
-  flatten({.name = "", .help = "", .type = config.type, .value = config.value}, "", entries);
-  return entries;
+void flatten(const Field& field, std::vector<Entry>& out) {
+  visit_below(field, "", [&](const std::string& key, const Field& value) {
+    out.push_back({key, value_text(value)});
+  });
 }
 
-const Entry* find(const std::vector<Entry>& entries, const std::string& key) {
-  const auto found =
-      std::find_if(entries.begin(), entries.end(), [&](const Entry& entry) { return entry.key == key; });
-  return found == entries.end() ? nullptr : &*found;
-}
+Field whole(AnyConfig config) { return {.name = "", .help = "", .type = config.type, .value = config.value}; }
 
 bool same(const Field& a, const Field& b) {
   std::vector<Entry> in_a, in_b;
-  flatten(a, "", in_a);
-  flatten(b, "", in_b);
+  flatten(a, in_a);
+  flatten(b, in_b);
   return std::equal(in_a.begin(), in_a.end(), in_b.begin(), in_b.end(),
                     [](const Entry& x, const Entry& y) { return x.key == y.key && x.text == y.text; });
 }
@@ -128,18 +122,32 @@ std::string dump_config(AnyConfig config, DumpMode mode) {
   return dumper.take();
 }
 
+std::string value_text(const Field& field) {
+  if (field.type->is_scalar()) return scalar_text(field);
+  return is_record_list(field) ? "[]" : scalar_list_text(field);
+}
+
+void for_each_value(AnyConfig config, const ValueVisitor& visit) { visit_below(whole(config), "", visit); }
+
 std::vector<ConfigDifference> config_diff(AnyConfig before, AnyConfig after) {
   constexpr const char* kAbsent = "(absent)";
-  const std::vector<Entry> old_entries = flatten(before), new_entries = flatten(after);
+  std::vector<Entry> old_entries, new_entries;
+  flatten(whole(before), old_entries);
+  flatten(whole(after), new_entries);
+  const auto by_key = [](const std::vector<Entry>& entries) {
+    std::unordered_map<std::string_view, const Entry*> index;
+    for (const Entry& entry : entries) index.emplace(entry.key, &entry);
+    return index;
+  };
+  const auto old_by_key = by_key(old_entries), new_by_key = by_key(new_entries);
   std::vector<ConfigDifference> differences;
   for (const Entry& entry : old_entries) {
-    const Entry* other = find(new_entries, entry.key);
-    if (other == nullptr || other->text != entry.text) {
-      differences.push_back({entry.key, entry.text, other == nullptr ? kAbsent : other->text});
-    }
+    const auto other = new_by_key.find(entry.key);
+    const std::string now = other == new_by_key.end() ? kAbsent : other->second->text;
+    if (now != entry.text) differences.push_back({entry.key, entry.text, now});
   }
   for (const Entry& entry : new_entries) {
-    if (find(old_entries, entry.key) == nullptr) differences.push_back({entry.key, kAbsent, entry.text});
+    if (!old_by_key.contains(entry.key)) differences.push_back({entry.key, kAbsent, entry.text});
   }
   return differences;
 }

@@ -1,8 +1,11 @@
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <limits>
 #include <string_view>
 #include <utility>
 
+#include "data/source_checks.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/core/philox.h>
@@ -16,6 +19,7 @@ namespace {
 
 constexpr char kSynthetic[] = "synthetic";
 constexpr const char* kSplitNames[] = {"train", "valid", "test"};
+constexpr Split kSplits[] = {Split::train, Split::valid, Split::test};
 
 template <class Paths>
 const std::string& path_of(const Paths& paths, Split split) {
@@ -29,20 +33,36 @@ std::string_view take_line(std::string_view& text) {
   return line;
 }
 
+// One path of a split, and the key that names it.
 struct NamedSource {
-  std::string name, path;
+  std::string key, name, path;
   double weight;
 };
 
 std::vector<NamedSource> sources_of(const DataConfig& config, Split split) {
   std::vector<NamedSource> sources;
-  for (const BlendSource& source : config.blend) {
+  for (size_t i = 0; i < config.blend.size(); ++i) {
+    const BlendSource& source = config.blend[i];
     const std::string& path = path_of(source, split);
-    if (!path.empty()) sources.push_back({source.name.empty() ? path : source.name, path, source.weight});
+    if (path.empty()) continue;
+    sources.push_back({fmt::format("data.blend.{}.{}", i, to_string(split)),
+                       source.name.empty() ? path : source.name, path, source.weight});
   }
   const std::string& single = path_of(config, split);
-  if (sources.empty() && !single.empty()) sources.push_back({single, single, 1.0});
+  if (sources.empty() && !single.empty()) {
+    sources.push_back({fmt::format("data.{}", to_string(split)), single, single, 1.0});
+  }
   return sources;
+}
+
+bool is_synthetic(const std::vector<NamedSource>& sources) {
+  return sources.size() == 1 && sources[0].path == kSynthetic;
+}
+
+double weight_of(const std::vector<NamedSource>& sources) {
+  double sum = 0;
+  for (const NamedSource& source : sources) sum += source.weight;
+  return sum;
 }
 
 // Token 17 must mean the same in every source.
@@ -57,40 +77,50 @@ void check_same_tokenizer(const NamedSource& a, const TokenStream& first, const 
         first.tokenizer_sha256(), first.vocab_size(), first.eod_id());
 }
 
-std::unique_ptr<SampleSource> open_blend(const std::vector<NamedSource>& sources, Split split,
-                                         const DatasetOptions& options) {
-  double sum = 0;
-  for (const NamedSource& source : sources) sum += source.weight;
+std::vector<std::unique_ptr<Dataset>> open_datasets(const DataConfig& config,
+                                                    const std::vector<NamedSource>& sources, Split split,
+                                                    const DatasetOptions& options) {
+  const double sum = weight_of(sources);
+  std::vector<std::unique_ptr<Dataset>> opened;
+  for (const NamedSource& source : sources) {
+    DatasetOptions own = options;
+    if (sources.size() > 1 && options.order == OrderKind::megatron) {
+      // Megatron's allowance for the greedy rule running ahead
+      own.samples = static_cast<int64_t>(
+          std::ceil(static_cast<double>(options.samples) * (source.weight / sum) * 1.005));
+    }
+    opened.push_back(std::make_unique<Dataset>(source.path, to_string(split), own));
+    const TokenStream& stream = opened.back()->stream();
+    check_same_tokenizer(sources[0], opened.front()->stream(), source, stream);
+    check_documents_end(config, source.key, stream);
+  }
+  return opened;
+}
+
+std::unique_ptr<SampleSource> blend_of(const std::vector<NamedSource>& sources,
+                                       std::vector<std::unique_ptr<Dataset>> datasets, Split split,
+                                       const DatasetOptions& options) {
+  const double sum = weight_of(sources);
   // Weights given to five decimals may miss 1 by a little; more than that may be a slip.
   if (std::abs(sum - 1) > 1e-3) {
     warn("data.blend: the weights of the {} sources sum to {:.6g}, not 1; each is divided by the sum",
          to_string(split), sum);
   }
-  const BlendRule rule = options.order == OrderKind::megatron ? BlendRule::greedy : BlendRule::even;
-  std::vector<BlendedSamples::Source> opened;
-  const TokenStream* first = nullptr;
-  for (const NamedSource& source : sources) {
-    DatasetOptions own = options;
-    if (rule == BlendRule::greedy) {  // Megatron's allowance for the greedy rule running ahead
-      own.samples = static_cast<int64_t>(
-          std::ceil(static_cast<double>(options.samples) * (source.weight / sum) * 1.005));
-    }
-    auto dataset = std::make_unique<Dataset>(source.path, to_string(split), own);
-    if (first != nullptr) check_same_tokenizer(sources[0], *first, source, dataset->stream());
-    if (first == nullptr) first = &dataset->stream();
-    opened.push_back({source.name, source.weight, std::move(dataset)});
+  std::vector<BlendedSamples::Source> parts;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    parts.push_back({sources[i].name, sources[i].weight, std::move(datasets[i])});
   }
+  const BlendRule rule = options.order == OrderKind::megatron ? BlendRule::greedy : BlendRule::even;
   auto blend =
-      std::make_unique<BlendedSamples>(std::move(opened), options.sequence_length, rule, options.samples);
+      std::make_unique<BlendedSamples>(std::move(parts), options.sequence_length, rule, options.samples);
   info("{} is a blend of {} sources; {} samples of it are", to_string(split), sources.size(),
        options.samples);
   for (const std::string& line : blend->report(options.samples)) info("  {}", line);
   return blend;
 }
 
-std::unique_ptr<SampleSource> open_shards(const DataConfig& config, const std::vector<NamedSource>& sources,
-                                          Split split, int64_t sequence_length, int64_t vocab_size,
-                                          int64_t samples) {
+DatasetOptions dataset_options(const DataConfig& config, Split split, int64_t sequence_length,
+                               int64_t vocab_size, int64_t samples) {
   DatasetOptions options;
   options.sequence_length = sequence_length;
   options.vocab_size = vocab_size;
@@ -100,21 +130,7 @@ std::unique_ptr<SampleSource> open_shards(const DataConfig& config, const std::v
   options.shuffle = config.shuffle && split == Split::train;
   options.mask_eod_loss = config.mask_eod_loss;
   options.verify_below = config.verify_below;
-  if (sources.size() == 1) return std::make_unique<Dataset>(sources[0].path, to_string(split), options);
-  return open_blend(sources, split, options);
-}
-
-// The options that act on ends of documents need a token that marks them.
-void check_has_eod(const DataConfig& config, Split split, const SampleSource& source) {
-  const std::pair<const char*, bool> options[] = {{"mask_eod_loss", config.mask_eod_loss},
-                                                  {"reset_positions", config.reset_positions},
-                                                  {"reset_attention", config.reset_attention}};
-  for (const auto& [name, wanted] : options) {
-    check(!wanted || source.eod_id() >= 0, ErrorKind::config,
-          "data.{}: the tokens of data.{} have no end-of-document token; set it to false, or tokenize with a "
-          "tokenizer that has one (for files of other programs: `ziggurat data convert --eod-id`)",
-          name, to_string(split));
-  }
+  return options;
 }
 
 }  // namespace
@@ -136,11 +152,29 @@ std::optional<std::string> first_difference(const std::string& before, const std
 }
 
 void DataConfig::validate(Problems& problems) const {
-  for (const Split split : {Split::train, Split::valid, Split::test}) {
+  const bool megatron = order == OrderKind::megatron && !is_synthetic(*this, Split::train);
+  for (const Split split : kSplits) {
     const bool blended = std::any_of(blend.begin(), blend.end(),
                                      [&](const BlendSource& s) { return !path_of(s, split).empty(); });
     if (blended && !path_of(*this, split).empty()) {
       problems.add(to_string(split), "expected either this path or paths in data.blend, got both");
+    }
+    if (is_synthetic(*this, split)) {
+      for (const char* option : options_on_documents(*this)) {
+        problems.add(option, fmt::format("data.{}: the synthetic language has no end-of-document token; "
+                                         "expected false, got true",
+                                         to_string(split)));
+      }
+    }
+    const std::vector<NamedSource> sources = sources_of(*this, split);
+    for (const NamedSource& source : sources) {
+      const double share = source.weight / weight_of(sources);
+      if (share * 0x1p32 < 1 && !(megatron && split == Split::train)) {
+        problems.add(source.key.substr(sizeof("data")),
+                     fmt::format("a weight of {:.3g} of the whole is below the "
+                                 "least share, 2^-32; leave the source out",
+                                 share));
+      }
     }
   }
   for (size_t i = 0; i < blend.size(); ++i) {
@@ -148,8 +182,11 @@ void DataConfig::validate(Problems& problems) const {
       problems.add(fmt::format("blend.{}", i), "expected a path in train, valid or test, got none");
     }
   }
-  if (order == OrderKind::megatron && !shuffle) {
+  if (megatron && !shuffle) {
     problems.add("shuffle", "order: megatron is a shuffled order; use order: keyed to read in order");
+  }
+  if (megatron && seed > std::numeric_limits<uint32_t>::max()) {
+    problems.add("seed", fmt::format("order: megatron takes seeds of 32 bits, got {}", seed));
   }
 }
 
@@ -157,15 +194,67 @@ std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split
                                            int64_t vocab_size, int64_t samples) {
   const std::vector<NamedSource> sources = sources_of(config, split);
   if (sources.empty()) return nullptr;
-  std::unique_ptr<SampleSource> opened;
-  if (sources.size() == 1 && sources[0].path == kSynthetic) {
-    opened = std::make_unique<SyntheticSamples>(split, static_cast<uint64_t>(config.seed), sequence_length,
-                                                vocab_size);
-  } else {
-    opened = open_shards(config, sources, split, sequence_length, vocab_size, samples);
+  if (is_synthetic(sources)) {
+    check_has_eod(config, sources[0].key, -1);
+    return std::make_unique<SyntheticSamples>(split, static_cast<uint64_t>(config.seed), sequence_length,
+                                              vocab_size);
   }
-  check_has_eod(config, split, *opened);
-  return opened;
+  const DatasetOptions options = dataset_options(config, split, sequence_length, vocab_size, samples);
+  std::vector<std::unique_ptr<Dataset>> datasets = open_datasets(config, sources, split, options);
+  if (datasets.size() == 1) return std::move(datasets[0]);
+  return blend_of(sources, std::move(datasets), split, options);
+}
+
+void check_samples(const DataConfig& config, Split split, int64_t sequence_length, int64_t vocab_size) {
+  const std::vector<NamedSource> sources = sources_of(config, split);
+  if (sources.empty() || is_synthetic(sources)) return;
+  DatasetOptions options = dataset_options(config, split, sequence_length, vocab_size, 1);
+  const bool needs_documents = options.order == OrderKind::megatron;
+  options.order = OrderKind::keyed;
+  options.verify_below = -1;
+  for (const auto& dataset : open_datasets(config, sources, split, options)) {
+    if (needs_documents) dataset->stream().document_starts();
+  }
+}
+
+bool is_synthetic(const DataConfig& config, Split split) { return is_synthetic(sources_of(config, split)); }
+
+bool has_data(const DataConfig& config, Split split) { return !sources_of(config, split).empty(); }
+
+void check_tokenizer(const DataConfig& config, int64_t model_vocab_size) {
+  std::vector<std::pair<NamedSource, Split>> shards;
+  for (const Split split : kSplits) {
+    const std::vector<NamedSource> sources = sources_of(config, split);
+    if (is_synthetic(sources)) continue;
+    for (const NamedSource& source : sources) shards.push_back({source, split});
+  }
+  if (config.tokenizer.empty() || shards.empty()) return;
+  const TokenizerIdentity tokenizer = identify_tokenizer(config.tokenizer, model_vocab_size);
+  for (const auto& [source, split] : shards) {
+    check_made_by(tokenizer, source.key, source.path, read_manifest(source.path, to_string(split)));
+  }
+}
+
+PresentData present_data(const DataConfig& config) {
+  PresentData present{config, {}};
+  const auto look = [&](const std::string& key, std::string& path, const char* word) {
+    std::error_code unknown;
+    if (path.empty() || path == word || std::filesystem::exists(path, unknown)) return;
+    present.missing.push_back(fmt::format("{}: {}", key, path));
+    path.clear();
+  };
+  DataConfig& data = present.config;
+  look("data.train", data.train, kSynthetic);
+  look("data.valid", data.valid, kSynthetic);
+  look("data.test", data.test, kSynthetic);
+  for (size_t i = 0; i < data.blend.size(); ++i) {
+    const std::string key = fmt::format("data.blend.{}.", i);
+    look(key + "train", data.blend[i].train, kSynthetic);
+    look(key + "valid", data.blend[i].valid, kSynthetic);
+    look(key + "test", data.blend[i].test, kSynthetic);
+  }
+  look("data.tokenizer", data.tokenizer, "bytes");
+  return present;
 }
 
 SyntheticSamples::SyntheticSamples(Split split, uint64_t seed, int64_t sequence_length, int64_t vocab_size)

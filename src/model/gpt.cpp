@@ -10,7 +10,7 @@ namespace ziggurat::model {
 namespace {
 
 double output_std(const ModelConfig& c) {  // GPT-2: the sum over 2 L residual branches keeps its variance
-  return c.init_std / std::sqrt(2.0 * static_cast<double>(c.layers().size()));
+  return c.init_std / std::sqrt(2.0 * static_cast<double>(c.layer_count()));
 }
 
 nn::MlpShape mlp_shape(const ModelConfig& c) {

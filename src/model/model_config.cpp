@@ -1,6 +1,69 @@
+#include <algorithm>
+#include <array>
+
 #include <ziggurat/model/model_config.h>
 
 namespace ziggurat::model {
+
+namespace {
+
+constexpr int64_t kMostLayers = 100'000;
+constexpr double kMostParameters = 1e15;  // so that counts, and bytes of anything per parameter, fit 64 bits
+
+// Rules of options that only layers of experts read.
+void check_experts(const ModelConfig& c, Problems& problems) {
+  for (const BlockRun& run : c.blocks) {
+    for (const BlockSpec& layer : run.pattern) {
+      if (layer.ffn == FfnKind::dense || layer.experts < 1 || c.moe.top_k <= layer.experts) continue;
+      return problems.add("moe.top_k", fmt::format("expected at most the {} experts of a layer, got {}",
+                                                   layer.experts, c.moe.top_k));
+    }
+  }
+  if (c.moe.choice_noise == moe::ChoiceNoise::rsample && c.moe.top_k != 1) {
+    problems.add("moe.choice_noise", fmt::format("rsample needs top_k 1, got {}", c.moe.top_k));
+  }
+  if (c.moe.choice_noise == moe::ChoiceNoise::second_expert && c.moe.top_k != 2) {
+    problems.add("moe.choice_noise", fmt::format("second_expert needs top_k 2, got {}", c.moe.top_k));
+  }
+}
+
+// In floating point: before anybody multiplies these sizes as integers.
+void check_size(const ModelConfig& c, Problems& problems) {
+  const auto hidden = static_cast<double>(c.hidden);
+  const double mlp = (c.activation == nn::MlpKind::swiglu ? 3.0 : 2.0) * hidden *
+                     (c.ffn_hidden > 0 ? static_cast<double>(c.ffn_hidden) : 4.0 * hidden);
+  const double heads = static_cast<double>(c.heads + c.key_value_heads()) * 2.0;
+  const double head_width = c.head_dim > 0 ? static_cast<double>(c.head_dim) : hidden / double(c.heads);
+  struct Part {
+    const char* key;
+    const char* sizes;
+    double parameters;
+  };
+  std::array<Part, 4> parts = {{{"vocab_size", "vocab_size x hidden", hidden * double(c.padded_vocab())},
+                                {"max_sequence", "max_sequence x hidden", hidden * double(c.max_sequence)},
+                                {"hidden", "hidden x (heads x head_dim + ffn_hidden) x layers", 0},
+                                {"blocks", "experts x hidden x ffn_hidden x layers", 0}}};
+  if (c.positions != Positions::learned) parts[1].parameters = 0;
+  for (const BlockRun& run : c.blocks) {
+    for (const BlockSpec& layer : run.pattern) {
+      const auto layers = static_cast<double>(run.repeat);
+      parts[2].parameters += layers * hidden * heads * head_width;
+      if (layer.ffn != FfnKind::moe) parts[2].parameters += layers * mlp;
+      if (layer.ffn != FfnKind::dense) parts[3].parameters += layers * double(layer.experts) * mlp;
+    }
+  }
+  double sum = 0;
+  for (const Part& part : parts) sum += part.parameters;
+  if (!(sum > kMostParameters)) return;
+  const auto fewer = [](const Part& a, const Part& b) { return a.parameters < b.parameters; };
+  const Part& most = *std::max_element(parts.begin(), parts.end(), fewer);
+  problems.add(most.key,
+               fmt::format("expected a model of at most {:.0e} parameters, got {:.2g}, of which {:.2g} "
+                           "in {}: lower one of these",
+                           kMostParameters, sum, most.parameters, most.sizes));
+}
+
+}  // namespace
 
 void BlockSpec::validate(Problems& problems) const {
   if (ffn == FfnKind::dense) {
@@ -29,13 +92,25 @@ void ModelConfig::validate(Problems& problems) const {
     problems.add("head_dim",
                  fmt::format("rotary positions rotate pairs: expected an even width, got {}", head_width()));
   }
-  for (const BlockSpec& layer : layers()) {
-    if (layer.ffn != FfnKind::dense && layer.experts >= 1 && moe.top_k > layer.experts) {
-      problems.add("moe.top_k", fmt::format("expected at most the {} experts of a layer, got {}",
-                                            layer.experts, moe.top_k));
-      break;
-    }
+  if (layer_count() > kMostLayers) {
+    problems.add("blocks", fmt::format("expected at most {} layers (repeat x pattern), got {}", kMostLayers,
+                                       layer_count()));
   }
+  if (has_experts()) check_experts(*this, problems);
+  check_size(*this, problems);
+}
+
+int64_t ModelConfig::layer_count() const {
+  int64_t count = 0;
+  for (const BlockRun& run : blocks) count += run.repeat * static_cast<int64_t>(run.pattern.size());
+  return count;
+}
+
+bool ModelConfig::has(FfnKind ffn) const {
+  return std::any_of(blocks.begin(), blocks.end(), [ffn](const BlockRun& run) {
+    return std::any_of(run.pattern.begin(), run.pattern.end(),
+                       [ffn](const BlockSpec& layer) { return layer.ffn == ffn; });
+  });
 }
 
 std::vector<BlockSpec> ModelConfig::layers() const {

@@ -36,9 +36,8 @@ Tensor ParamStore::piece(const Tensor& slab, const ParamEntry& entry) {
 
 Param& ParamStore::add(ParamSpec spec) {
   check(!arena_, ErrorKind::internal, "[params] '{}' added after finalize()", spec.name);
-  for (const ParamEntry& entry : entries_) {
-    check(entry.spec.name != spec.name, ErrorKind::internal, "[params] '{}' is registered twice", spec.name);
-  }
+  check(by_name_.emplace(spec.name, entries_.size()).second, ErrorKind::internal,
+        "[params] '{}' is registered twice", spec.name);
   auto group = std::find_if(groups_.begin(), groups_.end(),
                             [&](const ParamGroup& g) { return g.expert_parallel == spec.expert_parallel; });
   if (group == groups_.end()) {
@@ -187,10 +186,9 @@ void ParamStore::refresh_compute_copies() {
 }
 
 const ParamEntry& ParamStore::find(const std::string& name) const {
-  for (const ParamEntry& entry : entries_) {
-    if (entry.spec.name == name) return entry;
-  }
-  fail(ErrorKind::argument, "[params] no parameter '{}'", name);
+  const auto found = by_name_.find(name);
+  check(found != by_name_.end(), ErrorKind::argument, "[params] no parameter '{}'", name);
+  return entries_[found->second];
 }
 
 int64_t ParamStore::local_parameters() const {

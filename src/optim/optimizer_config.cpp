@@ -6,7 +6,9 @@
 namespace ziggurat {
 
 void OptimizerConfig::validate(Problems& problems) const {
-  if (min_lr > lr) problems.add("min_lr", fmt::format("expected at most lr = {}, got {}", lr, min_lr));
+  const bool has_floor = schedule != LrScheduleKind::constant;
+  if (has_floor && min_lr > lr)
+    problems.add("min_lr", fmt::format("expected at most lr = {}, got {}", lr, min_lr));
   const bool decays = schedule == LrScheduleKind::cosine || schedule == LrScheduleKind::linear ||
                       schedule == LrScheduleKind::wsd;
   if (decays && decay_tokens < warmup_tokens) {

@@ -67,16 +67,18 @@ int64_t BatchRampup::first_sample(int64_t increments) const {
   return ceil_div(increments * config_.samples, increments_);
 }
 
-int64_t BatchRampup::steps_for_samples(int64_t samples) const {
-  int64_t consumed = 0, steps = 0;
-  for (int64_t k = 0; k < increments_ && consumed < samples; ++k) {
-    const int64_t size = config_.start + k * config_.increment;
-    const int64_t end = std::min(first_sample(k + 1), samples);
-    const int64_t count = ceil_div(std::max<int64_t>(0, end - consumed), size);
-    consumed += count * size;
-    steps += count;
+BatchRampup::Extent BatchRampup::extent(int64_t samples) const {
+  Extent run;
+  const auto take = [&run](int64_t until, int64_t size) {
+    const int64_t count = ceil_div(std::max<int64_t>(0, until - run.samples), size);
+    run.samples += count * size;
+    run.steps += count;
+  };
+  for (int64_t k = 0; k < increments_ && run.samples < samples; ++k) {
+    take(std::min(first_sample(k + 1), samples), config_.start + k * config_.increment);
   }
-  return steps + ceil_div(std::max<int64_t>(0, samples - consumed), global_batch_);
+  take(samples, global_batch_);
+  return run;
 }
 
 int64_t BatchRampup::steps_for_tokens(int64_t tokens, int64_t sequence_length) const {

@@ -1,24 +1,31 @@
+#include <algorithm>
+
 #include <ziggurat/data/documents.h>
 #include <ziggurat/train/batch_reader.h>
 
 namespace ziggurat::train {
 
 BatchReader::BatchReader(const RunConfig& config)
-    : sequences_(config.batch.micro_batch),
-      length_(config.batch.sequence_length),
-      tokens_(static_cast<size_t>(sequences_ * length_)),
+    : length_(config.batch.sequence_length),
+      tokens_(static_cast<size_t>(config.batch.micro_batch * length_)),
       targets_(tokens_.size()),
       positions_(config.data.reset_positions ? tokens_.size() : 0),
       first_keys_(config.data.reset_attention ? tokens_.size() : 0) {}
 
-model::TokenBatch BatchReader::read(const SampleSource& source, int64_t first) {
-  source.load(first, sequences_, tokens_.data(), targets_.data());
+model::TokenBatch BatchReader::read(const SampleSource& source, int64_t first, int64_t sequences) {
+  source.load(first, sequences, tokens_.data(), targets_.data());
   const auto data_or_null = [](std::vector<int32_t>& v) { return v.empty() ? nullptr : v.data(); };
   int32_t *const positions = data_or_null(positions_), *const first_keys = data_or_null(first_keys_);
   if (positions != nullptr || first_keys != nullptr) {
-    locate_documents(tokens_.data(), sequences_, length_, source.eod_id(), positions, first_keys);
+    locate_documents(tokens_.data(), sequences, length_, source.eod_id(), positions, first_keys);
   }
-  return {tokens_.data(), targets_.data(), sequences_, length_, positions, first_keys};
+  return {tokens_.data(), targets_.data(), sequences, length_, positions, first_keys};
+}
+
+int64_t BatchReader::count_targets(const SampleSource& source, int64_t first, int64_t sequences) {
+  source.load(first, sequences, tokens_.data(), targets_.data());
+  const auto end = targets_.begin() + sequences * length_;
+  return (end - targets_.begin()) - std::count(targets_.begin(), end, -1);
 }
 
 }  // namespace ziggurat::train

@@ -20,7 +20,7 @@ StepRecord Trainer::record(const StepPlan& plan, double grad_norm, double second
     r.auxiliary_loss +=
         micro_losses_[static_cast<size_t>(2 * m + 1)] / static_cast<double>(plan.micro_batches);
   }
-  r.loss /= static_cast<double>(plan.tokens);
+  r.loss /= counted_tokens_;
   r.step = step_;
   r.total_steps = total_steps_;
   r.samples = consumed_samples_;
@@ -83,15 +83,20 @@ void Trainer::report(const StepRecord& r) {
   }
 }
 
-void Trainer::report(const Validation& v, const char* what) {
+void Trainer::report(const Validation& v, Split split, const char* what) {
   if (v.tokens == 0) return;
   const std::string loss =
       config_.log.exact ? fmt::format("{:.6f} ({:a})", v.loss, v.loss) : fmt::format("{:.4f}", v.loss);
   info("validation {}: loss {} | perplexity {:.2f} | accuracy {:.1f}% | {} tokens", what, loss,
        std::exp(v.loss), 100 * v.accuracy, v.tokens);
-  const nlohmann::ordered_json j = {{"kind", "validation"},   {"step", step_},
-                                    {"loss", v.loss},         {"loss_hex", fmt::format("{:a}", v.loss)},
-                                    {"accuracy", v.accuracy}, {"tokens", v.tokens}};
+  const nlohmann::ordered_json j = {{"kind", "validation"},
+                                    {"split", to_string(split)},
+                                    {"step", step_},
+                                    {"loss", v.loss},
+                                    {"loss_hex", fmt::format("{:a}", v.loss)},
+                                    {"accuracy", v.accuracy},
+                                    {"tokens", v.tokens},
+                                    {"sequences", v.sequences}};
   metrics_.write(j.dump());
 }
 

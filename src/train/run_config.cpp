@@ -1,5 +1,9 @@
+#include <algorithm>
 #include <bit>
+#include <cmath>
+#include <limits>
 
+#include <ziggurat/config/config.h>
 #include <ziggurat/optim/schedule.h>
 #include <ziggurat/train/run_config.h>
 #include <ziggurat/train/step_plan.h>
@@ -18,34 +22,120 @@ DType compute_dtype(Precision precision) {
   return DType::f32;
 }
 
+namespace {
+
+constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();  // of a micro-batch: tables hold 32 bits
+constexpr double kMostElements = 0x1p40;                              // of one tensor of a micro-batch
+
+void check_micro_batch(const RunConfig& c, Problems& problems) {
+  const model::ModelConfig& m = c.model;
+  const int64_t tokens = c.batch.micro_batch * c.batch.sequence_length;
+  const int64_t choices = m.has_experts() ? m.moe.top_k : 1;
+  if (tokens > kMostTokens / choices) {
+    return problems.add("batch.micro_batch",
+                        fmt::format("expected at most {} tokens x model.moe.top_k, got {} sequences of "
+                                    "batch.sequence_length {} x top_k {}",
+                                    kMostTokens, c.batch.micro_batch, c.batch.sequence_length, choices));
+  }
+  const int64_t head_width = m.head_dim > 0 || m.heads == 0 ? m.head_dim : m.hidden / m.heads;
+  int64_t widest = std::max((m.heads + 2 * m.key_value_heads()) * head_width, 2 * m.ffn_width() * choices);
+  for (const model::BlockRun& run : m.blocks) {
+    for (const model::BlockSpec& layer : run.pattern) widest = std::max(widest, layer.experts);
+  }
+  const double elements = static_cast<double>(tokens) * static_cast<double>(widest);
+  if (elements > kMostElements) {
+    problems.add("batch.micro_batch",
+                 fmt::format("expected at most {:.2g} elements of a layer's activations, got {:.2g}: {} "
+                             "sequences of batch.sequence_length {}, {} wide",
+                             kMostElements, elements, c.batch.micro_batch, c.batch.sequence_length, widest));
+  }
+}
+
+// So that one rank can take every batch of the run: then so can as many as divide them.
+void check_batches(const RunConfig& c, Problems& problems) {
+  const BatchConfig& b = c.batch;
+  bool lanes = c.reproducible == Reproducible::strict && b.lanes > 0;
+  if (lanes && !std::has_single_bit(static_cast<uint64_t>(b.lanes))) {
+    problems.add("batch.lanes", fmt::format("expected a power of two, got {}", b.lanes));
+    lanes = false;
+  }
+  const auto check_multiple = [&](const char* key, int64_t sequences) {
+    if (sequences % b.micro_batch != 0) {
+      problems.add(key, fmt::format("expected a multiple of batch.micro_batch ({}), got {}", b.micro_batch,
+                                    sequences));
+    } else if (lanes && sequences / b.micro_batch % b.lanes != 0) {
+      problems.add("batch.lanes", fmt::format("expected a divisor of the {} micro-batches of {}, got {}",
+                                              sequences / b.micro_batch, key, b.lanes));
+    }
+  };
+  check_multiple("batch.global_batch", b.global_batch);
+  if (!b.rampup.enabled()) return;
+  check_multiple("batch.rampup.start", b.rampup.start);
+  const int64_t rise = b.global_batch - b.rampup.start;
+  if (rise < 0) {
+    problems.add("batch.rampup.start", fmt::format("expected at most batch.global_batch ({}), got {}",
+                                                   b.global_batch, b.rampup.start));
+  } else if (b.rampup.increment > 0 && rise % b.rampup.increment != 0) {
+    problems.add("batch.rampup.increment",
+                 fmt::format("expected a divisor of what the batch ramp-up adds, {} - {} = {}; got {}",
+                             b.global_batch, b.rampup.start, rise, b.rampup.increment));
+  } else if (rise > 0) {
+    check_multiple("batch.rampup.increment", b.rampup.increment);
+  }
+}
+
+// Weights of a blend are divided in fp64; rates and capacities go through fp32 in every precision; all else
+// is computed in the precision of the masters.
+bool computed_in_fp64(const std::string& key, Precision precision) {
+  if (key.starts_with("data.")) return true;
+  const bool always_fp32 = key.starts_with("model.dropout.") || key.ends_with("capacity_factor");
+  return precision == Precision::fp64 && !always_fp32;
+}
+
+// What is neither 0 nor infinite nor at an open bound as written must not become so by rounding to fp32.
+void check_arithmetic(const RunConfig& config, Problems& problems) {
+  using Limits = std::numeric_limits<float>;
+  for_each_value(config, [&](const std::string& key, const Field& field) {
+    if (field.type->kind != ValueKind::real || computed_in_fp64(key, config.precision)) return;
+    const double value = std::get<double>(field.type->get(field.value)), size = std::abs(value);
+    if (size > Limits::max() || (size != 0 && size < Limits::min())) {
+      problems.add(key,
+                   fmt::format("computed in fp32: expected {}{:.3g} to {:.3g}, got {}",
+                               field.range.low_open ? "" : "0 or ", Limits::min(), Limits::max(), value));
+    } else if (field.range.high_open && static_cast<float>(value) >= *field.range.high) {
+      const auto most = std::nextafter(static_cast<float>(*field.range.high), 0.0f);
+      problems.add(key, fmt::format("computed in fp32, where {} is {}: expected at most {}", value,
+                                    static_cast<float>(value), most));
+    }
+  });
+}
+
+}  // namespace
+
 void RunConfig::validate(Problems& problems) const {
-  if (batch.sequence_length > model.max_sequence && model.positions == model::Positions::learned) {
+  if (batch.sequence_length > model.max_sequence) {
     problems.add("batch.sequence_length", fmt::format("expected at most model.max_sequence ({}), got {}",
                                                       model.max_sequence, batch.sequence_length));
   }
-  if (batch.micro_batch > 0 && batch.global_batch % batch.micro_batch != 0) {
-    problems.add("batch.global_batch", fmt::format("expected a multiple of batch.micro_batch ({}), got {}",
-                                                   batch.micro_batch, batch.global_batch));
-  }
-  if (batch.lanes != 0 && !std::has_single_bit(static_cast<uint64_t>(batch.lanes))) {
-    problems.add("batch.lanes", fmt::format("expected a power of two, got {}", batch.lanes));
-  }
-  if (reproducible == Reproducible::strict && model.moe.balance_scope == moe::BalanceScope::global_batch) {
+  check_micro_batch(*this, problems);
+  check_batches(*this, problems);
+  if (reproducible == Reproducible::strict && model.has_experts() &&
+      model.moe.balance_scope == moe::BalanceScope::global_batch) {
     problems.add("model.moe.balance_scope",
                  "global_batch depends on the number of ranks by definition; with reproducible: strict use "
                  "micro_batch");
   }
+  check_arithmetic(*this, problems);
 }
 
 void check_for_ranks(const RunConfig& config, int world_size) {
   const BatchConfig& batch = config.batch;
   const BatchRampup rampup(batch.rampup, batch.global_batch);  // throws if it does not end at the full batch
   check_batch(config, world_size, batch.global_batch);
-  if (!batch.rampup.enabled()) return;
-  for (int64_t samples = batch.rampup.start; samples < batch.global_batch;
-       samples += batch.rampup.increment) {
-    check_batch(config, world_size, samples);
-  }
+  if (!batch.rampup.enabled() || batch.rampup.start == batch.global_batch) return;
+  // Who can share the first two batches can share their difference, and so all of them.
+  check_batch(config, world_size, batch.rampup.start);
+  check_batch(config, world_size, batch.rampup.start + batch.rampup.increment);
 }
 
 }  // namespace ziggurat::train

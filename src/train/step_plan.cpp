@@ -62,14 +62,9 @@ StepPlan plan_step(const RunConfig& config, int world_size, int64_t consumed_sam
 }
 
 int64_t samples_of_run(const RunConfig& config) {
-  const BatchRampup batches(config.batch.rampup, config.batch.global_batch);
-  const int64_t wanted = ceil_div(config.train.tokens, config.batch.sequence_length);
-  int64_t samples = 0;
-  while (samples < wanted && batches.batch(samples) < config.batch.global_batch) {
-    samples += batches.batch(samples);
-  }
-  const int64_t left = std::max<int64_t>(0, wanted - samples);  // at the full batch
-  return samples + ceil_div(left, config.batch.global_batch) * config.batch.global_batch;
+  return BatchRampup(config.batch.rampup, config.batch.global_batch)
+      .extent(ceil_div(config.train.tokens, config.batch.sequence_length))
+      .samples;
 }
 
 int64_t total_steps(const RunConfig& config) {

@@ -5,6 +5,7 @@
 
 #include <ziggurat/core/log.h>
 #include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/train/review.h>
 #include <ziggurat/train/roof.h>
 #include <ziggurat/train/trainer.h>
 
@@ -27,6 +28,12 @@ nn::ParamStore& finalized(nn::ParamStore& store) {
   return store;
 }
 
+const RunConfig& checked(const RunConfig& config) {
+  check_trainable(config);
+  check_tokenizer(config.data, config.model.vocab_size);
+  return config;
+}
+
 std::unique_ptr<SampleSource> open(const RunConfig& config, Split split, int64_t samples) {
   return open_samples(config.data, split, config.batch.sequence_length, config.model.vocab_size, samples);
 }
@@ -34,7 +41,7 @@ std::unique_ptr<SampleSource> open(const RunConfig& config, Split split, int64_t
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, Communicator& world)
-    : config_(config),
+    : config_(checked(config)),
       world_(world),
       groups_(world, ParallelPlan(world.size(),
                                   model::fit_to_ranks(config.model, world.size()).expert_parallel_sizes())),
@@ -55,7 +62,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
       tape_(activations_, gradients_, workspace_, stream_),
       batches_(config),
       total_steps_(total_steps(config)) {
-  check(train_data_ != nullptr, ErrorKind::config, "data.train: expected training data, got nothing");
+  tell_short_splits();
   flops_per_token_ = model::count(config_.model, config_.batch.sequence_length).flops_per_token;
   resume();
   if (world_.rank() == 0) {
@@ -74,19 +81,19 @@ void Trainer::measure_roof() {
 
 void Trainer::run() {
   info("{} | {} | {} threads a rank", config_.name, groups_.plan().str(), thread_count());
-  if (step_ == 0) report(validate(), "before training");
+  if (step_ == 0) report(validate(), Split::valid, "before training");
   while (step_ < total_steps_) {
     const StepRecord done = step();
     report(done);
     if (roof_ == 0) measure_roof();  // not before: a user waits for the first step
     const bool last = step_ == total_steps_;
     if (last || (config_.eval.every > 0 && step_ % config_.eval.every == 0)) {
-      report(validate(), last ? "after training" : "so far");
+      report(validate(), Split::valid, last ? "after training" : "so far");
     }
     if (last || (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0)) save();
   }
   if (test_data_ != nullptr && config_.eval.sequences > 0) {
-    report(evaluate(*test_data_, config_.eval.sequences), "on the test split");
+    report(evaluate(*test_data_, Split::test), Split::test, "on the test split");
   }
 }
 
@@ -96,6 +103,7 @@ StepRecord Trainer::step() {
   micro_losses_.assign(static_cast<size_t>(2 * plan.micro_batches), 0.0);
   for (moe::MoeStats* stats : model_.moe_stats()) stats->reset();
   data_seconds_ = 0;
+  counted_tokens_ = count_tokens(plan);
 
   reducer_.begin_step();
   const int64_t micro_batches_per_lane = plan.micro_batches_per_rank / plan.lanes_per_rank;
@@ -117,11 +125,34 @@ StepRecord Trainer::step() {
   return record(plan, grad_norm, timer.seconds());
 }
 
+// Known before the first backward, since auxiliary losses are means over micro-batches: no factor at the end
+// would suit both.
+double Trainer::count_tokens(const StepPlan& plan) {
+  if (!config_.data.mask_eod_loss) return static_cast<double>(plan.tokens);
+  const Timer timer;
+  const int64_t sequences = config_.batch.micro_batch;
+  double counted = 0;
+  for (int64_t i = 0; i < plan.micro_batches_per_rank; ++i) {
+    const int64_t micro_batch = world_.rank() * plan.micro_batches_per_rank + i;
+    counted += static_cast<double>(
+        batches_.count_targets(*train_data_, plan.first_sample + micro_batch * sequences, sequences));
+  }
+  data_seconds_ += timer.seconds();
+  world_.all_reduce(Tensor(&counted, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, stream_).wait();
+  check(
+      counted > 0, ErrorKind::data,
+      "step {}: with data.mask_eod_loss none of its {} tokens counts, as all follow end-of-document tokens: "
+      "look at samples {} to {} of data.train with `ziggurat data sample`, raise batch.global_batch, or set "
+      "data.mask_eod_loss=false",
+      step_ + 1, plan.tokens, plan.first_sample, plan.first_sample + plan.samples - 1);
+  return counted;
+}
+
 void Trainer::forward_backward(const StepPlan& plan, int64_t i) {
   const int64_t micro_batch = world_.rank() * plan.micro_batches_per_rank + i;  // numbered over all ranks
   const Timer timer;
-  const model::TokenBatch batch =
-      batches_.read(*train_data_, plan.first_sample + micro_batch * config_.batch.micro_batch);
+  const model::TokenBatch batch = batches_.read(
+      *train_data_, plan.first_sample + micro_batch * config_.batch.micro_batch, config_.batch.micro_batch);
   if (i + 1 < plan.micro_batches_per_rank) {
     train_data_->prefetch(plan.first_sample + (micro_batch + 1) * config_.batch.micro_batch,
                           config_.batch.micro_batch);
@@ -132,7 +163,7 @@ void Trainer::forward_backward(const StepPlan& plan, int64_t i) {
                .step = step_,
                .index = micro_batch,
                .count = plan.micro_batches});
-  const ops::LossResult loss = model_.loss(tape_, batch, 1.0 / static_cast<double>(plan.tokens));
+  const ops::LossResult loss = model_.loss(tape_, batch, 1.0 / counted_tokens_);
   tape_.backward();
 
   double auxiliary = 0;
@@ -143,20 +174,30 @@ void Trainer::forward_backward(const StepPlan& plan, int64_t i) {
 
 Validation Trainer::validate() {
   if (valid_data_ == nullptr || config_.eval.sequences == 0) return {};
-  return evaluate(*valid_data_, config_.eval.sequences);
+  return evaluate(*valid_data_, Split::valid);
 }
 
-Validation Trainer::evaluate(const SampleSource& source, int64_t sequences) {
+void Trainer::tell_short_splits() const {
+  for (const auto& [data, split] :
+       {std::pair(valid_data_.get(), Split::valid), {test_data_.get(), Split::test}}) {
+    if (data == nullptr || data->samples_per_epoch() >= config_.eval.sequences) continue;
+    warn("data.{} has {} sequences of {} tokens: eval.sequences {} evaluates all of them", to_string(split),
+         data->samples_per_epoch(), config_.batch.sequence_length, config_.eval.sequences);
+  }
+}
+
+Validation Trainer::evaluate(const SampleSource& source, Split split) {
   const int64_t width = config_.batch.micro_batch;
-  const int64_t available = std::max<int64_t>(1, source.samples_per_epoch() / width);
-  const int64_t micro_batches = std::min(std::max<int64_t>(1, sequences / width), available);
+  const int64_t sequences = std::min(config_.eval.sequences, source.samples_per_epoch());
+  const int64_t micro_batches = (sequences + width - 1) / width;  // the last one may be smaller
   const int64_t per_rank = (micro_batches + world_.size() - 1) / world_.size();
   // Per micro-batch: loss, tokens, right guesses. Each is filled by one rank, so the sum over ranks is exact.
   std::vector<double> parts(static_cast<size_t>(3 * micro_batches), 0.0);
   for (int64_t i = 0; i < per_rank; ++i) {
     const int64_t mine = world_.rank() * per_rank + i;
     const bool counted = mine < micro_batches;  // the others run too: every rank enters every collective
-    const model::TokenBatch batch = batches_.read(source, counted ? mine * width : 0);
+    const int64_t first = counted ? mine * width : 0;
+    const model::TokenBatch batch = batches_.read(source, first, std::min(width, sequences - first));
     tape_.begin(
         {.seed = static_cast<uint64_t>(config_.seed), .step = step_, .index = mine, .training = false});
     const ops::LossResult loss = model_.loss(tape_, batch, 0.0);
@@ -172,7 +213,12 @@ Validation Trainer::evaluate(const SampleSource& source, int64_t sequences) {
   double loss = 0, tokens = 0, correct = 0;
   for (size_t m = 0; m < parts.size(); m += 3)
     loss += parts[m], tokens += parts[m + 1], correct += parts[m + 2];
-  return {loss / tokens, correct / tokens, static_cast<int64_t>(tokens)};
+  check(
+      tokens > 0, ErrorKind::data,
+      "data.{}: with data.mask_eod_loss none of the tokens of {} sequences counts; name other shards, or set "
+      "eval.sequences=0",
+      to_string(split), sequences);
+  return {loss / tokens, correct / tokens, static_cast<int64_t>(tokens), sequences};
 }
 
 }  // namespace ziggurat::train

@@ -12,6 +12,7 @@
 //   override 'optimizer.lrr=1': optimizer.lrr: expected a known key, got 'lrr'; did you mean 'lr'?
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -47,6 +48,11 @@ std::string dump_config(AnyConfig config, DumpMode mode);
 std::string config_schema(AnyConfig defaults);
 std::string config_help(AnyConfig defaults);
 std::vector<ConfigDifference> config_diff(AnyConfig before, AnyConfig after);
+// Every value in the order of the field lists, with its full key: scalars, lists of scalars, and lists of
+// structs that are empty. value_text() is what dump writes for such a value.
+std::string value_text(const Field& field);
+using ValueVisitor = std::function<void(const std::string& key, const Field& field)>;
+void for_each_value(AnyConfig config, const ValueVisitor& visit);
 
 // Reads `path`, then the overrides. Keys that nobody sets keep their value in `out`. When it throws, `out` is
 // unchanged.
@@ -99,6 +105,12 @@ template <config_detail::Record T>
 std::vector<ConfigDifference> config_diff(const T& before, const T& after) {
   T a = before, b = after;
   return config_diff(AnyConfig{&type_info<T>(), &a}, AnyConfig{&type_info<T>(), &b});
+}
+
+template <config_detail::Record T>
+void for_each_value(const T& config, const ValueVisitor& visit) {
+  T copy = config;
+  for_each_value(AnyConfig{&type_info<T>(), &copy}, visit);
 }
 
 }  // namespace ziggurat

@@ -26,7 +26,8 @@ struct BlendSource {
   template <class V>
   void visit_fields(V& v) {
     v.field("name", name, "of the source, in reports and errors; empty: its path");
-    v.field("weight", weight, "share of the samples; weights are divided by their sum", above(0.0));
+    v.field("weight", weight, "share of the samples; weights are divided by their sum", above(0.0),
+            at_most(1e12));
     v.field("train", train, "training shards, as data.train");
     v.field("valid", valid, "validation shards; empty: the source takes no part in validation");
     v.field("test", test, "test shards; empty: the source takes no part in the test");
@@ -57,10 +58,10 @@ struct DataConfig {
     v.field("seed", seed, "decides the order of the training samples", at_least(0));
     v.field("order", order, "of the training samples; megatron: that of Megatron-LM, bit for bit");
     v.field("shuffle", shuffle, "see the training samples in a random order, a new one each epoch");
-    v.field(
-        "mask_eod_loss", mask_eod_loss,
-        "count no loss for predicting what follows an end-of-document token (a step's mean still divides by "
-        "all its tokens)");
+    v.field("mask_eod_loss", mask_eod_loss,
+            "count no loss for predicting what follows an end-of-document token: losses are means over the "
+            "tokens "
+            "that count");
     v.field("reset_positions", reset_positions,
             "count positions from 0 again after each end-of-document token, where several documents share a "
             "sequence");

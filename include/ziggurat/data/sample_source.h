@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <ziggurat/data/data_config.h>
 
@@ -40,6 +41,24 @@ const char* to_string(Split split);
 // and the cure.
 std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split, int64_t sequence_length,
                                            int64_t vocab_size, int64_t samples);
+
+// The errors of open_samples, without laying out an order or computing checksums.
+void check_samples(const DataConfig& config, Split split, int64_t sequence_length, int64_t vocab_size);
+
+// Error(data) naming key, paths and both fingerprints unless data.tokenizer can be read, has no more tokens
+// than the model, and made the shards of every split and source. Nothing is asked without data.tokenizer, or
+// without shards.
+void check_tokenizer(const DataConfig& config, int64_t model_vocab_size);
+
+bool has_data(const DataConfig& config, Split split);
+bool is_synthetic(const DataConfig& config, Split split);
+
+// The config without the paths that this machine does not have, and those paths, as "data.train: PATH".
+struct PresentData {
+  DataConfig config;
+  std::vector<std::string> missing;
+};
+PresentData present_data(const DataConfig& config);
 
 // A language of one rule: with probability 3/4 the next token is a fixed function of the last one, otherwise
 // any token. A model that has learnt the rule reaches synthetic_entropy() nats a token.

@@ -35,9 +35,9 @@ struct BlockSpec {
   template <class V>
   void visit_fields(V& v) {
     v.field("ffn", ffn, "feed-forward of the layer");
-    v.field("experts", experts, "experts of a moe or residual_moe layer", at_least(0));
+    v.field("experts", experts, "experts of a moe or residual_moe layer", at_least(0), at_most(1 << 20));
     v.field("expert_parallel", expert_parallel, "at most this many ranks share the layer's experts",
-            at_least(1));
+            at_least(1), at_most(1 << 20));
   }
   void validate(Problems& problems) const;
 };
@@ -88,14 +88,17 @@ struct ModelConfig {
   template <class V>
   void visit_fields(V& v) {
     v.field("name", name, "shown in logs and written into checkpoints");
-    v.field("vocab_size", vocab_size, "tokens of the tokenizer", at_least(1));
-    v.field("vocab_multiple", vocab_multiple, "the embedding is padded to a multiple of this", at_least(1));
-    v.field("max_sequence", max_sequence, "longest sequence (rows of learned positions)", at_least(1));
-    v.field("hidden", hidden, "width of the residual stream", at_least(1));
-    v.field("heads", heads, "attention heads", at_least(1));
-    v.field("kv_heads", kv_heads, "key and value heads; 0: as heads", at_least(0));
-    v.field("head_dim", head_dim, "width of a head; 0: hidden / heads", at_least(0));
-    v.field("ffn_hidden", ffn_hidden, "inner width of an MLP or expert; 0: 4 x hidden", at_least(0));
+    v.field("vocab_size", vocab_size, "tokens of the tokenizer", at_least(1), at_most(100e6));
+    v.field("vocab_multiple", vocab_multiple, "the embedding is padded to a multiple of this", at_least(1),
+            at_most(1 << 20));
+    v.field("max_sequence", max_sequence, "longest sequence (rows of learned positions)", at_least(1),
+            at_most(1 << 24));
+    v.field("hidden", hidden, "width of the residual stream", at_least(1), at_most(1 << 20));
+    v.field("heads", heads, "attention heads", at_least(1), at_most(1 << 16));
+    v.field("kv_heads", kv_heads, "key and value heads; 0: as heads", at_least(0), at_most(1 << 16));
+    v.field("head_dim", head_dim, "width of a head; 0: hidden / heads", at_least(0), at_most(1 << 16));
+    v.field("ffn_hidden", ffn_hidden, "inner width of an MLP or expert; 0: 4 x hidden", at_least(0),
+            at_most(1 << 24));
     v.field("activation", activation, "of MLPs and experts");
     v.field("norm", norm, "normalisation before each sub-layer");
     v.field("norm_eps", norm_eps, "added to the variance", above(0.0));
@@ -110,7 +113,10 @@ struct ModelConfig {
   }
   void validate(Problems& problems) const;
 
-  std::vector<BlockSpec> layers() const;           // `blocks` written out
+  std::vector<BlockSpec> layers() const;  // `blocks` written out
+  int64_t layer_count() const;            // of them, without writing them out
+  bool has(FfnKind ffn) const;            // does a layer?
+  bool has_experts() const { return has(FfnKind::moe) || has(FfnKind::residual_moe); }
   std::vector<int> expert_parallel_sizes() const;  // of the MoE layers, with repetitions
 
   // Derived sizes; the zero defaults resolved.

@@ -83,7 +83,7 @@ struct MoeConfig {
 
   template <class V>
   void visit_fields(V& v) {
-    v.field("top_k", top_k, "experts per token", at_least(1));
+    v.field("top_k", top_k, "experts per token", at_least(1), at_most(1 << 16));
     v.field("drop", drop, "which tokens an overfull expert drops in training; none: dropless");
     v.field("slot_order", slot_order, "order of an expert's rows: all first choices first, or by token");
     v.field("capacity_rule", capacity_rule,
@@ -91,7 +91,7 @@ struct MoeConfig {
     v.field("capacity_factor", capacity_factor, "in training", above(0.0));
     v.field("eval_capacity_factor", eval_capacity_factor, "in evaluation, dropping by position; 0: no drops",
             at_least(0.0));
-    v.field("min_capacity", min_capacity, "rows per expert at least", at_least(0));
+    v.field("min_capacity", min_capacity, "rows per expert at least", at_least(0), at_most(1 << 30));
     v.field("renormalise", renormalise,
             "divide the weights by their sum over the chosen or surviving experts");
     v.field("choice_noise", choice_noise,
@@ -108,7 +108,6 @@ struct MoeConfig {
     v.field("residual_mix", residual_mix, "how a residual layer joins its experts and its MLP");
     v.field("coefficient_bias", coefficient_bias, "bias in the linear layer of the softmax mix");
   }
-  void validate(Problems& problems) const;
 };
 
 // Throws Error(config): the global-batch balancing loss depends on the layout by definition, so strict mode

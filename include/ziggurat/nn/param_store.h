@@ -10,6 +10,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include <ziggurat/autograd/param.h>
@@ -119,6 +120,7 @@ class ParamStore {
 
   Options options_;
   std::deque<ParamEntry> entries_;
+  std::unordered_map<std::string, size_t> by_name_;  // places in entries_
   std::vector<ParamGroup> groups_;
   std::unique_ptr<Arena> arena_, packed_arena_;
   std::deque<kernels::PackedWeights> packed_;

@@ -42,10 +42,12 @@ struct OptimizerConfig {
     v.field("schedule", schedule, "learning rate after the warm-up: cosine, linear, constant, wsd or rsqrt");
     v.field("lr", lr, "peak learning rate", above(0.0));
     v.field("min_lr", min_lr, "learning rate at decay_tokens and after", at_least(0));
-    v.field("warmup_tokens", warmup_tokens, "linear warm-up from 0", unit::tokens, at_least(0));
-    v.field("decay_tokens", decay_tokens, "tokens at which min_lr is reached", unit::tokens, at_least(0));
+    v.field("warmup_tokens", warmup_tokens, "linear warm-up from 0", unit::tokens, at_least(0),
+            at_most(1e18));
+    v.field("decay_tokens", decay_tokens, "tokens at which min_lr is reached", unit::tokens, at_least(0),
+            at_most(1e18));
     v.field("wsd_decay_tokens", wsd_decay_tokens, "schedule wsd: length of the decay before decay_tokens",
-            unit::tokens, at_least(0));
+            unit::tokens, at_least(0), at_most(1e18));
     v.field("beta1", beta1, "decay of the mean of gradients", at_least(0), below(1));
     v.field("beta2", beta2, "decay of the mean of squared gradients", at_least(0), below(1));
     v.field("eps", eps, "added to the root of the second moment", above(0.0));
@@ -65,9 +67,11 @@ struct BatchRampupConfig {
 
   template <class V>
   void visit_fields(V& v) {
-    v.field("start", start, "global batch of the first step, in sequences; 0 = no ramp-up", at_least(0));
-    v.field("increment", increment, "sequences added at a time", at_least(0));
-    v.field("samples", samples, "samples after which the full batch is reached", unit::samples, at_least(0));
+    v.field("start", start, "global batch of the first step, in sequences; 0 = no ramp-up", at_least(0),
+            at_most(1 << 24));
+    v.field("increment", increment, "sequences added at a time", at_least(0), at_most(1 << 24));
+    v.field("samples", samples, "samples after which the full batch is reached", unit::samples, at_least(0),
+            at_most(1e11));
   }
   void validate(Problems& problems) const;
 };

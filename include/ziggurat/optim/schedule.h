@@ -22,8 +22,12 @@ class BatchRampup {
 
   int64_t batch(int64_t consumed_samples) const;  // sequences of the next step
 
-  // Steps from the start of a run until at least this much is consumed; O(increments).
-  int64_t steps_for_samples(int64_t samples) const;
+  // Of a run from its start until at least this much is consumed; O(increments).
+  struct Extent {
+    int64_t steps = 0, samples = 0;  // samples: of all its steps together
+  };
+  Extent extent(int64_t samples) const;
+  int64_t steps_for_samples(int64_t samples) const { return extent(samples).steps; }
   int64_t steps_for_tokens(int64_t tokens, int64_t sequence_length) const;
 
  private:

@@ -14,12 +14,15 @@ class BatchReader {
  public:
   explicit BatchReader(const RunConfig& config);
 
-  // The micro-batch that begins at position `first` of the source's order; stays as it is until the next
-  // call.
-  model::TokenBatch read(const SampleSource& source, int64_t first);
+  // The samples at positions [first, first + sequences) of the source's order, at most batch.micro_batch;
+  // stays as it is until the next call.
+  model::TokenBatch read(const SampleSource& source, int64_t first, int64_t sequences);
+
+  // How many of their targets count.
+  int64_t count_targets(const SampleSource& source, int64_t first, int64_t sequences);
 
  private:
-  int64_t sequences_, length_;
+  int64_t length_;
   std::vector<int32_t> tokens_, targets_;
   std::vector<int32_t> positions_, first_keys_;  // empty unless the config resets them
 };

@@ -21,7 +21,7 @@ struct StepRecord {
   int64_t step = 0, total_steps = 0;
   int64_t tokens = 0, total_tokens = 0;  // consumed after the step
   int64_t samples = 0;
-  double loss = 0;            // cross-entropy per token, nats
+  double loss = 0;            // cross-entropy per counted token, nats
   double auxiliary_loss = 0;  // balance and z losses with their coefficients, summed over layers
   double lr = 0;
   double grad_norm = 0;  // before clipping

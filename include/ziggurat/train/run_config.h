@@ -31,15 +31,16 @@ struct BatchConfig {
 
   template <class V>
   void visit_fields(V& v) {
-    v.field("sequence_length", sequence_length, "tokens of a sequence", unit::tokens, at_least(1));
+    v.field("sequence_length", sequence_length, "tokens of a sequence", unit::tokens, at_least(1),
+            at_most(1 << 24));
     v.field("micro_batch", micro_batch, "sequences a rank computes at once; routing is decided within it",
-            at_least(1));
+            at_least(1), at_most(1 << 20));
     v.field("global_batch", global_batch, "sequences of an optimizer step, over all ranks", unit::samples,
-            at_least(1));
+            at_least(1), at_most(1 << 24));
     v.field("rampup", rampup, "growing batch at the start of a run");
     v.field("lanes", lanes,
             "strict mode: gradient lanes, a power of two; 0: as many as the batch allows, up to 8",
-            at_least(0));
+            at_least(0), at_most(1 << 16));
   }
 };
 
@@ -49,7 +50,8 @@ struct TrainConfig {
 
   template <class V>
   void visit_fields(V& v) {
-    v.field("tokens", tokens, "train until this many tokens are consumed", unit::tokens, at_least(1));
+    v.field("tokens", tokens, "train until this many tokens are consumed", unit::tokens, at_least(1),
+            at_most(1e18));
     v.field("recompute", recompute,
             "keep only each block's input in forward, run the block again in backward");
   }
@@ -62,8 +64,10 @@ struct EvalConfig {
   template <class V>
   void visit_fields(V& v) {
     v.field("every", every, "steps between validations; 0: only at the start and the end", unit::steps,
-            at_least(0));
-    v.field("sequences", sequences, "sequences of one validation; 0: none", unit::samples, at_least(0));
+            at_least(0), at_most(1e15));
+    v.field("sequences", sequences,
+            "sequences of one validation, if the split has as many; 0: no validation, no test", unit::samples,
+            at_least(0), at_most(10e6));
   }
 };
 
@@ -79,8 +83,9 @@ struct CheckpointConfig {
 
   template <class V>
   void visit_fields(V& v) {
-    v.field("every", every, "steps between checkpoints; 0: only at the end", unit::steps, at_least(0));
-    v.field("keep", keep, "newest checkpoints to keep; 0: all", at_least(0));
+    v.field("every", every, "steps between checkpoints; 0: only at the end", unit::steps, at_least(0),
+            at_most(1e15));
+    v.field("keep", keep, "newest checkpoints to keep; 0: all", at_least(0), at_most(1e6));
     v.field("resume", resume,
             "auto: go on from the newest valid checkpoint in the output folder, if there is one");
   }
@@ -93,7 +98,7 @@ struct LogConfig {
   template <class V>
   void visit_fields(V& v) {
     v.field("every", every, "steps between progress lines (every step is in metrics.jsonl)", unit::steps,
-            at_least(1));
+            at_least(1), at_most(1e15));
     v.field("exact", exact, "print losses with all their bits, to compare runs");
   }
 };

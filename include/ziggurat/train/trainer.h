@@ -19,9 +19,10 @@
 namespace ziggurat::train {
 
 struct Validation {
-  double loss = 0;      // cross-entropy per token, nats
-  double accuracy = 0;  // share of tokens whose arg-max is right
-  int64_t tokens = 0;
+  double loss = 0;        // cross-entropy per counted token, nats
+  double accuracy = 0;    // share of counted tokens whose arg-max is right
+  int64_t tokens = 0;     // counted
+  int64_t sequences = 0;  // evaluated
 };
 
 class Trainer {
@@ -53,14 +54,16 @@ class Trainer {
   }
 
  private:
+  void tell_short_splits() const;
   void resume();
   void measure_roof();
+  double count_tokens(const StepPlan& plan);
   void forward_backward(const StepPlan& plan, int64_t micro_batch);
-  Validation evaluate(const SampleSource& source, int64_t sequences);
+  Validation evaluate(const SampleSource& source, Split split);
   StepRecord record(const StepPlan& plan, double grad_norm, double seconds);
   std::vector<LayerLoad> reduce_moe_stats();
   void report(const StepRecord& record);
-  void report(const Validation& validation, const char* what);
+  void report(const Validation& validation, Split split, const char* what);
   std::string checkpoint_folder() const { return config_.output_folder() + "/checkpoints"; }
 
   RunConfig config_;
@@ -80,6 +83,7 @@ class Trainer {
   // Of the step under way: loss sums and auxiliary losses by global micro-batch number, zero for other ranks'
   // ones.
   std::vector<double> micro_losses_;
+  double counted_tokens_ = 0;  // targets that count, over all ranks and micro-batches
   double data_seconds_ = 0;
 
   int64_t step_ = 0, consumed_samples_ = 0, total_steps_ = 0;

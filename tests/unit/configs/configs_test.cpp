@@ -11,6 +11,7 @@
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/train/memory_plan.h>
+#include <ziggurat/train/review.h>
 #include <ziggurat/train/trainer.h>
 
 namespace ziggurat {
@@ -58,7 +59,9 @@ class EveryConfig : public ::testing::TestWithParam<std::string> {};
 TEST_P(EveryConfig, LoadsAndCanBePlanned) {
   const train::RunConfig config = load(GetParam());
   const int ranks = natural_ranks(config);
+  EXPECT_NO_THROW(train::check_trainable(config));
   EXPECT_NO_THROW(train::check_for_ranks(config, ranks));
+  for (const train::Warning& w : train::warnings_of(config)) ADD_FAILURE() << train::to_string(w);
   const train::MemoryPlan plan = train::plan_memory(config, ranks);
   EXPECT_EQ(plan.global_parameters, model::count(config.model, config.batch.sequence_length).parameters);
   EXPECT_GT(plan.activations, 0);

@@ -69,17 +69,35 @@ TEST(Documents, RandomTokensEqualTheDefinition) {
   }
 }
 
-TEST(Documents, SourcesNameTheTokenThatEndsThem) {
-  const TempDir dir, other;
-  counting_shards(dir.path(), {40});
-  counting_shards(other.path(), {50});
+// One shard of documents of `tokens` tokens; every `ended`-th ends with kEod, the others don't.
+void write_documents(const std::filesystem::path& file, int64_t documents, int64_t tokens, int64_t ended) {
+  ShardInfo info;
+  info.vocab_size = 50, info.eod_id = kEod;
+  ShardBuilder builder(info);
+  for (int64_t d = 0; d < documents; ++d) {
+    Ids ids(static_cast<size_t>(tokens), 1);
+    if (ended > 0 && d % ended == 0) ids.back() = kEod;
+    builder.append(ids);
+  }
+  builder.write(file);
+}
+
+DataConfig with_all_options(const std::string& train) {
   DataConfig config;
-  config.train = dir.path().string();
+  config.train = train;
   config.reset_positions = config.reset_attention = config.mask_eod_loss = true;
-  EXPECT_EQ(open_samples(config, Split::train, 4, 50000, 10)->eod_id(), kEod);
+  return config;
+}
+
+TEST(Documents, SourcesNameTheTokenThatEndsThem) {
+  const TempDir dir;
+  write_documents(dir / "a.h5", 10, 4, 1);
+  write_documents(dir / "b.h5", 20, 5, 1);
+  DataConfig config = with_all_options(dir / "a.h5");
+  EXPECT_EQ(open_samples(config, Split::train, 4, 50, 10)->eod_id(), kEod);
   config.train.clear();
-  config.blend = {{"a", 0.5, dir.path().string(), "", ""}, {"b", 0.5, other.path().string(), "", ""}};
-  EXPECT_EQ(open_samples(config, Split::train, 4, 50000, 10)->eod_id(), kEod);
+  config.blend = {{"a", 0.5, dir / "a.h5", "", ""}, {"b", 0.5, dir / "b.h5", "", ""}};
+  EXPECT_EQ(open_samples(config, Split::train, 4, 50, 10)->eod_id(), kEod);
 }
 
 TEST(Documents, OptionsThatNeedAnEndTokenSaySo) {
@@ -89,19 +107,52 @@ TEST(Documents, OptionsThatNeedAnEndTokenSaySo) {
   ShardBuilder builder(without);
   builder.append(Ids(40, 1));
   builder.write(dir / "no_eod.h5");
+  for (const char* option : {"mask_eod_loss", "reset_positions", "reset_attention"}) {
+    DataConfig config;
+    parse_config(config, fmt::format("{{valid: {}, {}: true}}", (dir / "no_eod.h5").string(), option));
+    const std::string message =
+        error_of(ErrorKind::config, [&] { open_samples(config, Split::valid, 4, 50, 10); });
+    EXPECT_NE(message.find(fmt::format("data.{}: the tokens of data.valid", option)), std::string::npos)
+        << message;
+    const std::string synthetic = error_of(ErrorKind::config, [&] {
+      parse_config(config, fmt::format("{{valid: synthetic, {}: true}}", option));
+    });
+    EXPECT_NE(synthetic.find(fmt::format("{}: data.valid: the synthetic language", option)),
+              std::string::npos)
+        << synthetic;
+  }
   for (const std::string& path : {(dir / "no_eod.h5").string(), std::string("synthetic")}) {
-    for (const char* option : {"mask_eod_loss", "reset_positions", "reset_attention"}) {
-      DataConfig config;
-      parse_config(config, fmt::format("{{valid: {}, {}: true}}", path, option));
-      const std::string message =
-          error_of(ErrorKind::config, [&] { open_samples(config, Split::valid, 4, 50, 10); });
-      EXPECT_NE(message.find(fmt::format("data.{}: the tokens of data.valid", option)), std::string::npos)
-          << message;
-    }
     DataConfig config;
     config.valid = path;
     EXPECT_EQ(open_samples(config, Split::valid, 4, 50, 10)->eod_id(), -1);
   }
+}
+
+// As --no-eod leaves them, or as a wrong --eod-id calls them: the attributes name a token, the documents
+// don't end with it.
+TEST(Documents, OptionsThatNeedDocumentsToEndLookAtThem) {
+  const TempDir dir;
+  write_documents(dir / "none.h5", 30, 8, 0);
+  write_documents(dir / "half.h5", 30, 8, 2);
+  write_documents(dir / "all.h5", 30, 8, 1);
+  const auto message = [&](const DataConfig& config) {
+    const std::string trained =
+        error_of(ErrorKind::config, [&] { open_samples(config, Split::train, 4, 50, 10); });
+    EXPECT_EQ(error_of(ErrorKind::config, [&] { check_samples(config, Split::train, 4, 50); }), trained);
+    return trained;
+  };
+  EXPECT_NE(message(with_all_options(dir / "none.h5"))
+                .find("data.mask_eod_loss, data.reset_positions, data.reset_attention: of 30 documents of "
+                      "data.train looked at, 30 do not end with the end-of-document token 7"),
+            std::string::npos);
+  EXPECT_NE(message(with_all_options(dir / "half.h5")).find("15 do not end"), std::string::npos);
+  DataConfig blend = with_all_options("");
+  blend.blend = {{"a", 0.5, dir / "all.h5", "", ""}, {"b", 0.5, dir / "none.h5", "", ""}};
+  EXPECT_NE(message(blend).find("data.blend.1.train"), std::string::npos);
+  DataConfig off;
+  off.train = dir / "none.h5";
+  EXPECT_NO_THROW(open_samples(off, Split::train, 4, 50, 10));
+  EXPECT_NO_THROW(check_samples(with_all_options(dir / "all.h5"), Split::train, 4, 50));
 }
 
 }  // namespace

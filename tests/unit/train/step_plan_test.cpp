@@ -101,6 +101,7 @@ TEST(RunConfig, EveryMistakeIsTold) {
   c.batch.lanes = 3;
   c.reproducible = Reproducible::strict;
   c.model.moe.balance_scope = moe::BalanceScope::global_batch;
+  c.model.blocks = {{1, {{model::FfnKind::moe, 4}}}};
   EXPECT_THAT(message(c),
               AllOf(HasSubstr("batch.sequence_length: expected at most model.max_sequence (2048)"),
                     HasSubstr("batch.global_batch: expected a multiple of batch.micro_batch (4)"),

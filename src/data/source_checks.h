@@ -1,0 +1,36 @@
+// What must be true of the shards of one source before anybody reads samples of them. Every error names the
+// config's key and the cure.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <ziggurat/data/data_config.h>
+#include <ziggurat/data/dataset.h>
+
+namespace ziggurat {
+
+// The options of `data` that act on ends of documents and are on.
+std::vector<const char*> options_on_documents(const DataConfig& config);
+
+// Error(config) if one of them is on and there is no token that ends documents.
+void check_has_eod(const DataConfig& config, const std::string& key, int64_t eod_id);
+
+// The same, and looks at some documents of some shards: do they end with that token? Error(config) if more
+// than a tenth don't; a few are documents that a file's end has cut.
+void check_documents_end(const DataConfig& config, const std::string& key, const TokenStream& stream);
+
+struct TokenizerIdentity {
+  std::string path, fingerprint;
+  int64_t vocab_size = 0, eod_id = -1;
+};
+
+// Error(data) if data.tokenizer cannot be read or has more tokens than the model.
+TokenizerIdentity identify_tokenizer(const std::string& path, int64_t model_vocab_size);
+
+// Error(data) unless the tokenizer made these shards: by fingerprint, or where they have none by vocabulary
+// size and end-of-document token, as far as they say.
+void check_made_by(const TokenizerIdentity& tokenizer, const std::string& key, const std::string& path,
+                   const ShardManifest& shards);
+
+}  // namespace ziggurat
