@@ -39,8 +39,10 @@ void train(const ConfigArguments& arguments) {
     const auto* ours = dynamic_cast<const Error*>(&error);
     const ErrorKind kind = ours == nullptr ? ErrorKind::internal : ours->kind();
     if (world.size() == 1) throw;
-    // Every rank finds the same mistake in a config: let rank 0 tell it, unless it does not come to that.
-    const bool same_everywhere = kind == ErrorKind::config || kind == ErrorKind::checkpoint;
+    // Every rank finds the same mistake in a config or in the data that it names: let rank 0 tell it, unless
+    // it does not come to that.
+    const bool same_everywhere =
+        kind == ErrorKind::config || kind == ErrorKind::data || kind == ErrorKind::checkpoint;
     if (same_everywhere && world.rank() != 0) sleep(2);
     log_fatal(fmt::format("rank {} of {}: {} error: {}", world.rank(), world.size(), to_string(kind),
                           error.what()));

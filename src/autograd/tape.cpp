@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <bit>
+#include <functional>
 
 #include <ziggurat/autograd/tape.h>
 #include <ziggurat/kernels/elementwise.h>
@@ -22,6 +24,7 @@ void Tape::begin(const MicroBatch& micro_batch) {
   recording_ = micro_batch.training;
   last_ = nullptr;
   blocks_.clear();
+  free_.clear();
   activations_.reset();
   gradients_.reset();
 }
@@ -107,29 +110,37 @@ void Tape::pass_grad(Var x, const Tensor& dy) {
 
 Tensor Tape::acquire(DType dtype, Shape shape) {
   const int64_t bytes = size_class(shape.numel() * size_of(dtype));
-  Block* best = nullptr;
-  for (Block& block : blocks_) {
-    const bool fits = block.owners == 0 && block.bytes >= bytes && block.bytes <= 2 * bytes;
-    if (fits && (best == nullptr || block.bytes < best->bytes)) best = &block;
+  for (auto fits = free_of(bytes); fits != free_.end() && fits->bytes <= 2 * bytes; ++fits) {
+    if (fits->first < 0) continue;
+    Block& block = blocks_[static_cast<size_t>(fits->first)];
+    fits->first = block.next_free;
+    block.owners = 1;
+    return Tensor(block.data, dtype, shape, gradients_.device());
   }
-  if (best != nullptr) {
-    best->owners = 1;
-    return Tensor(best->data, dtype, shape, gradients_.device());
-  }
-  blocks_.push_back({gradients_.allocate(bytes), bytes, 1});
+  blocks_.push_back({gradients_.allocate(bytes), bytes, 1, -1});
   return Tensor(blocks_.back().data, dtype, shape, gradients_.device());
 }
 
 Tape::Block* Tape::block_of(const Tensor& grad) {
-  for (Block& block : blocks_) {
-    if (block.data == grad.raw() && block.owners > 0) return &block;
-  }
-  return nullptr;
+  const auto found = std::lower_bound(
+      blocks_.begin(), blocks_.end(), grad.raw(),
+      [](const Block& block, const void* data) { return std::less<const void*>()(block.data, data); });
+  return found != blocks_.end() && found->data == grad.raw() && found->owners > 0 ? &*found : nullptr;
+}
+
+// The first size of free blocks that is at least this one.
+std::vector<Tape::FreeBlocks>::iterator Tape::free_of(int64_t bytes) {
+  return std::lower_bound(free_.begin(), free_.end(), bytes,
+                          [](const FreeBlocks& size, int64_t wanted) { return size.bytes < wanted; });
 }
 
 void Tape::release(Tensor& grad) {
-  --block_of(grad)->owners;
+  Block& block = *block_of(grad);
   grad = Tensor();
+  if (--block.owners > 0) return;
+  auto size = free_of(block.bytes);
+  if (size == free_.end() || size->bytes != block.bytes) size = free_.insert(size, {block.bytes, -1});
+  block.next_free = std::exchange(size->first, &block - blocks_.data());
 }
 
 }  // namespace ziggurat

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include <ziggurat/model/model_config.h>
 
@@ -133,9 +134,9 @@ ModelConfig fit_to_ranks(ModelConfig config, int world_size) {
   for (BlockRun& run : config.blocks) {
     for (BlockSpec& block : run.pattern) {
       if (block.ffn == FfnKind::dense) continue;
-      while (world_size % block.expert_parallel != 0 || block.experts % block.expert_parallel != 0) {
-        --block.expert_parallel;
-      }
+      const auto common = static_cast<int>(std::gcd(static_cast<int64_t>(world_size), block.experts));
+      block.expert_parallel = std::min(block.expert_parallel, common);
+      while (common % block.expert_parallel != 0) --block.expert_parallel;
     }
   }
   return config;

@@ -74,8 +74,10 @@ BatchRampup::Extent BatchRampup::extent(int64_t samples) const {
     run.samples += count * size;
     run.steps += count;
   };
-  for (int64_t k = 0; k < increments_ && run.samples < samples; ++k) {
-    take(std::min(first_sample(k + 1), samples), config_.start + k * config_.increment);
+  const int64_t ramp = increments_ > 0 ? std::min(config_.samples, samples) : 0;
+  while (run.samples < ramp) {  // all steps of one size at once
+    const int64_t size = batch(run.samples), increments = (size - config_.start) / config_.increment;
+    take(std::min(first_sample(increments + 1), ramp), size);
   }
   take(samples, global_batch_);
   return run;

@@ -7,7 +7,9 @@
 
 namespace ziggurat::train {
 
-MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank) {
+namespace {
+
+MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   const model::ModelConfig model = model::fit_to_ranks(config.model, world_size);
   const ParallelPlan layout(world_size, model.expert_parallel_sizes());
   const ProcessGroups groups = ProcessGroups::planned(layout, rank);
@@ -46,6 +48,21 @@ MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank) {
   plan.activation_gradients = gradients.high_water();
   plan.workspace = workspace.high_water();
   return plan;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank) {
+  try {
+    return plan_rank(config, world_size, rank);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::device) throw;
+    fail(ErrorKind::config,
+         "model.hidden, model.blocks or batch.micro_batch: on {} ranks, one needs more memory than a process "
+         "can "
+         "address ({}); make the model smaller, or share its experts over more ranks (expert_parallel)",
+         world_size, error.what());
+  }
 }
 
 }  // namespace ziggurat::train

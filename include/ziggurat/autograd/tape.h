@@ -71,7 +71,9 @@ struct GradSlot {
 class Tape {
  public:
   Tape(Arena& activations, Arena& gradients, Arena& workspace, Stream& stream)
-      : activations_(activations), gradients_(gradients), workspace_(workspace), stream_(stream) {}
+      : activations_(activations), gradients_(gradients), workspace_(workspace), stream_(stream) {
+    free_.reserve(kSizeClasses);
+  }
 
   // --- forward ---
   void begin(const MicroBatch& micro_batch);  // forgets everything and starts a micro-batch
@@ -146,10 +148,18 @@ class Tape {
     VarNode* output;
     void (*run)(Node*, Tape&, const Tensor& dy);
   };
-  struct Block {  // a piece of gradient memory, shared by `owners` variables
+  static constexpr size_t kSizeClasses = 512;  // of free blocks, at most: eight for each power of two
+
+  // A piece of gradient memory, shared by `owners` variables.
+  struct Block {
     void* data;
     int64_t bytes;
     int owners;
+    int64_t next_free;  // another one of this size; -1: none
+  };
+  struct FreeBlocks {  // of one size
+    int64_t bytes;
+    int64_t first;
   };
 
   Var keep(const Tensor& value, Arena::Mark mark);  // rewinds, but moves the value down to the mark
@@ -172,6 +182,7 @@ class Tape {
   void unwind();  // runs the recorded closures, newest first
   Tensor acquire(DType dtype, Shape shape);
   Block* block_of(const Tensor& grad);
+  std::vector<FreeBlocks>::iterator free_of(int64_t bytes);
   void release(Tensor& grad);
 
   Arena &activations_, &gradients_, &workspace_;
@@ -179,7 +190,8 @@ class Tape {
   MicroBatch micro_batch_;
   bool recording_ = false, recomputing_ = false;
   Node* last_ = nullptr;
-  std::vector<Block> blocks_;
+  std::vector<Block> blocks_;     // in the order of their addresses
+  std::vector<FreeBlocks> free_;  // in the order of their sizes
 };
 
 }  // namespace ziggurat

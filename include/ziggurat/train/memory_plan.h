@@ -27,7 +27,8 @@ struct MemoryPlan {  // bytes of one rank
 };
 
 // For the threads that this process has. Routing is assumed balanced, and with capacity at its limit; far
-// from balance, activation gradients take up to twice as much.
+// from balance, activation gradients take up to twice as much. Throws Error(config) for a run that needs more
+// than a process can address.
 MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank = 0);
 
 }  // namespace ziggurat::train

@@ -56,6 +56,24 @@ timeout: 0.5  # of a collective
 )");
 }
 
+TEST(ConfigValues, AreVisitedInOrderWithTheirKeysAndTexts) {
+  Train t;
+  t.blocks.resize(1);
+  std::vector<std::string> seen;
+  for_each_value(
+      t, [&](const std::string& key, const Field& field) { seen.push_back(key + "=" + value_text(field)); });
+  EXPECT_THAT(seen, ::testing::IsSupersetOf({"name=run", "optimizer.adam.eps=1e-08", "blocks.0.experts=null",
+                                             "sizes=[1, 2]", "cache=2GiB"}));
+  EXPECT_EQ(seen.front(), "name=run");
+  EXPECT_EQ(seen.back(), "timeout=0.5");
+  t.blocks.clear();
+  seen.clear();
+  for_each_value(t, [&](const std::string& key, const Field& field) {
+    if (key.starts_with("blocks")) seen.push_back(key + "=" + value_text(field));
+  });
+  EXPECT_THAT(seen, ::testing::ElementsAre("blocks=[]"));
+}
+
 TEST(ConfigDump, LoadsBackToTheSameValues) {
   for (const Train& t : {Train{}, unusual()}) {
     for (const DumpMode mode : {DumpMode::full, DumpMode::changed}) {

@@ -95,10 +95,10 @@ TEST(BatchRampup, PublishedModel) {
   for (const auto& [consumed, batch] : points) EXPECT_EQ(ramp.batch(consumed), batch) << consumed;
 }
 
-int64_t steps_by_walking(const BatchRampup& ramp, int64_t samples) {
-  int64_t steps = 0;
-  for (int64_t consumed = 0; consumed < samples; ++steps) consumed += ramp.batch(consumed);
-  return steps;
+BatchRampup::Extent by_walking(const BatchRampup& ramp, int64_t samples) {
+  BatchRampup::Extent run;
+  for (; run.samples < samples; ++run.steps) run.samples += ramp.batch(run.samples);
+  return run;
 }
 
 TEST(BatchRampup, StepsEqualAWalk) {
@@ -117,7 +117,8 @@ TEST(BatchRampup, StepsEqualAWalk) {
     const int64_t span = 2 * config.samples + 10 * batch;
     for (int trial = 0; trial < 40; ++trial) {
       const int64_t samples = trial < 3 ? trial : rng.bits(draw++) % span;
-      ASSERT_EQ(ramp.steps_for_samples(samples), steps_by_walking(ramp, samples))
+      const BatchRampup::Extent got = ramp.extent(samples), want = by_walking(ramp, samples);
+      ASSERT_EQ(std::pair(got.steps, got.samples), std::pair(want.steps, want.samples))
           << config.start << " to " << batch << ", " << samples << " samples";
     }
   }
