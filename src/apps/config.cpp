@@ -21,7 +21,7 @@ void config_check(const ConfigArguments& config) {
   const std::vector<train::Warning> warnings = train::warnings_of(run);
   for (const train::Warning& warning : warnings) fmt::print("warning: {}\n", train::to_string(warning));
   fmt::print("{}: ok{}\n", config.path,
-             warnings.empty() ? "" : fmt::format(", with {} warnings", warnings.size()));
+             warnings.empty() ? "" : fmt::format(" (warnings: {})", warnings.size()));
 }
 
 void config_schema() { fmt::print("{}\n", ziggurat::config_schema<train::RunConfig>()); }

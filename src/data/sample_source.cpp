@@ -170,10 +170,11 @@ void DataConfig::validate(Problems& problems) const {
     for (const NamedSource& source : sources) {
       const double share = source.weight / weight_of(sources);
       if (share * 0x1p32 < 1 && !(megatron && split == Split::train)) {
-        problems.add(source.key.substr(sizeof("data")),
-                     fmt::format("a weight of {:.3g} of the whole is below the "
-                                 "least share, 2^-32; leave the source out",
-                                 share));
+        const std::string of_data = source.key.substr(sizeof("data"));  // blend.N.train
+        problems.add(
+            of_data.substr(0, of_data.rfind('.')) + ".weight",
+            fmt::format("{:.3g} of the whole of {} is below the least share, 2^-32; leave the source out",
+                        share, to_string(split)));
       }
     }
   }

@@ -8,7 +8,7 @@ namespace ziggurat::model {
 
 namespace {
 
-constexpr int64_t kMostLayers = 100'000;
+constexpr int64_t kMostLayers = 50'000;
 constexpr double kMostParameters = 1e15;  // so that counts, and bytes of anything per parameter, fit 64 bits
 
 // Rules of options that only layers of experts read.

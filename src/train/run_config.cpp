@@ -45,7 +45,7 @@ void check_micro_batch(const RunConfig& c, Problems& problems) {
   const double elements = static_cast<double>(tokens) * static_cast<double>(widest);
   if (elements > kMostElements) {
     problems.add("batch.micro_batch",
-                 fmt::format("expected at most {:.2g} elements of a layer's activations, got {:.2g}: {} "
+                 fmt::format("expected at most {:.6g} elements of a layer's activations, got {:.6g}: {} "
                              "sequences of batch.sequence_length {}, {} wide",
                              kMostElements, elements, c.batch.micro_batch, c.batch.sequence_length, widest));
   }

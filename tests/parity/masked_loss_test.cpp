@@ -68,7 +68,8 @@ TEST_F(MaskedLoss, OfTrainingIsThatOfValidationOnTheSameSamples) {
     c.eval.sequences = c.batch.global_batch;
     const TrainingRun run = train_on_threads(c, 2, 1);
     EXPECT_EQ(run.validation.tokens, c.batch.global_batch * c.batch.sequence_length / 2);
-    EXPECT_NEAR(run.steps[0].loss, run.validation.loss, 1e-9);
+    // Between them lies an update that moves every weight by 1e-12.
+    EXPECT_NEAR(run.steps[0].loss, run.validation.loss, 1e-7);
     EXPECT_NEAR(run.steps[0].loss, std::log(61.0), 1.0);
   }
 }

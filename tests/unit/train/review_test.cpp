@@ -97,7 +97,7 @@ TEST(Review, HugeSizesAreRefusedByKeyAtOnce) {
   }
   // Each within its bounds, too much together.
   const std::vector<Case> products = {
-      {{"model.vocab_size=100M", "model.hidden=1048576", "model.vocab_multiple=1",
+      {{"model.vocab_size=100000000", "model.hidden=1048576", "model.vocab_multiple=1",
         "model.ffn_hidden=16777216",
         "model.blocks=[{repeat: 10000, pattern: [{ffn: moe, experts: 1048576}]}]"},
        "model.blocks"},
