@@ -110,6 +110,21 @@ void check_arithmetic(const RunConfig& config, Problems& problems) {
   });
 }
 
+// What the update makes of two values (kernels/adamw.h), each of which fp32 can hold.
+void check_update(const OptimizerConfig& o, Problems& problems) {
+  constexpr double kMost = std::numeric_limits<float>::max();
+  if (o.lr / (1 - o.beta1) > kMost) {
+    problems.add("optimizer.lr",
+                 fmt::format("lr / (1 - beta1) is computed in fp32: expected at most {:.3g}, got {}",
+                             kMost * (1 - o.beta1), o.lr));
+  }
+  if (o.lr * o.weight_decay > kMost) {
+    problems.add("optimizer.weight_decay",
+                 fmt::format("lr x weight_decay is computed in fp32: expected at most {:.3g}, got {}",
+                             kMost / o.lr, o.weight_decay));
+  }
+}
+
 }  // namespace
 
 void RunConfig::validate(Problems& problems) const {
@@ -126,6 +141,7 @@ void RunConfig::validate(Problems& problems) const {
                  "micro_batch");
   }
   check_arithmetic(*this, problems);
+  if (precision != Precision::fp64) check_update(optimizer, problems);
 }
 
 void check_for_ranks(const RunConfig& config, int world_size) {

@@ -163,6 +163,13 @@ TEST(Review, ValuesThatFp32CannotHoldAreRefused) {
       EXPECT_NO_THROW(load({value, "precision=fp64"})) << value;
     }
   }
+  EXPECT_THAT(error_of(ErrorKind::config, [&] { load({"optimizer.lr=3e38"}); }),
+              HasSubstr("optimizer.lr: lr / (1 - beta1) is computed in fp32: expected at most 3.4e+37"));
+  EXPECT_THAT(error_of(ErrorKind::config,
+                       [&] {
+                         load({"optimizer.lr=1e30", "optimizer.weight_decay=1e9"});
+                       }),
+              HasSubstr("optimizer.weight_decay: lr x weight_decay"));
   EXPECT_NO_THROW(load({"optimizer.eps=1e-30", "optimizer.beta2=0.9999999"}));
   EXPECT_THAT(error_of(ErrorKind::config, [&] { load({"optimizer.beta2=0.999999999999"}); }),
               HasSubstr("expected at most 0.99999994"));
