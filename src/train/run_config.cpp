@@ -4,6 +4,7 @@
 #include <limits>
 
 #include <ziggurat/config/config.h>
+#include <ziggurat/data/sample_source.h>
 #include <ziggurat/optim/schedule.h>
 #include <ziggurat/train/run_config.h>
 #include <ziggurat/train/step_plan.h>
@@ -142,6 +143,14 @@ void RunConfig::validate(Problems& problems) const {
   }
   check_arithmetic(*this, problems);
   if (precision != Precision::fp64) check_update(optimizer, problems);
+  if (problems.count() > 0) return;  // what follows computes with what was found good
+  const bool indexed = data.order == OrderKind::megatron && !is_synthetic(data, Split::train);
+  if (indexed && samples_of_run(*this) > std::numeric_limits<uint32_t>::max()) {
+    problems.add("train.tokens",
+                 fmt::format("data.order megatron indexes fewer than 2^32 samples, the run has {}; "
+                             "use data.order=keyed, which needs no index",
+                             samples_of_run(*this)));
+  }
 }
 
 void check_for_ranks(const RunConfig& config, int world_size) {

@@ -54,6 +54,7 @@ TEST(Review, MistakesAreRefusedByKey) {
       {{"data.train=\"\"", "data.blend=[{weight: 1e-9, train: a}, {weight: 10, train: b}]"},
        "data.blend.0.weight"},
       {{"optimizer.min_lr=1"}, "optimizer.min_lr"},
+      {{"data.train=x", "data.order=megatron", "train.tokens=1e18"}, "train.tokens"},
   };
   for (const Case& c : cases) {
     EXPECT_THAT(error_of(ErrorKind::config, [&] { load(c.overrides); }), HasSubstr(c.key + ": "))
