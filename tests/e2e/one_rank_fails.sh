@@ -15,7 +15,7 @@ expect_text log "rank 1 of 2" "data error" nowhere
 # Rank 1 meets a broken token in the middle of training: 0xffff, written over half of its copy of the shard.
 cp -r "$source_dir/src" text
 "$ziggurat" data train-tokenizer --input text --vocab-size 400 --output tokenizer >data.log 2>&1
-"$ziggurat" data tokenize --input text --tokenizer tokenizer --output data --source code >>data.log 2>&1
+"$ziggurat" data tokenize --input text --tokenizer tokenizer --output data --source code --split 1,0,0 >>data.log 2>&1
 cp -r data broken
 shard=$(ls broken/*-train-*.h5)
 bytes=$(stat -c %s "$shard")
