@@ -30,12 +30,18 @@ void EncodeQueue::Batch::add(std::string_view part, size_t label, bool ends_text
 
 void EncodeQueue::Batch::clear() { text.clear(), segments.clear(), chunks.clear(), events.clear(); }
 
+// Where the next segment of a text ends: at the last safe place of a chunk, or of as many chunks as it takes to
+// find one.
+size_t EncodeQueue::end_of_segment(std::string_view text) const {
+  for (size_t bytes = kChunkBytes; bytes < text.size(); bytes *= 2) {
+    if (const size_t cut = tokenizer_.safe_cut(text.substr(0, bytes)); cut < bytes) return cut;
+  }
+  return text.size();
+}
+
 void EncodeQueue::add(std::string_view text, size_t label) {
   while (!text.empty()) {
-    const size_t cut =
-        text.size() <= kChunkBytes ? text.size() : tokenizer_.safe_cut(text.substr(0, kChunkBytes));
-    // No safe place in a whole chunk: the rest goes in one piece, to stay exact.
-    const size_t bytes = cut == kChunkBytes ? text.size() : cut;
+    const size_t bytes = end_of_segment(text);
     filling_.add(text.substr(0, bytes), label, bytes == text.size());
     text.remove_prefix(bytes);
     if (filling_.text.size() >= batch_bytes_) next_batch();

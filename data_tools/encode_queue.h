@@ -54,6 +54,7 @@ class EncodeQueue {
     void clear();
   };
 
+  size_t end_of_segment(std::string_view text) const;
   void next_batch();
   void encode(Chunk& chunk, Encoder& encoder);
   void hand_out(const Batch& batch) const;

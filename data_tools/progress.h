@@ -10,16 +10,18 @@ namespace ziggurat {
 
 class Progress {
  public:
-  // total_bytes may be 0: then no ETA. On a terminal the line is redrawn; else it is printed every 10 s.
-  Progress(std::string what, int64_t total_bytes);
-  void update(int64_t bytes, int64_t tokens);  // so far; prints at most twice a second
-  void finish(int64_t bytes, int64_t tokens);  // the last line stays
+  // total may be 0: then no ETA. `unit`: what is counted, "" for bytes, shown as MB. On a terminal the line is
+  // redrawn; else it is printed every 10 s.
+  Progress(std::string what, int64_t total, std::string unit = "");
+  void update(int64_t done, int64_t tokens = 0);  // so far; prints at most twice a second
+  void finish(int64_t done, int64_t tokens = 0);  // the last line stays
 
  private:
-  void print(int64_t bytes, int64_t tokens, const char* end);
+  std::string amount(double done) const;
+  void print(int64_t done, int64_t tokens, const char* end);
 
-  std::string what_;
-  int64_t total_bytes_;
+  std::string what_, unit_;
+  int64_t total_;
   bool terminal_;
   Timer timer_;
   double last_print_ = 0;

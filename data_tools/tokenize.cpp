@@ -70,6 +70,9 @@ class TokenizeJob {
   TokenizeSummary run() {
     for (size_t split = 0; split < 3; ++split) start_shard(split);
     read_all();
+    if (rank_ == 0) {
+      for (const std::string& remark : source_.remarks()) warn("{}", remark);
+    }
     if (const std::string fault = fault_of_result(); !fault.empty()) {
       remove_whole_shards();  // no resuming helps: other text or options are needed
       fail(ErrorKind::data, "{}", fault);
@@ -266,21 +269,41 @@ class TokenizeJob {
   EncodeQueue queue_;  // last: its threads end before what they use goes away
 };
 
+// Reads until there are `max_bytes` of text; 0: all. Long documents are cut where no piece is, so that the
+// progress moves.
+void count_pieces(TextSource& source, int64_t max_bytes, BpeTrainer& trainer) {
+  constexpr size_t kPartBytes = size_t{4} << 20;
+  Progress progress("count pieces", source.total_bytes());
+  std::string document;
+  while ((max_bytes == 0 || trainer.bytes() < max_bytes) && source.next(document)) {
+    std::string_view rest = document;
+    while (!rest.empty()) {
+      const size_t cut = rest.size() <= kPartBytes ? rest.size() : gpt2_safe_cut(rest.substr(0, kPartBytes));
+      const std::string_view part = rest.substr(0, cut < kPartBytes ? cut : rest.size());
+      trainer.add_text(part);
+      rest.remove_prefix(part.size());
+      const int64_t ahead = static_cast<int64_t>(rest.size());  // read, but not counted yet
+      progress.update(std::max<int64_t>(0, source.bytes_read() - ahead));
+    }
+  }
+  source.stop();
+  progress.finish(source.bytes_read());
+  for (const std::string& remark : source.remarks()) warn("{}", remark);
+}
+
 }  // namespace
 
 void train_tokenizer(const TrainTokenizerOptions& options) {
   TextSource source(options.text);
   BpeTrainer trainer;
-  Progress progress("count pieces", source.total_bytes());
-  std::string document;
-  while ((options.max_bytes == 0 || trainer.bytes() < options.max_bytes) && source.next(document)) {
-    trainer.add_text(document);
-    progress.update(source.bytes_read(), 0);
-  }
-  progress.finish(source.bytes_read(), 0);
+  count_pieces(source, options.max_bytes, trainer);
   check(trainer.bytes() > 0, ErrorKind::data, "the input holds no text: {} files, all empty",
         source.files().size());
-  const BpeTokenizer tokenizer(trainer.train(options.vocab_size));
+  Progress progress("learn merges", options.vocab_size - 257, "merges");
+  int64_t merges = 0;
+  const BpeTokenizer tokenizer(
+      trainer.train(options.vocab_size, [&] { progress.update(++merges); }));
+  progress.finish(merges);
   tokenizer.save(options.output);
   info("tokenizer of {} tokens from {} distinct pieces: {}", tokenizer.vocab_size(),
        trainer.distinct_pieces(), (options.output / "tokenizer.json").string());

@@ -37,6 +37,7 @@ class GzipDecoder final : public StreamDecoder {
     return room - stream_.avail_out;
   }
   bool at_end() const override { return at_end_; }
+  bool begins(std::string_view in) const override { return in[0] == '\x1f'; }
 
  private:
   z_stream stream_{};

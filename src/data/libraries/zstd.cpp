@@ -8,7 +8,10 @@ namespace {
 
 class ZstdDecoder final : public StreamDecoder {
  public:
-  ZstdDecoder() : stream_(ZSTD_createDStream(), ZSTD_freeDStream) {}
+  ZstdDecoder() : stream_(ZSTD_createDStream(), ZSTD_freeDStream) {
+    // As `zstd --long=31` writes. The memory is taken only for frames that ask for it.
+    ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, ZSTD_dParam_getBounds(ZSTD_d_windowLogMax).upperBound);
+  }
 
   size_t decode(std::string_view& in, std::span<char> out, const std::string& name) override {
     ZSTD_inBuffer from{in.data(), in.size(), 0};
@@ -22,6 +25,8 @@ class ZstdDecoder final : public StreamDecoder {
     return to.pos;
   }
   bool at_end() const override { return at_end_; }
+  // A frame, or one that is to be skipped.
+  bool begins(std::string_view in) const override { return in[0] == '\x28' || (in[0] & 0xf0) == 0x50; }
 
  private:
   std::unique_ptr<ZSTD_DStream, size_t (*)(ZSTD_DStream*)> stream_;
