@@ -29,9 +29,13 @@ std::vector<Path> files_below(const Path& folder) {
     } else if (std::filesystem::is_regular_file(path, reason)) {
       files.push_back(path);
     } else {
-      // Sockets, links to nothing and the like hold no text; what cannot be looked at may.
       check(!reason || reason == std::errc::no_such_file_or_directory, ErrorKind::data,
             "cannot read {}: {}; remove it or give access to it", path.string(), reason.message());
+      // Left out without a word, a link's text would be missed by nobody.
+      fail(ErrorKind::data, "{} {}", path.string(),
+           std::filesystem::is_directory(path) ? "is a link to a folder, which is not followed; name it on its own"
+           : reason                            ? "is a link to nothing; mend or remove it"
+                                               : "is neither a file nor a folder; remove it");
     }
   }
   std::sort(files.begin(), files.end());

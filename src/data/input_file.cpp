@@ -45,7 +45,7 @@ void InputFile::check_format() {
   head_.resize(kFormatHeadBytes);
   head_.resize(decode(head_));
   const ForeignFormat format = foreign_format(head_);
-  check(format.name.empty(), ErrorKind::data, "{} {} {}, not text; {}", name_, decoder_ ? "holds" : "is",
+  check(format.name.empty(), ErrorKind::data, "{} {} {}, not UTF-8 text; {}", name_, decoder_ ? "holds" : "is",
         format.name, format.cure);
 }
 

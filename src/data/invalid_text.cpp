@@ -82,7 +82,7 @@ std::string InvalidText::description() const {
   const int64_t nul = nul_[0] + nul_[1];
   std::string kinds = not_utf8_ > 0 ? fmt::format("{} not valid UTF-8", not_utf8_) : "";
   if (nul > 0) kinds += fmt::format("{}{} NUL", kinds.empty() ? "" : ", ", nul);
-  return fmt::format("{} of its {} bytes ({:.3g} %) are no text ({}), the first at {}; {}", invalid(), bytes_,
+  return fmt::format("{} of {} bytes ({:.3g} %) are no text ({}), the first at {}; {}", invalid(), bytes_,
                      100.0 * static_cast<double>(invalid()) / static_cast<double>(std::max<int64_t>(1, bytes_)),
                      kinds, first_place(), cure());
 }
@@ -95,7 +95,8 @@ std::string InvalidText::cure() const {
     return fmt::format("it looks like UTF-16; convert it, as in: iconv -f UTF-16{} -t UTF-8 FILE > NEW",
                        nul_[1] > nul_[0] ? "LE" : "BE");
   }
-  if (many > 0 && few * 50 > bytes_) return "it looks like binary data; leave it out of the input";
+  if (nul_[0] + nul_[1] > bytes_ / 2) return "it looks like UTF-32; convert it, as in: iconv -f UTF-32LE -t UTF-8 FILE > NEW";
+  if (few * 50 > bytes_) return "it looks like binary data; leave it out of the input";
   return "convert it from the encoding that it has, as in: iconv -f ISO-8859-1 -t UTF-8 FILE > NEW";
 }
 

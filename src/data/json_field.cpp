@@ -42,7 +42,7 @@ class JsonReader {
     JsonField field;
     std::string name;
     skip_space();
-    expect('{', "an object, which begins with '{' (one per line; from a file of another form `jq -c` makes such lines)");
+    expect('{', "an object, which begins with '{' (one a line; `jq -c .[] FILE` makes lines of an array)");
     skip_space();
     if (!take('}')) {
       do {
@@ -59,7 +59,7 @@ class JsonReader {
 
  private:
   [[noreturn]] void fault(const char* expected) const {
-    const std::string got = p_ == end_ ? "the end of the line (is the file cut off?)"
+    const std::string got = p_ == end_ ? "the end of the line (is the file cut off, or does an object take several lines? `jq -c . FILE` makes lines)"
                             : static_cast<uint8_t>(*p_) >= 0x20 && static_cast<uint8_t>(*p_) < 0x7f
                                 ? fmt::format("'{}'", *p_)
                                 : fmt::format("byte 0x{:02x}", static_cast<uint8_t>(*p_));

@@ -246,17 +246,17 @@ bool TextSource::next(std::string& document) {
 std::vector<std::string> TextSource::remarks() const {
   std::vector<std::string> remarks;
   const auto tell = [&](const Met& met, std::string_view what, std::string_view done) {
-    if (met.count > 0) remarks.push_back(fmt::format("{} {} (first: {}); {}", met.count, what, met.first, done));
+    if (met.count > 0) remarks.push_back(fmt::format("{}: {} (first: {}); {}", what, met.count, met.first, done));
   };
-  tell(invalid_utf8_, "bytes of the input are no valid UTF-8 or NUL",
-       "they stay as they are, for --allow-invalid-utf8 lets them in");
+  tell(invalid_utf8_, "bytes that are no valid UTF-8 or NUL",
+       "they go to the tokenizer as they are, for --allow-invalid-utf8 lets them in");
   tell(lone_surrogates_, "halves of surrogate pairs in JSON texts",
        "each is now U+FFFD; --lone-surrogates refuse stops at them");
-  tell(repeated_keys_, fmt::format("lines of JSON have the key {:?} more than once", options_.key),
+  tell(repeated_keys_, fmt::format("lines of JSON with the key {:?} more than once", options_.key),
        "the last was taken");
-  tell(missing_texts_, fmt::format("lines of JSON have no string under the key {:?}", options_.key),
+  tell(missing_texts_, fmt::format("lines of JSON without a string under the key {:?}", options_.key),
        "they were left out");
-  tell(carriage_returns_, "line ends were CRLF or CR",
+  tell(carriage_returns_, "line ends that were CRLF or CR",
        options_.line_ends == LineEnds::lf ? "they are LF now; --newlines keep leaves them"
                                           : "they stay; --newlines unix makes them LF");
   if (options_.document_per == DocumentPer::separator && !separator_met_) {

@@ -33,6 +33,15 @@ TEST(TextNormaliser, SameResultHoweverTheStreamIsCut) {
   }
 }
 
+TEST(TextNormaliser, KeepsLineEndsOnRequest) {
+  TextNormaliser normaliser(LineEnds::keep);
+  std::string out;
+  for (const char* block : {"\xef", "\xbb", "\xbf" "a\r", "\nb\rc"}) normaliser.add(block, out);
+  normaliser.finish(out);
+  EXPECT_EQ(out, "a\r\nb\rc");
+  EXPECT_EQ(normaliser.carriage_returns(), 2);
+}
+
 std::vector<std::string> documents_of(const TextOptions& options) {
   TextSource source(options);
   std::vector<std::string> documents;
@@ -72,28 +81,6 @@ TEST(TextSource, LongDocumentsAndSeparatorsAcrossBlocks) {
   EXPECT_EQ(documents_of(options), expected);
 }
 
-TEST(TextSource, ReadsJsonLines) {
-  const TempDir dir;
-  write_text(dir / "a.jsonl",
-             "{\"id\": 1, \"text\": \"one\\r\\ntw\\u00f6\"}\n\n{\"meta\": {\"text\": \"no\"}, \"text\": "
-             "\"three\"}\r\n"
-             "{\"text\": \"\"}\n{\"text\": \"\\ud83d\\ude00\"}");
-  TextOptions options;
-  options.inputs = {dir / "a.jsonl"}, options.document_per = DocumentPer::json;
-  EXPECT_EQ(documents_of(options), (std::vector<std::string>{"one\ntw\u00f6", "three", "\U0001F600"}));
-  const auto message_for = [&](const std::string& line) {
-    write_text(dir / "a.jsonl", "{\"text\": \"good\"}\n" + line + "\n");
-    const std::string message = error_of(ErrorKind::data, [&] { documents_of(options); });
-    EXPECT_NE(message.find("a.jsonl, line 2"), std::string::npos) << message;
-    return message;
-  };
-  EXPECT_NE(message_for("{\"txt\": \"x\"}").find("--key"), std::string::npos);
-  message_for("{\"text\": 3}");
-  message_for("{\"a\": [{\"text\": \"x\"}]}");
-  message_for("[\"text\"]");
-  message_for("{\"text\": \"x\"");
-}
-
 // What `gzip` and `zstd` make of "hello\n".
 const std::string kGzip(
     "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xcb\x48\xcd\xc9\xc9\xe7\x02\x00\x20\x30\x3a\x36\x06\x00\x00"
@@ -120,11 +107,45 @@ TEST(TextSource, UnpacksGzipAndZstd) {
   }
 }
 
+// Tapes and disks pad with zeros; anything else after the data is named.
+TEST(TextSource, ZerosMayFollowCompressedDataAndNothingElse) {
+  const std::string skippable("\x50\x2a\x4d\x18\x04\0\0\0abcd", 12);
+  for (const auto& [packed, available] : {std::pair(kGzip, kHasGzip), std::pair(kZstd, kHasZstd)}) {
+    if (!available) continue;
+    const TempDir dir;
+    TextOptions options;
+    options.inputs = {dir / "packed"};
+    const std::string zeros(700000, '\0');
+    for (const auto& [good, text] : {std::pair(packed + zeros, "hello\n"),
+                                     std::pair(packed + zeros + packed, "hello\nhello\n"),
+                                     std::pair(packed + packed + std::string(1, '\0'), "hello\nhello\n")}) {
+      write_text(dir / "packed", good);
+      EXPECT_EQ(documents_of(options), std::vector<std::string>{text});
+    }
+    for (const std::string& bad : {packed + "garbage", packed + zeros + "garbage", packed + packed + "\n"}) {
+      write_text(dir / "packed", bad);
+      const std::string message = error_of(ErrorKind::data, [&] { documents_of(options); });
+      EXPECT_NE(message.find("packed: what follows its compressed data at byte " +
+                             std::to_string(bad.find_last_not_of("garbage\n") + 1)),
+                std::string::npos)
+          << message;
+    }
+  }
+  if (!kHasZstd) return;
+  const TempDir dir;
+  TextOptions options;
+  options.inputs = {dir / "packed"};
+  for (const std::string& good : {skippable + kZstd, kZstd + skippable, skippable + kZstd + skippable}) {
+    write_text(dir / "packed", good);
+    EXPECT_EQ(documents_of(options), std::vector<std::string>{"hello\n"});
+  }
+}
+
 TEST(TextSource, NormalisesToNfc) {
   const TempDir dir;
   write_text(dir / "a.txt", "e\u0301\x80 \u1100\u1161");
   TextOptions options;
-  options.inputs = {dir / "a.txt"}, options.nfc = true;
+  options.inputs = {dir / "a.txt"}, options.nfc = true, options.allow_invalid_utf8 = 0.5;
   EXPECT_EQ(normalisation_name(options), "bom,crlf,nfc");
   if (!kHasNfc) {
     error_of(ErrorKind::argument, [&] { documents_of(options); });
@@ -220,6 +241,22 @@ TEST(TextSource, AnUnreadableFolderIsNamed) {
       },
       ::testing::ExitedWithCode(3), "cannot read folder .*text/closed: Permission denied");
   std::filesystem::permissions(dir / "text/closed", std::filesystem::perms::all);
+}
+
+TEST(TextSource, LinksThatAreNotFollowedAreNamed) {
+  const TempDir dir;
+  write_text(dir / "elsewhere/a.txt", "text");
+  write_text(dir / "text/b.txt", "text");
+  TextOptions options;
+  options.inputs = {dir / "text"};
+  std::filesystem::create_symlink(dir / "elsewhere/a.txt", dir / "text/a.txt");
+  EXPECT_EQ(documents_of(options).size(), 2u);
+  for (const char* target : {"elsewhere", "nothing"}) {
+    std::filesystem::create_directory_symlink(dir / target, dir / "text/link");
+    EXPECT_NE(error_of(ErrorKind::data, [&] { documents_of(options); }).find("text/link is a link to "),
+              std::string::npos);
+    std::filesystem::remove(dir / "text/link");
+  }
 }
 
 TEST(TextSource, ErrorsNameTheInput) {
