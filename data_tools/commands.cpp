@@ -34,7 +34,8 @@ std::string unescaped(const std::string& text) {
     const std::string digits = letter == 'x' ? text.substr(i + 1, 2) : "";
     check(digits.size() == 2 && digits.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos,
           ErrorKind::argument,
-          "--separator: expected n, t, r, 0, x and two hexadecimal digits, or a backslash after a backslash, got "
+          "--separator: expected n, t, r, 0, x and two hexadecimal digits, or a backslash after a backslash, "
+          "got "
           "'{}'; a backslash itself is written \\\\",
           text.substr(i));
     out += static_cast<char>(std::stoi(digits, nullptr, 16));
@@ -54,9 +55,10 @@ void add_text_options(CLI::App& command, TextOptions& text) {
   static const std::map<std::string, MissingText> missing = {{"refuse", MissingText::refuse},
                                                              {"skip", MissingText::skip}};
   command
-      .add_option("--input", text.inputs,
-                  "text files and folders (UTF-8, also gzip or zstd; folders are read recursively, and a file in "
-                  "them that is no text is an error); - is standard input")
+      .add_option(
+          "--input", text.inputs,
+          "text files and folders (UTF-8, also gzip or zstd; folders are read recursively, and a file in "
+          "them that is no text is an error); - is standard input")
       ->required();
   command
       .add_option("--document-per", text.document_per,
@@ -64,7 +66,8 @@ void add_text_options(CLI::App& command, TextOptions& text) {
       ->transform(CLI::CheckedTransformer(kinds));
   command.add_option_function<std::string>(
       "--separator", [&text](const std::string& written) { text.separator = unescaped(written); },
-      "text between documents, for --document-per separator; \\n, \\t, \\r, \\0, \\\\ and \\xHH mean what they do in C");
+      "text between documents, for --document-per separator; \\n, \\t, \\r, \\0, \\\\ and \\xHH mean what "
+      "they do in C");
   command
       .add_option("--key", text.key,
                   "key of the text, for --document-per json; where an object has it twice, the last counts")
@@ -75,8 +78,9 @@ void add_text_options(CLI::App& command, TextOptions& text) {
       ->transform(CLI::CheckedTransformer(missing))
       ->default_str("refuse");
   command
-      .add_option("--lone-surrogates", text.lone_surrogates,
-                  "half a UTF-16 pair in a JSON text, as in \"\\ud83d\": replace by U+FFFD and count, or refuse")
+      .add_option(
+          "--lone-surrogates", text.lone_surrogates,
+          "half a UTF-16 pair in a JSON text, as in \"\\ud83d\": replace by U+FFFD and count, or refuse")
       ->transform(CLI::CheckedTransformer(surrogates))
       ->default_str("replace");
   command
@@ -85,10 +89,11 @@ void add_text_options(CLI::App& command, TextOptions& text) {
       ->transform(CLI::CheckedTransformer(line_ends))
       ->default_str("unix");
   command
-      .add_option("--allow-invalid-utf8", text.allow_invalid_utf8,
-                  "share of each file's bytes that may be no valid UTF-8 or NUL. They are counted and stay as they "
-                  "are, also under --nfc; a byte-level BPE makes tokens of them, SentencePiece U+FFFD or its unknown "
-                  "token")
+      .add_option(
+          "--allow-invalid-utf8", text.allow_invalid_utf8,
+          "share of each file's bytes that may be no valid UTF-8 or NUL. They are counted and stay as they "
+          "are, also under --nfc; a byte-level BPE makes tokens of them, SentencePiece U+FFFD or its unknown "
+          "token")
       ->capture_default_str();
   command.add_flag("--nfc", text.nfc, "normalise to Unicode form C");
   command.add_option("--max-document-bytes", text.max_document_bytes, "a longer document is an error")

@@ -30,8 +30,8 @@ void EncodeQueue::Batch::add(std::string_view part, size_t label, bool ends_text
 
 void EncodeQueue::Batch::clear() { text.clear(), segments.clear(), chunks.clear(), events.clear(); }
 
-// Where the next segment of a text ends: at the last safe place of a chunk, or of as many chunks as it takes to
-// find one.
+// Where the next segment of a text ends: at the last safe place of a chunk, or of as many chunks as it takes
+// to find one.
 size_t EncodeQueue::end_of_segment(std::string_view text) const {
   for (size_t bytes = kChunkBytes; bytes < text.size(); bytes *= 2) {
     if (const size_t cut = tokenizer_.safe_cut(text.substr(0, bytes)); cut < bytes) return cut;

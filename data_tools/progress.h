@@ -10,8 +10,8 @@ namespace ziggurat {
 
 class Progress {
  public:
-  // total may be 0: then no ETA. `unit`: what is counted, "" for bytes, shown as MB. On a terminal the line is
-  // redrawn; else it is printed every 10 s.
+  // total may be 0: then no ETA. `unit`: what is counted, "" for bytes, shown as MB. On a terminal the line
+  // is redrawn; else it is printed every 10 s.
   Progress(std::string what, int64_t total, std::string unit = "");
   void update(int64_t done, int64_t tokens = 0);  // so far; prints at most twice a second
   void finish(int64_t done, int64_t tokens = 0);  // the last line stays

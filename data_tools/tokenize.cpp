@@ -301,8 +301,7 @@ void train_tokenizer(const TrainTokenizerOptions& options) {
         source.files().size());
   Progress progress("learn merges", options.vocab_size - 257, "merges");
   int64_t merges = 0;
-  const BpeTokenizer tokenizer(
-      trainer.train(options.vocab_size, [&] { progress.update(++merges); }));
+  const BpeTokenizer tokenizer(trainer.train(options.vocab_size, [&] { progress.update(++merges); }));
   progress.finish(merges);
   tokenizer.save(options.output);
   info("tokenizer of {} tokens from {} distinct pieces: {}", tokenizer.vocab_size(),

@@ -48,7 +48,8 @@ struct Symbols {
 // only ever fall, except for pairs with the newest token, which are pushed when that token appears.
 class PairCounts {
  public:
-  explicit PairCounts(Symbols symbols) : nodes_(std::move(symbols.nodes)), counts_(std::move(symbols.counts)) {
+  explicit PairCounts(Symbols symbols)
+      : nodes_(std::move(symbols.nodes)), counts_(std::move(symbols.counts)) {
     for (uint32_t i = 0; i < nodes_.size(); ++i) {
       if (nodes_[i].next != Symbols::kNone) add_pair_at(i);
     }
@@ -157,10 +158,11 @@ BpeVocab BpeTrainer::train(int32_t vocab_size, const std::function<void()>& afte
   }
   int64_t bytes_of_pieces = 0;
   for (const auto& [piece, count] : counts_) bytes_of_pieces += static_cast<int64_t>(piece.size());
-  check(bytes_of_pieces < Symbols::kNone, ErrorKind::data,
-        "[train-tokenizer] the distinct pieces of the text have {} bytes, the most is {}; read less of it with "
-        "--max-bytes",
-        bytes_of_pieces, Symbols::kNone - 1);
+  check(
+      bytes_of_pieces < Symbols::kNone, ErrorKind::data,
+      "[train-tokenizer] the distinct pieces of the text have {} bytes, the most is {}; read less of it with "
+      "--max-bytes",
+      bytes_of_pieces, Symbols::kNone - 1);
   Symbols symbols;
   symbols.nodes.reserve(static_cast<size_t>(bytes_of_pieces));
   for (const auto& [piece, count] : counts_) {

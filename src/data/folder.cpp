@@ -33,9 +33,10 @@ std::vector<Path> files_below(const Path& folder) {
             "cannot read {}: {}; remove it or give access to it", path.string(), reason.message());
       // Left out without a word, a link's text would be missed by nobody.
       fail(ErrorKind::data, "{} {}", path.string(),
-           std::filesystem::is_directory(path) ? "is a link to a folder, which is not followed; name it on its own"
-           : reason                            ? "is a link to nothing; mend or remove it"
-                                               : "is neither a file nor a folder; remove it");
+           std::filesystem::is_directory(path)
+               ? "is a link to a folder, which is not followed; name it on its own"
+           : reason ? "is a link to nothing; mend or remove it"
+                    : "is neither a file nor a folder; remove it");
     }
   }
   std::sort(files.begin(), files.end());

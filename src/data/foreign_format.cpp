@@ -18,12 +18,14 @@ struct Magic {
 constexpr auto kUnpack = "unpack it first, or pipe its text into --input -"sv;
 constexpr auto kArchive = "unpack it into a folder and give that folder"sv;
 constexpr auto kTable =
-    "write its text column as JSON Lines, e.g. with pandas' or pyarrow's to_json(lines=True), and read that with "
+    "write its text column as JSON Lines, e.g. with pandas' or pyarrow's to_json(lines=True), and read that "
+    "with "
     "--document-per json"sv;
 constexpr auto kNoText = "leave it out of the input"sv;
 constexpr auto kDocument = "convert it to plain text first"sv;
 constexpr auto kShard =
-    "if it holds token ids, see `ziggurat data inspect` and `ziggurat data convert`; else write its texts as JSON "
+    "if it holds token ids, see `ziggurat data inspect` and `ziggurat data convert`; else write its texts as "
+    "JSON "
     "Lines"sv;
 constexpr auto kMegatron = "token ids go from .bin/.idx to shards by `ziggurat data convert --to shards`"sv;
 constexpr auto kArray = "arrays of numbers are no text; write the texts in it as JSON Lines"sv;
@@ -42,10 +44,18 @@ constexpr Magic kMagics[] = {
     {"\x1f\x8b"sv, {"gzip data", kUnpack}},
     {"\x28\xb5\x2f\xfd"sv, {"zstd data", kUnpack}},
     {"\xfd\x37zXZ\0"sv, {"xz data", "unpack it first, as in: xz -d FILE, or xz -dc FILE | ... --input -"}},
-    {"BZh"sv, {"bzip2 data", "unpack it first, as in: bzip2 -d FILE, or bzip2 -dc FILE | ... --input -"}, 0, true},
-    {"\x04\x22\x4d\x18"sv, {"lz4 data", "unpack it first, as in: lz4 -d FILE, or lz4 -dc FILE | ... --input -"}},
-    {"\x02\x21\x4c\x18"sv, {"lz4 data", "unpack it first, as in: lz4 -d FILE, or lz4 -dc FILE | ... --input -"}},
-    {"LZIP"sv, {"lzip data", "unpack it first, as in: lzip -d FILE, or lzip -dc FILE | ... --input -"}, 0, true},
+    {"BZh"sv,
+     {"bzip2 data", "unpack it first, as in: bzip2 -d FILE, or bzip2 -dc FILE | ... --input -"},
+     0,
+     true},
+    {"\x04\x22\x4d\x18"sv,
+     {"lz4 data", "unpack it first, as in: lz4 -d FILE, or lz4 -dc FILE | ... --input -"}},
+    {"\x02\x21\x4c\x18"sv,
+     {"lz4 data", "unpack it first, as in: lz4 -d FILE, or lz4 -dc FILE | ... --input -"}},
+    {"LZIP"sv,
+     {"lzip data", "unpack it first, as in: lzip -d FILE, or lzip -dc FILE | ... --input -"},
+     0,
+     true},
     {"\x5d\0\0"sv, {"lzma data", "unpack it first, as in: xz --format=lzma -d FILE"}},
     {"\x89LZO\0\r\n\x1a\n"sv, {"lzop data", kUnpack}},
     {"\x1f\x9d"sv, {"compress (.Z) data", "unpack it first, as in: gzip -d FILE"}},
@@ -54,7 +64,8 @@ constexpr Magic kMagics[] = {
     {"\xff\x06\0\0sNaPpY"sv, {"snappy data", kUnpack}},
     // Archives
     {"PK\x03\x04"sv,
-     {"a zip archive (also .docx, .xlsx, .epub, .npz, .pt)", "unpack it into a folder, as in: unzip FILE -d FOLDER"}},
+     {"a zip archive (also .docx, .xlsx, .epub, .npz, .pt)",
+      "unpack it into a folder, as in: unzip FILE -d FOLDER"}},
     {"PK\x05\x06"sv, {"an empty zip archive", kNoText}},
     {"PK\x07\x08"sv, {"a zip archive", "unpack it into a folder, as in: unzip FILE -d FOLDER"}},
     {"7z\xbc\xaf\x27\x1c"sv, {"a 7z archive", "unpack it into a folder, as in: 7z x FILE"}},
@@ -74,7 +85,8 @@ constexpr Magic kMagics[] = {
     {"ORC"sv, {"an ORC file", kTable}, 0, true},
     {"Obj\x01"sv, {"an Avro file", kTable}},
     {"SEQ\x06"sv, {"a Hadoop sequence file", kTable}},
-    {"SQLite format 3\0"sv, {"an SQLite database", "write the texts in it as JSON Lines, as in: sqlite3 -json"}},
+    {"SQLite format 3\0"sv,
+     {"an SQLite database", "write the texts in it as JSON Lines, as in: sqlite3 -json"}},
     {"\x89HDF\r\n\x1a\n"sv, {"an HDF5 file", kShard}},
     {"\x93NUMPY"sv, {"a NumPy array", kArray}},
     {"MMIDIDX\0\0"sv, {"an index of Megatron tokens (.idx)", kMegatron}},
@@ -87,7 +99,9 @@ constexpr Magic kMagics[] = {
     {"\0\0\0{\""sv, {"a safetensors file", kNoText}, 5},
     {"\n\x0e\n\x05<unk>"sv, {"a SentencePiece model", "give it as --tokenizer, not as --input"}},
     // Programs
-    {"\x7f" "ELF"sv, {"a program or library (ELF)", kNoText}},
+    {"\x7f"
+     "ELF"sv,
+     {"a program or library (ELF)", kNoText}},
     {"MZ"sv, {"a Windows program", kNoText}, 0, true},
     {"\xfe\xed\xfa\xce"sv, {"a program (Mach-O)", kNoText}},
     {"\xfe\xed\xfa\xcf"sv, {"a program (Mach-O)", kNoText}},
@@ -96,7 +110,9 @@ constexpr Magic kMagics[] = {
     {"\xca\xfe\xba\xbe"sv, {"a program (Mach-O or Java)", kNoText}},
     {"\0asm"sv, {"a WebAssembly program", kNoText}},
     {"!<arch>\n"sv, {"an ar archive (.a, .deb)", kNoText}, 0, true},
-    {"\0\0\0\x01" "Bud1"sv, {"a folder's settings (.DS_Store)", kNoText}},
+    {"\0\0\0\x01"
+     "Bud1"sv,
+     {"a folder's settings (.DS_Store)", kNoText}},
     // Documents, pictures, sound and film
     {"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"sv, {"an old Office document (.doc, .xls)", kDocument}},
     {"\x89PNG\r\n\x1a\n"sv, {"a PNG picture", kNoText}},

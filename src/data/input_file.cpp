@@ -31,8 +31,8 @@ InputFile::InputFile(const std::filesystem::path& path, size_t block_bytes)
     : name_(path == "-" ? "standard input" : path.string()),
       descriptor_(path == "-" ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC)),
       block_(block_bytes, '\0') {
-  check(descriptor_.number >= 0, ErrorKind::data, "cannot read {}: {}; is it there, and may you read it?", name_,
-        std::strerror(errno));
+  check(descriptor_.number >= 0, ErrorKind::data, "cannot read {}: {}; is it there, and may you read it?",
+        name_, std::strerror(errno));
   fill();
   if (rest_.starts_with(kGzipMagic)) decoder_ = new_gzip_decoder(name_);
   if (rest_.starts_with(kZstdMagic) || begins_with_skippable_frame(rest_)) decoder_ = new_zstd_decoder(name_);
@@ -45,8 +45,8 @@ void InputFile::check_format() {
   head_.resize(kFormatHeadBytes);
   head_.resize(decode(head_));
   const ForeignFormat format = foreign_format(head_);
-  check(format.name.empty(), ErrorKind::data, "{} {} {}, not UTF-8 text; {}", name_, decoder_ ? "holds" : "is",
-        format.name, format.cure);
+  check(format.name.empty(), ErrorKind::data, "{} {} {}, not UTF-8 text; {}", name_,
+        decoder_ ? "holds" : "is", format.name, format.cure);
 }
 
 int64_t InputFile::known_bytes() const {
@@ -91,7 +91,8 @@ size_t InputFile::decode(std::span<char> out) {
     if (decoder_->at_end()) {
       rest_.remove_prefix(std::min(rest_.find_first_not_of('\0'), rest_.size()));
       check(rest_.empty() || decoder_->begins(rest_), ErrorKind::data,
-            "{}: what follows its compressed data at byte {} is neither more of them nor zeros; is the file damaged, "
+            "{}: what follows its compressed data at byte {} is neither more of them nor zeros; is the file "
+            "damaged, "
             "or was something appended?",
             name_, bytes_taken_ - static_cast<int64_t>(rest_.size()));
     }

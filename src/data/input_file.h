@@ -18,7 +18,7 @@ class StreamDecoder {
   // Takes bytes from the front of `in` and returns how many it wrote to `out`. Both 0: it needs more input.
   // Error (data) for broken input; `name` is for its message.
   virtual size_t decode(std::string_view& in, std::span<char> out, const std::string& name) = 0;
-  virtual bool at_end() const = 0;  // of a whole frame or member: here the input may end
+  virtual bool at_end() const = 0;                     // of a whole frame or member: here the input may end
   virtual bool begins(std::string_view in) const = 0;  // may `in`, not empty, be the start of another one?
 };
 

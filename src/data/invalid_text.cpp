@@ -13,7 +13,8 @@ namespace {
 
 // The first of [p, end) that is not in sixteen bytes of ASCII without NUL.
 const char* skip_ascii(const char* p, const char* end) {
-  while (end - p >= 16 && _mm_movemask_epi8(_mm_cmpgt_epi8(load16(p), _mm_setzero_si128())) == 0xffff) p += 16;
+  while (end - p >= 16 && _mm_movemask_epi8(_mm_cmpgt_epi8(load16(p), _mm_setzero_si128())) == 0xffff)
+    p += 16;
   return p;
 }
 
@@ -70,33 +71,39 @@ cut:
 
 void InvalidText::note(std::string_view text, size_t at) {
   const int64_t place = bytes_ + static_cast<int64_t>(at);
-  text[at] == 0 ? ++nul_[static_cast<size_t>(place % 2)] : ++not_utf8_;
+  text[at] == 0 ? ++nul_[static_cast<size_t>(place % 4)] : ++not_utf8_;
   if (first_byte_ >= 0) return;
   first_byte_ = place;
   first_line_ = lines_ + 1 + std::count(text.data(), text.data() + at, '\n');
 }
 
-std::string InvalidText::first_place() const { return fmt::format("byte {} (line {})", first_byte_, first_line_); }
-
-std::string InvalidText::description() const {
-  const int64_t nul = nul_[0] + nul_[1];
-  std::string kinds = not_utf8_ > 0 ? fmt::format("{} not valid UTF-8", not_utf8_) : "";
-  if (nul > 0) kinds += fmt::format("{}{} NUL", kinds.empty() ? "" : ", ", nul);
-  return fmt::format("{} of {} bytes ({:.3g} %) are no text ({}), the first at {}; {}", invalid(), bytes_,
-                     100.0 * static_cast<double>(invalid()) / static_cast<double>(std::max<int64_t>(1, bytes_)),
-                     kinds, first_place(), cure());
+std::string InvalidText::first_place() const {
+  return fmt::format("byte {} (line {})", first_byte_, first_line_);
 }
 
-// UTF-16 of Western text has a NUL in every other byte, of other alphabets at least at each space; which
-// byte of a pair it is tells the byte order.
+std::string InvalidText::description() const {
+  std::string kinds = not_utf8_ > 0 ? fmt::format("{} not valid UTF-8", not_utf8_) : "";
+  if (nul() > 0) kinds += fmt::format("{}{} NUL", kinds.empty() ? "" : ", ", nul());
+  return fmt::format(
+      "{} of {} bytes ({:.3g} %) are no text ({}), the first at {}; {}", invalid(), bytes_,
+      100.0 * static_cast<double>(invalid()) / static_cast<double>(std::max<int64_t>(1, bytes_)), kinds,
+      first_place(), cure());
+}
+
+// A code unit of UTF-32 begins (or ends) with a NUL; one of UTF-16 does in Western text, and in others at
+// least at each space. Which of its bytes have them tells the byte order.
 std::string InvalidText::cure() const {
-  const int64_t many = std::max(nul_[0], nul_[1]), few = std::min(nul_[0], nul_[1]);
-  if (many * 50 > bytes_ && few * 10 <= many) {
-    return fmt::format("it looks like UTF-16; convert it, as in: iconv -f UTF-16{} -t UTF-8 FILE > NEW",
-                       nul_[1] > nul_[0] ? "LE" : "BE");
-  }
-  if (nul_[0] + nul_[1] > bytes_ / 2) return "it looks like UTF-32; convert it, as in: iconv -f UTF-32LE -t UTF-8 FILE > NEW";
-  if (few * 50 > bytes_) return "it looks like binary data; leave it out of the input";
+  const auto iconv = [](std::string_view encoding) {
+    return fmt::format("it looks like {0}; convert it, as in: iconv -f {0} -t UTF-8 FILE > NEW", encoding);
+  };
+  const auto much_more = [](int64_t a, int64_t b) { return a > 10 * b; };
+  if (nul() > bytes_ / 2 && much_more(nul_[0], nul_[3])) return iconv("UTF-32BE");
+  if (nul() > bytes_ / 2 && much_more(nul_[3], nul_[0])) return iconv("UTF-32LE");
+  const int64_t even = nul_[0] + nul_[2], odd = nul_[1] + nul_[3];
+  constexpr int64_t kBytesPerNul = 50;  // at most, in words with spaces
+  if (even * kBytesPerNul > bytes_ && much_more(even, odd)) return iconv("UTF-16BE");
+  if (odd * kBytesPerNul > bytes_ && much_more(odd, even)) return iconv("UTF-16LE");
+  if (nul() * kBytesPerNul > bytes_) return "it looks like binary data; leave it out of the input";
   return "convert it from the encoding that it has, as in: iconv -f ISO-8859-1 -t UTF-8 FILE > NEW";
 }
 

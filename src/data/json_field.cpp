@@ -59,12 +59,13 @@ class JsonReader {
 
  private:
   [[noreturn]] void fault(const char* expected) const {
-    const std::string got = p_ == end_ ? "the end of the line (is the file cut off, or does an object take several lines? `jq -c . FILE` makes lines)"
+    const std::string got = p_ == end_ ? "the end of the line (is the file cut off, or does an object take "
+                                         "several lines? `jq -c . FILE` makes lines)"
                             : static_cast<uint8_t>(*p_) >= 0x20 && static_cast<uint8_t>(*p_) < 0x7f
                                 ? fmt::format("'{}'", *p_)
                                 : fmt::format("byte 0x{:02x}", static_cast<uint8_t>(*p_));
-    fail(ErrorKind::data, "{}, column {}, is no valid JSON: expected {}, got {}", place_, p_ - begin_ + 1, expected,
-         got);
+    fail(ErrorKind::data, "{}, column {}, is no valid JSON: expected {}, got {}", place_, p_ - begin_ + 1,
+         expected, got);
   }
 
   void skip_space() {
@@ -102,8 +103,12 @@ class JsonReader {
       field.kind = "string";
       field.lone_surrogates = read_string(field.text);
     } else {
-      field.kind = p_ == end_ ? "" : *p_ == '{' ? "object" : *p_ == '[' ? "array" : *p_ == 'n' ? "null"
-                   : *p_ == 't' || *p_ == 'f' ? "boolean" : "number";
+      field.kind = p_ == end_                 ? ""
+                   : *p_ == '{'               ? "object"
+                   : *p_ == '['               ? "array"
+                   : *p_ == 'n'               ? "null"
+                   : *p_ == 't' || *p_ == 'f' ? "boolean"
+                                              : "number";
       skip_value();
     }
   }
@@ -117,7 +122,8 @@ class JsonReader {
       skip_plain();
       out.append(plain, p_);
       if (take('"')) return replaced;
-      if (p_ == end_ || *p_ != '\\') fault("'\"', which ends the string (control characters are written as escapes)");
+      if (p_ == end_ || *p_ != '\\')
+        fault("'\"', which ends the string (control characters are written as escapes)");
       ++p_;
       replaced += read_escape(out);
     }
@@ -128,8 +134,8 @@ class JsonReader {
     while (end_ - p_ >= 16) {
       const __m128i bytes = load16(p_);
       const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
-      const __m128i marks = _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')),
-                                         _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
+      const __m128i marks =
+          _mm_or_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')), _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
       const auto found = static_cast<uint32_t>(_mm_movemask_epi8(_mm_or_si128(low, marks)));
       if (found != 0) {
         p_ += std::countr_zero(found);

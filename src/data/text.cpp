@@ -73,7 +73,8 @@ TextSource::TextSource(const TextOptions& options) : options_(options) {
   check(options_.line_ends == LineEnds::keep || options_.document_per != DocumentPer::separator ||
             options_.separator.find('\r') == std::string::npos,
         ErrorKind::argument,
-        "the separator {:?} has a carriage return, but line ends become \\n before it is looked for; write \\n, "
+        "the separator {:?} has a carriage return, but line ends become \\n before it is looked for; write "
+        "\\n, "
         "or say --newlines keep",
         options_.separator);
   check(options_.allow_invalid_utf8 >= 0 && options_.allow_invalid_utf8 <= 1, ErrorKind::argument,
@@ -115,7 +116,8 @@ void TextSource::look_at_all_files() const {
 void TextSource::check_utf8(int64_t bytes) const {
   const double most = options_.allow_invalid_utf8 * static_cast<double>(bytes);
   check(static_cast<double>(open_->invalid.invalid()) <= most, ErrorKind::data,
-        "{} is not UTF-8 text: {}, or, if it shall go in as it is, raise --allow-invalid-utf8 (now {}) above its share",
+        "{} is not UTF-8 text: {}, or, if it shall go in as it is, raise --allow-invalid-utf8 (now {}) above "
+        "its share",
         open_->name, open_->invalid.description(), options_.allow_invalid_utf8);
 }
 
@@ -222,7 +224,8 @@ bool TextSource::take_json_text(std::string& document) {
     return false;
   }
   check(field.lone_surrogates == 0 || options_.lone_surrogates == LoneSurrogates::replace, ErrorKind::data,
-        "{} has half a surrogate pair (as in \"\\ud83d\" alone) under the key {:?}, which is no character; mend it, "
+        "{} has half a surrogate pair (as in \"\\ud83d\" alone) under the key {:?}, which is no character; "
+        "mend it, "
         "or say --lone-surrogates replace",
         place_, options_.key);
   lone_surrogates_.add(field.lone_surrogates, place_);
@@ -246,7 +249,8 @@ bool TextSource::next(std::string& document) {
 std::vector<std::string> TextSource::remarks() const {
   std::vector<std::string> remarks;
   const auto tell = [&](const Met& met, std::string_view what, std::string_view done) {
-    if (met.count > 0) remarks.push_back(fmt::format("{}: {} (first: {}); {}", what, met.count, met.first, done));
+    if (met.count > 0)
+      remarks.push_back(fmt::format("{}: {} (first: {}); {}", what, met.count, met.first, done));
   };
   tell(invalid_utf8_, "bytes that are no valid UTF-8 or NUL",
        "they go to the tokenizer as they are, for --allow-invalid-utf8 lets them in");
@@ -261,10 +265,12 @@ std::vector<std::string> TextSource::remarks() const {
                                           : "they stay; --newlines unix makes them LF");
   if (options_.document_per == DocumentPer::separator && !separator_met_) {
     remarks.push_back(fmt::format(
-        "the separator {:?} occurs nowhere in the input, so every file is one document; is it written as in the "
+        "the separator {:?} occurs nowhere in the input, so every file is one document; is it written as in "
+        "the "
         "files?{}",
         options_.separator,
-        carriage_returns_.count > 0 && options_.line_ends == LineEnds::keep ? " Their line ends have a CR." : ""));
+        carriage_returns_.count > 0 && options_.line_ends == LineEnds::keep ? " Their line ends have a CR."
+                                                                            : ""));
   }
   return remarks;
 }

@@ -21,10 +21,9 @@ class BpeTrainer {
   // A vocabulary of exactly `vocab_size` tokens: the 256 bytes (ids 0-255, in GPT-2's order), the merges in
   // rank order, and last <|endoftext|>. A pair must occur at least twice. The same text in any order of
   // documents gives the same vocabulary: equal counts are resolved towards the lower pair of ids.
-  // Time and memory (about 24 bytes per byte of the distinct pieces) grow with the text, not with the length of
-  // a piece. `after_merge`, if any, is called after each merge.
-  // Errors: argument (vocab_size < 257), data (the text has too few repeated pairs; names the most it gives; 4
-  // GiB of distinct pieces).
+  // Time and memory (about 24 bytes per byte of the distinct pieces) grow with the text, not with the length
+  // of a piece. `after_merge`, if any, is called after each merge. Errors: argument (vocab_size < 257), data
+  // (the text has too few repeated pairs; names the most it gives; 4 GiB of distinct pieces).
   BpeVocab train(int32_t vocab_size, const std::function<void()>& after_merge = {}) const;
 
  private:

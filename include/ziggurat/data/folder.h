@@ -9,8 +9,8 @@ namespace ziggurat {
 // Everything directly in it. Error (data) naming a folder that cannot be read.
 std::vector<std::filesystem::path> entries_of(const std::filesystem::path& folder);
 
-// All files in it and below, sorted by path; links to files are followed. Error (data) naming a link to a folder
-// or to nothing, and whatever is no file, such as a socket.
+// All files in it and below, sorted by path; links to files are followed. Error (data) naming a link to a
+// folder or to nothing, and whatever is no file, such as a socket.
 std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder);
 
 // Makes it and its parents. Error (data) naming a folder that cannot be made.

@@ -13,13 +13,13 @@ namespace ziggurat {
 // What becomes of CRLF and of CR alone. lf: either turns into LF.
 enum class LineEnds { lf, keep };
 
-// Removes a byte-order mark at the start and does what LineEnds says. Works on any blocks of a stream; all other
-// bytes, also invalid UTF-8, pass unchanged.
+// Removes a byte-order mark at the start and does what LineEnds says. Works on any blocks of a stream; all
+// other bytes, also invalid UTF-8, pass unchanged.
 class TextNormaliser {
  public:
   explicit TextNormaliser(LineEnds ends = LineEnds::lf) : ends_(ends) {}
-  void add(std::string_view block, std::string& out);  // appends
-  void finish(std::string& out);                       // end of this file; ready for the next
+  void add(std::string_view block, std::string& out);             // appends
+  void finish(std::string& out);                                  // end of this file; ready for the next
   int64_t carriage_returns() const { return carriage_returns_; }  // met; a CRLF is one
 
  private:
@@ -49,8 +49,8 @@ struct TextOptions {
   // a wrong --document-per, and where to cut is the user's to say.
   int64_t max_document_bytes = int64_t{1} << 30;
   LineEnds line_ends = LineEnds::lf;
-  // Most of the bytes of one file (unpacked) that may be no valid UTF-8, or NUL, as a share. They stay as they
-  // are, in the hash and split of their document too, unless the tokenizer replaces them.
+  // Most of the bytes of one file (unpacked) that may be no valid UTF-8, or NUL, as a share. They stay as
+  // they are, in the hash and split of their document too, unless the tokenizer replaces them.
   double allow_invalid_utf8 = 0.001;
   LoneSurrogates lone_surrogates = LoneSurrogates::replace;  // in the text of a JSON object; by U+FFFD
   MissingText missing_text = MissingText::refuse;            // a JSON object without a string under `key`
@@ -67,14 +67,14 @@ class TextSource {
   explicit TextSource(const TextOptions& options);
   ~TextSource();
 
-  // False at the end. Errors (data) name an unreadable or broken file, one that has too much of no valid UTF-8
-  // (at its end or as soon as that is sure) and a document that is too long or no JSON.
+  // False at the end. Errors (data) name an unreadable or broken file, one that has too much of no valid
+  // UTF-8 (at its end or as soon as that is sure) and a document that is too long or no JSON.
   bool next(std::string& document);
   // No more will be asked for: judges the file that was being read by what was read of it.
   void stop();
 
-  // What the user should know about the text read: one sentence for each kind of thing that was mended, left out
-  // or looks wrong. To be asked for after the end.
+  // What the user should know about the text read: one sentence for each kind of thing that was mended, left
+  // out or looks wrong. To be asked for after the end.
   std::vector<std::string> remarks() const;
 
   int64_t total_bytes() const { return total_bytes_; }  // of all files as they lie on the disk

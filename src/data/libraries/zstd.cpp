@@ -10,7 +10,8 @@ class ZstdDecoder final : public StreamDecoder {
  public:
   ZstdDecoder() : stream_(ZSTD_createDStream(), ZSTD_freeDStream) {
     // As `zstd --long=31` writes. The memory is taken only for frames that ask for it.
-    ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, ZSTD_dParam_getBounds(ZSTD_d_windowLogMax).upperBound);
+    ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax,
+                           ZSTD_dParam_getBounds(ZSTD_d_windowLogMax).upperBound);
   }
 
   size_t decode(std::string_view& in, std::span<char> out, const std::string& name) override {

@@ -30,7 +30,8 @@ class JsonLines : public ::testing::Test {
   }
   // Of a file whose second line is `line`.
   std::string refusal(const std::string& line) const {
-    const std::string message = error_of(ErrorKind::data, [&] { read("{\"text\": \"good\"}\n" + line + "\n"); });
+    const std::string message =
+        error_of(ErrorKind::data, [&] { read("{\"text\": \"good\"}\n" + line + "\n"); });
     EXPECT_NE(message.find("a.jsonl, line 2"), std::string::npos) << message;
     return message;
   }
@@ -41,7 +42,8 @@ class JsonLines : public ::testing::Test {
 
 TEST_F(JsonLines, GiveTheirTexts) {
   const Read r = read(
-      "{\"id\": 1, \"text\": \"one\\r\\ntw\\u00f6\"}\n\n{\"meta\": {\"text\": \"no\"}, \"text\": \"three\"}\r\n"
+      "{\"id\": 1, \"text\": \"one\\r\\ntw\\u00f6\"}\n\n{\"meta\": {\"text\": \"no\"}, \"text\": "
+      "\"three\"}\r\n"
       "{\"text\": \"\"}\n  \r\n\xef\xbb\xbf{\"te\\u0078t\" : \"\\ud83d\\ude00\\\"\\\\\\/\\b\\f\\t\"}");
   EXPECT_EQ(r.documents, (Texts{"one\ntw\u00f6", "three", "\U0001F600\"\\/\b\f\t"}));
   ASSERT_EQ(r.remarks.size(), 1u);
@@ -52,20 +54,24 @@ TEST_F(JsonLines, OtherFieldsMayHoldWhatTheyLike) {
   const std::string deep = std::string(100000, '[') + std::string(100000, ']');
   for (const std::string& value :
        {std::string("1e999"), std::string("-1e-999"), std::string(400, '9'), std::string("NaN"),
-        std::string("[Infinity, -Infinity]"), std::string("\"\\ud83d\""), std::string("{\"\\udc00\": 0.5e+3}"),
-        std::string("{\"a\": {}, \"b\": [], \"text\": \"no\"}"), std::string("[{}, [[]], true, false, null]"), deep}) {
-    EXPECT_EQ(read("{\"a\": " + value + ", \"text\": \"x\", \"b\":" + value + "}\n").documents, Texts{"x"}) << value;
+        std::string("[Infinity, -Infinity]"), std::string("\"\\ud83d\""),
+        std::string("{\"\\udc00\": 0.5e+3}"), std::string("{\"a\": {}, \"b\": [], \"text\": \"no\"}"),
+        std::string("[{}, [[]], true, false, null]"), deep}) {
+    EXPECT_EQ(read("{\"a\": " + value + ", \"text\": \"x\", \"b\":" + value + "}\n").documents, Texts{"x"})
+        << value;
   }
 }
 
 TEST_F(JsonLines, LoneSurrogatesAreReplacedOrRefused) {
   const std::string lines =
-      "{\"text\": \"a\\ud83d\"}\n{\"text\": \"\\ude00\\ud83d\\u0041\\ud83d\\ud83d\\ude00\"}\n{\"x\": \"\\ud83d\", "
+      "{\"text\": \"a\\ud83d\"}\n{\"text\": \"\\ude00\\ud83d\\u0041\\ud83d\\ud83d\\ude00\"}\n{\"x\": "
+      "\"\\ud83d\", "
       "\"text\": \"b\"}\n";
   const Read r = read(lines);
   EXPECT_EQ(r.documents, (Texts{"a\ufffd", "\ufffd\ufffdA\ufffd\U0001F600", "b"}));
   ASSERT_EQ(r.remarks.size(), 1u);
-  EXPECT_NE(r.remarks[0].find("surrogate pairs in JSON texts: 4 (first: "), std::string::npos) << r.remarks[0];
+  EXPECT_NE(r.remarks[0].find("surrogate pairs in JSON texts: 4 (first: "), std::string::npos)
+      << r.remarks[0];
   EXPECT_NE(r.remarks[0].find("a.jsonl, line 1"), std::string::npos) << r.remarks[0];
   options.lone_surrogates = LoneSurrogates::refuse;
   EXPECT_NE(refusal("{\"text\": \"\\udfff\"}").find("--lone-surrogates"), std::string::npos);
@@ -82,9 +88,14 @@ TEST_F(JsonLines, ARepeatedKeyCountsLastAndIsTold) {
 
 TEST_F(JsonLines, WithoutATextAreRefusedOrSkipped) {
   const std::vector<std::pair<std::string, std::string>> kinds = {
-      {"{\"txt\": \"x\"}", "no string"},  {"{\"text\": 3}", "number"},   {"{\"text\": null}", "null"},
-      {"{\"text\": [\"x\"]}", "array"},   {"{\"text\": {}}", "object"},  {"{\"text\": true}", "boolean"},
-      {"{\"a\": [{\"text\": \"x\"}]}", "no string"}, {"{}", "no string"}};
+      {"{\"txt\": \"x\"}", "no string"},
+      {"{\"text\": 3}", "number"},
+      {"{\"text\": null}", "null"},
+      {"{\"text\": [\"x\"]}", "array"},
+      {"{\"text\": {}}", "object"},
+      {"{\"text\": true}", "boolean"},
+      {"{\"a\": [{\"text\": \"x\"}]}", "no string"},
+      {"{}", "no string"}};
   std::string all = "{\"text\": \"x\"}\n";
   for (const auto& [line, kind] : kinds) {
     const std::string message = refusal(line);
@@ -102,17 +113,34 @@ TEST_F(JsonLines, WithoutATextAreRefusedOrSkipped) {
 }
 
 TEST_F(JsonLines, WhatIsNoObjectIsNamedWithItsColumn) {
-  const std::vector<std::pair<std::string, int>> lines = {
-      {"[\"text\"]", 1},      {"{\"text\": \"x\"", 13},   {"{\"text\": \"x\"}}", 14}, {"{\"text\": \"x\"} 1", 15},
-      {"{\"text\": \"x\",}", 14}, {"{\"text\" \"x\"}", 9},    {"{text: 1}", 2},           {"{\"text\": \"x", 12},
-      {"{\"text\": \"\\x\"}", 12}, {"{\"text\": \"\\u12g4\"}", 15}, {"{\"a\": 01}", 8},   {"{\"a\": 1.}", 9},
-      {"{\"a\": +1}", 7},     {"{\"a\": -}", 8},          {"{\"a\": [1 2]}", 10},     {"{\"a\": [1,]}", 10},
-      {"{\"a\": [}", 8},      {"{\"a\": nul}", 7},        {"{\"a\": \"\t\"}", 8},     {"\"text\"", 1},
-      {"3", 1},               {"{", 2},                   {std::string(5, '\0'), 1}};
+  const std::vector<std::pair<std::string, int>> lines = {{"[\"text\"]", 1},
+                                                          {"{\"text\": \"x\"", 13},
+                                                          {"{\"text\": \"x\"}}", 14},
+                                                          {"{\"text\": \"x\"} 1", 15},
+                                                          {"{\"text\": \"x\",}", 14},
+                                                          {"{\"text\" \"x\"}", 9},
+                                                          {"{text: 1}", 2},
+                                                          {"{\"text\": \"x", 12},
+                                                          {"{\"text\": \"\\x\"}", 12},
+                                                          {"{\"text\": \"\\u12g4\"}", 15},
+                                                          {"{\"a\": 01}", 8},
+                                                          {"{\"a\": 1.}", 9},
+                                                          {"{\"a\": +1}", 7},
+                                                          {"{\"a\": -}", 8},
+                                                          {"{\"a\": [1 2]}", 10},
+                                                          {"{\"a\": [1,]}", 10},
+                                                          {"{\"a\": [}", 8},
+                                                          {"{\"a\": nul}", 7},
+                                                          {"{\"a\": \"\t\"}", 8},
+                                                          {"\"text\"", 1},
+                                                          {"3", 1},
+                                                          {"{", 2},
+                                                          {std::string(5, '\0'), 1}};
   options.allow_invalid_utf8 = 1;
   for (const auto& [line, column] : lines) {
     const std::string message = refusal(line);
-    EXPECT_NE(message.find("column " + std::to_string(column) + ","), std::string::npos) << line << ": " << message;
+    EXPECT_NE(message.find("column " + std::to_string(column) + ","), std::string::npos)
+        << line << ": " << message;
   }
 }
 
@@ -171,7 +199,9 @@ TEST_F(JsonLines, AgreeWithAGeneralParser) {
       ++taken;
       ASSERT_TRUE(is_object) << line;
       EXPECT_EQ(field.times > 0, value.contains("text")) << line;
-      if (field.kind == "string") EXPECT_EQ(field.text, value["text"].get<std::string>()) << line;
+      if (field.kind == "string") {
+        EXPECT_EQ(field.text, value["text"].get<std::string>()) << line;
+      }
       EXPECT_EQ(field.lone_surrogates, 0) << line;
     } else if (is_object) {  // only for what is meant to pass
       EXPECT_TRUE(nlohmann::json::parse(without_leniencies(line), nullptr, false).is_object()) << line;

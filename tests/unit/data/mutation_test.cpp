@@ -116,6 +116,19 @@ TEST(Mutations, JsonLines) {
   expect_no_crash(dir / "bad.jsonl", good, 1000, [&] { read_all(options); });
 }
 
+// Heads of other formats, whole or damaged, and texts in other encodings.
+TEST(Mutations, FormatsThatAreNoText) {
+  const TempDir dir;
+  TextOptions options;
+  options.inputs = {dir / "bad"}, options.allow_invalid_utf8 = 0.3;
+  const std::string text = "caf\u00e9 \u4e2d\U0001F600 \r\n";
+  for (const std::string& head :
+       {std::string("PK\x03\x04"), std::string("%PDF-1.4\n"), std::string("\xff\xfe", 2),
+        std::string("\x5d\0\0", 3), std::string("BZh9\x01")}) {
+    expect_no_crash(dir / "bad", head + text + text, 500, [&] { read_all(options); });
+  }
+}
+
 // Flipped, cut and repeated bytes of compressed files; what unpacks is cut into documents.
 TEST(Mutations, CompressedText) {
   const std::string gzip(

@@ -29,7 +29,8 @@ class NoText : public ::testing::Test {
   void expect_refused(const std::string& bytes, const std::string& name, const std::string& cure) const {
     const TextOptions options = options_for(bytes);
     const std::string message = error_of(ErrorKind::data, [&] { documents_of(options); });
-    for (const std::string& part : {"file "s, name, cure}) EXPECT_NE(message.find(part), std::string::npos) << message;
+    for (const std::string& part : {"file "s, name, cure})
+      EXPECT_NE(message.find(part), std::string::npos) << message;
   }
   void expect_text(const std::string& text) const {
     EXPECT_EQ(documents_of(options_for(text)), std::vector<std::string>{text});
@@ -67,7 +68,9 @@ const std::vector<std::array<std::string, 3>> kForeign = {
     {"MMIDIDX\0\0\x01"s, "Megatron", "data convert"},
     {"\x80\x04\x95\x10\0\0"s, "pickle", "JSON Lines"},
     {"\x60\x01\0\0\0\0\0\0{\"a\":"s, "safetensors", "leave it out"},
-    {"\x7f" "ELF\x02\x01\x01\0"s, "ELF", "leave it out"},
+    {"\x7f"
+     "ELF\x02\x01\x01\0"s,
+     "ELF", "leave it out"},
     {"MZ\x90\0\x03\0"s, "Windows program", "leave it out"},
     {"\xcf\xfa\xed\xfe\x0c\0"s, "Mach-O", "leave it out"},
     {"%PDF-1.4\n1 0 obj << >> endobj"s, "PDF", "pdftotext"},
@@ -84,14 +87,12 @@ TEST_F(NoText, IsRefusedByNameAndCure) {
   for (const auto& [bytes, name, cure] : kForeign) expect_refused(bytes, name, cure);
 }
 
-// gzip by hand: members of stored blocks, whose checksum the caller gives.
 TEST_F(NoText, IsFoundWithinCompressedData) {
   if (!kHasZstd) GTEST_SKIP() << "built without zstd";
-  const auto packed = [](const std::string& bytes) {  // a frame of one raw block
+  const auto packed = [](const std::string& bytes) {  // a zstd frame of one raw block
     const auto size = static_cast<uint32_t>(bytes.size());
     const uint32_t block = size << 3 | 1;
-    std::string frame("\x28\xb5\x2f\xfd\x80\x58", 6);  // no content size, window of 2 MiB... see below
-    frame = "\x28\xb5\x2f\xfd"s + '\xa0';
+    std::string frame = "\x28\xb5\x2f\xfd\xa0";  // one segment, its size in four bytes
     for (int i = 0; i < 4; ++i) frame += static_cast<char>(size >> (8 * i) & 0xff);
     for (int i = 0; i < 3; ++i) frame += static_cast<char>(block >> (8 * i) & 0xff);
     return frame + bytes;
@@ -103,8 +104,26 @@ TEST_F(NoText, IsFoundWithinCompressedData) {
 }
 
 TEST_F(NoText, TextWithTheLettersOfAMagicIsText) {
-  for (const std::string word : {"BZh", "BZh9", "PK", "ORC", "MZ", "PAR1", "GIF89a", "BM", "RIFF", "LZIP", "7z", "Rar!",
-                                 "ID3", "FEA1", "Obj", "GGUF", "fLaC", "%PDF-1.4", "SQLite format 3", "!<arch>"}) {
+  for (const std::string word : {"BZh",
+                                 "BZh9",
+                                 "PK",
+                                 "ORC",
+                                 "MZ",
+                                 "PAR1",
+                                 "GIF89a",
+                                 "BM",
+                                 "RIFF",
+                                 "LZIP",
+                                 "7z",
+                                 "Rar!",
+                                 "ID3",
+                                 "FEA1",
+                                 "Obj",
+                                 "GGUF",
+                                 "fLaC",
+                                 "%PDF-1.4",
+                                 "SQLite format 3",
+                                 "!<arch>"}) {
     expect_text(word);
     expect_text(word + " is a word of text.\n");
     expect_text(word + "\t\x1b[1mis\x1b[0m\f caf\u00e9 \u4e2d\n");
@@ -125,14 +144,17 @@ TEST_F(NoText, EncodingsWithoutAMarkAreGuessed) {
     }
     return bytes;
   };
-  for (const std::u16string text : {u"Plain words.\n", u"\u041f\u0440\u0438\u0432\u0435\u0442 \u043c\u0438\u0440\n"}) {
+  for (const std::u16string text :
+       {u"Plain words.\n", u"\u041f\u0440\u0438\u0432\u0435\u0442 \u043c\u0438\u0440\n"}) {
     expect_refused(wide(text, true, 2), "not UTF-8 text", "iconv -f UTF-16LE");
     expect_refused(wide(text, false, 2), "not UTF-8 text", "iconv -f UTF-16BE");
     expect_refused(wide(text, true, 4), "not UTF-8 text", "iconv -f UTF-32LE");
     expect_refused(wide(text, false, 4), "not UTF-8 text", "iconv -f UTF-32BE");
   }
-  expect_refused("O\xf9 est n\xe9\x65 la f\xe9\x65?\n", "3 of 20 bytes (15 %) are no text (3 not valid UTF-8), the first "
-                 "at byte 1 (line 1)", "iconv -f ISO-8859-1");
+  expect_refused("O\xf9 est n\xe9\x65 la f\xe9\x65?\n",
+                 "3 of 19 bytes (15.8 %) are no text (3 not valid UTF-8), the first "
+                 "at byte 1 (line 1)",
+                 "iconv -f ISO-8859-1");
   std::string random;
   const Philox bits(1, Purpose::test);
   for (uint64_t i = 0; i < 5000; ++i) random += static_cast<char>(bits.bits(i));
@@ -144,10 +166,11 @@ TEST_F(NoText, TheShareOfEachFileDecides) {
   TextOptions options = options_for(good + "\n");
   for (int i = 0; i < 20; ++i) write_text(dir / ("good" + std::to_string(i)), good);
   options.inputs = {dir.path()};
-  write_text(dir / "file", "\n\n" + std::string(9987, 'x') + "\n\xe9" + std::string(10, '\0'));  // 11 of 10001
+  write_text(dir / "file",
+             "\n\n" + std::string(9987, 'x') + "\n\xe9" + std::string(10, '\0'));  // 11 of 10001
   const std::string message = error_of(ErrorKind::data, [&] { documents_of(options); });
-  for (const char* part : {"file is not", "11 of 10001 bytes (0.11 %)", "1 not valid UTF-8, 10 NUL", "byte 9990 (line 4)",
-                           "--allow-invalid-utf8 (now 0.001)"}) {
+  for (const char* part : {"file is not", "11 of 10001 bytes (0.11 %)", "1 not valid UTF-8, 10 NUL",
+                           "byte 9990 (line 4)", "--allow-invalid-utf8 (now 0.001)"}) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   }
   options.document_per = DocumentPer::line;
@@ -158,7 +181,8 @@ TEST_F(NoText, TheShareOfEachFileDecides) {
   for (std::string document; source.next(document);) ++documents;
   EXPECT_EQ(documents, 22u);
   ASSERT_EQ(source.remarks().size(), 1u);
-  EXPECT_NE(source.remarks()[0].find("no valid UTF-8 or NUL: 10 (first: "), std::string::npos) << source.remarks()[0];
+  EXPECT_NE(source.remarks()[0].find("no valid UTF-8 or NUL: 10 (first: "), std::string::npos)
+      << source.remarks()[0];
   EXPECT_NE(source.remarks()[0].find("file, byte 9990 (line 4)"), std::string::npos) << source.remarks()[0];
   options.allow_invalid_utf8 = 0;
   error_of(ErrorKind::data, [&] { documents_of(options); });
@@ -204,7 +228,9 @@ TEST_F(NoText, CountsDoNotDependOnBlocks) {
       counted.finish();
       EXPECT_EQ(counted.invalid(), invalid) << "blocks of " << block;
       EXPECT_EQ(counted.bytes(), static_cast<int64_t>(bytes.size()));
-      if (invalid > 0) EXPECT_EQ(counted.first_place(), first) << "blocks of " << block;
+      if (invalid > 0) {
+        EXPECT_EQ(counted.first_place(), first) << "blocks of " << block;
+      }
     }
   }
 }
@@ -240,7 +266,8 @@ TEST_F(NoText, ASeparatorThatNeverOccursIsTold) {
   options.separator = "\r\n---\r\n";
   EXPECT_EQ(documents_of(options), (std::vector<std::string>{"a", "b"}));
   options.line_ends = LineEnds::lf;
-  EXPECT_NE(error_of(ErrorKind::argument, [&] { documents_of(options); }).find("--newlines keep"), std::string::npos);
+  EXPECT_NE(error_of(ErrorKind::argument, [&] { documents_of(options); }).find("--newlines keep"),
+            std::string::npos);
 }
 
 }  // namespace

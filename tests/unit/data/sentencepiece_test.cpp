@@ -34,6 +34,15 @@ TEST_F(SentencePiece, EncodesAndDecodesByItsModel) {
   error_of(ErrorKind::data, [&] { tokenizer->decode(std::vector<int32_t>{9}); });
 }
 
+// Bytes that are no UTF-8 are seen in the ids; they neither vanish nor stop anything.
+TEST_F(SentencePiece, InvalidBytesBecomeUnknownTokens) {
+  const auto tokenizer = load_tokenizer(dir.path());
+  EXPECT_EQ(tokenizer->encode("c\xff"
+                              "a"),
+            (std::vector<int32_t>{5, 6, 0, 7}));
+  EXPECT_EQ(tokenizer->encode("c\xe4\xb8"), (std::vector<int32_t>{5, 6, 0}));
+}
+
 TEST_F(SentencePiece, IsSavedAndKnownAgain) {
   const auto tokenizer = load_tokenizer(dir.path());
   tokenizer->save(dir / "copy");

@@ -36,7 +36,11 @@ TEST(TextNormaliser, SameResultHoweverTheStreamIsCut) {
 TEST(TextNormaliser, KeepsLineEndsOnRequest) {
   TextNormaliser normaliser(LineEnds::keep);
   std::string out;
-  for (const char* block : {"\xef", "\xbb", "\xbf" "a\r", "\nb\rc"}) normaliser.add(block, out);
+  for (const char* block : {"\xef", "\xbb",
+                            "\xbf"
+                            "a\r",
+                            "\nb\rc"})
+    normaliser.add(block, out);
   normaliser.finish(out);
   EXPECT_EQ(out, "a\r\nb\rc");
   EXPECT_EQ(normaliser.carriage_returns(), 2);
@@ -116,19 +120,18 @@ TEST(TextSource, ZerosMayFollowCompressedDataAndNothingElse) {
     TextOptions options;
     options.inputs = {dir / "packed"};
     const std::string zeros(700000, '\0');
-    for (const auto& [good, text] : {std::pair(packed + zeros, "hello\n"),
-                                     std::pair(packed + zeros + packed, "hello\nhello\n"),
-                                     std::pair(packed + packed + std::string(1, '\0'), "hello\nhello\n")}) {
+    for (const auto& [good, text] :
+         {std::pair(packed + zeros, "hello\n"), std::pair(packed + zeros + packed, "hello\nhello\n"),
+          std::pair(packed + packed + std::string(1, '\0'), "hello\nhello\n")}) {
       write_text(dir / "packed", good);
       EXPECT_EQ(documents_of(options), std::vector<std::string>{text});
     }
-    for (const std::string& bad : {packed + "garbage", packed + zeros + "garbage", packed + packed + "\n"}) {
-      write_text(dir / "packed", bad);
+    for (const std::string& before : {packed, packed + zeros, packed + packed}) {
+      write_text(dir / "packed", before + "garbage");
       const std::string message = error_of(ErrorKind::data, [&] { documents_of(options); });
-      EXPECT_NE(message.find("packed: what follows its compressed data at byte " +
-                             std::to_string(bad.find_last_not_of("garbage\n") + 1)),
-                std::string::npos)
-          << message;
+      const std::string place =
+          "packed: what follows its compressed data at byte " + std::to_string(before.size());
+      EXPECT_NE(message.find(place + " "), std::string::npos) << message;
     }
   }
   if (!kHasZstd) return;
