@@ -63,15 +63,17 @@ std::string random_text(uint64_t seed, const std::vector<std::string>& alphabet,
 }
 
 TEST(BpeTrainer, MergesWhatTheDefinitionMerges) {
-  const std::vector<std::vector<std::string>> alphabets = {
-      {"a"},
-      {"a", "b"},                   // one long piece whose pairs overlap
-      {"a", "b", " "},              // many short pieces
-      {" ", "\n", "1", "x", "'s"},  // all kinds of pieces
-      {"\u4e00", "\u3042", "\U0001F600", "e\u0301", "\xff", " "}};
-  for (const auto& alphabet : alphabets) {
+  struct Case {
+    std::vector<std::string> alphabet;
+    size_t merges;
+  };
+  const std::vector<Case> cases = {{{"a"}, 9},
+                                   {{"a", "b"}, 40},                   // one long piece whose pairs overlap
+                                   {{"a", "b", " "}, 40},              // many short pieces
+                                   {{" ", "\n", "1", "x", "'s"}, 20},  // all kinds of pieces
+                                   {{"\u4e00", "\u3042", "\U0001F600", "e\u0301", "\xff", " "}, 20}};
+  for (const auto& [alphabet, merges] : cases) {
     for (uint64_t seed = 0; seed < 4; ++seed) {
-      const size_t merges = alphabet.size() == 1 ? 9 : 40;
       const std::string text = random_text(seed, alphabet, 1500);
       EXPECT_EQ(merges_of_trainer(text, merges), merges_by_definition(text, merges))
           << alphabet.size() << " kinds of symbols, seed " << seed;
