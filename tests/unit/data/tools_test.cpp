@@ -171,7 +171,15 @@ TEST_F(DataTools, AnInterruptedRunIsResumed) {
   finish_shards(o, summary);
   EXPECT_EQ(files_in(dir / "killed"), files_in(dir / "through"));
 
-  // Other text is not taken for the same run.
+  // Shards of other options are not taken for this run.
+  o.output = dir / "switched";
+  prepare_shards(o);
+  write_shards(o, 0, 2);
+  o.text.line_ends = LineEnds::keep;
+  EXPECT_NE(error_of(ErrorKind::data, [&] { tokenize_text(o); }).find("--overwrite"), std::string::npos);
+  o.text.line_ends = LineEnds::lf;
+
+  // Nor are those of other text.
   o.output = dir / "changed";
   prepare_shards(o);
   write_shards(o, 0, 2);
