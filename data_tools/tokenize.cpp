@@ -78,6 +78,9 @@ class TokenizeJob {
       fail(ErrorKind::data, "{}", fault);
     }
     if (rank_ == 0) tokenizer_->save(options_.output);
+    if (rank_ == 0 && !tokenizer_->remark().empty()) {
+      warn("{}: {}", options_.tokenizer.string(), tokenizer_->remark());
+    }
     return summary_;
   }
 

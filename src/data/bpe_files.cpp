@@ -164,6 +164,22 @@ void check_supported(const json& root, const Path& file) {
   }
 }
 
+// The tokens that a Hugging Face post-processor puts around a text.
+std::vector<std::string> added_around(const json& processor) {
+  std::vector<std::string> names;
+  if (!processor.is_object()) return names;
+  for (const json& part : processor.value("processors", json::array())) {  // Sequence
+    for (const std::string& name : added_around(part)) names.push_back(name);
+  }
+  for (const json& part : processor.value("single", json::array())) {  // TemplateProcessing
+    if (part.contains("SpecialToken")) names.push_back(part.at("SpecialToken").at("id").get<std::string>());
+  }
+  for (const char* role : {"cls", "sep"}) {  // BertProcessing, RobertaProcessing
+    if (processor.contains(role)) names.push_back(processor.at(role).at(0).get<std::string>());
+  }
+  return names;
+}
+
 void read_merges(BpeVocab& vocab, const json& merges, const Path& file) {
   const TokenIds ids = ids_of(vocab);
   for (const json& merge : merges) {
@@ -209,6 +225,7 @@ BpeVocab read_tokenizer_json(const Path& file) {
     }
     add_vocab(vocab, root.at("model").at("vocab"), file);
     read_merges(vocab, root.at("model").at("merges"), file);
+    vocab.not_added = added_around(root.value("post_processor", json()));
     return vocab;
   } catch (const json::exception& e) {
     fail(ErrorKind::data, "{} is no tokenizer.json as Hugging Face writes it: {}", file.string(), e.what());

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <queue>
 
+#include <fmt/ranges.h>
+
 #include "data/ascii_words.h"
 #include "data/atomic_file.h"
 #include "data/piece_cache.h"
@@ -156,12 +158,6 @@ int32_t find_eod(const BpeVocab& vocab) {
 
 }  // namespace
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
-  std::vector<int32_t> ids;
-  new_encoder()->encode(text, ids);
-  return ids;
-}
-
 MergeTable::MergeTable(const std::vector<BpeVocab::Merge>& merges) {
   entries_.resize(std::bit_ceil(std::max<size_t>(16, merges.size() * 2)));
   mask_ = entries_.size() - 1;
@@ -230,6 +226,21 @@ std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
     text += vocab_.tokens[static_cast<size_t>(id)];
   }
   return text;
+}
+
+bool BpeTokenizer::is_text(int32_t id) const {
+  if (id < 0 || id >= vocab_size() || vocab_.tokens[static_cast<size_t>(id)].empty()) return false;
+  return std::find(vocab_.special_tokens.begin(), vocab_.special_tokens.end(), id) ==
+         vocab_.special_tokens.end();
+}
+
+std::string BpeTokenizer::remark() const {
+  if (vocab_.not_added.empty()) return {};
+  return fmt::format(
+      "the post_processor of this tokenizer.json puts {} around every text in Hugging Face; Ziggurat does "
+      "not, "
+      "neither in shards nor in prompts: a document is its text and the end-of-document token",
+      fmt::join(vocab_.not_added, ", "));
 }
 
 void BpeTokenizer::save(const std::filesystem::path& directory) const {

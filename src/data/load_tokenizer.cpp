@@ -26,27 +26,39 @@ std::unique_ptr<Tokenizer> load_file(const Path& file) {
   return std::make_unique<BpeTokenizer>(read_tokenizer_json(file));
 }
 
-}  // namespace
+// The files of a tokenizer in a folder: one, or two of GPT-2's.
+struct TokenizerFiles {
+  Path file, merges, vocab;
+  explicit operator bool() const { return !file.empty() || (!merges.empty() && !vocab.empty()); }
+};
 
-std::unique_ptr<Tokenizer> load_tokenizer(const Path& path) {
+TokenizerFiles files_in(const Path& folder) {
   const auto first_of = [&](std::initializer_list<const char*> names) {
     for (const char* name : names) {
-      if (std::filesystem::exists(path / name)) return path / name;
+      if (std::filesystem::exists(folder / name)) return folder / name;
     }
     return Path();
   };
+  return {first_of({"tokenizer.json", "tokenizer.model"}), first_of({"vocab.bpe", "merges.txt"}),
+          first_of({"encoder.json", "vocab.json"})};
+}
+
+}  // namespace
+
+bool holds_tokenizer(const Path& folder) { return static_cast<bool>(files_in(folder)); }
+
+std::unique_ptr<Tokenizer> load_tokenizer(const Path& path) {
   if (path == "bytes" && !std::filesystem::exists(path)) return std::make_unique<ByteTokenizer>();
   check(std::filesystem::exists(path), ErrorKind::data,
         "tokenizer {} does not exist; make one with `ziggurat data train-tokenizer`, or say `bytes`",
         path.string());
   if (!std::filesystem::is_directory(path)) return load_file(path);
-  if (const Path file = first_of({"tokenizer.json", "tokenizer.model"}); !file.empty())
-    return load_file(file);
-  const Path merges = first_of({"vocab.bpe", "merges.txt"}), vocab = first_of({"encoder.json", "vocab.json"});
-  check(!merges.empty() && !vocab.empty(), ErrorKind::data,
+  const TokenizerFiles files = files_in(path);
+  check(static_cast<bool>(files), ErrorKind::data,
         "{} holds no tokenizer: expected tokenizer.json, tokenizer.model, or vocab.bpe and encoder.json",
         path.string());
-  return std::make_unique<BpeTokenizer>(read_gpt2_files(merges, vocab));
+  if (!files.file.empty()) return load_file(files.file);
+  return std::make_unique<BpeTokenizer>(read_gpt2_files(files.merges, files.vocab));
 }
 
 }  // namespace ziggurat

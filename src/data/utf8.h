@@ -1,7 +1,10 @@
 // Decoding UTF-8 that may be broken.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace ziggurat {
 
@@ -30,6 +33,27 @@ inline Utf8Char decode_utf8(const char* p, const char* end) {
     if (c >= 0x10000 && c <= 0x10ffff) return {c, 4, true};
   }
   return {};
+}
+
+// Bytes at the end of `text` that begin a well-formed character and do not finish it: 0 to 3.
+inline size_t unfinished_utf8(std::string_view text) {
+  // The least second byte that may follow, where not every continuation byte may (table 3-7).
+  const auto second_may_follow = [](uint8_t first, uint8_t second) {
+    const uint8_t least = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    const uint8_t most = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    return least <= second && second <= most;
+  };
+  for (size_t n = 1; n <= std::min<size_t>(3, text.size()); ++n) {
+    const auto* tail = reinterpret_cast<const uint8_t*>(text.data() + text.size() - n);
+    if ((tail[0] & 0xc0) == 0x80) continue;
+    const size_t length = tail[0] < 0xc2   ? 1
+                          : tail[0] < 0xe0 ? 2
+                          : tail[0] < 0xf0 ? 3
+                          : tail[0] < 0xf5 ? 4
+                                           : 1;
+    return n < length && (n == 1 || second_may_follow(tail[0], tail[1])) ? n : 0;
+  }
+  return 0;
 }
 
 }  // namespace ziggurat

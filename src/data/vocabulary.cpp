@@ -1,8 +1,7 @@
-#include <ziggurat/data/vocabulary.h>
-
 #include <algorithm>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/vocabulary.h>
 
 namespace ziggurat {
 namespace {

@@ -19,6 +19,7 @@ struct BpeVocab {
   std::vector<std::string> tokens;      // [id] -> bytes; empty: no such token
   std::vector<Merge> merges;            // [rank]
   std::vector<int32_t> special_tokens;  // ids that are never made from text, e.g. <|endoftext|>
+  std::vector<std::string> not_added;   // what Hugging Face puts around a text, as <s>; nobody does here
 };
 
 // (left, right) -> rank and merged id: a flat hash table, since a merge loop asks it for every pair.
@@ -61,10 +62,12 @@ class BpeTokenizer final : public Tokenizer {
 
   std::unique_ptr<Encoder> new_encoder() const override;
   std::string decode(std::span<const int32_t> ids) const override;
+  bool is_text(int32_t id) const override;
   size_t safe_cut(std::string_view text) const override;
   int32_t vocab_size() const override { return static_cast<int32_t>(vocab_.tokens.size()); }
   int32_t eod_id() const override { return eod_id_; }
   std::string kind() const override { return "byte-level-bpe"; }
+  std::string remark() const override;
   std::string fingerprint() const override { return fingerprint_; }
   void save(const std::filesystem::path& directory) const override;
 

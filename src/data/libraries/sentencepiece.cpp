@@ -4,6 +4,7 @@
 
 #include "data/atomic_file.h"
 #include "data/sha256.h"
+#include "data/utf8.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/folder.h>
 
@@ -25,6 +26,50 @@ class SentencePieceEncoder final : public Encoder {
  private:
   const SentencePieceProcessor& processor_;
   std::vector<int> pieces_;
+};
+
+// The library strips the space in front of a text, and makes characters of pieces that are single bytes.
+// Behind an id that has said something, and with whole characters, its texts are end to end: so from there on
+// the window that it decodes begins anew.
+class SentencePieceDetokenizer final : public Detokenizer {
+ public:
+  SentencePieceDetokenizer(const Tokenizer& tokenizer, const SentencePieceProcessor& processor)
+      : tokenizer_(tokenizer), processor_(processor) {}
+
+  std::string add(int32_t id) override {
+    const std::string alone = tokenizer_.decode(std::span(&id, 1));
+    window_.push_back(id);
+    const size_t held = unfinished();
+    std::string text = text_until(window_.size() - held);
+    if (held == 0 && !alone.empty()) {
+      window_ = {id};
+      said_ = alone.size();
+    }
+    return text;
+  }
+  std::string finish() override { return text_until(window_.size()); }
+
+ private:
+  std::string text_until(size_t count) {
+    std::string text = tokenizer_.decode(std::span(window_).first(count));
+    text.erase(0, said_);
+    said_ += text.size();
+    return text;
+  }
+  // How many ids at the end are bytes of a character that is not whole yet.
+  size_t unfinished() const {
+    std::string bytes;
+    for (size_t i = window_.size(); i > 0 && bytes.size() < 3 && processor_.IsByte(window_[i - 1]); --i) {
+      const std::string& piece = processor_.IdToPiece(window_[i - 1]);  // <0xE3>
+      bytes.insert(bytes.begin(), static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16)));
+    }
+    return unfinished_utf8(bytes);
+  }
+
+  const Tokenizer& tokenizer_;
+  const SentencePieceProcessor& processor_;
+  std::vector<int32_t> window_;  // the ids that what comes next depends on
+  size_t said_ = 0;              // bytes of their text that were returned
 };
 
 class SentencePieceTokenizer final : public Tokenizer {
@@ -53,6 +98,13 @@ class SentencePieceTokenizer final : public Tokenizer {
     const auto status = processor_.Decode(std::vector<int>(ids.begin(), ids.end()), &text);
     check(status.ok(), ErrorKind::data, "[tokenizer] SentencePiece cannot decode: {}", status.ToString());
     return text;
+  }
+  std::unique_ptr<Detokenizer> new_detokenizer() const override {
+    return std::make_unique<SentencePieceDetokenizer>(*this, processor_);
+  }
+  bool is_text(int32_t id) const override {
+    return 0 <= id && id < vocab_size() && !processor_.IsControl(id) && !processor_.IsUnknown(id) &&
+           !processor_.IsUnused(id);
   }
   // A piece may reach over white space and the start of a text counts as one: no place is safe.
   size_t safe_cut(std::string_view text) const override { return text.size(); }

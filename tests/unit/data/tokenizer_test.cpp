@@ -166,6 +166,37 @@ TEST(TokenizerFiles, TheFirst256IdsAreBytesInGpt2Order) {
   EXPECT_EQ(order[220], ' ');   // id 220
 }
 
+TEST(TokenizerFiles, WhatAPostProcessorWouldAddIsSaid) {
+  const TempDir dir;
+  small_tokenizer().save(dir.path());
+  const auto good = nlohmann::json::parse(read_text(dir / "tokenizer.json"));
+  const auto remark_with = [&](const nlohmann::json& post_processor) {
+    auto root = good;
+    root["post_processor"] = post_processor;
+    write_text(dir / "other.json", root.dump());
+    const auto tokenizer = load_tokenizer(dir / "other.json");
+    EXPECT_EQ(tokenizer->fingerprint(), small_tokenizer().fingerprint());  // its ids are the same
+    EXPECT_EQ(tokenizer->encode("the cat"), small_tokenizer().encode("the cat"));
+    return tokenizer->remark();
+  };
+  const nlohmann::json byte_level = {{"type", "ByteLevel"}, {"trim_offsets", false}};
+  const nlohmann::json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const nlohmann::json bos = {{"SpecialToken", {{"id", "<|begin|>"}, {"type_id", 0}}}};
+  const nlohmann::json template_processing = {{"type", "TemplateProcessing"}, {"single", {bos, text}}};
+  const auto added = [](const std::string& names) { return "puts " + names + " around every text"; };
+  EXPECT_EQ(remark_with(nullptr), "");
+  EXPECT_EQ(remark_with(byte_level), "");
+  EXPECT_EQ(remark_with({{"type", "TemplateProcessing"}, {"single", {text}}}), "");
+  EXPECT_NE(remark_with(template_processing).find(added("<|begin|>")), std::string::npos);
+  EXPECT_NE(remark_with({{"type", "Sequence"}, {"processors", {byte_level, template_processing}}})
+                .find(added("<|begin|>")),
+            std::string::npos);
+  EXPECT_NE(remark_with({{"type", "RobertaProcessing"}, {"sep", {"</s>", 2}}, {"cls", {"<s>", 0}}})
+                .find(added("<s>, </s>")),
+            std::string::npos);
+  error_of(ErrorKind::data, [&] { remark_with({{"type", "BertProcessing"}, {"sep", "</s>"}}); });
+}
+
 TEST(TokenizerFiles, ErrorsNameFileAndCure) {
   const TempDir dir;
   small_tokenizer().save(dir.path());
