@@ -101,6 +101,11 @@ std::vector<std::vector<int32_t>> generate(Decoder& decoder, std::span<const std
         "[generate] {} prompts, but the decoder holds {} sequences", prompts.size(), decoder.sequences());
   for (const std::vector<int32_t>& prompt : prompts) {
     check(!prompt.empty(), ErrorKind::argument, "[generate] a prompt must have at least one token");
+    for (const int32_t id : prompt) {
+      check(0 <= id && id < decoder.vocabulary(), ErrorKind::argument,
+            "[generate] a prompt has token {}, outside the model's vocabulary of {}", id,
+            decoder.vocabulary());
+    }
   }
   return Generation(decoder, prompts, options, on_token).run();
 }

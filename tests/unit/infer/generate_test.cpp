@@ -65,6 +65,51 @@ TEST(Sampler, IsAFunctionOfSeedAndPosition) {
   EXPECT_NE(first, other);
 }
 
+// Whatever the options, what is drawn from some tokens is what is drawn from a vocabulary of just these.
+TEST(Sampler, DrawsAllowedTokensOnly) {
+  const std::vector<double> logits = {9, 0.5, 8, 0.2, 0.9, 7, 0.6, 9, 9};
+  const std::vector<int32_t> allowed = {1, 3, 4, 6};
+  std::vector<double> rest;
+  for (const int32_t id : allowed) rest.push_back(logits[static_cast<size_t>(id)]);
+  for (const double temperature : {0.0, 0.7, 2.0}) {
+    for (const int64_t top_k : {0, 1, 2, 3, 4, 40}) {
+      for (const double top_p : {0.3, 0.8, 1.0}) {
+        SamplingOptions options{.temperature = temperature, .top_k = top_k, .top_p = top_p};
+        std::vector<int32_t> want, got;
+        for (int64_t i = 0; i < 50; ++i) {
+          want.push_back(allowed[static_cast<size_t>(sample_token(rest, options, i))]);
+        }
+        options.allowed = {{1, 2}, {3, 5}, {6, 7}, {20, 30}};  // the last: past the vocabulary
+        for (int64_t i = 0; i < 50; ++i) got.push_back(sample_token(logits, options, i));
+        EXPECT_EQ(got, want) << temperature << " " << top_k << " " << top_p;
+      }
+    }
+  }
+}
+
+TEST(Sampler, TheAllowedTokensAreTextAndTheStopToken) {
+  const auto below_400 = [](int32_t id) { return id < 400; };
+  EXPECT_EQ(allowed_tokens(4096, -1, below_400), (std::vector<TokenRange>{{0, 400}}));
+  EXPECT_EQ(allowed_tokens(100, -1, below_400), (std::vector<TokenRange>{{0, 100}}));
+  const auto odd = [](int32_t id) { return id % 2 == 1; };
+  EXPECT_EQ(allowed_tokens(6, 4, odd), (std::vector<TokenRange>{{1, 2}, {3, 6}}));
+  EXPECT_EQ(allowed_tokens(6, 9, odd), (std::vector<TokenRange>{{1, 2}, {3, 4}, {5, 6}}));
+}
+
+TEST(Sampler, RefusesLogitsThatAreNotFinite) {
+  for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+    for (const double temperature : {0.0, 1.0}) {
+      const std::vector<double> logits = {1, bad, 2};
+      const std::string message = ziggurat::testing::error_of(
+          ErrorKind::numeric, [&] { sample_token(logits, {.temperature = temperature}, 0); });
+      EXPECT_NE(message.find("1 of the model's 3 logits"), std::string::npos) << message;
+      const std::vector<float> single(logits.begin(), logits.end());
+      ziggurat::testing::error_of(ErrorKind::numeric,
+                                  [&] { Sampler({.temperature = temperature}, 3)(single.data(), 0); });
+    }
+  }
+}
+
 class Generate : public ::testing::Test {
  protected:
   static model::ModelConfig config() {
@@ -144,6 +189,9 @@ TEST_F(Generate, MisuseIsNamed) {
   with({{1}}, {.temperature = -1});
   with({{1}}, {.top_k = -1});
   with({{1}}, {.top_p = 0});
+  with({{1}}, {.allowed = {{30, 32}}});  // the vocabulary has 30
+  with({{1, 30}}, {});
+  with({{-1}}, {});
 }
 
 }  // namespace
