@@ -57,7 +57,7 @@ Tensor Decoder::run(int64_t sequences, int64_t length, const int32_t* tokens, co
     int64_t& past = lengths_[static_cast<size_t>(of_sequence[row])];
     positions_[static_cast<size_t>(row)] = static_cast<int32_t>(past++);
   }
-  tape_.begin({.training = false});
+  tape_.begin({.training = false, .dropless = true});
   return model_
       .next_token_logits(tape_, {.tokens = tokens,
                                  .sequences = sequences,

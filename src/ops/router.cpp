@@ -62,7 +62,8 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
   const ChoiceNoise noise = moment.training ? args.noise : ChoiceNoise::none;
   const double factor = moment.training ? args.capacity_factor : args.eval_capacity_factor;
   const DropPolicy eval_drop = factor > 0 ? DropPolicy::position : DropPolicy::none;
-  const DropPolicy drop = moment.training || args.drop == DropPolicy::none ? args.drop : eval_drop;
+  const DropPolicy capacity_drop = moment.training || args.drop == DropPolicy::none ? args.drop : eval_drop;
+  const DropPolicy drop = moment.dropless ? DropPolicy::none : capacity_drop;
   const int64_t capacity = drop == DropPolicy::none ? tokens : expert_capacity(args, factor, tokens, experts);
 
   Routing r;

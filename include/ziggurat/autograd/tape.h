@@ -34,6 +34,9 @@ struct MicroBatch {
   int64_t count = 1;  // micro-batches in the step: a loss averaged over micro-batches is scaled by 1 / count
   bool training = true;  // false: no dropout, no noise, nothing is recorded
 
+  // Experts take every token, whatever their capacity: where a text must not depend on its neighbours.
+  bool dropless = false;
+
   // The part of a random stream's name that says when: unique for (step, index).
   uint64_t moment() const { return (static_cast<uint64_t>(step) << 24) + static_cast<uint64_t>(index); }
 };

@@ -10,8 +10,8 @@
 namespace ziggurat::infer {
 
 // Several sequences, each up to `context` tokens long. What a sequence's tokens predict does not depend on
-// the other sequences, nor (but for rounding) on how many tokens came at once. Experts drop nothing token by
-// token, whatever eval_capacity_factor says.
+// the other sequences, nor (but for rounding) on how many tokens came at once: experts drop nothing, whatever
+// eval_capacity_factor says.
 class Decoder {
  public:
   // `model` must outlive the decoder; its parameters are read only. Prompts are read in pieces of

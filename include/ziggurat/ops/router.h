@@ -38,7 +38,8 @@ struct RouterArgs {
   SlotOrder order = SlotOrder::choice_first;
   CapacityRule capacity_rule = CapacityRule::with_top_k;
   double capacity_factor = 1.0;
-  double eval_capacity_factor = 0;  // in evaluation nothing is dropped, or, if positive, by position
+  // In evaluation nothing is dropped, or, if positive, by position. Nothing ever where the tape is dropless.
+  double eval_capacity_factor = 0;
   int64_t min_capacity = 4;
   Renormalise renormalise = Renormalise::none;
   ChoiceNoise noise = ChoiceNoise::none;  // training only

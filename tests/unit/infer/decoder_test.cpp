@@ -156,6 +156,38 @@ TEST(Decoder, SequencesOfAnyLengthsDoNotMeet) {
   EXPECT_EQ(decoder.length(2), 27);
 }
 
+// Experts for one row in two at most, were there drops: a text reads as alone beside others and in any
+// pieces.
+TEST(Decoder, DropsNothingWhateverTheRouterIsToldForEvaluation) {
+  const OneThread one_thread;
+  for (const std::string option :
+       {"drop=random", "drop=position", "drop=probability", "drop=none", "slot_order=token_first",
+        "capacity_rule=without_top_k", "balance_scope=sequence", "top_k=2", "jitter=0.1",
+        "choice_noise=rsample"}) {
+    Bare bare(tiny("pr_moe", {"model.moe.eval_capacity_factor=0.5", "model.moe.capacity_factor=0.5",
+                              "model.moe.min_capacity=0", "model.moe." + option}),
+              DType::f64);
+    const std::vector<int32_t> text = text_of(24, 90, 1), other = text_of(24, 90, 2);
+    Decoder together(bare.model, 3, 64, 512), pieces(bare.model, 1, 64, 5), steps(bare.model, 1, 64);
+    const int32_t zero = 0;
+    const auto want = test::to_doubles(together.prefill(0, text));
+    const double near = tolerance(bare.layout, DType::f64, 24) * test::largest(want);
+    test::expect_within(test::to_doubles(pieces.prefill(0, text)), want, near, option + ", in pieces");
+    steps.prefill(0, std::span(text).first(1));
+    Tensor logits;
+    for (size_t t = 1; t < text.size(); ++t) logits = steps.step({&zero, 1}, {&text[t], 1});
+    test::expect_within(test::to_doubles(logits), want, near, option + ", token by token");
+
+    together.prefill(1, other);
+    together.copy(1, 2);
+    const std::vector<int32_t> sequences = {1, 2, 0}, tokens = {other[0], other[0], text[0]};
+    const Tensor beside = together.step(sequences, tokens);
+    const auto last = test::to_doubles(beside.rows(2, 3));
+    test::expect_within(last, test::to_doubles(steps.step({&zero, 1}, {&text[0], 1})), near,
+                        option + ", beside others");
+  }
+}
+
 TEST(Decoder, ReadsOnFromWhereItWasCut) {
   Bare bare(tiny("modern_moe"), DType::f32);
   const std::vector<int32_t> text = text_of(12, 90);
