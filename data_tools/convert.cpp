@@ -7,7 +7,7 @@
 #include <ziggurat/data/dataset.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/megatron_file.h>
-#include <ziggurat/data/tokenizer.h>
+#include <ziggurat/data/vocabulary.h>
 
 namespace ziggurat {
 namespace {
@@ -79,6 +79,12 @@ ShardInfo common_info(const ConvertOptions& options) {
   common.vocab_size = options.vocab_size, common.eod_id = options.eod_id;
   if (!options.tokenizer.empty()) {
     const auto tokenizer = load_tokenizer(options.tokenizer);
+    check((options.vocab_size == 0 || options.vocab_size == tokenizer->vocab_size()) &&
+              (options.eod_id == -1 || options.eod_id == tokenizer->eod_id()),
+          ErrorKind::argument,
+          "--vocab-size {} and --eod-id {} are not those of --tokenizer {} ({} and {}); leave them out",
+          options.vocab_size, options.eod_id, options.tokenizer.string(), tokenizer->vocab_size(),
+          tokenizer->eod_id());
     common.vocab_size = tokenizer->vocab_size(), common.eod_id = tokenizer->eod_id();
     common.tokenizer = tokenizer->kind(), common.tokenizer_sha256 = tokenizer->fingerprint();
     tokenizer->save(options.output);
@@ -90,9 +96,18 @@ ShardInfo common_info(const ConvertOptions& options) {
   return common;
 }
 
+// Files of ours record what made their ids.
+void check_recorded(const ShardInfo& recorded, const Path& path, const ShardInfo& common,
+                    const ConvertOptions& options) {
+  const Vocabulary given = options.tokenizer.empty() ? Vocabulary{"--vocab-size", "", common.vocab_size, true}
+                                                     : Vocabulary{"--tokenizer " + options.tokenizer.string(),
+                                                                  common.tokenizer_sha256, common.vocab_size};
+  check_fit({path.string(), recorded.tokenizer_sha256, recorded.vocab_size}, given,
+            "name the tokenizer that the file was made with");
+}
+
 // A list of tokens without documents: they end at the end-of-document tokens.
-void append_hdf5(const Path& path, int64_t eod_id, ShardFolder& shards) {
-  const ShardReader file(path);
+void append_hdf5(const Path& path, const ShardReader& file, int64_t eod_id, ShardFolder& shards) {
   const std::vector<int64_t> offsets = file.doc_offsets();
   std::vector<int32_t> block, document;
   size_t next = 1;  // of offsets
@@ -120,7 +135,9 @@ void convert_to_shards(const ConvertOptions& options) {
   ShardFolder shards(options, common);
   for (const Path& input : options.inputs) {
     if (!is_megatron(input)) {
-      append_hdf5(input, common.eod_id, shards);
+      const ShardReader file(input);
+      check_recorded(file.info(), input, common, options);
+      append_hdf5(input, file, common.eod_id, shards);
       continue;
     }
     const MegatronFile file(input);

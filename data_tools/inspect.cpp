@@ -11,10 +11,12 @@
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/dataset.h>
 #include <ziggurat/data/folder.h>
-#include <ziggurat/data/tokenizer.h>
+#include <ziggurat/data/vocabulary.h>
 
 namespace ziggurat {
 namespace {
+
+constexpr const char* kNameTokenizer = "name the tokenizer that the shards were made with by --tokenizer";
 
 // Calls body(tokens, count) over the whole stream.
 template <class Body>
@@ -82,13 +84,11 @@ void verify_shards(const std::filesystem::path& path, const std::string& split, 
 }
 
 void print_sample(const SampleOptions& options, std::ostream& out) {
-  const TokenStream stream(read_manifest(options.path, options.split));
+  const ShardManifest manifest = read_manifest(options.path, options.split);
+  const TokenStream stream(manifest);
   const auto tokenizer = load_tokenizer(options.tokenizer);
-  check(stream.tokenizer_sha256().empty() || stream.tokenizer_sha256() == tokenizer->fingerprint(),
-        ErrorKind::data,
-        "{} was made with another tokenizer ({:.12}) than {} ({:.12}); name the one beside the shards",
-        options.path.string(), stream.tokenizer_sha256(), options.tokenizer.string(),
-        tokenizer->fingerprint());
+  check_fit(vocabulary_of(*tokenizer, options.tokenizer), vocabulary_of(manifest, options.path),
+            kNameTokenizer);
   check(options.position >= 0 && options.position < stream.size(), ErrorKind::argument,
         "position: expected 0 to {}, got {}", stream.size() - 1, options.position);
   const int64_t count = std::min(options.count, stream.size() - options.position);
@@ -118,9 +118,6 @@ TokenStats token_stats(const std::filesystem::path& path, const std::string& spl
 namespace {
 
 BaselineLoss baseline_of(const TokenStats& train, const TokenStats& valid) {
-  check(train.counts.size() == valid.counts.size(), ErrorKind::data,
-        "train has a vocabulary of {}, valid one of {}; tokenize both with one tokenizer",
-        train.counts.size(), valid.counts.size());
   BaselineLoss loss;
   loss.train_tokens = train.tokens, loss.valid_tokens = valid.tokens, loss.distinct_tokens = train.distinct;
   loss.uniform = std::log(static_cast<double>(train.counts.size()));
@@ -192,21 +189,24 @@ bool has_split(const std::filesystem::path& path, const std::string& split) {
 }  // namespace
 
 BaselineLoss baseline_loss(const std::filesystem::path& train, const std::filesystem::path& valid) {
-  const std::string a = read_manifest(train, "train").tokenizer_sha256;
-  const std::string b = read_manifest(valid, "valid").tokenizer_sha256;
-  check(a == b, ErrorKind::data, "{} and {} were made with different tokenizers; tokenize both with one",
-        train.string(), valid.string());
+  check_fit(vocabulary_of(read_manifest(train, "train"), train),
+            vocabulary_of(read_manifest(valid, "valid"), valid),
+            "tokenize train and valid with one tokenizer");
   return baseline_of(token_stats(train, "train"), token_stats(valid, "valid"));
 }
 
 void print_stats(const StatsOptions& options, std::ostream& out) {
-  const TokenStats train = token_stats(options.train, "train");
   std::filesystem::path beside = options.tokenizer;
   if (beside.empty()) {
     beside = std::filesystem::is_directory(options.train) ? options.train : options.train.parent_path();
-    if (!std::filesystem::exists(beside / "tokenizer.json")) beside.clear();
+    if (!holds_tokenizer(beside)) beside.clear();
   }
   const auto tokenizer = beside.empty() ? nullptr : load_tokenizer(beside);
+  if (tokenizer) {
+    check_fit(vocabulary_of(*tokenizer, beside),
+              vocabulary_of(read_manifest(options.train, "train"), options.train), kNameTokenizer);
+  }
+  const TokenStats train = token_stats(options.train, "train");
   fmt::print(out, "train tokens          {}\ndistinct tokens seen  {} of {}\n", train.tokens, train.distinct,
              train.counts.size());
   fmt::print(out, "entropy               {:.4f} nats a token ({:.4f} bits)\n", train.entropy,

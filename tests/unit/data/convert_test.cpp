@@ -131,6 +131,22 @@ TEST(Convert, ForeignHdf5FilesAreCutAtEndsOfDocuments) {
   error_of(ErrorKind::argument, [&] { convert_to_shards(to_shards(dir / "corpus.h5", dir / "none", 0)); });
 }
 
+TEST(Convert, ATokenizerThatDidNotMakeTheFileIsRefused) {
+  const TempDir dir;
+  counting_shards(dir.path(), {20}, 257);  // of a tokenizer "abc"
+  ConvertOptions options = to_shards(dir / shard_name("counting", "train", 0, 1), dir / "out", 0);
+  options.eod_id = -1, options.tokenizer = "bytes";
+  const std::string message = error_of(ErrorKind::data, [&] { convert_to_shards(options); });
+  EXPECT_NE(message.find("--tokenizer bytes"), std::string::npos) << message;
+  EXPECT_NE(message.find("(abc)"), std::string::npos) << message;
+  options.tokenizer.clear(), options.vocab_size = 256;
+  error_of(ErrorKind::data, [&] { convert_to_shards(options); });
+  options.vocab_size = 300;
+  convert_to_shards(options);
+  options.tokenizer = "bytes", options.output = dir / "both";  // two answers to one question
+  error_of(ErrorKind::argument, [&] { convert_to_shards(options); });
+}
+
 TEST(Convert, DamagedMegatronFilesAreReadOrRefused) {
   const TempDir dir;
   make_megatron<uint16_t>(dir / "m", some_documents(999));

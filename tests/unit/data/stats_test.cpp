@@ -4,6 +4,7 @@
 #include "data_tools/bench.h"
 #include "data_tools/inspect.h"
 #include "tests/unit/data/data_test_support.h"
+#include <ziggurat/data/tokenizer.h>
 
 namespace ziggurat {
 namespace {
@@ -47,6 +48,26 @@ TEST(Stats, CountsTokensAndTheirEntropy) {
   print_stats(options, out);
   EXPECT_NE(out.str().find("measured on 10 tokens of valid"), std::string::npos) << out.str();
   error_of(ErrorKind::data, [&] { token_stats(dir.path(), "test"); });
+}
+
+TEST(Stats, ATokenizerThatDoesNotFitTheShardsIsRefused) {
+  const TempDir dir;
+  write_staircase(dir.path(), "train");
+  std::ostringstream out;
+  StatsOptions stats;
+  stats.train = dir.path(), stats.tokenizer = "bytes";
+  SampleOptions sample;
+  sample.path = dir.path(), sample.tokenizer = "bytes";
+  for (const std::string& message : {error_of(ErrorKind::data, [&] { print_stats(stats, out); }),
+                                     error_of(ErrorKind::data, [&] { print_sample(sample, out); })}) {
+    for (const std::string& part : {std::string("bytes"), dir.path().string(), std::string("--tokenizer")}) {
+      EXPECT_NE(message.find(part), std::string::npos) << message;
+    }
+  }
+  EXPECT_EQ(out.str(), "");
+  load_tokenizer("bytes")->save(dir.path());  // the one beside the shards is held against them, too
+  stats.tokenizer.clear();
+  error_of(ErrorKind::data, [&] { print_stats(stats, out); });
 }
 
 TEST(Bench, RunsOnAnyShards) {
