@@ -50,7 +50,8 @@ void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command = app.add_subcommand("generate", "Continue a text with a trained model");
   command
-      ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
+      ->add_option("--checkpoint", arguments->checkpoint,
+                   "step folder, or the folder above, or the run's: then the newest")
       ->required();
   command->add_option("--prompt", arguments->prompts, "text to continue; several: side by side")->required();
   command->add_option("--samples", arguments->samples, "texts from each prompt")

@@ -12,6 +12,7 @@
 #include <ziggurat/core/log.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/review.h>
+#include <ziggurat/train/run_tokenizer.h>
 #include <ziggurat/train/trainer.h>
 
 namespace ziggurat::apps {
@@ -34,7 +35,9 @@ void train(const ConfigArguments& arguments) {
       for (const train::Warning& warning : train::warnings_of(config)) warn("{}", train::to_string(warning));
     }
     if (world.rank() == 0) std::ofstream(config.output_folder() + "/config.yaml") << dump_config(config);
-    train::Trainer(config, world).run();
+    train::Trainer trainer(config, world);
+    if (world.rank() == 0) train::save_tokenizer(config, trainer.train_data().tokenizer_sha256());
+    trainer.run();
   } catch (const std::exception& error) {
     const auto* ours = dynamic_cast<const Error*>(&error);
     const ErrorKind kind = ours == nullptr ? ErrorKind::internal : ours->kind();

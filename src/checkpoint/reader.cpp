@@ -31,7 +31,8 @@ std::string resolve(const std::string& path) {
   if (!clean.has_filename()) clean = clean.parent_path();  // a trailing '/'
   check(fs::is_directory(clean), ErrorKind::checkpoint, "[checkpoint] {} is not a directory", path);
   if (fs::exists(clean / kManifestName) || step_of_name(clean.filename().string())) return clean.string();
-  const auto newest = latest_checkpoint(clean.string());
+  auto newest = latest_checkpoint(clean.string());
+  if (!newest) newest = latest_checkpoint((clean / "checkpoints").string());
   check(newest.has_value(), ErrorKind::checkpoint, "[checkpoint] {} holds no complete checkpoint", path);
   return *newest;
 }

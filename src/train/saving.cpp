@@ -43,7 +43,8 @@ void Trainer::save() {
   checkpoint.state = {{"step", step_},
                       {"consumed_samples", consumed_samples_},
                       {"seed", config_.seed},
-                      {"data", train_data_->fingerprint()}};
+                      {"data", train_data_->fingerprint()},
+                      {"tokenizer", train_data_->tokenizer_sha256()}};
   save_checkpoint(checkpoint_folder(), checkpoint, slices_of(store_, groups_, true), world_);
   info("checkpoint of step {} saved in {:.1f} s: {}", step_, timer.seconds(), checkpoint_folder());
 }

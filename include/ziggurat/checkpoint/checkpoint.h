@@ -90,7 +90,7 @@ class CheckpointReader {
     Shape shape;  // global
   };
 
-  // `path` is a step directory, or a directory of such: then the newest.
+  // `path` is a step directory, or a directory of such or with such in checkpoints/: then the newest.
   explicit CheckpointReader(const std::string& path);
 
   const std::string& path() const { return path_; }  // the step directory

@@ -56,7 +56,7 @@ class BlendedSamples final : public SampleSource {
     double weight;
     std::unique_ptr<SampleSource> samples;
   };
-  // All sources have the same sequence length and end-of-document token.
+  // All sources have the same sequence length, tokenizer and end-of-document token.
   BlendedSamples(std::vector<Source> sources, int64_t sequence_length, BlendRule rule, int64_t samples);
 
   int64_t samples_per_epoch() const override;  // until the first source would begin again
@@ -64,6 +64,7 @@ class BlendedSamples final : public SampleSource {
   int32_t eod_id() const override { return sources_.front().samples->eod_id(); }
   void prefetch(int64_t first, int64_t count) const override;
   std::string fingerprint() const override;
+  std::string tokenizer_sha256() const override { return sources_.front().samples->tokenizer_sha256(); }
 
   // How often a source is seen by a run of n samples.
   double epochs(size_t source, int64_t n) const;

@@ -83,6 +83,7 @@ class Dataset final : public SampleSource {
   int32_t eod_id() const override { return static_cast<int32_t>(stream_.eod_id()); }
   void prefetch(int64_t first, int64_t count) const override;
   std::string fingerprint() const override;
+  std::string tokenizer_sha256() const override { return stream_.tokenizer_sha256(); }
 
  private:
   // Calls body(first token in the stream, count) for the parts that make up sample `position`.

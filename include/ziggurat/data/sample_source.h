@@ -28,6 +28,8 @@ class SampleSource {
   virtual void prefetch(int64_t first, int64_t count) const = 0;
   // What must be the same for a checkpoint's cursor to mean the same samples, as lines "what: value".
   virtual std::string fingerprint() const = 0;
+  virtual std::string tokenizer_sha256()
+      const = 0;  // Tokenizer::fingerprint(); empty: not recorded, or no text
 };
 
 // The first line in which two fingerprints differ, as "what: before -> now"; nullopt if they are equal.
@@ -70,6 +72,7 @@ class SyntheticSamples final : public SampleSource {
   int32_t eod_id() const override { return -1; }
   void prefetch(int64_t, int64_t) const override {}
   std::string fingerprint() const override;
+  std::string tokenizer_sha256() const override { return ""; }
 
  private:
   Split split_;

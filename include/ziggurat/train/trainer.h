@@ -41,6 +41,7 @@ class Trainer {
   int64_t steps_done() const { return step_; }
   int64_t consumed_samples() const { return consumed_samples_; }
   nn::ParamStore& params() { return store_; }
+  const SampleSource& train_data() const { return *train_data_; }
   // Steps from now on keep their times in `profile`, which must outlive them; null: no times.
   void set_profile(Profile* profile) { stream_.set_profile(profile); }
 
