@@ -142,16 +142,14 @@ FoundTokenizer find_tokenizer(const CheckpointReader& checkpoint, const RunConfi
   }
   FoundTokenizer found = search.found();
   check(found.tokenizer || !is_synthetic(config), ErrorKind::data,
-        "{} was trained on the synthetic language, which has no text; for the ids as text give a tokenizer "
-        "of at "
-        "most {} tokens with --tokenizer",
+        "{} was trained on the synthetic language, which has no text; give a tokenizer of at most {} tokens "
+        "with --tokenizer to read its ids as text",
         wanted.owner, wanted.size);
-  check(
-      found.tokenizer != nullptr, ErrorKind::data,
-      "no tokenizer of {}{} was found; name it with --tokenizer. Tried:\n  {}/{}: does not exist or does not "
-      "fit{}",
-      wanted.owner, wanted.fingerprint.empty() ? "" : fmt::format(" ({:.12})", wanted.fingerprint),
-      run.string(), kFolder, search.tried());
+  check(found.tokenizer != nullptr, ErrorKind::data,
+        "no tokenizer of {}{} was found; name it with --tokenizer. Tried:\n"
+        "  tokenizer/ in {} and in the two folders above it: none that fits{}",
+        wanted.owner, wanted.fingerprint.empty() ? "" : fmt::format(" ({:.12})", wanted.fingerprint),
+        step.string(), search.tried());
   return found;
 }
 
