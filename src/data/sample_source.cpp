@@ -12,6 +12,7 @@
 #include <ziggurat/data/blend.h>
 #include <ziggurat/data/dataset.h>
 #include <ziggurat/data/sample_source.h>
+#include <ziggurat/data/vocabulary.h>
 
 namespace ziggurat {
 
@@ -133,6 +134,19 @@ DatasetOptions dataset_options(const DataConfig& config, Split split, int64_t se
   return options;
 }
 
+Vocabulary tokenizer_of(const DataConfig& config) {
+  try {
+    Vocabulary vocabulary = vocabulary_of(*load_tokenizer(config.tokenizer), config.tokenizer);
+    vocabulary.owner = "data.tokenizer: " + vocabulary.owner;
+    return vocabulary;
+  } catch (const Error& error) {
+    fail(ErrorKind::data,
+         "data.tokenizer: {}; name the tokenizer that made the shards, or set data.tokenizer=\"\" to train "
+         "without one",
+         error.what());
+  }
+}
+
 }  // namespace
 
 const char* to_string(Split split) { return kSplitNames[static_cast<int>(split)]; }
@@ -230,9 +244,16 @@ void check_tokenizer(const DataConfig& config, int64_t model_vocab_size) {
     for (const NamedSource& source : sources) shards.push_back({source, split});
   }
   if (config.tokenizer.empty() || shards.empty()) return;
-  const TokenizerIdentity tokenizer = identify_tokenizer(config.tokenizer, model_vocab_size);
+  const Vocabulary tokenizer = tokenizer_of(config);
+  check_fit(tokenizer,
+            {.owner = "the model (model.vocab_size)", .size = model_vocab_size, .has_spare_ids = true},
+            fmt::format("set model.vocab_size to at least {}, or name the tokenizer of this model",
+                        tokenizer.size));
   for (const auto& [source, split] : shards) {
-    check_made_by(tokenizer, source.key, source.path, read_manifest(source.path, to_string(split)));
+    Vocabulary made = vocabulary_of(read_manifest(source.path, to_string(split)), source.path);
+    made.owner = fmt::format("{}: {}", source.key, made.owner);
+    check_fit(tokenizer, made,
+              "name the tokenizer that made the shards, or tokenize the text again with this one");
   }
 }
 

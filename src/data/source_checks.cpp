@@ -6,7 +6,6 @@
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
-#include <ziggurat/data/tokenizer.h>
 
 namespace ziggurat {
 namespace {
@@ -89,45 +88,6 @@ void check_documents_end(const DataConfig& config, const std::string& key, const
         "convert --eod-id`), or set the option to false",
         what);
   warn("{}: these are not told from what follows them", what);
-}
-
-TokenizerIdentity identify_tokenizer(const std::string& path, int64_t model_vocab_size) {
-  const auto tokenizer = [&] {
-    try {
-      return load_tokenizer(path);
-    } catch (const Error& error) {
-      fail(ErrorKind::data,
-           "data.tokenizer: {}; name the tokenizer that made the shards, or set data.tokenizer=\"\" to train "
-           "without one",
-           error.what());
-    }
-  }();
-  check(
-      tokenizer->vocab_size() <= model_vocab_size, ErrorKind::data,
-      "data.tokenizer: {} has {} tokens, but model.vocab_size is {}; set model.vocab_size to at least {}, or "
-      "name the tokenizer of this model",
-      path, tokenizer->vocab_size(), model_vocab_size, tokenizer->vocab_size());
-  return {path, tokenizer->fingerprint(), tokenizer->vocab_size(), tokenizer->eod_id()};
-}
-
-void check_made_by(const TokenizerIdentity& tokenizer, const std::string& key, const std::string& path,
-                   const ShardManifest& shards) {
-  const auto agree = [](int64_t a, int64_t b, int64_t unknown) {
-    return a == b || a == unknown || b == unknown;
-  };
-  const bool same = !shards.tokenizer_sha256.empty() ? shards.tokenizer_sha256 == tokenizer.fingerprint
-                                                     : agree(shards.vocab_size, tokenizer.vocab_size, 0) &&
-                                                           agree(shards.eod_id, tokenizer.eod_id, -1);
-  const std::string made_by = shards.tokenizer_sha256.empty()
-                                  ? "no fingerprint"
-                                  : fmt::format("fingerprint {:.16}", shards.tokenizer_sha256);
-  check(
-      same, ErrorKind::data,
-      "data.tokenizer: {} (fingerprint {:.16}, {} tokens, end of document {}) did not make the shards of {}: "
-      "{} ({}, {} tokens, end of document {}); name the tokenizer that made them, or tokenize the text "
-      "again with this one",
-      tokenizer.path, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.eod_id, key, path, made_by,
-      shards.vocab_size, shards.eod_id);
 }
 
 }  // namespace ziggurat

@@ -20,17 +20,4 @@ void check_has_eod(const DataConfig& config, const std::string& key, int64_t eod
 // than a tenth don't; a few are documents that a file's end has cut.
 void check_documents_end(const DataConfig& config, const std::string& key, const TokenStream& stream);
 
-struct TokenizerIdentity {
-  std::string path, fingerprint;
-  int64_t vocab_size = 0, eod_id = -1;
-};
-
-// Error(data) if data.tokenizer cannot be read or has more tokens than the model.
-TokenizerIdentity identify_tokenizer(const std::string& path, int64_t model_vocab_size);
-
-// Error(data) unless the tokenizer made these shards: by fingerprint, or where they have none by vocabulary
-// size and end-of-document token, as far as they say.
-void check_made_by(const TokenizerIdentity& tokenizer, const std::string& key, const std::string& path,
-                   const ShardManifest& shards);
-
 }  // namespace ziggurat

@@ -24,11 +24,17 @@ std::string described(const Vocabulary& v) {
 }  // namespace
 
 Vocabulary vocabulary_of(const Tokenizer& tokenizer, const std::filesystem::path& path) {
-  return {"the tokenizer " + path.string(), tokenizer.fingerprint(), tokenizer.vocab_size()};
+  return {.owner = "the tokenizer " + path.string(),
+          .fingerprint = tokenizer.fingerprint(),
+          .size = tokenizer.vocab_size(),
+          .eod_id = tokenizer.eod_id()};
 }
 
 Vocabulary vocabulary_of(const ShardManifest& shards, const std::filesystem::path& path) {
-  return {"the shards " + path.string(), shards.tokenizer_sha256, shards.vocab_size};
+  return {.owner = "the shards " + path.string(),
+          .fingerprint = shards.tokenizer_sha256,
+          .size = shards.vocab_size,
+          .eod_id = shards.eod_id};
 }
 
 std::optional<std::string> misfit(const Vocabulary& a, const Vocabulary& b) {
@@ -36,8 +42,12 @@ std::optional<std::string> misfit(const Vocabulary& a, const Vocabulary& b) {
   if (recorded && !same_tokenizer(a.fingerprint, b.fingerprint)) {
     return fmt::format("{} and {} belong to different tokenizers", described(a), described(b));
   }
-  if (sizes_fit(a, b)) return std::nullopt;
-  return fmt::format("{} has a vocabulary of {}, {} one of {}", described(a), a.size, described(b), b.size);
+  if (!sizes_fit(a, b)) {
+    return fmt::format("{} has a vocabulary of {}, {} one of {}", described(a), a.size, described(b), b.size);
+  }
+  if (recorded || a.eod_id == b.eod_id || a.eod_id < 0 || b.eod_id < 0) return std::nullopt;
+  return fmt::format("{} ends documents with token {}, {} with {}", described(a), a.eod_id, described(b),
+                     b.eod_id);
 }
 
 void check_fit(const Vocabulary& a, const Vocabulary& b, const std::string& cure) {
