@@ -18,7 +18,7 @@ import tempfile
 # README.md draws the same table. A new room enters here.
 ROOMS = {
     "core": 0,
-    "config": 1, "runtime": 1,
+    "config": 1, "runtime": 1, "io": 1,
     "memory": 2,
     "tensor": 3,
     "kernels": 4, "comm": 4,

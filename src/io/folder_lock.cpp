@@ -1,0 +1,312 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <iterator>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <nlohmann/json.hpp>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <ziggurat/core/error.h>
+#include <ziggurat/core/log.h>
+#include <ziggurat/io/folder_lock.h>
+
+namespace ziggurat {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::nanoseconds;
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd = -1) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+[[noreturn]] void cannot_lock(const std::string& path, int error) {
+  fail(
+      ErrorKind::config,
+      "cannot write the lock {}: {} (errno {}); make room or get the right to write there, or choose another "
+      "output folder",
+      path, std::strerror(error), error);
+}
+
+std::string first_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
+
+std::string command_line() {
+  std::ifstream file("/proc/self/cmdline");
+  std::string words((std::istreambuf_iterator<char>(file)), {});
+  while (!words.empty() && words.back() == '\0') words.pop_back();
+  for (char& c : words) {
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
+  }
+  constexpr size_t kEnough = 500;
+  return words.substr(0, kEnough);
+}
+
+std::string batch_job() {
+  for (const char* name :
+       {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID"}) {
+    if (const char* id = std::getenv(name)) return fmt::format("{} {}", name, id);
+  }
+  return "";
+}
+
+LockOwner myself() {
+  std::random_device random;
+  return {.host = host_name(),
+          .kernel = first_line("/proc/sys/kernel/random/boot_id"),
+          .pid = ::getpid(),
+          .job = batch_job(),
+          .started = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))),
+          .command = command_line(),
+          .id = fmt::format("{:08x}{:08x}", random(), random())};
+}
+
+std::string to_json(const LockOwner& o) {
+  const nlohmann::ordered_json json = {
+      {"host", o.host},       {"pid", o.pid},       {"job", o.job}, {"started", o.started},
+      {"command", o.command}, {"kernel", o.kernel}, {"id", o.id}};
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+}
+
+// Of a lock file, which may be empty, cut off or anything else.
+LockOwner owner_from(const std::string& line) {
+  const nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_object()) return {};
+  const auto text = [&](const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  LockOwner owner{.host = text("host"),
+                  .kernel = text("kernel"),
+                  .job = text("job"),
+                  .started = text("started"),
+                  .command = text("command"),
+                  .id = text("id")};
+  if (const auto pid = json.find("pid"); pid != json.end() && pid->is_number_integer()) owner.pid = *pid;
+  return owner;
+}
+
+nanoseconds modified(const struct stat& status) {
+  return std::chrono::seconds(status.st_mtim.tv_sec) + nanoseconds(status.st_mtim.tv_nsec);
+}
+
+// One look at the file. It is opened anew each time: that makes a network file system ask its server.
+struct Look {
+  bool there = false;
+  ino_t inode = 0;
+  nanoseconds touched{};
+  LockOwner owner;
+};
+
+Look look_at(const std::string& path) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat status {};
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) return {};
+  std::array<char, 4096> text{};
+  const ssize_t n = ::pread(file.get(), text.data(), text.size(), 0);
+  const std::string content(text.data(), static_cast<size_t>(std::max<ssize_t>(0, n)));
+  return {true, status.st_ino, modified(status), owner_from(content.substr(0, content.find('\n')))};
+}
+
+// How long ago the file was touched, by the file server's clock: it stamps a file of ours.
+nanoseconds age(const std::string& path, const LockOwner& me, nanoseconds touched) {
+  const std::string probe = path + "." + me.id + ".tmp";
+  const Descriptor file(::open(probe.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  struct stat status {};
+  const bool ok = file.get() >= 0 && ::write(file.get(), "?", 1) == 1 && ::fstat(file.get(), &status) == 0;
+  ::unlink(probe.c_str());
+  return ok ? modified(status) - touched : nanoseconds(0);
+}
+
+enum class Flock { ours, others, unsupported };
+
+Flock try_flock(int fd) {
+  while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return Flock::others;
+    if (errno != EINTR) return Flock::unsupported;
+  }
+  return Flock::ours;
+}
+
+}  // namespace
+
+std::string LockOwner::text() const {
+  if (id.empty()) return "a job that has not told its name";
+  return fmt::format("pid {} on {}, {}since {}: {}", pid, host, job.empty() ? "" : job + ", ", started,
+                     command);
+}
+
+struct FolderLock::Held {
+  Held(const std::string& folder, const std::string& file_name, const LockTimes& lock_times)
+      : path(folder + "/" + file_name), times(lock_times), me(myself()) {
+    constexpr int kAttempts = 100;  // each lost to somebody who made or removed the file meanwhile
+    for (int i = 1; !attempt(); ++i) {
+      if (i == kAttempts) cannot_lock(path, ENOENT);
+    }
+    heart = std::thread([this] { beat(); });
+  }
+
+  ~Held() {
+    {
+      const std::lock_guard lock(mutex);
+      ending = true;
+    }
+    wake.notify_all();
+    heart.join();
+    if (state() == LockState::held)
+      ::unlink(path.c_str());  // before the kernel's lock goes with the descriptor
+  }
+
+  // False: the file changed under our hands, look again.
+  bool attempt() {
+    constexpr mode_t kMode = 0644;
+    file = Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kMode));
+    const bool made = file.get() >= 0;
+    if (!made && errno == EEXIST) {
+      file = Descriptor(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+      if (file.get() < 0 && errno == ENOENT) return false;  // just given back
+    }
+    if (file.get() < 0) cannot_lock(path, errno);
+    const Flock flock = try_flock(file.get());
+    if (made && flock != Flock::others) return write_name();
+
+    Look found = look_at(path);
+    // Somebody who has just made the file writes his name next.
+    for (int i = 0; found.there && found.owner.id.empty() && i < 20; ++i) {
+      std::this_thread::sleep_for(times.heartbeat / 200);
+      found = look_at(path);
+    }
+    struct stat status {};
+    if (::fstat(file.get(), &status) != 0 || !found.there || found.inode != status.st_ino) return false;
+    const bool named = !found.owner.id.empty();
+    const bool same_kernel = named && !me.kernel.empty() && found.owner.kernel == me.kernel;
+    if (flock == Flock::others && (same_kernel || !named)) refuse(found.owner);
+    if (flock == Flock::ours && same_kernel) {  // so the kernel says that its owner is dead
+      tell_takeover(found.owner);
+      return write_name();
+    }
+    if (named && !died(found)) return false;
+    if (flock == Flock::others) refuse(found.owner);  // stopped, not dead
+    if (named) tell_takeover(found.owner);
+    write_name();
+    // Without the kernel's word two jobs may write their names at once; the later one stands.
+    std::this_thread::sleep_for(times.heartbeat / 10);
+    const Look now = look_at(path);
+    if (now.there && now.owner.id != me.id) refuse(now.owner);
+    return now.there;
+  }
+
+  void tell_takeover(const LockOwner& owner) const {
+    warn("{}: taken over from a job that is dead: {}", path, owner.text());
+  }
+
+  [[noreturn]] void refuse(const LockOwner& owner) const {
+    fail(ErrorKind::config,
+         "{} is held by another job that is alive: {}. Wait until it ends or stop it, or choose another "
+         "output "
+         "folder",
+         path, owner.text());
+  }
+
+  // Watches an owner's heartbeat. True: it died. False: the lock changed hands or was given back. Throws when
+  // the owner lives.
+  bool died(const Look& found) const {
+    const nanoseconds since =
+        std::clamp<nanoseconds>(age(path, me, found.touched), nanoseconds(0), times.stale);
+    const Clock::time_point deadline = Clock::now() + (times.stale - since);
+    if (since < times.stale) {
+      info("{}: waiting up to {:.0f} s for a sign of life from {}", path,
+           std::chrono::duration<double>(times.stale - since).count(), found.owner.text());
+    }
+    while (Clock::now() < deadline) {
+      std::this_thread::sleep_for(times.heartbeat / 10);
+      const Look now = look_at(path);
+      if (!now.there || now.owner.id != found.owner.id) return false;
+      if (now.touched != found.touched) refuse(found.owner);
+    }
+    return true;
+  }
+
+  bool write_name() {
+    const std::string text = to_json(me);
+    const ssize_t n = ::pwrite(file.get(), text.data(), text.size(), 0);
+    if (n != static_cast<ssize_t>(text.size()) || ::ftruncate(file.get(), n) != 0) {
+      const int error = n < 0 ? errno : ENOSPC;
+      ::unlink(path.c_str());
+      cannot_lock(path, error);
+    }
+    ::fsync(file.get());
+    return true;
+  }
+
+  LockState state() const {
+    const Look now = look_at(path);
+    if (!now.there) return LockState::gone;
+    return now.owner.id == me.id ? LockState::held : LockState::taken;
+  }
+
+  void beat() {
+    std::unique_lock lock(mutex);
+    while (!wake.wait_for(lock, times.heartbeat, [this] { return ending; })) {
+      ::futimens(file.get(), nullptr);
+    }
+  }
+
+  std::string path;
+  LockTimes times;
+  LockOwner me;
+  Descriptor file;
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool ending = false;
+  std::thread heart;
+};
+
+FolderLock::FolderLock(const std::string& folder, const std::string& file_name, const LockTimes& times)
+    : held_(std::make_unique<Held>(folder, file_name, times)) {}
+
+FolderLock::~FolderLock() = default;
+FolderLock::FolderLock(FolderLock&&) noexcept = default;
+FolderLock& FolderLock::operator=(FolderLock&&) noexcept = default;
+
+LockState FolderLock::state() const { return held_->state(); }
+LockOwner FolderLock::owner() const { return look_at(held_->path).owner; }
+const std::string& FolderLock::path() const { return held_->path; }
+
+}  // namespace ziggurat
