@@ -1,21 +1,48 @@
 #include "data_tools/commands.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <iostream>
-#include <map>
 #include <memory>
+#include <optional>
+
+#include <fmt/ranges.h>
 
 #include "data_tools/bench.h"
 #include "data_tools/convert.h"
 #include "data_tools/inspect.h"
 #include "data_tools/tokenize.h"
 #include <ziggurat/comm/mpi.h>
+#include <ziggurat/config/option_values.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat {
 namespace {
+
+constexpr uint64_t kMostThreads = 4096, kLargestId = (uint64_t{1} << 31) - 2;
+
+// CLI11 reads enums as their numbers.
+template <class Enum>
+std::string word(Enum value) {
+  return std::to_string(static_cast<int>(value));
+}
+
+CLI::Option* add_output(CLI::App& command, std::filesystem::path& output, const std::string& help) {
+  return command.add_option("--output", output, help)->required()->transform(not_empty());
+}
+
+void add_overwrite(CLI::App& command, bool& overwrite, const std::string& help) {
+  command.add_flag("--overwrite", overwrite, help);
+}
+
+void add_split(CLI::App& command, std::string& split, const std::string& help) {
+  command.add_option("--split", split, help)
+      ->capture_default_str()
+      ->transform(one_of(std::vector<std::string>(kSplitNames.begin(), kSplitNames.end())));
+}
 
 // \n, \t, \r, \0, \\ and \xHH as in C.
 std::string unescaped(const std::string& text) {
@@ -45,25 +72,26 @@ std::string unescaped(const std::string& text) {
 }
 
 void add_text_options(CLI::App& command, TextOptions& text) {
-  static const std::map<std::string, DocumentPer> kinds = {{"file", DocumentPer::file},
-                                                           {"line", DocumentPer::line},
-                                                           {"separator", DocumentPer::separator},
-                                                           {"json", DocumentPer::json}};
-  static const std::map<std::string, LineEnds> line_ends = {{"unix", LineEnds::lf}, {"keep", LineEnds::keep}};
-  static const std::map<std::string, LoneSurrogates> surrogates = {{"replace", LoneSurrogates::replace},
-                                                                   {"refuse", LoneSurrogates::refuse}};
-  static const std::map<std::string, MissingText> missing = {{"refuse", MissingText::refuse},
-                                                             {"skip", MissingText::skip}};
+  static const auto kinds = one_of({{"file", word(DocumentPer::file)},
+                                    {"line", word(DocumentPer::line)},
+                                    {"separator", word(DocumentPer::separator)},
+                                    {"json", word(DocumentPer::json)}});
+  static const auto line_ends = one_of({{"unix", word(LineEnds::lf)}, {"keep", word(LineEnds::keep)}});
+  static const auto surrogates =
+      one_of({{"replace", word(LoneSurrogates::replace)}, {"refuse", word(LoneSurrogates::refuse)}});
+  static const auto missing =
+      one_of({{"refuse", word(MissingText::refuse)}, {"skip", word(MissingText::skip)}});
   command
       .add_option(
           "--input", text.inputs,
           "text files and folders (UTF-8, also gzip or zstd; folders are read recursively, and a file in "
           "them that is no text is an error); - is standard input")
-      ->required();
+      ->required()
+      ->transform(not_empty());
   command
       .add_option("--document-per", text.document_per,
                   "what one document is: file, line, separator, or json (one object per line)")
-      ->transform(CLI::CheckedTransformer(kinds));
+      ->transform(kinds);
   command.add_option_function<std::string>(
       "--separator", [&text](const std::string& written) { text.separator = unescaped(written); },
       "text between documents, for --document-per separator; \\n, \\t, \\r, \\0, \\\\ and \\xHH mean what "
@@ -75,18 +103,18 @@ void add_text_options(CLI::App& command, TextOptions& text) {
   command
       .add_option("--missing-text", text.missing_text,
                   "a JSON object without a string under the key: refuse it, or skip and count it")
-      ->transform(CLI::CheckedTransformer(missing))
+      ->transform(missing)
       ->default_str("refuse");
   command
       .add_option(
           "--lone-surrogates", text.lone_surrogates,
           "half a UTF-16 pair in a JSON text, as in \"\\ud83d\": replace by U+FFFD and count, or refuse")
-      ->transform(CLI::CheckedTransformer(surrogates))
+      ->transform(surrogates)
       ->default_str("replace");
   command
       .add_option("--newlines", text.line_ends,
                   "unix: CRLF and CR alone become LF; keep: they stay, and lines still end at LF only")
-      ->transform(CLI::CheckedTransformer(line_ends))
+      ->transform(line_ends)
       ->default_str("unix");
   command
       .add_option(
@@ -94,10 +122,19 @@ void add_text_options(CLI::App& command, TextOptions& text) {
           "share of each file's bytes that may be no valid UTF-8 or NUL. They are counted and stay as they "
           "are, also under --nfc; a byte-level BPE makes tokens of them, SentencePiece U+FFFD or its unknown "
           "token")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real_number(0, 1));
   command.add_flag("--nfc", text.nfc, "normalise to Unicode form C");
   command.add_option("--max-document-bytes", text.max_document_bytes, "a longer document is an error")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole_number(1));
+}
+
+bool on_any_rank(Communicator& world, bool here) {
+  Stream stream;
+  double there = here ? 1 : 0;
+  world.all_reduce(Tensor(&there, DType::f64, {1}), ReduceOp::max, ReduceOrder::any, stream).wait();
+  return there > 0;
 }
 
 // Shares the shards over the ranks that mpirun started, if it did.
@@ -107,8 +144,9 @@ void tokenize_on_ranks(const TokenizeOptions& options, int threads) {
   try {
     if (threads == 0 && world.size() > 1) threads = std::max(1, available_cores() / mpi.local_size());
     if (threads > 0) set_thread_count(threads);
-    if (world.rank() == 0) prepare_shards(options);
-    world.barrier();
+    std::optional<PreparedFolder> prepared;  // on rank 0
+    if (world.rank() == 0) prepared = prepare_shards(options, world.size());
+    if (on_any_rank(world, prepared && prepared->done)) return;
     const TokenizeSummary summary = write_shards(options, world.rank(), world.size());
     world.barrier();
     if (world.rank() == 0) finish_shards(options, summary);
@@ -126,20 +164,38 @@ void add_train_tokenizer(CLI::App& data) {
   auto options = std::make_shared<TrainTokenizerOptions>();
   add_text_options(*command, options->text);
   command->add_option("--vocab-size", options->vocab_size, "tokens, with 256 bytes and <|endoftext|>")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole_number(257, 10'000'000));
   command->add_option("--max-bytes", options->max_bytes, "read no more text than this; 0: all")
-      ->capture_default_str();
-  command->add_option("--output", options->output, "folder for tokenizer.json")->required();
+      ->capture_default_str()
+      ->transform(whole_number(0));
+  add_output(*command, options->output, "folder for tokenizer.json");
+  add_overwrite(*command, options->overwrite, "replace a tokenizer in the output folder");
   command->callback([options] { train_tokenizer(*options); });
 }
 
+std::array<double, 3> split_fractions(const std::vector<std::string>& words) {
+  std::array<double, 3> fractions = {};
+  bool good = words.size() <= fractions.size();
+  for (size_t i = 0; good && i < words.size(); ++i) {
+    char* end = nullptr;
+    fractions[i] = std::strtod(words[i].c_str(), &end);
+    good = !words[i].empty() && *end == '\0' && fractions[i] >= 0 && fractions[i] <= 1;
+  }
+  const double sum = fractions[0] + fractions[1] + fractions[2];
+  check(good && std::abs(sum - 1) < 1e-6, ErrorKind::argument,
+        "--split: expected one to three fractions, for train, valid and test, each from 0 to 1 and of sum 1 "
+        "together, got {}{}",
+        fmt::join(words, ","), good ? fmt::format(" of sum {}", sum) : "");
+  return fractions;
+}
+
 void add_tokenize(CLI::App& data) {
-  static const std::map<std::string, SplitBy> ways = {{"document", SplitBy::document},
-                                                      {"text", SplitBy::text}};
+  static const auto ways = one_of({{"document", word(SplitBy::document)}, {"text", word(SplitBy::text)}});
   CLI::App* command =
       data.add_subcommand("tokenize", "turn text into HDF5 shards of token ids; resumes an interrupted run");
   auto options = std::make_shared<TokenizeOptions>();
-  auto split = std::make_shared<std::vector<double>>(options->split.begin(), options->split.end());
+  auto split = std::make_shared<std::vector<std::string>>();
   auto no_eod = std::make_shared<bool>(false);
   auto threads = std::make_shared<int>(0);
   add_text_options(*command, options->text);
@@ -147,33 +203,34 @@ void add_tokenize(CLI::App& data) {
       ->add_option(
           "--tokenizer", options->tokenizer,
           "tokenizer.json, a SentencePiece .model, a folder with one or with GPT-2's files, or: bytes")
-      ->required();
-  command->add_option("--output", options->output, "folder for shards and manifests")->required();
+      ->required()
+      ->transform(not_empty());
+  add_output(*command, options->output, "folder for shards and manifests");
   command->add_option("--source", options->source, "name of the corpus, first part of the file names")
       ->capture_default_str();
   command->add_option("--split", *split, "fractions for train,valid,test")
       ->delimiter(',')
-      ->expected(1, 3)
-      ->capture_default_str();
+      ->expected(1, CLI::detail::expected_max_vector_size)
+      ->default_str(fmt::format("{}", fmt::join(options->split, ",")));
   command
       ->add_option("--split-by", options->split_by,
                    "document: whole documents by their hash; text: cut every document (for a single file)")
-      ->transform(CLI::CheckedTransformer(ways));
+      ->transform(ways);
   command
       ->add_option("--shard-bytes", options->shard_bytes,
                    "text of one shard; under mpirun every rank writes whole shards")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole_number(1));
   command->add_flag("--deduplicate", options->deduplicate, "leave out documents that came before");
   command->add_flag("--no-eod", *no_eod, "do not end documents with the end-of-document token");
-  command->add_flag("--overwrite", options->overwrite,
-                    "replace shards of the same source in the output folder");
+  add_overwrite(*command, options->overwrite,
+                "replace shards of the same source in the output folder, when the new ones are complete");
   command
       ->add_option("--threads", *threads, "threads that encode, of each rank; 0: the cores there are, shared")
-      ->check(CLI::NonNegativeNumber)
+      ->transform(whole_number(0, kMostThreads))
       ->capture_default_str();
   command->callback([options, split, no_eod, threads] {
-    options->split = {0, 0, 0};
-    std::copy(split->begin(), split->end(), options->split.begin());
+    if (!split->empty()) options->split = split_fractions(*split);
     options->append_eod = !*no_eod;
     tokenize_on_ranks(*options, *threads);
   });
@@ -186,7 +243,7 @@ void add_shards_command(CLI::App& data, const std::string& name, const std::stri
   auto path = std::make_shared<std::string>();
   auto split = std::make_shared<std::string>("train");
   command->add_option("path", *path, "a manifest, a folder with one, or an .h5 file")->required();
-  command->add_option("--split", *split, "which manifest of a folder")->capture_default_str();
+  add_split(*command, *split, "which manifest of a folder");
   command->callback([path, split, run] { run(*path, *split, std::cout); });
 }
 
@@ -194,14 +251,17 @@ void add_sample(CLI::App& data) {
   CLI::App* command = data.add_subcommand("sample", "print the text of some tokens");
   auto options = std::make_shared<SampleOptions>();
   command->add_option("path", options->path, "a manifest, a folder with one, or an .h5 file")->required();
-  command->add_option("--split", options->split, "which manifest of a folder")->capture_default_str();
+  add_split(*command, options->split, "which manifest of a folder");
   command->add_option("--tokenizer", options->tokenizer, "default: the one beside the shards");
-  command->add_option("--position", options->position, "first token")->capture_default_str();
-  command->add_option("--count", options->count, "tokens")->capture_default_str();
+  command->add_option("--position", options->position, "first token")
+      ->capture_default_str()
+      ->transform(whole_number(0));
+  command->add_option("--count", options->count, "tokens")->capture_default_str()->transform(whole_number(1));
   command->callback([options] {
     if (options->tokenizer.empty()) {
+      std::error_code ignored;
       options->tokenizer =
-          std::filesystem::is_directory(options->path) ? options->path : options->path.parent_path();
+          std::filesystem::is_directory(options->path, ignored) ? options->path : options->path.parent_path();
     }
     print_sample(*options, std::cout);
   });
@@ -216,7 +276,8 @@ void add_stats(CLI::App& data) {
   command->add_option("--tokenizer", options->tokenizer,
                       "to show the texts of tokens; default: the one beside the shards, if there is one");
   command->add_option("--top", options->top, "show this many of the most frequent tokens")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole_number(1));
   command->callback([options] { print_stats(*options, std::cout); });
 }
 
@@ -231,16 +292,23 @@ void add_convert(CLI::App& data) {
       ->required();
   command->add_option("--to", *to, "shards or megatron")
       ->required()
-      ->check(CLI::IsMember({"shards", "megatron"}));
-  command->add_option("--output", options->output, "folder for shards, or prefix of the .bin and .idx files")
-      ->required();
+      ->transform(one_of(std::vector<std::string>{"shards", "megatron"}));
+  add_output(*command, options->output, "folder for shards, or prefix of the .bin and .idx files");
   command->add_option("--source", options->source, "name of the corpus, for shards")->capture_default_str();
-  command->add_option("--split", options->split, "of the shards written or read")->capture_default_str();
-  command->add_option("--tokenizer", options->tokenizer, "the one that the tokens were made with");
-  command->add_option("--vocab-size", options->vocab_size, "without --tokenizer: ids are below this");
-  command->add_option("--eod-id", options->eod_id, "without --tokenizer: the id that ends documents");
+  add_split(*command, options->split, "of the shards written or read");
+  CLI::Option* tokenizer =
+      command->add_option("--tokenizer", options->tokenizer, "the one that the tokens were made with")
+          ->transform(not_empty());
+  command->add_option("--vocab-size", options->vocab_size, "without --tokenizer: ids are below this")
+      ->transform(whole_number(1, kLargestId + 1))
+      ->excludes(tokenizer);
+  command->add_option("--eod-id", options->eod_id, "without --tokenizer: the id that ends documents")
+      ->transform(whole_number(0, kLargestId))
+      ->excludes(tokenizer);
   command->add_option("--shard-tokens", options->shard_tokens, "a shard ends after this many tokens")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole_number(1));
+  add_overwrite(*command, options->overwrite, "replace what is there, when the new files are complete");
   command->callback(
       [options, to] { *to == "shards" ? convert_to_shards(*options) : convert_to_megatron(*options); });
 }
@@ -249,9 +317,13 @@ void add_bench(CLI::App& data) {
   CLI::App* command = data.add_subcommand("bench", "how fast tokens come out of shards");
   auto options = std::make_shared<BenchOptions>();
   command->add_option("path", options->path, "a manifest, a folder with one, or an .h5 file")->required();
-  command->add_option("--split", options->split, "which manifest of a folder")->capture_default_str();
-  command->add_option("--sequence-length", options->sequence_length, "of a sample")->capture_default_str();
-  command->add_option("--seconds", options->seconds, "of each measurement")->capture_default_str();
+  add_split(*command, options->split, "which manifest of a folder");
+  command->add_option("--sequence-length", options->sequence_length, "of a sample")
+      ->capture_default_str()
+      ->transform(whole_number(1));
+  command->add_option("--seconds", options->seconds, "of each measurement")
+      ->capture_default_str()
+      ->transform(real_number(0, 86400, /*above_least=*/true));
   command->callback([options] { bench_shards(*options, std::cout); });
 }
 

@@ -1,7 +1,10 @@
 #include "data_tools/convert.h"
 
 #include <algorithm>
+#include <optional>
 
+#include "data_tools/file_exchange.h"
+#include "data_tools/output_folder.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/data/dataset.h>
@@ -14,22 +17,45 @@ namespace {
 
 using Path = std::filesystem::path;
 
-// Shards under temporary names, which get their own when all are written and are removed if not.
+JobIdentity job_of(const ConvertOptions& options, const ShardInfo& common) {
+  std::vector<Path> files;
+  for (const Path& input : options.inputs) {
+    if (!is_megatron(input)) {
+      files.push_back(input);
+      continue;
+    }
+    for (const char* suffix : {".bin", ".idx"}) files.push_back(megatron_prefix(input).concat(suffix));
+  }
+  return {
+      fmt::format(
+          "made by: convert\ntokenizer: {} {:.16}\nvocabulary: {}\nend of document: {}\nshard tokens: {}",
+          common.tokenizer, common.tokenizer_sha256, common.vocab_size, common.eod_id, options.shard_tokens),
+      identity_of(files)};
+}
+
+// Whole shards beside the folder's own, which they join or replace when all are written.
 class ShardFolder {
  public:
-  ShardFolder(const ConvertOptions& options, ShardInfo common)
-      : options_(options), common_(std::move(common)), builder_(common_) {
-    make_folder(options.output);
-    const Path manifest = options.output / manifest_name(options.source, options.split);
-    check(!std::filesystem::exists(manifest), ErrorKind::data,
-          "{} exists already; choose another --output, --source or --split", manifest.string());
+  ShardFolder(const ConvertOptions& options, ShardInfo common, const Tokenizer* tokenizer)
+      : options_(options),
+        common_(std::move(common)),
+        tokenizer_(tokenizer),
+        builder_(common_),
+        folder_({options.output, options.source, {options.split}, options.overwrite}) {
+    // Nothing is resumed: what a killed run left unfinished, also of this very job, is made again.
+    prepared_ = folder_.prepare(job_of(options, common_), common_.tokenizer_sha256, /*resumes=*/false);
   }
   ~ShardFolder() {
-    std::error_code ignored;
-    for (const Path& path : temporary_) std::filesystem::remove(path, ignored);
+    try {
+      folder_.discard();
+    } catch (const Error&) {  // the next run removes it
+    }
   }
   ShardFolder(const ShardFolder&) = delete;
   ShardFolder& operator=(const ShardFolder&) = delete;
+
+  // A run that was killed in its last moment is now finished.
+  bool done() const { return prepared_->done; }
 
   void append(std::span<const int32_t> ids, const Path& from) {
     for (size_t i = 0; i < ids.size(); ++i) {
@@ -45,40 +71,30 @@ class ShardFolder {
   }
 
   ShardManifest finish() {
-    if (builder_.documents() > 0 || infos_.empty()) write();
-    ShardManifest manifest = new_manifest(options_.output, common_);
-    const auto count = static_cast<int64_t>(infos_.size());
-    for (size_t i = 0; i < infos_.size(); ++i) {
-      const Path file =
-          options_.output / shard_name(common_.source, common_.split, static_cast<int64_t>(i), count);
-      finish_shard(temporary_[i], file, count);
-      manifest.shards.push_back(describe_shard(file, infos_[i]));
-    }
-    temporary_.clear();
-    write_manifest(manifest);
-    return manifest;
+    if (builder_.documents() > 0 || shards_ == 0) write();
+    return folder_.finish({shards_}, tokenizer_).at(0);
   }
 
  private:
   void write() {
-    temporary_.push_back(options_.output /
-                         fmt::format("{}-{}-{:05}.h5.tmp", common_.source, common_.split, infos_.size()));
-    infos_.push_back(builder_.write(temporary_.back()));
+    builder_.write(folder_.temporary(0, shards_));
+    commit_shard(folder_.temporary(0, shards_), folder_.whole(0, shards_));
+    ++shards_;
   }
 
   const ConvertOptions& options_;
   ShardInfo common_;
+  const Tokenizer* tokenizer_;
   ShardBuilder builder_;
-  int64_t documents_ = 0;
-  std::vector<Path> temporary_;
-  std::vector<ShardInfo> infos_;
+  OutputFolder folder_;
+  int64_t documents_ = 0, shards_ = 0;
+  std::optional<PreparedFolder> prepared_;
 };
 
-ShardInfo common_info(const ConvertOptions& options) {
+ShardInfo common_info(const ConvertOptions& options, const Tokenizer* tokenizer) {
   ShardInfo common;
   common.vocab_size = options.vocab_size, common.eod_id = options.eod_id;
-  if (!options.tokenizer.empty()) {
-    const auto tokenizer = load_tokenizer(options.tokenizer);
+  if (tokenizer != nullptr) {
     check((options.vocab_size == 0 || options.vocab_size == tokenizer->vocab_size()) &&
               (options.eod_id == -1 || options.eod_id == tokenizer->eod_id()),
           ErrorKind::argument,
@@ -87,10 +103,11 @@ ShardInfo common_info(const ConvertOptions& options) {
           tokenizer->eod_id());
     common.vocab_size = tokenizer->vocab_size(), common.eod_id = tokenizer->eod_id();
     common.tokenizer = tokenizer->kind(), common.tokenizer_sha256 = tokenizer->fingerprint();
-    tokenizer->save(options.output);
   }
   check(common.vocab_size > 0, ErrorKind::argument,
         "token files of other programs name no vocabulary: give --tokenizer, or --vocab-size and --eod-id");
+  check(common.eod_id < common.vocab_size, ErrorKind::argument,
+        "--eod-id: expected an id below the vocabulary size of {}, got {}", common.vocab_size, common.eod_id);
   common.source = options.source, common.split = options.split;
   common.normalisation = "unknown", common.created_by = "ziggurat data convert";
   return common;
@@ -127,12 +144,22 @@ void append_hdf5(const Path& path, const ShardReader& file, int64_t eod_id, Shar
   if (!document.empty()) shards.append(document, path);
 }
 
+// Before anything is written.
+void check_opens(const Path& input) {
+  is_megatron(input) ? void(MegatronFile(input)) : void(ShardReader(input));
+}
+
 }  // namespace
 
 void convert_to_shards(const ConvertOptions& options) {
   check(!options.inputs.empty(), ErrorKind::argument, "convert: expected an input file, got none");
-  const ShardInfo common = common_info(options);
-  ShardFolder shards(options, common);
+  check(options.shard_tokens >= 1, ErrorKind::argument, "--shard-tokens: expected at least 1, got {}",
+        options.shard_tokens);
+  const auto tokenizer = options.tokenizer.empty() ? nullptr : load_tokenizer(options.tokenizer);
+  const ShardInfo common = common_info(options, tokenizer.get());
+  for (const Path& input : options.inputs) check_opens(input);
+  ShardFolder shards(options, common, tokenizer.get());
+  if (shards.done()) return;
   for (const Path& input : options.inputs) {
     if (!is_megatron(input)) {
       const ShardReader file(input);
@@ -160,8 +187,30 @@ void convert_to_shards(const ConvertOptions& options) {
 void convert_to_megatron(const ConvertOptions& options) {
   check(options.inputs.size() == 1, ErrorKind::argument, "convert: expected one input, got {}",
         options.inputs.size());
+  const Path prefix = megatron_prefix(options.output), name = prefix.filename();
+  check(is_plain_name(name.string()), ErrorKind::argument,
+        "--output: expected the prefix of two files, <folder>/<name>, got {}", options.output.string());
+  const std::string bin = name.string() + ".bin", index = name.string() + ".idx";
   const TokenStream stream(read_manifest(options.inputs[0], options.split));
-  write_megatron(stream, options.output);
+  make_output_folder(prefix.has_parent_path() ? prefix.parent_path() : ".");
+  const FileExchange exchange(prefix.parent_path(), name.string());
+  const FolderLock lock = lock_to_write(exchange.folder());
+  exchange.finish_interrupted("", nullptr);
+  for (const std::string& file : {bin, index}) {
+    check(options.overwrite || !is_there(exchange.folder() / file), ErrorKind::data,
+          "{} exists already; choose another --output, or say --overwrite to replace it",
+          (exchange.folder() / file).string());
+  }
+  exchange.discard();
+  make_folder(exchange.staging());
+  try {
+    write_megatron(stream, exchange.staging() / name);
+  } catch (...) {
+    exchange.discard();
+    throw;
+  }
+  // Never an index beside tokens that are not its own: without one there is no pair.
+  exchange.commit({{.remove = {index}, .put = {}}, {.remove = {}, .put = {bin, index}}});
   info("{}: {} tokens in the .bin and .idx files", options.output.string(), stream.size());
 }
 

@@ -17,9 +17,11 @@ struct ConvertOptions {
   std::filesystem::path tokenizer;  // names vocabulary and end of document; or give both here:
   int64_t vocab_size = 0, eod_id = -1;
   int64_t shard_tokens = int64_t{1} << 27;
+  bool overwrite = false;  // else what lies at `output` is an error; replaced only when all is written
 };
 
-// Errors (data) name the file: missing, cut off, not of this format, a token outside the vocabulary.
+// Errors (data) name the file: missing, cut off, not of this format, a token outside the vocabulary; what
+// stands in `output` is then unchanged.
 void convert_to_shards(const ConvertOptions& options);
 
 // One .bin and .idx of all shards of options.inputs[0] (as read_manifest). Reading them back gives the same

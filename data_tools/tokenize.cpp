@@ -1,10 +1,13 @@
 #include "data_tools/tokenize.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <optional>
 #include <unordered_set>
 
+#include <fmt/ranges.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "data_tools/encode_queue.h"
@@ -13,7 +16,9 @@
 #include <ziggurat/build_config.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/bpe_trainer.h>
+#include <ziggurat/data/folder.h>
 #include <ziggurat/data/gpt2_split.h>
 #include <ziggurat/data/tokenizer.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -52,18 +57,54 @@ struct ShardUnderWay {
   std::string text_xxh3() const { return fmt::format("{:016x}{:016x}", text.high64, text.low64); }
 };
 
+OutputSet output_set(const TokenizeOptions& options) {
+  return {options.output, options.source, {kSplitNames.begin(), kSplitNames.end()}, options.overwrite};
+}
+
+void check_options(const TokenizeOptions& options, const Tokenizer& tokenizer, const TextSource& source,
+                   int ranks) {
+  const auto& s = options.split;
+  const auto bad = [](double f) { return !(f >= 0 && f <= 1); };  // NaN too
+  check(std::ranges::none_of(s, bad) && std::abs(s[0] + s[1] + s[2] - 1.0) < 1e-6, ErrorKind::argument,
+        "--split: expected fractions of train, valid and test, from 0 to 1 and of sum 1, got {},{},{}", s[0],
+        s[1], s[2]);
+  check(options.shard_bytes >= 1, ErrorKind::argument, "--shard-bytes: expected at least 1, got {}",
+        options.shard_bytes);
+  check(!options.append_eod || tokenizer.eod_id() >= 0, ErrorKind::data,
+        "{}: the tokenizer has no end-of-document token such as {}; add one or use --no-eod",
+        options.tokenizer.string(), kEndOfText);
+  const bool stdin_read = std::ranges::count(source.files(), Path("-")) > 0;
+  check(ranks == 1 || !stdin_read, ErrorKind::argument,
+        "[tokenize] standard input goes to one process only; give files, or start it without mpirun");
+  for (const Path& file : source.files()) {
+    check(file == "-" || ::access(file.c_str(), R_OK) == 0, ErrorKind::data, "--input {}: {}", file.string(),
+          reason_of(errno));
+  }
+}
+
+// Everything that decides which bytes a shard has, but the text.
+std::string options_as_text(const TokenizeOptions& options, const Tokenizer& tokenizer) {
+  const TextOptions& text = options.text;
+  return fmt::format(
+      "made by: ziggurat {}\ntokenizer: {} {:.16}\ntext: {}\nunicode: {}\ndocument per: {} {:?} {:?}\n"
+      "split: {}\nsplit by: {}\nshard bytes: {}\nend of document: {}\ndeduplicate: {}",
+      kVersion, tokenizer.kind(), tokenizer.fingerprint(), normalisation_name(text), unicode_version(),
+      static_cast<int>(text.document_per), text.separator, text.key, fmt::join(options.split, ","),
+      static_cast<int>(options.split_by), options.shard_bytes, options.append_eod, options.deduplicate);
+}
+
 class TokenizeJob {
  public:
   TokenizeJob(const TokenizeOptions& options, int rank, int ranks)
       : options_(options),
-        folder_(options),
+        folder_(output_set(options)),
         rank_(rank),
         ranks_(ranks),
         tokenizer_(load_tokenizer(options.tokenizer)),
         source_(options.text),
         queue_(*tokenizer_, thread_count(),
                [this](size_t split, std::span<const int32_t> ids, bool ends) { append(split, ids, ends); }) {
-    check_options();
+    check_options(options_, *tokenizer_, source_, ranks_);
     for (size_t split = 0; split < 3; ++split) builders_.emplace_back(common_info(split));
   }
 
@@ -77,7 +118,6 @@ class TokenizeJob {
       remove_whole_shards();  // no resuming helps: other text or options are needed
       fail(ErrorKind::data, "{}", fault);
     }
-    if (rank_ == 0) tokenizer_->save(options_.output);
     if (rank_ == 0 && !tokenizer_->remark().empty()) {
       warn("{}: {}", options_.tokenizer.string(), tokenizer_->remark());
     }
@@ -85,21 +125,6 @@ class TokenizeJob {
   }
 
  private:
-  void check_options() const {
-    const auto& s = options_.split;
-    check(s[0] >= 0 && s[1] >= 0 && s[2] >= 0 && std::abs(s[0] + s[1] + s[2] - 1.0) < 1e-6,
-          ErrorKind::argument, "[tokenize] split: expected three fractions of sum 1, got {}, {}, {}", s[0],
-          s[1], s[2]);
-    check(options_.shard_bytes >= 1, ErrorKind::argument,
-          "[tokenize] shard bytes: expected at least 1, got {}", options_.shard_bytes);
-    check(!options_.append_eod || tokenizer_->eod_id() >= 0, ErrorKind::data,
-          "{}: the tokenizer has no end-of-document token such as {}; add one or use --no-eod",
-          options_.tokenizer.string(), kEndOfText);
-    const bool stdin_read = std::count(source_.files().begin(), source_.files().end(), "-") > 0;
-    check(ranks_ == 1 || !stdin_read, ErrorKind::argument,
-          "[tokenize] standard input goes to one process only; give files, or start it without mpirun");
-  }
-
   ShardInfo common_info(size_t split) const {
     ShardInfo info;
     info.vocab_size = tokenizer_->vocab_size();
@@ -227,6 +252,10 @@ class TokenizeJob {
                       found.info.tokenizer_sha256 == expected.tokenizer_sha256 &&
                       found.info.eod_appended == expected.eod_appended &&
                       found.info.normalisation == expected.normalisation;
+    if (!same && options_.overwrite) remove_file(found.file);
+    check(same || !options_.overwrite, ErrorKind::data,
+          "{} was made of other text than the input now holds, so it was removed; run the command again",
+          found.file.string());
     check(same, ErrorKind::data,
           "{} is left from an interrupted run with other text, tokenizer or options, so that run cannot be "
           "resumed; say --overwrite to start over",
@@ -251,6 +280,7 @@ class TokenizeJob {
   }
 
   void remove_whole_shards() const {
+    if (ranks_ == 1) return folder_.discard();
     std::error_code ignored;
     for (size_t split = 0; split < 3; ++split) {
       for (int64_t shard = 0; shard < summary_.shards[split]; ++shard) {
@@ -294,10 +324,29 @@ void count_pieces(TextSource& source, int64_t max_bytes, BpeTrainer& trainer) {
   for (const std::string& remark : source.remarks()) warn("{}", remark);
 }
 
+// Before the text is read.
+void check_no_tokenizer(const TrainTokenizerOptions& options) {
+  for (const Path& path : entries_of(options.output)) {
+    const std::string name = path.filename().string();
+    const bool tokenizer = name == "tokenizer.json" || name == "tokenizer.model";
+    check(!tokenizer || options.overwrite, ErrorKind::data,
+          "{} exists already; choose another --output, or say --overwrite to replace it", path.string());
+    const bool manifest = std::ranges::any_of(
+        kSplitNames, [&](const char* split) { return name.ends_with(fmt::format("-{}.json", split)); });
+    check(
+        !manifest, ErrorKind::data,
+        "{} lists shards that need the tokenizer beside them; choose another --output, or remove the shards",
+        path.string());
+  }
+}
+
 }  // namespace
 
 void train_tokenizer(const TrainTokenizerOptions& options) {
   TextSource source(options.text);
+  make_output_folder(options.output);
+  const FolderLock lock = lock_to_write(options.output);
+  check_no_tokenizer(options);
   BpeTrainer trainer;
   count_pieces(source, options.max_bytes, trainer);
   check(trainer.bytes() > 0, ErrorKind::data, "the input holds no text: {} files, all empty",
@@ -311,7 +360,15 @@ void train_tokenizer(const TrainTokenizerOptions& options) {
        trainer.distinct_pieces(), (options.output / "tokenizer.json").string());
 }
 
-void prepare_shards(const TokenizeOptions& options) { OutputFolder(options).prepare(); }
+PreparedFolder prepare_shards(const TokenizeOptions& options, int ranks) {
+  OutputFolder folder(output_set(options));
+  const auto tokenizer = load_tokenizer(options.tokenizer);
+  const TextSource source(options.text);
+  check_options(options, *tokenizer, source, ranks);
+  return folder.prepare({options_as_text(options, *tokenizer), identity_of(source.files())},
+                        tokenizer->fingerprint(),
+                        /*resumes=*/true);
+}
 
 TokenizeSummary write_shards(const TokenizeOptions& options, int rank, int ranks) {
   const TokenizeSummary summary = TokenizeJob(options, rank, ranks).run();
@@ -323,11 +380,11 @@ TokenizeSummary write_shards(const TokenizeOptions& options, int rank, int ranks
 
 std::vector<ShardManifest> finish_shards(const TokenizeOptions& options, const TokenizeSummary& summary) {
   if (summary.duplicates > 0) info("left out {} duplicate documents", summary.duplicates);
-  std::vector<ShardManifest> manifests;
-  for (size_t split = 0; split < 3; ++split) {
-    if (summary.shards[split] == 0) continue;
-    manifests.push_back(OutputFolder(options).finish(split, summary.shards[split]));
-    const ShardManifest& manifest = manifests.back();
+  const auto tokenizer = load_tokenizer(options.tokenizer);
+  const std::vector<ShardManifest> manifests =
+      OutputFolder(output_set(options))
+          .finish({summary.shards.begin(), summary.shards.end()}, tokenizer.get());
+  for (const ShardManifest& manifest : manifests) {
     info("{}: {} tokens, {} documents, {} shards", manifest_name(manifest.source, manifest.split),
          manifest.n_tokens(), manifest.n_docs(), manifest.shards.size());
   }
@@ -335,8 +392,15 @@ std::vector<ShardManifest> finish_shards(const TokenizeOptions& options, const T
 }
 
 std::vector<ShardManifest> tokenize_text(const TokenizeOptions& options) {
-  prepare_shards(options);
-  return finish_shards(options, write_shards(options, 0, 1));
+  const PreparedFolder prepared = prepare_shards(options);
+  if (!prepared.done) return finish_shards(options, write_shards(options, 0, 1));
+  std::vector<ShardManifest> manifests;
+  for (size_t split = 0; split < kSplitNames.size(); ++split) {
+    if (options.split[split] == 0) continue;
+    manifests.push_back(
+        read_manifest(options.output / manifest_name(options.source, kSplitNames[split]), ""));
+  }
+  return manifests;
 }
 
 }  // namespace ziggurat

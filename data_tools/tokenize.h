@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "data_tools/output_folder.h"
 #include <ziggurat/data/manifest.h>
 #include <ziggurat/data/text.h>
 
@@ -17,9 +18,11 @@ struct TrainTokenizerOptions {
   int32_t vocab_size = 8192;
   int64_t max_bytes = 0;         // stop reading after so much text; 0: read all
   std::filesystem::path output;  // folder
+  bool overwrite = false;        // else a tokenizer in `output` is an error
 };
 
-// Writes <output>/tokenizer.json.
+// Writes <output>/tokenizer.json, at once and at the end. Error (data), before anything is read: a tokenizer
+// is there, or shards are, which would lose theirs.
 void train_tokenizer(const TrainTokenizerOptions& options);
 
 // How text is divided between train, valid and test.
@@ -41,7 +44,9 @@ struct TokenizeOptions {
   bool append_eod = true;
   // Leave out documents whose normalised text came before. Holds 16 bytes and a hash table slot per document.
   bool deduplicate = false;
-  bool overwrite = false;  // else a finished run of this source in `output` is an error
+  // Replace the shards of this source in `output`, which stay until all new ones are whole; else they are an
+  // error.
+  bool overwrite = false;
 };
 
 inline constexpr std::array<const char*, 3> kSplitNames = {"train", "valid", "test"};
@@ -54,15 +59,16 @@ struct TokenizeSummary {
 };
 
 // The three steps of `tokenize`; between two of them ranks wait for one another.
-// 1. On one rank: makes the folder, see OutputFolder.
-void prepare_shards(const TokenizeOptions& options);
-// 2. On every rank: reads all the text, encodes and writes each `ranks`-th shard with thread_count() threads;
-//    rank 0 also copies the tokenizer there.
+// 1. On one rank, before anything is written: checks options, tokenizer and that the input is there, then see
+//    OutputFolder::prepare. With `done` steps 2 and 3 are not wanted.
+PreparedFolder prepare_shards(const TokenizeOptions& options, int ranks = 1);
+// 2. On every rank: reads all the text, encodes and writes each `ranks`-th shard with thread_count() threads.
 //    Shards of an interrupted run are kept if their text is the same. The bytes written depend on text,
 //    tokenizer and options only, not on ranks, threads or interruptions. Errors (data): no text, a split
 //    stays empty, the text changed since the interrupted run; the message says what to change.
 TokenizeSummary write_shards(const TokenizeOptions& options, int rank, int ranks);
-// 3. On one rank: final names and, last, one manifest per split with a fraction above 0.
+// 3. On one rank: final names, one manifest per split with a fraction above 0, and the tokenizer. What these
+//    replace goes.
 std::vector<ShardManifest> finish_shards(const TokenizeOptions& options, const TokenizeSummary& summary);
 
 // All three, alone.

@@ -27,6 +27,16 @@ if [ -e "$folder/complete" ]; then
   exit 0
 fi
 
+if [ -e "$folder/complete.tmp" ] && [ -e "$folder/text" ] && [ ! -e "$folder/text.tmp" ]; then
+  mv "$folder/complete.tmp" "$folder/complete"  # killed right before this
+  exit 0
+fi
+if [ -e "$folder/text" ]; then
+  echo "corpus: $folder/text is not of this script's making, and is left alone; create $folder/complete to use it," >&2
+  echo "corpus: or remove it to have a corpus made" >&2
+  exit 1
+fi
+
 packages="$folder/packages"
 mkdir -p "$packages"
 for package in "${PACKAGES[@]}"; do
@@ -43,9 +53,8 @@ for package in "${PACKAGES[@]}"; do
   dpkg-deb -x "$packages/${package}"_*.deb "$packages/$package"
 done
 
-rm -rf "$folder/text.tmp"
+rm -rf "$folder/text.tmp" "$folder/complete.tmp"
 python3 "$here/clean_corpus.py" "$packages" "$folder/text.tmp"
-rm -rf "$folder/text"
 mv "$folder/text.tmp/complete" "$folder/complete.tmp"
 mv "$folder/text.tmp" "$folder/text"
 mv "$folder/complete.tmp" "$folder/complete"  # last: where it stands, the text is whole

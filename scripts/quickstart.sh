@@ -32,7 +32,7 @@ scripts/make_corpus.sh "$corpus"
 say "4/6 Tokenizer and shards"
 [ -e $run/tokenizer/tokenizer.json ] ||
   $ziggurat data train-tokenizer --input $corpus/text --vocab-size 4096 --output $run/tokenizer
-[ -e $run/data/corpus-train.json ] ||
+[ -e $run/data/tokenizer.json ] ||  # which is put there last
   $ziggurat data tokenize --input $corpus/text --tokenizer $run/tokenizer --output $run/data --source corpus \
     --split 0.98,0.02,0
 $ziggurat data stats $run/data

@@ -1,8 +1,10 @@
 #include "apps/command_line.h"
 
+#include <limits>
 #include <memory>
 
 #include "apps/commands.h"
+#include <ziggurat/config/option_values.h>
 
 namespace ziggurat::apps {
 
@@ -11,9 +13,14 @@ namespace {
 CLI::App* add_config_command(CLI::App& parent, const char* name, const char* help,
                              ConfigArguments& arguments) {
   CLI::App* command = parent.add_subcommand(name, help);
-  command->add_option("config", arguments.path, "YAML file")->required();
+  command->add_option("config", arguments.path, "YAML file")->required()->transform(not_empty());
   command->add_option("overrides", arguments.overrides, "key=value, e.g. optimizer.lr=1e-4");
   return command;
+}
+
+void add_threads(CLI::App& command, int& threads, const char* help) {
+  constexpr uint64_t kMost = 4096;
+  command.add_option("--threads", threads, help)->transform(whole_number(0, kMost));
 }
 
 void add_train(CLI::App& app) {
@@ -26,8 +33,10 @@ void add_plan(CLI::App& app) {
   auto arguments = std::make_shared<PlanArguments>();
   CLI::App* command = add_config_command(
       app, "plan", "Parameters, FLOPs, steps and memory of a run, without running it", arguments->config);
-  command->add_option("--ranks", arguments->ranks,
-                      "ranks to plan for; default: the largest expert-parallel size");
+  command
+      ->add_option("--ranks", arguments->ranks,
+                   "ranks to plan for; default: the largest expert-parallel size")
+      ->transform(whole_number(1, 1 << 24));
   command->add_flag("--json", arguments->json, "machine-readable");
   command->callback([arguments] { plan(*arguments); });
 }
@@ -52,25 +61,32 @@ void add_generate(CLI::App& app) {
   command
       ->add_option("--checkpoint", arguments->checkpoint,
                    "step folder, or the folder above, or the run's: then the newest")
-      ->required();
+      ->required()
+      ->transform(not_empty());
   command->add_option("--prompt", arguments->prompts, "text to continue; several: side by side")->required();
   command->add_option("--samples", arguments->samples, "texts from each prompt")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
+      ->transform(whole_number(1, 1 << 20));
+  command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with")
+      ->transform(not_empty());
   command->add_option("--tokens", arguments->sampling.max_new_tokens, "at most this many new tokens")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole_number(0));
   command->add_option("--temperature", arguments->sampling.temperature, "0: always the likeliest token")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real_number(0, 1e6));
   command->add_option("--top-k", arguments->sampling.top_k, "sample among the likeliest; 0: all")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(whole_number(0));
   command
       ->add_option("--top-p", arguments->sampling.top_p,
                    "and of those among the likeliest with this share of the probability")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->transform(real_number(0, 1, /*above_least=*/true));
   command->add_option("--seed", arguments->sampling.seed, "another seed, another text")
-      ->capture_default_str();
-  command->add_option("--threads", arguments->threads, "default: every core");
+      ->capture_default_str()
+      ->transform(whole_number(0, std::numeric_limits<uint64_t>::max()));
+  add_threads(*command, arguments->threads, "0: every core");
   command->callback([arguments] { generate(*arguments); });
 }
 
@@ -79,7 +95,7 @@ void add_bench_kernels(CLI::App& bench) {
   CLI::App* command =
       bench.add_subcommand("kernels", "Every kernel beside its floor: FLOPs or bytes at the measured roofs");
   command->add_option("--filter", arguments->filter, "regular expression, found in NAME/DTYPE; default: all");
-  command->add_option("--threads", arguments->threads, "default: every core");
+  add_threads(*command, arguments->threads, "0: every core");
   command->add_flag("--json", arguments->json, "machine-readable");
   command->callback([arguments] { bench_kernels(*arguments); });
 }
@@ -90,12 +106,12 @@ void add_bench_decode(CLI::App& bench) {
       bench, "decode", "Tokens/s of text generation beside the time to read the weights, and time by span",
       arguments->config);
   const auto number = [&](const char* name, int64_t& value, const char* help) {
-    command->add_option(name, value, help)->capture_default_str()->check(CLI::PositiveNumber);
+    command->add_option(name, value, help)->capture_default_str()->transform(whole_number(1, 1 << 24));
   };
   number("--context", arguments->context, "tokens read before the first measured one");
   number("--tokens", arguments->tokens, "tokens of a round");
   number("--rounds", arguments->rounds, "the fastest counts");
-  command->add_option("--threads", arguments->threads, "default: every core");
+  add_threads(*command, arguments->threads, "0: every core");
   command->add_flag("--json", arguments->json, "machine-readable");
   command->callback([arguments] { bench_decode(*arguments); });
 }
@@ -112,13 +128,12 @@ void add_bench(CLI::App& app) {
       arguments->config);
   step->add_option("--steps", arguments->steps, "steps to measure; the fastest counts")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->transform(whole_number(1, 1 << 24));
   step->callback([arguments] { bench_step(*arguments); });
   CLI::App* comm = bench->add_subcommand("comm", "Collectives between the ranks that mpirun started");
   comm->callback([arguments] { bench_comm(*arguments); });
   for (CLI::App* command : {roof, step, comm}) {
-    command->add_option("--threads", arguments->threads,
-                        "of a rank; default: the cores divided among the ranks");
+    add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
     command->add_flag("--json", arguments->json, "machine-readable");
   }
   add_bench_kernels(*bench);

@@ -1,8 +1,5 @@
-#include "data/atomic_file.h"
-
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -10,14 +7,16 @@
 #include <xxhash.h>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 
 namespace ziggurat {
 namespace {
 
 class FileDescriptor {
  public:
-  FileDescriptor(const std::filesystem::path& path, int flags) : fd_(::open(path.c_str(), flags, 0644)) {
-    check(fd_ >= 0, ErrorKind::data, "cannot open {}: {}", path.string(), std::strerror(errno));
+  FileDescriptor(const std::filesystem::path& path, int flags)
+      : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
+    check(fd_ >= 0, ErrorKind::data, "cannot open {}: {}", path.string(), reason_of(errno));
   }
   ~FileDescriptor() { ::close(fd_); }
   FileDescriptor(const FileDescriptor&) = delete;
@@ -32,6 +31,16 @@ void sync_path(const std::filesystem::path& path, int flags) {
   const FileDescriptor file(path, flags);
   check(::fsync(file.get()) == 0, ErrorKind::data, "cannot write {} to the disk: {} (is the disk full?)",
         path.string(), std::strerror(errno));
+}
+
+// Fills the front of `block`; how many bytes, 0 at the end.
+size_t read_some(int fd, std::string& block, const std::filesystem::path& file) {
+  ssize_t n;
+  do {
+    n = ::read(fd, block.data(), block.size());
+  } while (n < 0 && errno == EINTR);
+  check(n >= 0, ErrorKind::data, "cannot read {}: {}", file.string(), reason_of(errno));
+  return static_cast<size_t>(n);
 }
 
 std::string to_hex(XXH128_hash_t hash) { return fmt::format("{:016x}{:016x}", hash.high64, hash.low64); }
@@ -58,23 +67,53 @@ void write_file_atomically(const std::filesystem::path& file, std::string_view t
   std::filesystem::path temporary = file;
   temporary += ".tmp";
   write_file(temporary, text);
-  commit_file(temporary, file);
+  try {
+    commit_file(temporary, file);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(temporary, ignored);
+    throw;
+  }
 }
 
 void commit_file(const std::filesystem::path& from, const std::filesystem::path& to) {
-  sync_path(from, O_RDWR);
+  sync_file(from);
+  rename_durably(from, to);
+}
+
+void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
   std::error_code reason;
   std::filesystem::rename(from, to, reason);
   check(!reason, ErrorKind::data, "cannot rename {} to {}: {}", from.string(), to.string(), reason.message());
-  const std::filesystem::path folder = to.parent_path();
+}
+
+void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to) {
+  rename_file(from, to);
+  sync_folder(to.parent_path());
+}
+
+void sync_file(const std::filesystem::path& file) { sync_path(file, O_RDWR); }
+
+void sync_folder(const std::filesystem::path& folder) {
   sync_path(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY);
 }
 
+void remove_file(const std::filesystem::path& file) {
+  std::error_code reason;
+  std::filesystem::remove(file, reason);
+  check(!reason, ErrorKind::data, "cannot remove {}: {}", file.string(), reason.message());
+}
+
+void remove_folder(const std::filesystem::path& folder) {
+  std::error_code reason;
+  std::filesystem::remove_all(folder, reason);
+  check(!reason, ErrorKind::data, "cannot remove the folder {}: {}", folder.string(), reason.message());
+}
+
 std::string read_file(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  check(in.good(), ErrorKind::data, "cannot read {}: {}", file.string(), std::strerror(errno));
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  check(!in.bad(), ErrorKind::data, "cannot read {} to its end: {}", file.string(), std::strerror(errno));
+  const FileDescriptor in(file, O_RDONLY);
+  std::string text, block(size_t{1} << 16, '\0');
+  while (const size_t n = read_some(in.get(), block, file)) text.append(block, 0, n);
   return text;
 }
 
@@ -84,15 +123,52 @@ std::string xxh3_of_file(const std::filesystem::path& file) {
       std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)>(XXH3_createState(), XXH3_freeState);
   XXH3_128bits_reset(state.get());
   std::string block(size_t{1} << 20, '\0');
-  for (;;) {
-    const ssize_t n = ::read(in.get(), block.data(), block.size());
-    check(n >= 0, ErrorKind::data, "cannot read {}: {}", file.string(), std::strerror(errno));
-    if (n == 0) break;
-    XXH3_128bits_update(state.get(), block.data(), static_cast<size_t>(n));
-  }
+  while (const size_t n = read_some(in.get(), block, file)) XXH3_128bits_update(state.get(), block.data(), n);
   return to_hex(XXH3_128bits_digest(state.get()));
 }
 
 std::string xxh3_of_bytes(std::string_view bytes) { return to_hex(XXH3_128bits(bytes.data(), bytes.size())); }
+
+std::string reason_of(int error_number) {
+  const std::string reason = fmt::format("{} (errno {})", std::strerror(error_number), error_number);
+  switch (error_number) {
+    case ENOENT:
+    case ENOTDIR:
+      return reason + "; is the path right, and the disk mounted?";
+    case EACCES:
+    case EPERM:
+      return reason + "; its owner, or whoever runs this machine, must give you access (see `ls -l`, `id`)";
+    case EISDIR:
+      return reason + "; name a file in it";
+    case EMFILE:
+    case ENFILE:
+      return reason + "; too many files are open: raise `ulimit -n`";
+    case ENOMEM:
+      return reason + "; too little memory is left: raise `ulimit -v` or the job's limit";
+    case EAGAIN:
+    case ENOLCK:
+      return reason +
+             "; another program holds a lock on it, or its file system cannot lock: end that program, or "
+             "set HDF5_USE_FILE_LOCKING=FALSE where nobody writes it";
+    case EIO:
+    case ESTALE:
+    case ENXIO:
+    case ENODEV:
+    case EREMOTEIO:
+    case ENOTCONN:
+    case ETIMEDOUT:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ECONNREFUSED:
+    case ECONNRESET:
+      return reason +
+             "; its disk or network file system fails: try again, then ask whoever runs the storage "
+             "(the kernel's log says more)";
+    default:
+      return reason;
+  }
+}
 
 }  // namespace ziggurat

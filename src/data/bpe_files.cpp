@@ -6,9 +6,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/atomic_file.h"
 #include "data/utf8.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/bpe_tokenizer.h>
 
 namespace ziggurat {

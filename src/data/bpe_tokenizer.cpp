@@ -6,10 +6,10 @@
 #include <fmt/ranges.h>
 
 #include "data/ascii_words.h"
-#include "data/atomic_file.h"
 #include "data/piece_cache.h"
 #include "data/sha256.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/bpe_tokenizer.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/gpt2_split.h>

@@ -1,8 +1,8 @@
 #include "data/byte_tokenizer.h"
 
-#include "data/atomic_file.h"
 #include "data/sha256.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
 
 namespace ziggurat {

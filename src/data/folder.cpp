@@ -43,6 +43,18 @@ std::vector<Path> files_below(const Path& folder) {
   return files;
 }
 
+bool is_there(const Path& path) {
+  std::error_code ignored;
+  return std::filesystem::symlink_status(path, ignored).type() != std::filesystem::file_type::not_found;
+}
+
+bool is_plain_name(std::string_view name) {
+  constexpr size_t kLongest = 255;
+  const auto forbidden = [](char c) { return c == '/' || static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  return !name.empty() && name.size() <= kLongest && name.front() != '.' &&
+         std::ranges::none_of(name, forbidden);
+}
+
 void make_folder(const Path& folder) {
   std::error_code reason;
   std::filesystem::create_directories(folder, reason);

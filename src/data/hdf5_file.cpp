@@ -1,10 +1,16 @@
 #include "data/hdf5_file.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 
-#include "data/atomic_file.h"
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "data/hdf5_guard.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 
 namespace ziggurat {
 namespace {
@@ -20,6 +26,36 @@ std::string last_reason() {
       },
       &reason);
   return reason;
+}
+
+// The system's error number where HDF5 says that a call to the system failed ("..., errno = 5, ..."), else 0.
+int system_error_in(const std::string& reason) {
+  constexpr std::string_view kMark = "errno = ";
+  const size_t at = reason.find(kMark);
+  return at == std::string::npos ? 0 : std::atoi(reason.c_str() + at + kMark.size());
+}
+
+// Before HDF5 is asked, which would take a file that cannot be read for a damaged one.
+void check_readable(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  check(fd >= 0, ErrorKind::data, "cannot open {}: {}", path.string(), reason_of(errno));
+  struct stat status = {};
+  char first = 0;
+  const bool known = ::fstat(fd, &status) == 0;
+  const ssize_t n = known && !S_ISDIR(status.st_mode) ? ::pread(fd, &first, 1, 0) : 0;
+  const int reason = errno;
+  ::close(fd);
+  check(known && n >= 0, ErrorKind::data, "cannot read {}: {}", path.string(), reason_of(reason));
+  check(S_ISREG(status.st_mode), ErrorKind::data, "{} is a folder or device; name a file", path.string());
+  check(n > 0, ErrorKind::data, "{} is empty (0 bytes); copy or tokenize it again", path.string());
+}
+
+// Without HDF5's locks: nobody writes a shard once it has its name, so a reader needs none, and they fail on
+// many network file systems.
+Hdf5Handle open_file(const std::filesystem::path& path, unsigned flags) {
+  const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5Pset_file_locking(access.get(), /*use_file_locking=*/0, /*ignore_when_disabled=*/1);
+  return Hdf5Handle(H5Fopen(path.c_str(), flags, access.get()), H5Fclose);
 }
 
 template <class T>
@@ -57,8 +93,18 @@ Hdf5File::~Hdf5File() {
   file_.reset();
 }
 
-void Hdf5File::fail_at(const std::string& what) const {
-  fail(ErrorKind::data, "{}: {} (HDF5: {})", path_.string(), what, last_reason());
+void Hdf5File::fail_at(const std::string& what, const std::string& cure) const {
+  const std::string reason = last_reason();
+  const int error_number = system_error_in(reason);
+  // HDF5 files carry a mark while a program writes them, of which HDF5 says that `h5clear` removes it.
+  const bool being_written = reason.find("h5clear") != std::string::npos;
+  const std::string mended = error_number != 0 ? reason_of(error_number)
+                             : being_written
+                                 ? "a program is writing it, or was killed while it did: wait for it, or run "
+                                   "`h5clear -s` on the file"
+                                 : cure;
+  fail(ErrorKind::data, "{}: {}{}{} (HDF5: {})", path_.string(), what, mended.empty() ? "" : "; ", mended,
+       reason);
 }
 
 Hdf5File Hdf5File::create(const std::filesystem::path& path) {
@@ -72,24 +118,25 @@ Hdf5File Hdf5File::create(const std::filesystem::path& path) {
   H5Pset_fapl_core(access.get(), kGrowBytes, /*backing_store=*/0);
   file.in_memory_ = true;
   file.file_ = Hdf5Handle(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), H5Fclose);
-  if (!file.file_.ok()) file.fail_at("cannot create the file; is the folder writable?");
+  if (!file.file_.ok()) file.fail_at("cannot create the file", "is the folder writable?");
   return file;
 }
 
 Hdf5File Hdf5File::open(const std::filesystem::path& path) {
   const Hdf5Guard guard(path);
   Hdf5File file(path);
-  file.file_ = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
+  check_readable(path);
+  file.file_ = open_file(path, H5F_ACC_RDONLY);
   if (!file.file_.ok())
-    file.fail_at("cannot open as HDF5; it is missing, truncated or no shard: tokenize it again");
+    file.fail_at("cannot open as HDF5", "it is truncated or no shard: copy or tokenize it again");
   return file;
 }
 
 Hdf5File Hdf5File::open_to_edit(const std::filesystem::path& path) {
   const Hdf5Guard guard(path);
   Hdf5File file(path);
-  file.file_ = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
-  if (!file.file_.ok()) file.fail_at("cannot open the file for writing");
+  file.file_ = open_file(path, H5F_ACC_RDWR);
+  if (!file.file_.ok()) file.fail_at("cannot open the file for writing", "is it writable?");
   return file;
 }
 
@@ -170,7 +217,7 @@ void Hdf5File::write_dataset(const std::string& name, std::span<const T> values)
                            H5Dclose);
   if (!dataset.ok() || (length > 0 && H5Dwrite(dataset.get(), memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT,
                                                values.data()) < 0)) {
-    fail_at("cannot write " + name + "; is the disk full?");
+    fail_at("cannot write " + name, "is the disk full?");
   }
 }
 template void Hdf5File::write_dataset<uint16_t>(const std::string&, std::span<const uint16_t>);
@@ -269,7 +316,7 @@ void Hdf5File::read_dataset(const std::string& name, int64_t first, int64_t coun
   const Hdf5Handle memory_space(H5Screate_simple(1, &length, nullptr), H5Sclose);
   if (H5Sselect_hyperslab(file_space.get(), H5S_SELECT_SET, &start, nullptr, &length, nullptr) < 0 ||
       H5Dread(dataset.get(), memory_type<T>(), memory_space.get(), file_space.get(), H5P_DEFAULT, out) < 0) {
-    fail_at("cannot read " + name + "; the file is damaged: tokenize it again");
+    fail_at("cannot read " + name, "the file is damaged: copy or tokenize it again");
   }
 }
 template void Hdf5File::read_dataset<int32_t>(const std::string&, int64_t, int64_t, int32_t*) const;
@@ -279,7 +326,7 @@ template void Hdf5File::read_dataset<int64_t>(const std::string&, int64_t, int64
 void Hdf5File::close() {
   const Hdf5Guard guard(path_);
   if (!in_memory_) {
-    if (file_.reset() < 0) fail_at("cannot write the file to its end; is the disk full?");
+    if (file_.reset() < 0) fail_at("cannot write the file to its end", "is the disk full?");
     return;
   }
   H5Fflush(file_.get(), H5F_SCOPE_LOCAL);

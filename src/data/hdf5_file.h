@@ -73,7 +73,8 @@ class Hdf5File {
 
  private:
   explicit Hdf5File(std::filesystem::path path) : path_(std::move(path)) {}
-  [[noreturn]] void fail_at(const std::string& what) const;
+  // `cure` is for a file that is at fault itself; where the system failed, its own is told.
+  [[noreturn]] void fail_at(const std::string& what, const std::string& cure = "") const;
   Hdf5Handle open_dataset(const std::string& name) const;
   // Values must lie in this file, and be packed only with filters that are there.
   void check_storage(const std::string& name, hid_t options) const;

@@ -1,11 +1,12 @@
 // Which tokenizer a path means.
 #include <nlohmann/json.hpp>
 
-#include "data/atomic_file.h"
 #include "data/byte_tokenizer.h"
 #include "data/sentencepiece.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/bpe_tokenizer.h>
+#include <ziggurat/data/folder.h>
 
 namespace ziggurat {
 namespace {
@@ -15,7 +16,8 @@ using Path = std::filesystem::path;
 // What ByteTokenizer::save writes; read leniently, since all else goes to the reader of real vocabularies.
 bool names_plain_bytes(const Path& json_file) {
   constexpr std::uintmax_t kMostBytes = 4096;
-  if (std::filesystem::file_size(json_file) > kMostBytes) return false;
+  std::error_code unknown;
+  if (std::filesystem::file_size(json_file, unknown) > kMostBytes || unknown) return false;
   const auto root = nlohmann::json::parse(read_file(json_file), nullptr, /*allow_exceptions=*/false);
   return root.is_object() && root.contains("kind") && root["kind"] == "bytes";
 }
@@ -35,7 +37,7 @@ struct TokenizerFiles {
 TokenizerFiles files_in(const Path& folder) {
   const auto first_of = [&](std::initializer_list<const char*> names) {
     for (const char* name : names) {
-      if (std::filesystem::exists(folder / name)) return folder / name;
+      if (is_there(folder / name)) return folder / name;
     }
     return Path();
   };
@@ -48,11 +50,16 @@ TokenizerFiles files_in(const Path& folder) {
 bool holds_tokenizer(const Path& folder) { return static_cast<bool>(files_in(folder)); }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const Path& path) {
-  if (path == "bytes" && !std::filesystem::exists(path)) return std::make_unique<ByteTokenizer>();
-  check(std::filesystem::exists(path), ErrorKind::data,
+  if (path == "bytes" && !is_there(path)) return std::make_unique<ByteTokenizer>();
+  std::error_code reason;
+  const auto status = std::filesystem::status(path, reason);
+  check(std::filesystem::exists(status) || (reason && reason != std::errc::no_such_file_or_directory),
+        ErrorKind::data,
         "tokenizer {} does not exist; make one with `ziggurat data train-tokenizer`, or say `bytes`",
         path.string());
-  if (!std::filesystem::is_directory(path)) return load_file(path);
+  check(std::filesystem::exists(status), ErrorKind::data, "cannot read tokenizer {}: {}", path.string(),
+        reason_of(reason.value()));
+  if (!std::filesystem::is_directory(status)) return load_file(path);
   const TokenizerFiles files = files_in(path);
   check(static_cast<bool>(files), ErrorKind::data,
         "{} holds no tokenizer: expected tokenizer.json, tokenizer.model, or vocab.bpe and encoder.json",

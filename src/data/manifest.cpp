@@ -1,7 +1,7 @@
 #include <nlohmann/json.hpp>
 
-#include "data/atomic_file.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/manifest.h>
 
@@ -11,6 +11,20 @@ namespace {
 using nlohmann::ordered_json;
 using Path = std::filesystem::path;
 constexpr const char* kManifestFormat = "ziggurat-shards";
+
+// A manifest speaks of files beside it only.
+void check_names(const ShardManifest& manifest, const std::string& name) {
+  const auto check_name = [&](const char* key, const std::string& value) {
+    check(is_plain_name(value), ErrorKind::data,
+          "{}: \"{}\" is \"{}\", expected a plain name without '/', control characters or a leading dot: "
+          "shards lie "
+          "beside their manifest; correct it or tokenize again",
+          name, key, value);
+  };
+  check_name("source", manifest.source);
+  check_name("split", manifest.split);
+  for (const ShardManifest::Shard& shard : manifest.shards) check_name("file", shard.file);
+}
 
 ShardManifest parse_manifest(const Path& file) {
   const std::string name = file.string();
@@ -32,17 +46,24 @@ ShardManifest parse_manifest(const Path& file) {
                                  shard.at("n_docs").get<int64_t>(), shard.at("bytes").get<int64_t>(),
                                  shard.at("xxh3_128").get<std::string>()});
     }
+    check_names(manifest, name);
     return manifest;
   } catch (const ordered_json::exception& e) {
     fail(ErrorKind::data, "{} is a broken manifest of shards: {}; tokenize again", name, e.what());
   }
 }
 
+int64_t bytes_of(const Path& file) {
+  std::error_code reason;
+  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(file, reason));
+  check(!reason, ErrorKind::data, "cannot read {}: {}", file.string(), reason_of(reason.value()));
+  return bytes;
+}
+
 ShardManifest manifest_of_one(const Path& shard) {
   const ShardInfo info = ShardReader(shard).info();
   ShardManifest manifest = new_manifest(shard.parent_path(), info);
-  manifest.shards.push_back({shard.filename().string(), info.n_tokens, info.n_docs,
-                             static_cast<int64_t>(std::filesystem::file_size(shard)), ""});
+  manifest.shards.push_back({shard.filename().string(), info.n_tokens, info.n_docs, bytes_of(shard), ""});
   return manifest;
 }
 
@@ -89,8 +110,7 @@ ShardManifest new_manifest(const Path& folder, const ShardInfo& common) {
 }
 
 ShardManifest::Shard describe_shard(const Path& file, const ShardInfo& info) {
-  return {file.filename().string(), info.n_tokens, info.n_docs,
-          static_cast<int64_t>(std::filesystem::file_size(file)), xxh3_of_file(file)};
+  return {file.filename().string(), info.n_tokens, info.n_docs, bytes_of(file), xxh3_of_file(file)};
 }
 
 void write_manifest(const ShardManifest& manifest) {
@@ -118,21 +138,24 @@ void write_manifest(const ShardManifest& manifest) {
 }
 
 ShardManifest read_manifest(const Path& path, const std::string& split) {
-  check(std::filesystem::exists(path), ErrorKind::data,
+  std::error_code reason;
+  const auto status = std::filesystem::status(path, reason);
+  check(status.type() != std::filesystem::file_type::not_found, ErrorKind::data,
         "{} does not exist: expected a manifest of shards, a folder with one, or an .h5 file, as `ziggurat "
-        "data "
-        "tokenize` makes them",
+        "data tokenize` makes them",
         path.string());
-  if (std::filesystem::is_directory(path)) return parse_manifest(find_in_folder(path, split));
+  check(!reason, ErrorKind::data, "cannot read {}: {}", path.string(), reason_of(reason.value()));
+  if (std::filesystem::is_directory(status)) return parse_manifest(find_in_folder(path, split));
   return path.extension() == ".h5" ? manifest_of_one(path) : parse_manifest(path);
 }
 
 void verify_files(const ShardManifest& manifest) {
   for (const ShardManifest::Shard& shard : manifest.shards) {
     const Path file = manifest.folder / shard.file;
-    check(std::filesystem::exists(file), ErrorKind::data, "shard {} is missing; copy or tokenize it again",
-          file.string());
-    const auto bytes = static_cast<int64_t>(std::filesystem::file_size(file));
+    std::error_code reason;
+    check(std::filesystem::exists(file, reason) || reason, ErrorKind::data,
+          "shard {} is missing; copy or tokenize it again", file.string());
+    const int64_t bytes = bytes_of(file);
     check(bytes == shard.bytes, ErrorKind::data,
           "shard {} has {} bytes, its manifest says {}; copy or tokenize it again", file.string(), bytes,
           shard.bytes);

@@ -1,7 +1,6 @@
 #include "data/mapped_file.h"
 
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include <fcntl.h>
@@ -10,22 +9,27 @@
 #include <unistd.h>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 
 namespace ziggurat {
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY);
-  check(fd >= 0, ErrorKind::data, "cannot open {}: {}", path.string(), std::strerror(errno));
-  struct stat status;
+  const int fd = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // a pipe must not make it wait
+  check(fd >= 0, ErrorKind::data, "cannot open {}: {}", path.string(), reason_of(errno));
+  struct stat status = {};
+  const bool known = ::fstat(fd, &status) == 0;
+  const bool regular = known && S_ISREG(status.st_mode), empty = status.st_size == 0;
   void* address = MAP_FAILED;
-  if (::fstat(fd, &status) == 0 && status.st_size > 0) {
+  if (regular && !empty) {
     size_ = static_cast<size_t>(status.st_size);
     address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
   }
   const int reason = errno;
   ::close(fd);  // the mapping stays
+  check(!known || regular, ErrorKind::data, "{} is a folder or device; name a file", path.string());
+  if (regular && empty) return;
   check(address != MAP_FAILED, ErrorKind::data, "cannot map {} into memory: {}", path.string(),
-        std::strerror(reason));
+        reason_of(reason));
   data_ = static_cast<const std::byte*>(address);
 }
 

@@ -9,7 +9,8 @@ namespace ziggurat {
 class MappedFile {
  public:
   MappedFile() = default;
-  explicit MappedFile(const std::filesystem::path& path);  // error (data) names the file
+  explicit MappedFile(
+      const std::filesystem::path& path);  // error (data) names the file; an empty one maps to nothing
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;

@@ -1,11 +1,13 @@
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <limits>
 #include <numeric>
 
-#include "data/atomic_file.h"
 #include "data/mapped_file.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/megatron_file.h>
 
@@ -41,6 +43,9 @@ struct MegatronFile::Impl {
         index_(index_path_),
         bin_(bin_path_) {
     const std::byte* at = index_.data();
+    check(index_.size() > 0, ErrorKind::data,
+          "{} is empty (0 bytes), its index must have {} at least; copy it again", index_path_.string(),
+          kHeaderBytes);
     check(index_.size() >= kHeaderBytes && std::memcmp(at, kMagic, kMagicBytes) == 0, ErrorKind::data,
           "{}: expected a Megatron index (MMIDIDX), got something else; give the prefix of an .idx and .bin "
           "pair made by Megatron's preprocess_data.py",
@@ -56,12 +61,19 @@ struct MegatronFile::Impl {
           index_path_.string(), code);
     // Bound the counts before multiplying them.
     const uint64_t room = index_.size() - kHeaderBytes;
-    const bool bounded = sequences <= room / 12 && entries <= room / 8;
-    const uint64_t needed = bounded ? 12 * sequences + 8 * entries : 0;
-    check(bounded && (room == needed || room == needed + sequences), ErrorKind::data,
-          "{}: {} sequences and {} document entries do not fit its {} bytes; the file is cut off or damaged: "
-          "copy it again",
-          index_path_.string(), sequences, entries, index_.size());
+    const bool bounded = sequences <= UINT64_MAX / 32 && entries <= UINT64_MAX / 32;
+    const uint64_t needed = bounded ? 12 * sequences + 8 * entries : UINT64_MAX - kHeaderBytes;
+    check(room >= needed, ErrorKind::data,
+          "{}: {} sequences and {} document entries need {} bytes, but the file has {}: {} are missing; it "
+          "is cut "
+          "off or damaged: copy it again",
+          index_path_.string(), sequences, entries, kHeaderBytes + needed, index_.size(), needed - room);
+    check(room == needed || room == needed + sequences, ErrorKind::data,
+          "{}: {} sequences and {} document entries need {} bytes (or {} with a mode each), but the file has "
+          "{}: "
+          "{} too many; it is damaged or no index of Megatron's: copy it again",
+          index_path_.string(), sequences, entries, kHeaderBytes + needed, kHeaderBytes + needed + sequences,
+          index_.size(), room - needed);
     token_bytes_ = code == kUint16 ? 2 : 4;
     sequences_ = static_cast<int64_t>(sequences), documents_ = static_cast<int64_t>(entries) - 1;
     lengths_ = at + kHeaderBytes;
@@ -70,6 +82,32 @@ struct MegatronFile::Impl {
     check(documents_ >= 0 && first_sequence(0) == 0 && first_sequence(documents_) == sequences_,
           ErrorKind::data, "{}: its documents do not cover its {} sequences; preprocess the text again",
           index_path_.string(), sequences_);
+    check_bin_size();
+  }
+
+  // The sequences lie in the .bin file one after the other and fill it.
+  void check_bin_size() const {
+    int64_t needed = 0;
+    for (int64_t s = 0; s < sequences_; ++s) {
+      const int64_t length = load_at<int32_t>(lengths_ + 4 * s), offset = load_at<int64_t>(offsets_ + 8 * s);
+      const int64_t most = std::numeric_limits<int64_t>::max() - length * token_bytes_;
+      check(length >= 0 && offset >= 0 && offset <= most, ErrorKind::data,
+            "{}: sequence {} has {} tokens at byte {}; the file is damaged: copy it again",
+            index_path_.string(), s, length, offset);
+      needed = std::max(needed, offset + length * token_bytes_);
+    }
+    const auto bytes = static_cast<int64_t>(bin_.size());
+    check(bytes > 0 || needed == 0, ErrorKind::data,
+          "{} is empty (0 bytes), but {} describes {} bytes of tokens; copy it again", bin_path_.string(),
+          index_path_.string(), needed);
+    check(bytes >= needed, ErrorKind::data,
+          "{} has {} bytes, but {} describes {}: {} are missing; it is cut off, or the two are no pair: copy "
+          "them "
+          "again",
+          bin_path_.string(), bytes, index_path_.string(), needed, needed - bytes);
+    check(bytes == needed, ErrorKind::data,
+          "{} has {} bytes, but {} describes only {}: {} too many; the two are no pair: copy them again",
+          bin_path_.string(), bytes, index_path_.string(), needed, bytes - needed);
   }
 
   void read_document(int64_t d, std::vector<int32_t>& ids) const {
@@ -80,12 +118,6 @@ struct MegatronFile::Impl {
           index_path_.string(), d, begin, end, sequences_);
     for (int64_t s = begin; s < end; ++s) {
       const int64_t length = load_at<int32_t>(lengths_ + 4 * s), offset = load_at<int64_t>(offsets_ + 8 * s);
-      const auto size = static_cast<int64_t>(bin_.size());
-      check(length >= 0 && offset >= 0 && offset <= size && length <= (size - offset) / token_bytes_,
-            ErrorKind::data,
-            "{}: sequence {} ({} tokens at byte {}) lies outside its {} bytes; the file is cut off: copy it "
-            "again",
-            bin_path_.string(), s, length, offset, size);
       const std::byte* from = bin_.data() + offset;
       for (int64_t t = 0; t < length; ++t) {
         ids.push_back(token_bytes_ == 2 ? load_at<uint16_t>(from + 2 * t) : load_at<int32_t>(from + 4 * t));
@@ -120,9 +152,11 @@ void write_raw(std::ofstream& out, const std::vector<T>& values) {
 void commit(std::ofstream& out, const Path& temporary, const Path& file) {
   out.close();
   if (!out) {
+    const int reason = errno;  // of the write that failed: nothing else was asked of the system since
     std::error_code ignored;
     std::filesystem::remove(temporary, ignored);
-    fail(ErrorKind::data, "cannot write {}; is the disk full, or the folder not writable?", file.string());
+    fail(ErrorKind::data, "cannot write {}: {}; make room or choose another --output", file.string(),
+         std::strerror(reason));
   }
   commit_file(temporary, file);
 }
@@ -168,9 +202,13 @@ void write_index(const std::vector<int64_t>& starts, bool wide, const Path& file
 }  // namespace
 
 bool is_megatron(const Path& input) {
+  std::error_code ignored;
   return input.extension() == ".idx" || input.extension() == ".bin" ||
-         std::filesystem::exists(with_suffix(input, ".idx"));
+         std::filesystem::exists(with_suffix(input, ".idx"), ignored) ||
+         std::filesystem::exists(with_suffix(input, ".bin"), ignored);
 }
+
+Path megatron_prefix(const Path& input) { return with_suffix(input, ""); }
 
 void write_megatron(const TokenStream& stream, const Path& prefix) {
   const std::vector<int64_t> starts = stream.document_starts();

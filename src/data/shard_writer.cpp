@@ -1,10 +1,10 @@
 #include <algorithm>
 
-#include "data/atomic_file.h"
 #include "data/crc32c.h"
 #include "data/hdf5_file.h"
 #include "data/shard_format.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/shard.h>
 
 namespace ziggurat {

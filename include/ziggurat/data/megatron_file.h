@@ -18,7 +18,8 @@ namespace ziggurat {
 
 class MegatronFile {
  public:
-  // `input`: the prefix, or either file. Errors (data) name the file: missing, cut off, not of this format.
+  // `input`: the prefix, or either file. Errors (data) name the file: missing, empty, cut off (by how many
+  // bytes), not of this format; or .bin and .idx are no pair.
   explicit MegatronFile(const std::filesystem::path& input);
   ~MegatronFile();
 
@@ -26,8 +27,7 @@ class MegatronFile {
   int64_t sequences() const;
   const std::filesystem::path& path() const;  // of the .bin file
 
-  // Replaces `ids` by the tokens of document d, its sequences joined. Error (data) if they lie outside the
-  // file.
+  // Replaces `ids` by the tokens of document d, its sequences joined. Error (data) if the index is damaged.
   void read_document(int64_t d, std::vector<int32_t>& ids) const;
 
  private:
@@ -37,6 +37,8 @@ class MegatronFile {
 
 // Whether `input` is the common prefix, the .idx or the .bin of such a pair.
 bool is_megatron(const std::filesystem::path& input);
+// Of such a pair, from its prefix or either file.
+std::filesystem::path megatron_prefix(const std::filesystem::path& input);
 
 // Writes all documents of a stream as one pair, each as one sequence, with Megatron's own choice of the token
 // type. Errors (data): a shard without documents, one of 2^31 tokens or more, a full disk.

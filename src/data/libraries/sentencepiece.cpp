@@ -2,10 +2,10 @@
 
 #include <sentencepiece_processor.h>
 
-#include "data/atomic_file.h"
 #include "data/sha256.h"
 #include "data/utf8.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
 
 namespace ziggurat {
