@@ -142,8 +142,8 @@ void tokenize_on_ranks(const TokenizeOptions& options, int threads) {
   MpiRuntime mpi;
   Communicator& world = mpi.world();
   try {
-    if (threads == 0 && world.size() > 1) threads = std::max(1, available_cores() / mpi.local_size());
-    if (threads > 0) set_thread_count(threads);
+    const std::string slow = choose_thread_count(threads, "--threads", mpi.local_size());
+    if (!slow.empty() && world.rank() == 0) fmt::print(stderr, "ziggurat: {}\n", slow);
     std::optional<PreparedFolder> prepared;  // on rank 0
     if (world.rank() == 0) prepared = prepare_shards(options, world.size());
     if (on_any_rank(world, prepared && prepared->done)) return;

@@ -31,8 +31,7 @@ char flag(bool transpose) { return transpose ? 'T' : 'N'; }
 void library_gemm(const GemmArgs<float, float>& g) {
   const auto status = dnnl_sgemm(flag(g.transpose_a), flag(g.transpose_b), g.m, g.n, g.k, 1.0f, g.a, g.lda,
                                  g.b, g.ldb, g.accumulate ? 1.0f : 0.0f, g.c, g.ldc);
-  check(status == dnnl_success, ErrorKind::internal, "[gemm] oneDNN sgemm failed with status {}",
-        static_cast<int>(status));
+  check_library(status, "sgemm");
 }
 
 void library_gemm(const GemmArgs<bf16, float>& g) {
@@ -40,8 +39,7 @@ void library_gemm(const GemmArgs<bf16, float>& g) {
   const auto status = dnnl_gemm_bf16bf16f32(
       flag(g.transpose_a), flag(g.transpose_b), g.m, g.n, g.k, 1.0f, reinterpret_cast<const uint16_t*>(g.a),
       g.lda, reinterpret_cast<const uint16_t*>(g.b), g.ldb, g.accumulate ? 1.0f : 0.0f, g.c, g.ldc);
-  check(status == dnnl_success, ErrorKind::internal, "[gemm] oneDNN bf16 gemm failed with status {}",
-        static_cast<int>(status));
+  check_library(status, "bf16 gemm");
 }
 
 // f64 is for gradient checks only: plain loops, rows in parallel.

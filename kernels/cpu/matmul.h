@@ -9,6 +9,7 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/core/error.h>
+#include <ziggurat/memory/arena.h>
 
 namespace ziggurat::kernels {
 
@@ -38,13 +39,20 @@ dnnl::matmul::primitive_desc choose_matmul(const Layout& a, const Layout& b, con
 // slower.
 bool is_blocked(const dnnl::matmul::primitive_desc& chosen);
 
+// Of a call of the library. Error (device): it found no memory; (internal): anything else.
+inline void check_library(dnnl_status_t status, const char* name) {
+  if (status == dnnl_out_of_memory) {
+    fail(ErrorKind::device, "[matmul] oneDNN {} found no memory: {}", name, Arena::describe_limits());
+  }
+  check(status == dnnl_success, ErrorKind::internal, "[matmul] oneDNN {} failed with status {}", name,
+        static_cast<int>(status));
+}
+
 // Runs a primitive on these arguments. By the C interface: the C++ one takes a map, which allocates.
 template <size_t N>
 void execute(const dnnl::primitive& primitive, const dnnl::stream& stream,
              const std::array<dnnl_exec_arg_t, N>& arguments, const char* name) {
-  const auto status = dnnl_primitive_execute(primitive.get(), stream.get(), N, arguments.data());
-  check(status == dnnl_success, ErrorKind::internal, "[matmul] oneDNN {} failed with status {}", name,
-        static_cast<int>(status));
+  check_library(dnnl_primitive_execute(primitive.get(), stream.get(), N, arguments.data()), name);
 }
 
 // A product of fixed layouts, for one caller at a time and as many threads as it had when it made this.

@@ -167,7 +167,8 @@ PackedWeights::PackedWeights(const T* weight, int64_t total, int64_t rows, int64
       in_(in) {
   for (int64_t i = 0; i < count(); ++i) {
     for (const Side side : {Side::forward, Side::backward}) {
-      copies_.push_back(has(side) ? arena.allocate(copy_bytes(kType<T>, side, out(i), in)) : nullptr);
+      copies_.push_back(has(side) ? arena.allocate_on_device(copy_bytes(kType<T>, side, out(i), in))
+                                  : nullptr);
     }
   }
   current_.assign(copies_.size(), 0);

@@ -111,18 +111,18 @@ std::string json(const train::RunConfig& config, const Measured& m, double token
 }  // namespace
 
 void bench_roof(const BenchArguments& arguments) {
-  set_thread_count(arguments.threads > 0 ? arguments.threads : available_cores());
-  const double f32 = train::measure_gemm_roof(DType::f32), bf16 = train::measure_gemm_roof(DType::bf16);
+  use_threads(arguments.threads, "--threads");
+  const double f64 = train::measure_gemm_roof(DType::f64), f32 = train::measure_gemm_roof(DType::f32),
+               bf16 = train::measure_gemm_roof(DType::bf16);
   const double copy = train::measure_memory_roof(), read = train::measure_read_roof();
   if (arguments.json) {
-    const ordered_json out = {{"threads", thread_count()},
-                              {"gemm_f32_flops_per_second", f32},
-                              {"gemm_bf16_flops_per_second", bf16},
-                              {"memory_bytes_per_second", copy},
-                              {"memory_read_bytes_per_second", read}};
+    const ordered_json out = {{"threads", thread_count()},        {"gemm_f64_flops_per_second", f64},
+                              {"gemm_f32_flops_per_second", f32}, {"gemm_bf16_flops_per_second", bf16},
+                              {"memory_bytes_per_second", copy},  {"memory_read_bytes_per_second", read}};
     return fmt::print("{}\n", out.dump(2));
   }
   fmt::print("{} threads\n", thread_count());
+  fmt::print("  {:<24}{:8.1f} GFLOP/s    (plain loops, for checks of gradients)\n", "GEMM f64", f64 / 1e9);
   fmt::print("  {:<24}{:8.1f} GFLOP/s\n", "GEMM f32", f32 / 1e9);
   fmt::print("  {:<24}{:8.1f} GFLOP/s\n", "GEMM bf16", bf16 / 1e9);
   fmt::print("  {:<24}{:8.1f} GB/s    (y += x on arrays beyond the caches)\n", "memory", copy / 1e9);
@@ -136,8 +136,9 @@ void bench_step(const BenchArguments& arguments) {
   config.eval.sequences = 0;
   MpiRuntime mpi;
   Communicator& world = mpi.world();
-  config.threads = arguments.threads > 0 ? arguments.threads : config.threads;
-  set_thread_count(config.threads > 0 ? config.threads : std::max(1, available_cores() / mpi.local_size()));
+  const bool by_option = arguments.threads > 0;
+  if (by_option) config.threads = arguments.threads;
+  use_threads(config.threads, by_option ? "--threads" : "threads", mpi.local_size());
   train::check_for_ranks(config, world.size());
   const Measured m = measure(config, world, arguments.steps);
   const auto tokens = static_cast<double>(train::plan_step(config, world.size(), 0).tokens);

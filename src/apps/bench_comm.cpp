@@ -44,8 +44,7 @@ void print(const std::vector<train::CollectiveTime>& times, int ranks) {
 
 void bench_comm(const BenchArguments& arguments) {
   MpiRuntime mpi;
-  set_thread_count(arguments.threads > 0 ? arguments.threads
-                                         : std::max(1, available_cores() / mpi.local_size()));
+  use_threads(arguments.threads, "--threads", mpi.local_size());
   Communicator& world = mpi.world();
   // What the library does with whole messages.
   const auto library = mpi.make_world({.reduce_bytes = int64_t{1} << 30, .shared_from = MpiLimits::kNever});

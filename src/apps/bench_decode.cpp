@@ -136,7 +136,7 @@ std::string json(const train::RunConfig& config, const BenchDecodeArguments& arg
 void bench_decode(const BenchDecodeArguments& arguments) {
   train::RunConfig config;
   load_config(config, arguments.config.path, arguments.config.overrides);
-  set_thread_count(arguments.threads > 0 ? arguments.threads : available_cores());
+  use_threads(arguments.threads, "--threads");
   const Measured m = measure(config, arguments);
   if (arguments.json) {
     fmt::print("{}\n", json(config, arguments, m));

@@ -98,7 +98,7 @@ void print(const KernelCase& k, double seconds, double floor) {
 
 void bench_kernels(const BenchKernelsArguments& arguments) {
   const std::vector<KernelCase> cases = chosen(arguments.filter);
-  set_thread_count(arguments.threads > 0 ? arguments.threads : available_cores());
+  use_threads(arguments.threads, "--threads");
   const Roofs roofs{train::measure_gemm_roof(DType::f32), train::measure_gemm_roof(DType::bf16),
                     train::measure_memory_roof(), train::measure_read_roof()};
   nlohmann::ordered_json out = {{"threads", thread_count()},

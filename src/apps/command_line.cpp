@@ -1,10 +1,14 @@
 #include "apps/command_line.h"
 
+#include <cstdio>
 #include <limits>
 #include <memory>
 
+#include <fmt/format.h>
+
 #include "apps/commands.h"
 #include <ziggurat/config/option_values.h>
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::apps {
 
@@ -141,6 +145,11 @@ void add_bench(CLI::App& app) {
 }
 
 }  // namespace
+
+void use_threads(int asked, const char* option, int local_ranks) {
+  const std::string slow = choose_thread_count(asked, option, local_ranks);
+  if (!slow.empty()) fmt::print(stderr, "ziggurat: {}\n", slow);
+}
 
 void add_commands(CLI::App& app) {
   add_train(app);

@@ -8,6 +8,9 @@
 
 namespace ziggurat::apps {
 
+// choose_thread_count; the warning goes to stderr.
+void use_threads(int asked, const char* option, int local_ranks = 1);
+
 struct ConfigArguments {
   std::string path;                    // YAML file
   std::vector<std::string> overrides;  // key=value
@@ -20,6 +23,7 @@ struct PlanArguments {
   int ranks = 0;  // 0: the largest expert-parallel size
   bool json = false;
 };
+
 void plan(const PlanArguments& arguments);
 
 void config_dump(const ConfigArguments& config, bool changed_only);

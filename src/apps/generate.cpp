@@ -84,7 +84,7 @@ void generate(const GenerateArguments& arguments) {
   options.allowed = infer::allowed_tokens(config.model.vocab_size, options.stop_token,
                                           [&](int32_t id) { return tokenizer->is_text(id); });
 
-  set_thread_count(arguments.threads > 0 ? arguments.threads : available_cores());
+  use_threads(arguments.threads, "--threads");
   const auto self = make_self_communicator();
   const ProcessGroups groups(*self, ParallelPlan(1, config.model.expert_parallel_sizes()));
   nn::ParamStore store({.compute = train::compute_dtype(config.precision), .trainable = false});

@@ -1,6 +1,10 @@
 // ziggurat: arguments, and the one place where an error becomes an exit code.
+#include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <initializer_list>
+#include <string_view>
 
 #include <data_tools/commands.h>
 #include <unistd.h>
@@ -10,6 +14,9 @@
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/io/mapping_faults.h>
+#include <ziggurat/memory/arena.h>
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace {
 
@@ -34,6 +41,15 @@ void check_first_word(const CLI::App& app, int argc, char** argv) {
        argc >= 2 ? fmt::format("'{}'", argv[1]) : "nothing");
 }
 
+// Who only prints ends quietly when its reader leaves (`| head`); who makes something goes on.
+bool only_prints(int argc, char** argv) {
+  const auto word_in = [&](int i, std::initializer_list<std::string_view> words) {
+    return i < argc && std::find(words.begin(), words.end(), argv[i]) != words.end();
+  };
+  return argc < 2 || argv[1][0] == '-' || word_in(1, {"plan", "config", "generate", "bench"}) ||
+         (word_in(1, {"data"}) && word_in(2, {"inspect", "verify", "sample", "stats", "bench"}));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -42,6 +58,11 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   apps::add_commands(app);
   add_data_commands(app);
+  std::signal(SIGPIPE, only_prints(argc, argv) ? SIG_DFL : SIG_IGN);
+  if (thread_count() > available_cores())
+    set_thread_count(available_cores());  // whatever OMP_NUM_THREADS says
+  report_mapping_faults(
+      started_by_mpi_launcher(std::getenv) ? fmt::format("rank {}", launched_rank(std::getenv)) : "");
   init_log(0, 1, "");  // train makes it anew when the rank is known
   try {
     check_first_word(app, argc, argv);
@@ -54,6 +75,10 @@ int main(int argc, char** argv) {
     let_rank_0_speak();
     std::fprintf(stderr, "ziggurat: %s error:\n%s\n", to_string(error.kind()), error.what());
     return exit_code(error.kind());
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "ziggurat: device error:\nno memory is left: %s\n",
+                 Arena::describe_limits().c_str());
+    return exit_code(ErrorKind::device);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ziggurat: %s\n", error.what());
     return exit_code(ErrorKind::internal);

@@ -48,7 +48,7 @@ void plan(const PlanArguments& arguments) {
   const ParallelPlan layout(world, model::fit_to_ranks(config.model, world).expert_parallel_sizes());
   const model::ModelCounts counts = model::count(config.model, config.batch.sequence_length);
   // As a run on this machine would have: some scratch is per thread.
-  set_thread_count(config.threads > 0 ? config.threads : std::max(1, available_cores() / world));
+  assume_thread_count(config.threads > 0 ? config.threads : available_cores() / world);
   const train::MemoryPlan memory = train::plan_memory(config, world);
   check(memory.global_parameters == counts.parameters, ErrorKind::internal,
         "[plan] the formula counts {} parameters, the model has {}", counts.parameters,

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <fstream>
 #include <memory>
+#include <new>
 
 #include <unistd.h>
 
@@ -26,10 +27,9 @@ void train(const ConfigArguments& arguments) {
   MpiRuntime mpi;
   Communicator& world = mpi.world();
   try {
-    const int threads =
-        config.threads > 0 ? config.threads : std::max(1, available_cores() / mpi.local_size());
-    set_thread_count(threads);
+    const std::string slow = choose_thread_count(config.threads, "threads", mpi.local_size());
     init_log(world.rank(), world.size(), config.output_folder());
+    if (!slow.empty()) warn("{}", slow);
     train::check_for_ranks(config, world.size());
     if (world.rank() == 0) {
       for (const train::Warning& warning : train::warnings_of(config)) warn("{}", train::to_string(warning));
@@ -47,8 +47,9 @@ void train(const ConfigArguments& arguments) {
     const bool same_everywhere =
         kind == ErrorKind::config || kind == ErrorKind::data || kind == ErrorKind::checkpoint;
     if (same_everywhere && world.rank() != 0) sleep(2);
-    log_fatal(fmt::format("rank {} of {}: {} error: {}", world.rank(), world.size(), to_string(kind),
-                          error.what()));
+    const bool no_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+    log_fatal(fmt::format("rank {} of {}: {} error: {}{}", world.rank(), world.size(), to_string(kind),
+                          error.what(), no_memory ? ": " + Arena::describe_limits() : ""));
     mpi.abort(exit_code(kind));
   }
 }

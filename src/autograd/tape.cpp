@@ -117,7 +117,7 @@ Tensor Tape::acquire(DType dtype, Shape shape) {
     block.owners = 1;
     return Tensor(block.data, dtype, shape, gradients_.device());
   }
-  blocks_.push_back({gradients_.allocate(bytes), bytes, 1, -1});
+  blocks_.push_back({gradients_.allocate_on_device(bytes), bytes, 1, -1});
   return Tensor(blocks_.back().data, dtype, shape, gradients_.device());
 }
 

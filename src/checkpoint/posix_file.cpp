@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/io/mapping_faults.h>
 
 namespace ziggurat {
 namespace {
@@ -105,11 +106,14 @@ std::span<const std::byte> map_file(const std::string& path) {
   const auto size = static_cast<size_t>(status.st_size);
   void* base = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
   if (base == MAP_FAILED) fail_errno("cannot map", path, errno);
+  watch_mapping(base, size, path);
   return {static_cast<const std::byte*>(base), size};
 }
 
 void unmap(std::span<const std::byte> bytes) noexcept {
-  if (!bytes.empty()) ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
+  if (bytes.empty()) return;
+  forget_mapping(bytes.data());
+  ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
 }
 
 std::string read_text(const std::string& path) {

@@ -10,6 +10,7 @@
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/atomic_file.h>
+#include <ziggurat/io/mapping_faults.h>
 
 namespace ziggurat {
 
@@ -31,6 +32,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   check(address != MAP_FAILED, ErrorKind::data, "cannot map {} into memory: {}", path.string(),
         reason_of(reason));
   data_ = static_cast<const std::byte*>(address);
+  watch_mapping(data_, size_, path.string());
 }
 
 void MappedFile::will_need(size_t offset, size_t bytes) const {
@@ -40,7 +42,9 @@ void MappedFile::will_need(size_t offset, size_t bytes) const {
 }
 
 MappedFile::~MappedFile() {
-  if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (!data_) return;
+  forget_mapping(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept

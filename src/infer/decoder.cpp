@@ -1,23 +1,20 @@
 #include <algorithm>
+#include <optional>
 
 #include <ziggurat/infer/decoder.h>
+#include <ziggurat/kernels/few_rows.h>
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::infer {
-
-namespace {
-
-constexpr int64_t kReserve = int64_t{1} << 36;  // bytes of addresses; pages are backed when touched
-
-}  // namespace
 
 Decoder::Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t prefill_tokens)
     : model_(model),
       context_(context),
       prefill_tokens_(prefill_tokens),
       cache_(model.make_cache(sequences, context)),
-      activations_("activations", kReserve),
+      activations_("activations", Arena::all_memory()),
       gradients_("gradients", 1),
-      workspace_("workspace", kReserve),
+      workspace_("workspace", Arena::all_memory()),
       tape_(activations_, gradients_, workspace_, stream_),
       lengths_(static_cast<size_t>(sequences), 0) {
   const auto rows = static_cast<size_t>(std::max(sequences, std::min(context, prefill_tokens_)));
@@ -58,6 +55,9 @@ Tensor Decoder::run(int64_t sequences, int64_t length, const int32_t* tokens, co
     positions_[static_cast<size_t>(row)] = static_cast<int32_t>(past++);
   }
   tape_.begin({.training = false, .dropless = true});
+  // Few rows are products of our own, which wait for nobody; many are the matrix library's.
+  std::optional<InPieces> pieces;
+  if (sequences * length <= kernels::kFewRows) pieces.emplace();
   return model_
       .next_token_logits(tape_, {.tokens = tokens,
                                  .sequences = sequences,

@@ -51,16 +51,14 @@ class AllToAllDispatcher final : public TokenDispatcher {
  private:
   // [P,L] rows that come to each of this rank's experts from each rank.
   const int32_t* exchange_counts(Tape& tape, const ops::Routing& routing) {
-    const Tensor leaving = tape.save(DType::i32, {routing.experts}),
-                 arriving = tape.save(DType::i32, {routing.experts});
-    for (int64_t e = 0; e < routing.experts; ++e) {
-      leaving.data<int32_t>()[e] = static_cast<int32_t>(routing.counts[e]);
-    }
-    if (leaving.device() == Device::meta) {  // planning: the others send what this rank sends
-      std::copy(leaving.data<int32_t>(), leaving.data<int32_t>() + routing.experts, arriving.data<int32_t>());
-    }
-    group_.all_to_all(leaving, arriving, tape.stream()).wait();
-    return arriving.data<int32_t>();
+    auto *leaving = tape.save_array<int32_t>(routing.experts),
+         *arriving = tape.save_array<int32_t>(routing.experts);
+    for (int64_t e = 0; e < routing.experts; ++e) leaving[e] = static_cast<int32_t>(routing.counts[e]);
+    const Device device = tape.stream().device();
+    if (device == Device::meta) std::copy_n(leaving, routing.experts, arriving);  // the others send the same
+    const auto tensor = [&](int32_t* table) { return Tensor(table, DType::i32, {routing.experts}, device); };
+    group_.all_to_all(tensor(leaving), tensor(arriving), tape.stream()).wait();
+    return arriving;
   }
 
   template <class Count>

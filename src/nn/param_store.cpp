@@ -93,8 +93,8 @@ void ParamStore::finalize() {
 }
 
 void ParamStore::add_packed_copies() {
-  constexpr int64_t kAddresses = int64_t{1} << 44;
-  packed_arena_ = std::make_unique<Arena>("packed weights", kAddresses, options_.device);
+  const int64_t most = options_.device == Device::meta ? Arena::kUnlimited : Arena::all_memory();
+  packed_arena_ = std::make_unique<Arena>("packed weights", most, options_.device);
   for (ParamEntry& entry : entries_) {
     const Tensor& w = entry.param.value;
     const int64_t rows = entry.spec.product_rows, in = w.rank() > 0 ? w.dim(w.rank() - 1) : 0;

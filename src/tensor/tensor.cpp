@@ -83,7 +83,7 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
 }
 
 Tensor allocate(Arena& arena, DType dtype, Shape shape) {
-  return Tensor(arena.allocate(shape.numel() * size_of(dtype)), dtype, shape, arena.device());
+  return Tensor(arena.allocate_on_device(shape.numel() * size_of(dtype)), dtype, shape, arena.device());
 }
 
 void fill_zero(const Tensor& tensor) {

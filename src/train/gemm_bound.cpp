@@ -12,8 +12,6 @@ namespace ziggurat::train {
 
 namespace {
 
-constexpr int64_t kAddresses = int64_t{1} << 40;  // reserved; backed when touched
-
 void fill(const Tensor& t, double value) {  // small numbers: zeros would cost less power, and so less time
   visit_device_dtype(t, [&]<Device D, class T>() { std::fill_n(t.data<T>(), t.numel(), T(value)); });
 }
@@ -21,8 +19,8 @@ void fill(const Tensor& t, double value) {  // small numbers: zeros would cost l
 }  // namespace
 
 GemmBound::GemmBound(const RunConfig& config, int world_size)
-    : data_("bound", kAddresses),
-      workspace_("bound workspace", kAddresses),
+    : data_("bound", Arena::all_memory()),
+      workspace_("bound workspace", Arena::all_memory()),
       operands_(compute_dtype(config.precision)),
       sums_(accum_dtype(operands_)) {
   if (kernels::bf16_gemm() == kernels::Bf16Gemm::widened && operands_ == DType::bf16) operands_ = DType::f32;

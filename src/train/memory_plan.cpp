@@ -34,10 +34,9 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   plan.local_parameters = store.local_parameters();
   plan.global_parameters = store.global_parameters();
 
-  constexpr int64_t kAddresses = int64_t{1} << 44;
-  Arena activations("activations", kAddresses, Device::meta),
-      gradients("activation gradients", kAddresses, Device::meta);
-  Arena workspace("workspace", kAddresses, Device::meta);
+  Arena activations("activations", Arena::kUnlimited, Device::meta),
+      gradients("activation gradients", Arena::kUnlimited, Device::meta);
+  Arena workspace("workspace", Arena::kUnlimited, Device::meta);
   Stream stream(Device::meta, config.reproducible);
   Tape tape(activations, gradients, workspace, stream);
   tape.begin({});

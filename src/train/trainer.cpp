@@ -1,8 +1,6 @@
 #include <cmath>
 #include <filesystem>
 
-#include <unistd.h>
-
 #include <ziggurat/core/log.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/review.h>
@@ -12,10 +10,6 @@
 namespace ziggurat::train {
 
 namespace {
-
-// Addresses are free; pages are backed when touched. So a reserve of all the machine's memory is the natural
-// limit.
-int64_t arena_reserve() { return sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE); }
 
 int64_t lanes_per_rank(const RunConfig& config, int world_size) {
   check_for_ranks(config, world_size);
@@ -55,9 +49,9 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
       train_data_(open(config, Split::train, samples_of_run(config))),
       valid_data_(open(config, Split::valid, config.eval.sequences)),
       test_data_(open(config, Split::test, config.eval.sequences)),
-      activations_("activations", arena_reserve()),
-      gradients_("activation gradients", arena_reserve()),
-      workspace_("workspace", arena_reserve()),
+      activations_("activations", Arena::all_memory()),
+      gradients_("activation gradients", Arena::all_memory()),
+      workspace_("workspace", Arena::all_memory()),
       stream_(Device::cpu, config.reproducible),
       tape_(activations_, gradients_, workspace_, stream_),
       batches_(config),

@@ -1,8 +1,13 @@
-// A bump allocator over one reserved range of addresses. Memory is touched once and then reused every
-// micro-batch, so nothing is allocated (and no page faults) in steady state. On Device::meta it only counts.
+// A bump allocator over one range of addresses, of which it holds as much as was ever in use. Memory is
+// touched once and then reused every micro-batch, so nothing is allocated (and no page faults) in steady
+// state. On Device::meta it only counts.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <ziggurat/runtime/device.h>
@@ -20,15 +25,26 @@ class Arena {
   static constexpr int64_t kAlignment = 64;  // bytes; one AVX-512 register, one cache line
   static constexpr int64_t kGuard = 64;      // bytes behind an allocation, besides the rest of its last line
 
-  // Reserves `capacity` bytes of addresses; pages are backed on first touch (huge pages where the system has
-  // them).
+  static constexpr int64_t kUnlimited = int64_t{1} << 60;  // bytes; for Device::meta
+
+  // All the memory that this process may use, the natural limit of what grows with its input. Bytes.
+  static int64_t all_memory();
+  // What limits it and what is in use, for an error's text.
+  static std::string describe_limits();
+
+  // Never more than `capacity` bytes. Addresses are taken as they are needed, above those that are in use, so
+  // that limits on them (ulimit -v) allow what the work needs; pages are backed on first touch (huge pages
+  // where the system has them).
   Arena(const char* name, int64_t capacity, Device device = Device::cpu, Canaries canaries = Canaries::off);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Uninitialised memory. Throws Error(device) naming the arena, what was asked and what is left.
+  // Uninitialised memory for the host's use, also on Device::meta: the tape's nodes and routing tables are
+  // real there. Throws Error(device) naming the arena, what was asked and what limits it.
   void* allocate(int64_t bytes);
+  // The same for what lives on the arena's device: on Device::meta an address that nobody may touch.
+  void* allocate_on_device(int64_t bytes);
 
   // The same, for n elements.
   template <class T>
@@ -41,6 +57,7 @@ class Arena {
   // overwritten.
   void rewind(Mark mark) {
     if (canaries_ == Canaries::checked) verify_and_forget(mark);
+    while (!host_blocks_.empty() && host_blocks_.back().first >= mark) host_blocks_.pop_back();
     used_ = mark;
   }
   void reset() { rewind(0); }
@@ -56,6 +73,7 @@ class Arena {
   struct Guarded {
     int64_t offset, bytes;
   };
+  void hold(int64_t bytes);                // takes addresses for as many bytes, at least
   int64_t footprint(int64_t bytes) const;  // bytes that an allocation takes, with its guard
   void guard(int64_t offset, int64_t bytes);
   void verify_and_forget(Mark mark);
@@ -64,8 +82,10 @@ class Arena {
   Device device_;
   Canaries canaries_;
   std::vector<Guarded> guarded_;  // live allocations, if canaries are checked
+  std::vector<std::pair<Mark, std::unique_ptr<std::byte[]>>> host_blocks_;  // on Device::meta
   char* base_ = nullptr;
-  int64_t capacity_, used_ = 0, high_water_ = 0;
+  int64_t room_ = 0;  // bytes from base_ on that no other arena takes
+  int64_t capacity_, held_ = 0, used_ = 0, high_water_ = 0;
 };
 
 // Frees on leaving the scope what was allocated from `arena` inside it.

@@ -1,18 +1,19 @@
-// The speed of light of this machine: what its matrix products reach when nothing else is in the way.
+// The speed of light of this machine: what its matrix products and its memory reach when nothing else is in
+// the way. Each is measured until it stands still, for at most a second a way.
 #pragma once
 
 #include <ziggurat/tensor/tensor.h>
 
 namespace ziggurat::train {
 
-// FLOP/s of a 1152 x 1152 x 1152 product of `dtype` operands on this process's threads: the best of a few,
-// about 0.2 s.
+// FLOP/s of products of `dtype` operands that stay in the caches, on this process's threads: the best of the
+// ways in which a training step multiplies.
 double measure_gemm_roof(DType dtype);
 
-// Bytes/s of y += x (two reads and a write) on arrays far beyond the caches: the best of a few.
+// Bytes/s of y += x (two reads and a write) on arrays far beyond the caches.
 double measure_memory_roof();
 
-// Bytes/s of only reading, each thread its own piece of an array far beyond the caches: the best of a few.
+// Bytes/s of only reading, each thread its own piece of an array far beyond the caches.
 // What generating text, which reads every weight once a token, is measured against.
 double measure_read_roof();
 

@@ -35,8 +35,7 @@ class Lab {
   Stream& stream() { return stream_; }
 
  private:
-  static constexpr int64_t kAddresses = int64_t{1} << 40;  // reserved; backed when touched
-  Arena data_{"kernel operands", kAddresses}, workspace_{"kernel workspace", kAddresses};
+  Arena data_{"kernel operands", Arena::all_memory()}, workspace_{"kernel workspace", Arena::all_memory()};
   Stream stream_;
   std::deque<kernels::PackedWeights> packed_;
 };

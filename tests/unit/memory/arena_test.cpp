@@ -1,9 +1,15 @@
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <memory>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/memory/arena.h>
@@ -90,11 +96,101 @@ TEST(Arena, MoreAddressesThanThereAreIsAnError) { EXPECT_THROW(Arena("huge", int
 
 TEST(Arena, MetaMemoryOnlyCounts) {
   Arena arena("meta", int64_t{1} << 40, Device::meta, Canaries::checked);  // canaries have nothing to guard
-  void* const a = arena.allocate(int64_t{1} << 38);
-  EXPECT_NE(a, arena.allocate(64));
+  void* const a = arena.allocate_on_device(int64_t{1} << 38);
+  EXPECT_NE(a, arena.allocate_on_device(64));
   EXPECT_EQ(arena.used(), (int64_t{1} << 38) + 64);
   arena.reset();
   EXPECT_EQ(arena.high_water(), (int64_t{1} << 38) + 64);
+}
+
+TEST(Arena, HostMemoryOnMetaIsReal) {
+  Arena arena("meta", Arena::kUnlimited, Device::meta);
+  auto* kept = static_cast<char*>(arena.allocate(100));
+  std::memset(kept, 7, 100);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(kept) % Arena::kAlignment, 0u);
+  const Arena::Mark mark = arena.mark();
+  arena.allocate_on_device(int64_t{1} << 45);
+  std::memset(arena.allocate(1000), 8, 1000);
+  arena.rewind(mark);
+  EXPECT_EQ(arena.used(), 128);
+  std::memset(arena.allocate(1000), 9, 1000);
+  EXPECT_EQ(kept[99], 7);
+}
+
+// Bytes of addresses that this process has.
+int64_t addresses() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t pages = 0;
+  statm >> pages;
+  return pages * sysconf(_SC_PAGESIZE);
+}
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+TEST(Arena, TakesTheAddressesThatItUses) {
+  const int64_t before = addresses();
+  Arena arena("activations", 1024 * 1024 * kMiB);
+  EXPECT_LT(addresses() - before, 64 * kMiB);
+  auto* first = static_cast<char*>(arena.allocate(kMiB));
+  std::memset(first, 1, kMiB);
+  auto* second = static_cast<char*>(arena.allocate(300 * kMiB));
+  EXPECT_EQ(second, first + kMiB);  // nothing moved, one range
+  second[300 * kMiB - 1] = 2;
+  EXPECT_EQ(first[kMiB - 1], 1);
+  const int64_t grown = addresses() - before;
+  EXPECT_GE(grown, 301 * kMiB);
+  EXPECT_LT(grown, 420 * kMiB);
+  for (int step = 0; step < 3; ++step) {  // steady state: nothing more
+    arena.reset();
+    arena.allocate(kMiB);
+    arena.allocate(300 * kMiB);
+  }
+  EXPECT_LT(addresses() - before, grown + kMiB);
+  EXPECT_EQ(arena.high_water(), 301 * kMiB);
+}
+
+TEST(Arena, CanariesHoldWhereItGrows) {
+  Arena arena("workspace", 1024 * kMiB, Device::cpu, Canaries::checked);
+  const Arena::Mark mark = arena.mark();
+  arena.allocate(31 * kMiB);
+  auto* across = static_cast<char*>(arena.allocate(64 * kMiB));
+  auto* kept = static_cast<char*>(arena.rewind_keeping(mark, across, 64 * kMiB));
+  kept[64 * kMiB] = 1;
+  EXPECT_THAT(internal_error([&] { arena.reset(); }), HasSubstr("an allocation of 67108864 bytes"));
+}
+
+TEST(Arena, ManyHaveRoomSideBySideAndRoomsComeBack) {
+  std::vector<std::unique_ptr<Arena>> arenas;
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 100; ++i) arenas.push_back(std::make_unique<Arena>("one of many", int64_t{1} << 36));
+    std::vector<char*> places;
+    for (const auto& arena : arenas) places.push_back(static_cast<char*>(arena->allocate(40 * kMiB)));
+    for (size_t i = 0; i < places.size(); ++i) places[i][40 * kMiB - 1] = static_cast<char>(i);
+    for (size_t i = 0; i < places.size(); ++i) EXPECT_EQ(places[i][40 * kMiB - 1], static_cast<char>(i));
+    arenas.clear();
+  }
+}
+
+// In a process of its own, whose addresses are limited.
+TEST(Arena, ALimitOnAddressesIsNamedWithItsCure) {
+  const auto under_limit = [] {
+    const rlim_t limit = static_cast<rlim_t>(addresses() + 600 * kMiB);
+    const rlimit limits{limit, limit};
+    setrlimit(RLIMIT_AS, &limits);
+    try {
+      Arena one("activations", 64 * 1024 * kMiB), two("workspace", 64 * 1024 * kMiB);
+      one.allocate(200 * kMiB);
+      two.allocate(200 * kMiB);
+      one.allocate(350 * kMiB);
+    } catch (const Error& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+      _exit(error.kind() == ErrorKind::device ? 1 : 2);
+    }
+    _exit(0);
+  };
+  EXPECT_EXIT(
+      under_limit(), testing::ExitedWithCode(1),
+      "arena activations. cannot get memory for 576716800 bytes.*ulimit -v.*are taken.*smaller micro-batch");
 }
 
 TEST(Arena, RewindKeepingMovesAValueDown) {

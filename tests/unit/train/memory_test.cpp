@@ -1,7 +1,10 @@
 // The plan foretells what a step takes, and a step takes nothing that an earlier one had not.
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include "tests/support/allocation_counter.h"
+#include "tests/support/tiny_run.h"
 #include "tests/support/training.h"
 #include "tests/unit/data/data_test_support.h"
 #include <ziggurat/comm/thread.h>
@@ -62,6 +65,36 @@ TEST(Memory, AStepOfADenseModelTakesNoMoreThanTheFirst) {
   const TempDir folder;
   const train::RunConfig config = test::small_dense(folder.path());
   EXPECT_EQ(after_steps(config, 1, 1), after_steps(config, 1, 4));
+}
+
+// Far beyond the plan: dropless, and routers that send every token to the first expert, which one rank holds.
+TEST(Memory, OneExpertMayGetEveryToken) {
+  test::TinyRunOptions options;
+  options.model.vocab_size = 64;
+  options.model.max_sequence = options.length = 512;
+  options.model.hidden = 64;
+  options.model.heads = 4;
+  options.model.moe.drop = moe::DropPolicy::none;
+  options.model.moe.balance_coefficient = 0;
+  options.model.blocks = {
+      {.repeat = 1, .pattern = {{.ffn = model::FfnKind::moe, .experts = 8, .expert_parallel = 2}}}};
+  options.micro_batches = 2;
+  options.sequences = 16;
+  std::vector<int32_t> samples(static_cast<size_t>(options.samples_per_step() * (options.length + 1)));
+  for (size_t i = 0; i < samples.size(); ++i) samples[i] = static_cast<int32_t>(i * 7 % 64);
+  run_on_threads(2, [&](Communicator& world) {
+    test::TinyRun run(options, world);
+    for (const nn::ParamEntry& entry : run.params().entries()) {
+      if (entry.spec.name.find("router") != std::string::npos) fill_zero(run.params().master(entry));
+    }
+    run.params().refresh_compute_copies();
+    const test::TinyStep step = run.step(samples);
+    EXPECT_EQ(step.dropped, 0);
+    EXPECT_TRUE(std::isfinite(step.total()));
+    const moe::MoeStats& stats = *run.moe_stats().at(0);
+    EXPECT_EQ(stats.counts_before.at(0), stats.choices);
+    EXPECT_GT(stats.choices, 0);
+  });
 }
 
 // Allocations of one step with this many micro-batches, in steady state.
