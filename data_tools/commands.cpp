@@ -174,19 +174,26 @@ void add_train_tokenizer(CLI::App& data) {
   command->callback([options] { train_tokenizer(*options); });
 }
 
+// CLI11 would drop an empty part, and so give one split's share to another.
 std::array<double, 3> split_fractions(const std::vector<std::string>& words) {
+  const std::string all = fmt::format("{}", fmt::join(words, ","));
   std::array<double, 3> fractions = {};
-  bool good = words.size() <= fractions.size();
-  for (size_t i = 0; good && i < words.size(); ++i) {
-    char* end = nullptr;
-    fractions[i] = std::strtod(words[i].c_str(), &end);
-    good = !words[i].empty() && *end == '\0' && fractions[i] >= 0 && fractions[i] <= 1;
+  bool good = true;
+  size_t begin = 0, count = 0;
+  while (good && begin <= all.size()) {
+    const size_t end = std::min(all.find(',', begin), all.size());
+    const std::string part = all.substr(begin, end - begin);
+    char* rest = nullptr;
+    const double fraction = std::strtod(part.c_str(), &rest);
+    good = count < fractions.size() && !part.empty() && *rest == '\0' && fraction >= 0 && fraction <= 1;
+    if (good) fractions[count++] = fraction;
+    begin = end + 1;
   }
   const double sum = fractions[0] + fractions[1] + fractions[2];
   check(good && std::abs(sum - 1) < 1e-6, ErrorKind::argument,
         "--split: expected one to three fractions, for train, valid and test, each from 0 to 1 and of sum 1 "
         "together, got {}{}",
-        fmt::join(words, ","), good ? fmt::format(" of sum {}", sum) : "");
+        all, good ? fmt::format(" of sum {}", sum) : "");
   return fractions;
 }
 
@@ -209,7 +216,6 @@ void add_tokenize(CLI::App& data) {
   command->add_option("--source", options->source, "name of the corpus, first part of the file names")
       ->capture_default_str();
   command->add_option("--split", *split, "fractions for train,valid,test")
-      ->delimiter(',')
       ->expected(1, CLI::detail::expected_max_vector_size)
       ->default_str(fmt::format("{}", fmt::join(options->split, ",")));
   command
