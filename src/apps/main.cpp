@@ -53,6 +53,7 @@ bool only_prints(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file past `ulimit -f` is then an error with a name, EFBIG
   CLI::App app{"Ziggurat: trains dense, MoE and PR-MoE GPT models from YAML files", "ziggurat"};
   app.set_version_flag("--version", fmt::format("ziggurat {} ({})", kVersion, kBuildType));
   app.require_subcommand(1);
@@ -63,7 +64,7 @@ int main(int argc, char** argv) {
     set_thread_count(available_cores());  // whatever OMP_NUM_THREADS says
   report_mapping_faults(
       started_by_mpi_launcher(std::getenv) ? fmt::format("rank {}", launched_rank(std::getenv)) : "");
-  init_log(0, 1, "");  // train makes it anew when the rank is known
+  init_log(0, 1);  // train makes it anew when the rank is known
   try {
     check_first_word(app, argc, argv);
     app.parse(argc, argv);

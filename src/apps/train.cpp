@@ -1,8 +1,6 @@
 // ziggurat train CONFIG [key=value ...]
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
-#include <memory>
 #include <new>
 
 #include <unistd.h>
@@ -14,6 +12,7 @@
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/review.h>
 #include <ziggurat/train/run_tokenizer.h>
+#include <ziggurat/train/start_values.h>
 #include <ziggurat/train/trainer.h>
 
 namespace ziggurat::apps {
@@ -28,14 +27,15 @@ void train(const ConfigArguments& arguments) {
   Communicator& world = mpi.world();
   try {
     const std::string slow = choose_thread_count(config.threads, "threads", mpi.local_size());
-    init_log(world.rank(), world.size(), config.output_folder());
+    init_log(world.rank(), world.size());
     if (!slow.empty()) warn("{}", slow);
+    check_same_on_all_ranks(world, train::start_values(config));  // before anything can hang
     train::check_for_ranks(config, world.size());
     if (world.rank() == 0) {
       for (const train::Warning& warning : train::warnings_of(config)) warn("{}", train::to_string(warning));
     }
-    if (world.rank() == 0) std::ofstream(config.output_folder() + "/config.yaml") << dump_config(config);
     train::Trainer trainer(config, world);
+    log_to_folder(config.output_folder());  // it is this run's from now on
     if (world.rank() == 0) train::save_tokenizer(config, trainer.train_data().tokenizer_sha256());
     trainer.run();
   } catch (const std::exception& error) {

@@ -97,7 +97,7 @@ void check_slice(const TensorSlice& s) {
               s.row_begin <= s.row_end && s.row_end <= s.global_shape[0] &&
               s.data.dim(0) == s.row_end - s.row_begin;
   for (int i = 1; fits && i < s.global_shape.rank(); ++i) fits = s.data.dim(i) == s.global_shape[i];
-  check(fits, ErrorKind::internal, "[checkpoint] slice '{}': data {} are not rows [{}, {}) of {}", s.name,
+  check(fits, ErrorKind::checkpoint, "[checkpoint] slice '{}': data {} are not rows [{}, {}) of {}", s.name,
         s.data.shape(), s.row_begin, s.row_end, s.global_shape);
 }
 
@@ -111,6 +111,14 @@ std::optional<int64_t> step_of_name(const std::string& name) {
   const bool ours =
       error == std::errc() && end == name.data() + name.size() && step >= 0 && step_name(step) == name;
   return ours ? std::optional(step) : std::nullopt;
+}
+
+std::string set_aside(const std::string& step_directory) {
+  int i = 1;
+  const auto name = [&] { return fmt::format("{}.aside_{}", step_directory, i); };
+  while (std::filesystem::exists(std::filesystem::symlink_status(name()))) ++i;
+  rename_path(step_directory, name());
+  return name();
 }
 
 std::string temporary_path(const std::string& dir, int64_t step) {

@@ -10,11 +10,14 @@ namespace ziggurat {
 
 inline constexpr const char* kManifestName = "manifest.json";
 
-// Throws Error(internal) when data, rows and global shape contradict each other.
+// Throws Error(checkpoint) when data, rows and global shape contradict each other.
 void check_slice(const TensorSlice& slice);
 
-std::string step_name(int64_t step);                               // "step_00001200"
-std::optional<int64_t> step_of_name(const std::string& name);      // nullopt: not such a name
+std::string step_name(int64_t step);                           // "step_00001200"
+std::optional<int64_t> step_of_name(const std::string& name);  // nullopt: not such a name
+// Renames a step directory to the first free of <name>.aside_1, 2, ..., which no reader takes for a
+// checkpoint. Returns the new path.
+std::string set_aside(const std::string& step_directory);
 std::string temporary_path(const std::string& dir, int64_t step);  // "<dir>/.step_00001200.tmp"
 
 // A record of one rank's file, to be gathered on the rank that writes the manifest.

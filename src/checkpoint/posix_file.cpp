@@ -87,15 +87,6 @@ void rename_path(const std::string& from, const std::string& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) fail_errno("cannot rename to", to, errno);
 }
 
-void exchange_paths(const std::string& from, const std::string& to) {
-  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
-  if (errno != EINVAL && errno != ENOSYS) fail_errno("cannot exchange with", to, errno);
-  const std::string aside = from + ".aside.tmp";
-  rename_path(to, aside);
-  rename_path(from, to);
-  rename_path(aside, from);
-}
-
 std::span<const std::byte> map_file(const std::string& path) {
   const Descriptor fd(retry_open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
   if (fd.get() < 0) fail_errno("cannot open", path, errno);

@@ -30,10 +30,6 @@ class OutputFile {
 void sync_directory(const std::string& path);
 void rename_path(const std::string& from, const std::string& to);
 
-// Puts `from` in the place of the existing directory `to` in one step where the file system can, so that a
-// kill never leaves neither. Afterwards the old contents stand at `from`.
-void exchange_paths(const std::string& from, const std::string& to);
-
 // Maps a regular file (never a symbolic link) for reading. Release with unmap.
 std::span<const std::byte> map_file(const std::string& path);
 void unmap(std::span<const std::byte> bytes) noexcept;

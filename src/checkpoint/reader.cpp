@@ -2,9 +2,10 @@
 #include <cstring>
 #include <filesystem>
 
-#include "agree.h"
 #include "manifest.h"
+#include "posix_file.h"
 #include <ziggurat/checkpoint/checkpoint.h>
+#include <ziggurat/comm/agreement.h>
 
 namespace ziggurat {
 
@@ -12,12 +13,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Step directories by name only, newest first.
-std::vector<std::string> step_directories(const std::string& dir) {
+// Step directories of steps below `below`, by name only, newest first.
+std::vector<std::string> step_directories(const std::string& dir, int64_t below = INT64_MAX) {
   std::vector<int64_t> steps;
   if (fs::is_directory(dir)) {
     for (const auto& entry : fs::directory_iterator(dir)) {
-      if (const auto step = step_of_name(entry.path().filename().string())) steps.push_back(*step);
+      const auto step = step_of_name(entry.path().filename().string());
+      if (step && *step < below) steps.push_back(*step);
     }
   }
   std::sort(steps.rbegin(), steps.rend());
@@ -151,18 +153,36 @@ const std::byte* CheckpointReader::stored_rows(const Piece& piece) {
   return file.data(slice.stored_as).data();
 }
 
-NewestValid open_newest_valid(const std::string& dir, Communicator& comm) {
+std::string lineage_of(const Manifest& manifest) {
+  const auto found = manifest.state.find("lineage");
+  return found != manifest.state.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::vector<std::string> set_aside_later(const std::string& dir, int64_t step) {
+  std::vector<std::string> aside;
+  for (const std::string& path : step_directories(dir)) {
+    if (*step_of_name(fs::path(path).filename().string()) <= step) break;
+    aside.push_back(set_aside(path));
+  }
+  if (!aside.empty()) sync_directory(dir);
+  return aside;
+}
+
+NewestValid open_newest_valid(const std::string& dir, Communicator& comm, int64_t below) {
   NewestValid result;
   // Rank 0's list: all ranks must try the same directories in the same order.
   const std::string listed =
-      agree(comm, [&] { return nlohmann::json(step_directories(dir)).dump(); }).front();
+      on_rank_0(comm, [&] { return nlohmann::json(step_directories(dir, below)).dump(); });
   for (const std::string path : nlohmann::json::parse(listed)) {
     try {
-      agree(comm, [&] {
-        result.reader.emplace(path);
-        result.reader->verify(comm.rank(), comm.size());
-        return std::string();
-      });
+      agree(
+          comm,
+          [&] {
+            result.reader.emplace(path);
+            result.reader->verify(comm.rank(), comm.size());
+            return std::string();
+          },
+          ErrorKind::checkpoint);
       return result;
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::checkpoint) throw;

@@ -5,10 +5,10 @@
 
 #include <fmt/chrono.h>
 
-#include "agree.h"
 #include "manifest.h"
 #include "posix_file.h"
 #include <ziggurat/checkpoint/checkpoint.h>
+#include <ziggurat/comm/agreement.h>
 #include <ziggurat/core/log.h>
 
 namespace ziggurat {
@@ -81,15 +81,15 @@ void check_complete(const std::vector<FileRecord>& files) {
     int64_t covered = 0;
     for (const SliceRecord* slice : slices) {
       check(slice->global_shape == slices[0]->global_shape && slice->dtype == slices[0]->dtype,
-            ErrorKind::internal, "[checkpoint] owners of '{}' disagree: {} {} and {} {}", name,
+            ErrorKind::checkpoint, "[checkpoint] owners of '{}' disagree: {} {} and {} {}", name,
             to_string(slices[0]->dtype), slices[0]->global_shape, to_string(slice->dtype),
             slice->global_shape);
-      check(slice->row_begin == covered, ErrorKind::internal, "[checkpoint] '{}': rows [{}, {}) have {}",
+      check(slice->row_begin == covered, ErrorKind::checkpoint, "[checkpoint] '{}': rows [{}, {}) have {}",
             name, std::min(covered, slice->row_begin), std::max(covered, slice->row_begin),
             slice->row_begin < covered ? "two owners" : "no owner");
       covered = slice->row_end;
     }
-    check(covered == slices[0]->global_shape[0], ErrorKind::internal,
+    check(covered == slices[0]->global_shape[0], ErrorKind::checkpoint,
           "[checkpoint] '{}': rows [{}, {}) have no owner", name, covered, slices[0]->global_shape[0]);
   }
 }
@@ -101,6 +101,7 @@ void write_manifest(const std::string& directory, const CheckpointInfo& info, st
   manifest.world_size = static_cast<int64_t>(files.size());
   manifest.created = utc_now();
   manifest.state = info.state;
+  manifest.state["lineage"] = info.lineage == nullptr ? "" : info.lineage->id;
   manifest.config = info.config;
   manifest.files = std::move(files);
   OutputFile file(directory + "/" + kManifestName);
@@ -108,36 +109,45 @@ void write_manifest(const std::string& directory, const CheckpointInfo& info, st
   file.finish();
 }
 
-// One rename (or exchange, when the step was saved before) makes the checkpoint appear; an old one of the
-// same step is left at `temporary`. A rename that may not survive a power cut is taken back: an error means
-// that nothing was committed.
+// One rename makes the checkpoint appear. Whatever has its name is another's, or was damaged, and is set
+// aside. A rename that may not survive a power cut is taken back: an error means that nothing was committed.
 void publish(const std::string& dir, const std::string& temporary, int64_t step) {
   const std::string final_path = dir + "/" + step_name(step);
-  const bool replaces = fs::exists(final_path);
   sync_directory(temporary);
-  if (replaces) {
-    exchange_paths(temporary, final_path);
-  } else {
-    rename_path(temporary, final_path);
+  if (fs::exists(fs::symlink_status(final_path))) {
+    warn("[checkpoint] {} stands in the way of a new one of this step and is kept as {}", final_path,
+         set_aside(final_path));
   }
+  rename_path(temporary, final_path);
   try {
     sync_directory(dir);
   } catch (const Error&) {
-    if (replaces) {
-      exchange_paths(temporary, final_path);
-    } else {
-      rename_path(final_path, temporary);
-    }
+    rename_path(final_path, temporary);
     throw;
   }
 }
 
-// Steps after this one (of a run that was set back) are left alone.
-void remove_old(const std::string& dir, int64_t step, int keep) {
+// Is every byte of this checkpoint readable? What this job saved or read is not read again.
+bool is_whole(const std::string& path, int64_t step, Lineage& lineage) {
+  if (lineage.whole.contains(step)) return true;
+  try {
+    CheckpointReader(path).verify();
+    lineage.whole.insert(step);
+    return true;
+  } catch (const Error& e) {
+    warn("checkpoint left alone: {}", e.what());
+    return false;
+  }
+}
+
+// Removes the oldest of this lineage beyond `keep`; those of other runs, damaged ones and later steps (of a
+// run that was set back) are neither removed nor counted.
+void remove_old(const std::string& dir, int64_t step, int keep, Lineage& lineage) {
   int kept = 0;
   for (const std::string& path : list_checkpoints(dir)) {
     const int64_t found = step_of_name(fs::path(path).filename().string()).value();
-    if (found > step || kept++ < keep) continue;
+    if (found > step || lineage_of(read_manifest(path)) != lineage.id) continue;
+    if (!is_whole(path, found, lineage) || kept++ < keep) continue;
     // Renamed first: a kill in the middle leaves no half of a checkpoint under a name that readers look at.
     const std::string temporary = temporary_path(dir, found);
     rename_path(path, temporary);
@@ -164,17 +174,16 @@ void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::sp
   const std::string temporary = temporary_path(dir, info.step);
   const bool leader = comm.rank() == 0;
   try {
-    agree(comm, [&] {
-      if (!leader) return std::string();
+    on_rank_0(comm, [&] {
       make_directory(dir);
       remove_stale_temporaries(dir);
       make_directory(temporary);
       return std::string();
     });
-    const std::vector<std::string> records =
-        agree(comm, [&] { return to_text(write_rank_file(temporary, info, slices, comm.rank())); });
-    agree(comm, [&] {
-      if (!leader) return std::string();
+    const std::vector<std::string> records = agree(
+        comm, [&] { return to_text(write_rank_file(temporary, info, slices, comm.rank())); },
+        ErrorKind::checkpoint);
+    on_rank_0(comm, [&] {
       std::vector<FileRecord> files;
       for (const std::string& record : records) files.push_back(file_record_from_text(record, dir));
       check_complete(files);
@@ -189,8 +198,10 @@ void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::sp
   }
   if (!leader) return;
   try {
-    remove_tree(temporary);
-    if (info.keep > 0) remove_old(dir, info.step, info.keep);
+    Lineage unnamed;
+    Lineage& lineage = info.lineage == nullptr ? unnamed : *info.lineage;
+    lineage.whole.insert(info.step);
+    if (info.keep > 0) remove_old(dir, info.step, info.keep, lineage);
   } catch (const std::exception& e) {
     warn("[checkpoint] step {} is saved, but older checkpoints could not be removed: {}", info.step,
          e.what());

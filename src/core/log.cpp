@@ -7,8 +7,10 @@
 
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/ringbuffer_sink.h>
 #include <spdlog/spdlog.h>
 
+#include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 
 namespace ziggurat {
@@ -55,25 +57,72 @@ class TerminalSink final : public spdlog::sinks::base_sink<std::mutex> {
 
 std::shared_ptr<TerminalSink> terminal;
 
+using LogFile = spdlog::sinks::basic_file_sink_mt;
+using Memory = spdlog::sinks::ringbuffer_sink_mt;
+
+std::string file_name, file_path, pattern;  // set before other threads log
+
+void set_sinks(std::vector<spdlog::sink_ptr> sinks, spdlog::level::level_enum level) {
+  auto logger = std::make_shared<spdlog::logger>("ziggurat", sinks.begin(), sinks.end());
+  logger->set_pattern(pattern);
+  logger->set_level(level);
+  logger->flush_on(spdlog::level::info);
+  spdlog::set_default_logger(logger);
+}
+
+std::shared_ptr<LogFile> open_log_file() {
+  try {
+    auto file = std::make_shared<LogFile>(file_path);
+    file->set_pattern(pattern);
+    return file;
+  } catch (const spdlog::spdlog_ex& e) {
+    fail(ErrorKind::config, "output: cannot write the log {}: {}", file_path, e.what());
+  }
+}
+
 }  // namespace
 
-void init_log(int rank, int world_size, const std::string& directory, LogLevel level) {
-  std::vector<spdlog::sink_ptr> sinks;
+void init_log(int rank, int world_size, LogLevel level) {
+  file_name = fmt::format("rank_{}.log", rank);
+  file_path.clear();
+  const std::string tag = world_size > 1 ? fmt::format("[{}/{}] ", rank, world_size) : "";
+  pattern = "%H:%M:%S " + tag + "%l %v";
+  constexpr size_t kRemembered = 1000;
+  std::vector<spdlog::sink_ptr> sinks = {std::make_shared<Memory>(kRemembered)};
   if (rank == 0) {
     terminal = std::make_shared<TerminalSink>();
     sinks.push_back(terminal);
   }
-  if (!directory.empty()) {
-    std::filesystem::create_directories(directory);
-    const auto path = std::filesystem::path(directory) / fmt::format("rank_{}.log", rank);
-    sinks.push_back(std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string()));
+  set_sinks(std::move(sinks), spdlog_level(level));
+}
+
+void log_to_folder(const std::string& directory) {
+  file_path = directory + "/" + file_name;
+  const auto logger = spdlog::default_logger();
+  std::vector<spdlog::sink_ptr> sinks;
+  const auto file = open_log_file();
+  for (const spdlog::sink_ptr& sink : logger->sinks()) {
+    const auto memory = std::dynamic_pointer_cast<Memory>(sink);
+    if (memory == nullptr) {
+      sinks.push_back(sink);
+      continue;
+    }
+    for (const spdlog::details::log_msg_buffer& line : memory->last_raw()) file->log(line);
   }
-  auto logger = std::make_shared<spdlog::logger>("ziggurat", sinks.begin(), sinks.end());
-  const std::string tag = world_size > 1 ? fmt::format("[{}/{}] ", rank, world_size) : "";
-  logger->set_pattern("%H:%M:%S " + tag + "%l %v");
-  logger->set_level(spdlog_level(level));
-  logger->flush_on(spdlog::level::info);
-  spdlog::set_default_logger(logger);
+  file->flush();
+  sinks.push_back(file);
+  set_sinks(std::move(sinks), logger->level());
+}
+
+void remake_log_file() {
+  if (file_path.empty() || std::filesystem::exists(file_path)) return;
+  const auto logger = spdlog::default_logger();
+  std::vector<spdlog::sink_ptr> sinks;
+  for (const spdlog::sink_ptr& sink : logger->sinks()) {
+    if (std::dynamic_pointer_cast<LogFile>(sink) == nullptr) sinks.push_back(sink);
+  }
+  sinks.push_back(open_log_file());
+  set_sinks(std::move(sinks), logger->level());
 }
 
 void log_line(LogLevel level, const std::string& message) {
@@ -87,7 +136,7 @@ void log_line(LogLevel level, const std::string& message) {
 void log_fatal(const std::string& message) {
   const auto logger = spdlog::default_logger();
   for (const spdlog::sink_ptr& sink : logger->sinks()) {
-    if (dynamic_cast<spdlog::sinks::basic_file_sink_mt*>(sink.get()) == nullptr) continue;
+    if (std::dynamic_pointer_cast<LogFile>(sink) == nullptr) continue;
     sink->log({logger->name(), spdlog::level::err, message});
     sink->flush();
   }

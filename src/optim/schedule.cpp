@@ -67,8 +67,8 @@ int64_t BatchRampup::first_sample(int64_t increments) const {
   return ceil_div(increments * config_.samples, increments_);
 }
 
-BatchRampup::Extent BatchRampup::extent(int64_t samples) const {
-  Extent run;
+BatchRampup::Extent BatchRampup::extent(int64_t samples, int64_t consumed) const {
+  Extent run{.samples = consumed};
   const auto take = [&run](int64_t until, int64_t size) {
     const int64_t count = ceil_div(std::max<int64_t>(0, until - run.samples), size);
     run.samples += count * size;

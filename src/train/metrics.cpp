@@ -1,10 +1,18 @@
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <utility>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include <ziggurat/config/units.h>
+#include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/io/replace_file.h>
 #include <ziggurat/train/metrics.h>
 
 namespace ziggurat::train {
@@ -67,16 +75,94 @@ std::string to_json(const StepRecord& r) {
   return j.dump();
 }
 
-JsonlWriter::JsonlWriter(const std::string& path) : file_(path, std::ios::app) {}
+JsonlWriter::JsonlWriter(const std::string& path)
+    : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {
+  check(fd_ >= 0, ErrorKind::config, "output: cannot write {}: {} (errno {})", path, std::strerror(errno),
+        errno);
+}
+
+JsonlWriter::~JsonlWriter() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+JsonlWriter::JsonlWriter(JsonlWriter&& other) noexcept
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), warned_(other.warned_) {}
+
+JsonlWriter& JsonlWriter::operator=(JsonlWriter&& other) noexcept {
+  std::swap(path_, other.path_), std::swap(fd_, other.fd_), std::swap(warned_, other.warned_);
+  return *this;
+}
 
 void JsonlWriter::write(const std::string& json) {
-  if (!file_.is_open() && !warned_) return;
-  file_ << json << '\n' << std::flush;
-  if (!file_ && !warned_) {
-    warned_ = true;
-    warn("metrics.jsonl cannot be written (disk full, or the folder is gone?); training goes on without it");
+  if (fd_ < 0) return;
+  const off_t end = ::lseek(fd_, 0, SEEK_END);
+  const std::string line = json + '\n';
+  const ssize_t n = ::write(fd_, line.data(), line.size());
+  if (n == static_cast<ssize_t>(line.size())) return;
+  const int error = n < 0 ? errno : ENOSPC;
+  if (n > 0 && ::ftruncate(fd_, end) != 0) {
+  }  // half a line stays: cut_metrics() drops it
+  if (!std::exchange(warned_, true)) {
+    warn("{} cannot be written: {} (errno {}); training goes on, its records are missing there", path_,
+         std::strerror(error), error);
   }
-  file_.clear();
+}
+
+void JsonlWriter::sync() {
+  if (fd_ >= 0) ::fsync(fd_);
+}
+
+namespace {
+
+// step, or -1: the line is no record of a step.
+struct Line {
+  std::string text, kind;
+  int64_t step = -1;
+  bool whole = false;
+};
+
+std::vector<Line> read_lines(const std::string& path) {
+  std::vector<Line> lines;
+  std::ifstream file(path);
+  for (Line line; std::getline(file, line.text); line = {}) {
+    const auto json = nlohmann::json::parse(line.text, nullptr, false);
+    line.whole = json.is_object() && !file.eof();  // eof: without its line break
+    if (line.whole) {
+      if (const auto kind = json.find("kind"); kind != json.end() && kind->is_string()) line.kind = *kind;
+      if (const auto step = json.find("step"); step != json.end() && step->is_number_integer())
+        line.step = *step;
+    }
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
+}  // namespace
+
+void cut_metrics(const std::string& path, int64_t step) {
+  const std::vector<Line> lines = read_lines(path);
+  std::map<int64_t, size_t> last;  // the line that tells of a step
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (lines[i].kind == "step") last[lines[i].step] = i;
+  }
+  std::string kept;
+  size_t dropped = 0;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const Line& line = lines[i];
+    const bool keeps = line.whole && line.step <= step && (line.kind != "step" || last[line.step] == i);
+    if (keeps) kept += line.text + '\n';
+    dropped += keeps ? 0 : 1;
+  }
+  if (dropped == 0) return;
+  replace_file(path, kept, ErrorKind::config);
+  info("{}: dropped {} lines: of steps after {}, told twice, or cut off", path, dropped, step);
+}
+
+bool says_ended(const std::string& path, int64_t step) {
+  for (const Line& line : read_lines(path)) {
+    if (line.kind == "end" && line.step == step) return true;
+  }
+  return false;
 }
 
 int64_t resident_bytes() {

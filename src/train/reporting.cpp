@@ -1,4 +1,5 @@
 // What the trainer tells: the record of a step, its progress line, validations.
+#include <algorithm>
 #include <cmath>
 
 #include <nlohmann/json.hpp>
@@ -8,11 +9,22 @@
 
 namespace ziggurat::train {
 
-StepRecord Trainer::record(const StepPlan& plan, double grad_norm, double seconds) {
+// Over the ranks, each of which filled its own places; before the update, which a bad loss must not reach.
+void Trainer::sum_losses(const StepPlan& plan) {
   world_
       .all_reduce(Tensor(micro_losses_.data(), DType::f64, {2 * plan.micro_batches}), ReduceOp::sum,
                   ReduceOrder::any, stream_)
       .wait();
+  check(
+      std::all_of(micro_losses_.begin(), micro_losses_.end(),
+                  [](double loss) { return std::isfinite(loss); }),
+      ErrorKind::numeric,
+      "step {}: the loss is not finite. Lower optimizer.lr, lengthen optimizer.warmup_tokens, or start again "
+      "from a checkpoint with another seed",
+      step_ + 1);
+}
+
+StepRecord Trainer::record(const StepPlan& plan, double grad_norm, double seconds) {
   StepRecord r;
   for (int64_t m = 0; m < plan.micro_batches;
        ++m) {  // in the order of the global numbers: the same on every layout
@@ -33,9 +45,11 @@ StepRecord Trainer::record(const StepPlan& plan, double grad_norm, double second
   r.tokens_per_second = static_cast<double>(plan.tokens) / seconds;
   r.flops_per_second = r.tokens_per_second * flops_per_token_;
   if (roof_ > 0) r.roof_fraction = r.flops_per_second / roof_;
-  auto memory = static_cast<double>(resident_bytes());
-  world_.all_reduce(Tensor(&memory, DType::f64, {1}), ReduceOp::max, ReduceOrder::any, stream_).wait();
-  r.memory_bytes = static_cast<int64_t>(memory);
+  // The largest memory of any rank; and did rank 0 have to make the folder again?
+  double of_all[] = {static_cast<double>(resident_bytes()), folder_.keep() ? 1.0 : 0.0};
+  world_.all_reduce(Tensor(of_all, DType::f64, {2}), ReduceOp::max, ReduceOrder::any, stream_).wait();
+  r.memory_bytes = static_cast<int64_t>(of_all[0]);
+  if (of_all[1] > 0) remake_log_file();
   r.layers = reduce_moe_stats();
   seconds_per_step_ = seconds_per_step_ == 0 ? seconds : 0.9 * seconds_per_step_ + 0.1 * seconds;
   r.eta_seconds = seconds_per_step_ * static_cast<double>(total_steps_ - step_);
@@ -77,7 +91,7 @@ std::vector<LayerLoad> Trainer::reduce_moe_stats() {
 }
 
 void Trainer::report(const StepRecord& r) {
-  metrics_.write(to_json(r));
+  folder_.write(to_json(r));
   if (r.step % config_.log.every == 0 || r.step == r.total_steps || r.step == 1) {
     info("{}", progress_line(r, config_.log.exact));
   }
@@ -97,7 +111,7 @@ void Trainer::report(const Validation& v, Split split, const char* what) {
                                     {"accuracy", v.accuracy},
                                     {"tokens", v.tokens},
                                     {"sequences", v.sequences}};
-  metrics_.write(j.dump());
+  folder_.write(j.dump());
 }
 
 }  // namespace ziggurat::train

@@ -61,15 +61,21 @@ StepPlan plan_step(const RunConfig& config, int world_size, int64_t consumed_sam
   return plan;
 }
 
-int64_t samples_of_run(const RunConfig& config) {
+namespace {
+BatchRampup::Extent rest_of_run(const RunConfig& config, int64_t consumed_samples) {
   return BatchRampup(config.batch.rampup, config.batch.global_batch)
-      .extent(ceil_div(config.train.tokens, config.batch.sequence_length))
-      .samples;
+      .extent(ceil_div(config.train.tokens, config.batch.sequence_length), consumed_samples);
+}
+}  // namespace
+
+int64_t steps_left(const RunConfig& config, int64_t consumed_samples) {
+  return rest_of_run(config, consumed_samples).steps;
 }
 
-int64_t total_steps(const RunConfig& config) {
-  return BatchRampup(config.batch.rampup, config.batch.global_batch)
-      .steps_for_tokens(config.train.tokens, config.batch.sequence_length);
+int64_t samples_of_run(const RunConfig& config, int64_t consumed_samples) {
+  return rest_of_run(config, consumed_samples).samples;
 }
+
+int64_t total_steps(const RunConfig& config) { return steps_left(config, 0); }
 
 }  // namespace ziggurat::train

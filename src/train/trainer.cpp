@@ -1,6 +1,6 @@
 #include <cmath>
-#include <filesystem>
 
+#include <ziggurat/comm/agreement.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/review.h>
@@ -28,15 +28,16 @@ const RunConfig& checked(const RunConfig& config) {
   return config;
 }
 
-std::unique_ptr<SampleSource> open(const RunConfig& config, Split split, int64_t samples) {
+}  // namespace
+
+std::unique_ptr<SampleSource> open_split(const RunConfig& config, Split split, int64_t samples) {
   return open_samples(config.data, split, config.batch.sequence_length, config.model.vocab_size, samples);
 }
-
-}  // namespace
 
 Trainer::Trainer(const RunConfig& config, Communicator& world)
     : config_(checked(config)),
       world_(world),
+      folder_(config.output_folder(), world),
       groups_(world, ParallelPlan(world.size(),
                                   model::fit_to_ranks(config.model, world.size()).expert_parallel_sizes())),
       store_({.compute = compute_dtype(config.precision),
@@ -46,23 +47,30 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
       model_(model::fit_to_ranks(config.model, world.size()), store_, groups_, config.train.recompute),
       reducer_(finalized(store_), groups_, lanes_per_rank(config, world.size())),
       optimizer_(store_, config.optimizer),
-      train_data_(open(config, Split::train, samples_of_run(config))),
-      valid_data_(open(config, Split::valid, config.eval.sequences)),
-      test_data_(open(config, Split::test, config.eval.sequences)),
+      train_data_(open_split(config, Split::train, samples_of_run(config))),
+      valid_data_(open_split(config, Split::valid, config.eval.sequences)),
+      test_data_(open_split(config, Split::test, config.eval.sequences)),
       activations_("activations", Arena::all_memory()),
       gradients_("activation gradients", Arena::all_memory()),
       workspace_("workspace", Arena::all_memory()),
       stream_(Device::cpu, config.reproducible),
       tape_(activations_, gradients_, workspace_, stream_),
-      batches_(config),
-      total_steps_(total_steps(config)) {
+      batches_(config) {
   tell_short_splits();
   flops_per_token_ = model::count(config_.model, config_.batch.sequence_length).flops_per_token;
+  check_same_data();
   resume();
-  if (world_.rank() == 0) {
-    std::filesystem::create_directories(config_.output_folder());
-    metrics_ = JsonlWriter(config_.output_folder() + "/metrics.jsonl");
+}
+
+void Trainer::check_same_data() const {
+  std::vector<NamedValue> values;
+  for (const auto& [data, split] : {std::pair(train_data_.get(), Split::train),
+                                    {valid_data_.get(), Split::valid},
+                                    {test_data_.get(), Split::test}}) {
+    values.emplace_back(fmt::format("contents of data.{}", to_string(split)),
+                        data == nullptr ? "none" : data->fingerprint());
   }
+  check_same_on_all_ranks(world_, values);
 }
 
 void Trainer::measure_roof() {
@@ -75,6 +83,12 @@ void Trainer::measure_roof() {
 
 void Trainer::run() {
   info("{} | {} | {} threads a rank", config_.name, groups_.plan().str(), thread_count());
+  const auto tell_goal = [&](const char* when) {
+    info("the goal is reached{}: train.tokens {}, {} tokens in {} steps; raise train.tokens to train on",
+         when, config_.train.tokens, consumed_samples_ * config_.batch.sequence_length, step_);
+  };
+  if (finished_) return tell_goal(" already, and nothing is left to do");
+  if (step_ == total_steps_) tell_goal(" already");
   if (step_ == 0) report(validate(), Split::valid, "before training");
   while (step_ < total_steps_) {
     const StepRecord done = step();
@@ -89,6 +103,9 @@ void Trainer::run() {
   if (test_data_ != nullptr && config_.eval.sequences > 0) {
     report(evaluate(*test_data_, Split::test), Split::test, "on the test split");
   }
+  folder_.write(fmt::format(R"({{"kind":"end","step":{}}})", step_));
+  folder_.sync();
+  tell_goal("");
 }
 
 StepRecord Trainer::step() {
@@ -106,6 +123,7 @@ StepRecord Trainer::step() {
     if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane();
   }
   reducer_.reduce(stream_);
+  sum_losses(plan);
   const double grad_norm = std::sqrt(reducer_.squared_norm(stream_));
   check(std::isfinite(grad_norm), ErrorKind::numeric,
         "step {}: the gradient is not finite. Lower optimizer.lr, lengthen optimizer.warmup_tokens, or start "

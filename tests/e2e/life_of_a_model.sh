@@ -47,15 +47,13 @@ done_steps=$(losses run/metrics.jsonl step | wc -l)
 
 "${train[@]}" >resumed.log 2>&1 || { cat resumed.log; fail "the resumed run"; }
 expect_text resumed.log "resumed at step"
-[ "$(losses run/metrics.jsonl step | tail -1)" = "$(losses whole/metrics.jsonl step | tail -1)" ] ||
-  fail "the last training losses differ"
 [ "$(losses run/metrics.jsonl validation | tail -1)" = "$(losses whole/metrics.jsonl validation | tail -1)" ] ||
   fail "the last validation losses differ"
 losses run/metrics.jsonl validation | tail -1 | grep -q '^100 0x' || fail "no validation at the end"
 
-# What was told about a step that was done twice is the same both times.
-twice=$(losses run/metrics.jsonl step | sort -u | cut -d' ' -f1 | uniq -d)
-[ -z "$twice" ] || fail "steps with two losses: $twice"
+# Each step is told once, whatever was done twice, and with the same bits as in the run that was left alone.
+diff <(losses run/metrics.jsonl step) <(losses whole/metrics.jsonl step) || fail "the records of steps differ"
+[ "$(grep -c '"kind":"start"' run/metrics.jsonl)" = 2 ] || fail "expected a marker where the run went on"
 
 "$ziggurat" generate --checkpoint run/checkpoints --prompt "#include" --tokens 20 >text.txt
 expect_text text.txt "#include"

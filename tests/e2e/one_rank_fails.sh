@@ -1,29 +1,30 @@
 #!/usr/bin/env bash
-# An error on one rank ends the job on all, within seconds, and the message names the rank and the cause.
+# An error on one rank ends the job on all, within seconds, and the message names the rank and the cause. The ranks
+# start alike, in folders of their own, and what they find there differs.
 source "$(dirname "$0")/common.sh"
 
 tiny=$source_dir/configs/tiny/350m_moe128.yaml
 "$ziggurat" plan "$tiny" >/dev/null
+mkdir good empty bad
+cp -r "$source_dir/src" text
+"$ziggurat" data train-tokenizer --input text --vocab-size 400 --output tokenizer >data.log 2>&1
+"$ziggurat" data tokenize --input text --tokenizer tokenizer --output good/data --source code >>data.log 2>&1
+train=("$ziggurat" train "$tiny" model.vocab_size=400 output="$PWD/run" data.train=data 'data.valid=""'
+  data.verify_below=0)
 
 # Rank 1 has no data: its peer waits in a collective meanwhile.
 start=$SECONDS
-expect_end 3 log timeout 60 mpirun -n 1 "$ziggurat" train "$tiny" output=run \
-  : -n 1 "$ziggurat" train "$tiny" output=run data.train="$PWD/nowhere"
-expect_text log "rank 1 of 2" "data error" nowhere
+expect_end 3 log timeout 60 mpirun -n 1 -wdir "$PWD/good" "${train[@]}" : -n 1 -wdir "$PWD/empty" "${train[@]}"
+expect_text log "rank 1 of 2" "data error" "data"
 [ $((SECONDS - start)) -le 10 ] || fail "the job took $((SECONDS - start)) s to end"
 
 # Rank 1 meets a broken token in the middle of training: 0xffff, written over half of its copy of the shard.
-cp -r "$source_dir/src" text
-"$ziggurat" data train-tokenizer --input text --vocab-size 400 --output tokenizer >data.log 2>&1
-"$ziggurat" data tokenize --input text --tokenizer tokenizer --output data --source code --split 1,0,0 >>data.log 2>&1
-cp -r data broken
-shard=$(ls broken/*-train-*.h5)
+cp -r good/data bad/data
+shard=$(ls bad/data/*-train-*.h5)
 bytes=$(stat -c %s "$shard")
 head -c $((bytes / 2)) /dev/zero | tr '\0' '\377' |
   dd of="$shard" bs=4096 seek=$((bytes / 4 / 4096)) conv=notrunc status=none
-shared=(model.vocab_size=400 output=run 'data.valid=""' data.verify_below=0)
 start=$SECONDS
-expect_end 3 log timeout 60 mpirun -n 1 "$ziggurat" train "$tiny" "${shared[@]}" data.train=data \
-  : -n 1 "$ziggurat" train "$tiny" "${shared[@]}" data.train=broken
-expect_text log "rank 1 of 2" "data error" "outside the model's vocabulary of 400" "$shard"
+expect_end 3 log timeout 60 mpirun -n 1 -wdir "$PWD/good" "${train[@]}" : -n 1 -wdir "$PWD/bad" "${train[@]}"
+expect_text log "rank 1 of 2" "data error" "outside the model's vocabulary of 400" "${shard#bad/}"
 [ $((SECONDS - start)) -le 10 ] || fail "the job took $((SECONDS - start)) s to end"

@@ -174,9 +174,6 @@ TEST(ResumedTrainer, RefusesAnotherSeedAndOtherData) {
   other = config;
   other.data.seed = 77;
   EXPECT_NE(message(other).find("other data"), std::string::npos);
-  other = config;
-  other.model.hidden = 64;
-  EXPECT_NE(message(other).find("embed.token.weight"), std::string::npos);
 }
 
 TEST(Trainer, RefusesToGoOnWithAGradientThatIsNotFinite) {
@@ -191,6 +188,7 @@ TEST(Trainer, RefusesToGoOnWithAGradientThatIsNotFinite) {
     });
   });
   EXPECT_NE(message.find("step 2"), std::string::npos) << message;
+  EXPECT_NE(message.find("loss"), std::string::npos) << "before its update: " << message;
 }
 
 }  // namespace

@@ -6,10 +6,14 @@
 // A step directory appears by one rename of a temporary sibling (".step_00001200.tmp") after everything in it
 // is on the disk; whatever has no manifest, or whose bytes do not match it, is never loaded. One job writes
 // to `dir` at a time.
+//
+// Nothing that another run made, or that could not be read, is removed or overwritten: what stands in the way
+// is renamed to "step_00001200.aside_1", a name that no reader looks at.
 #pragma once
 
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -30,12 +34,19 @@ struct TensorSlice {
   Tensor data;  // [row_end - row_begin, rest of global_shape], on Device::cpu
 };
 
+// The checkpoints of one run, from its first step through every resumption.
+struct Lineage {
+  std::string id;           // stands in each of them; empty: unnamed
+  std::set<int64_t> whole;  // steps that this job has saved, or read to the last byte
+};
+
 struct CheckpointInfo {
   std::string run_id;
   int64_t step = 0;
   nlohmann::json state = nlohmann::json::object();  // data cursor, consumed tokens, seed, ...
   std::string config;                               // text of the effective config
-  int keep = 0;                                     // newest checkpoints to keep, this one included; 0: all
+  int keep = 0;                // newest checkpoints of the lineage to keep, this one included; 0: all
+  Lineage* lineage = nullptr;  // learns what was saved and read; null: unnamed
 };
 
 struct SliceRecord {
@@ -67,13 +78,21 @@ struct Manifest {
 // Collective. Every rank gives the slices it owns; together they must hold each row of each tensor exactly
 // once. Returns when the checkpoint is committed. If any rank fails, every rank throws Error(checkpoint)
 // naming the rank, path and errno; nothing is committed and older checkpoints are untouched. Afterwards
-// removes checkpoints of earlier steps beyond `keep`; a failure of that is only logged.
+// removes checkpoints of the same lineage and earlier steps beyond `keep`, where they can be read to the last
+// byte; a failure of that is only logged.
 void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::span<const TensorSlice> slices,
                      Communicator& comm);
 
 // Removes what killed runs left half-written or half-deleted. Only when no other process saves to `dir`; one
 // rank of a job calls it at start (save_checkpoint does so too). A missing `dir` is fine.
 void remove_stale_temporaries(const std::string& dir);
+
+// Which run a checkpoint belongs to: Lineage::id; empty if it does not say.
+std::string lineage_of(const Manifest& manifest);
+
+// Sets aside everything under the names of later steps than this; returns the new paths. For a run that goes
+// on from `step`, so that no other run's later step is ever taken for its own.
+std::vector<std::string> set_aside_later(const std::string& dir, int64_t step);
 
 // Step directories below `dir` with an intact manifest, newest step first.
 std::vector<std::string> list_checkpoints(const std::string& dir);
@@ -129,8 +148,8 @@ struct NewestValid {
   std::vector<std::string> skipped;        // why newer ones were not taken, newest first
 };
 
-// Collective. The newest checkpoint of which every byte is verified (the files are shared out among the
-// ranks).
-NewestValid open_newest_valid(const std::string& dir, Communicator& comm);
+// Collective. The newest checkpoint of a step below `below` of which every byte is verified (the files are
+// shared out among the ranks).
+NewestValid open_newest_valid(const std::string& dir, Communicator& comm, int64_t below = INT64_MAX);
 
 }  // namespace ziggurat

@@ -11,9 +11,16 @@ namespace ziggurat {
 
 enum class LogLevel { debug, info, warn };
 
-// Call once, after the rank is known. `directory` may be empty: then no file is written.
-// Ranks other than 0 write to <directory>/rank_<rank>.log only.
-void init_log(int rank, int world_size, const std::string& directory, LogLevel level = LogLevel::info);
+// Call once, after the rank is known. Rank 0 writes to the terminal; what is told before there is a file is
+// remembered (the newest thousand lines).
+void init_log(int rank, int world_size, LogLevel level = LogLevel::info);
+
+// From now on every line is appended to <directory>/rank_<rank>.log too, the remembered ones first. The
+// directory must exist; throws Error(config) naming the file when it cannot be opened.
+void log_to_folder(const std::string& directory);
+
+// Goes on in a new file where somebody removed the old one; nothing without log_to_folder().
+void remake_log_file();
 
 // A message that must reach the terminal from any rank (the first cause of an abort).
 void log_fatal(const std::string& message);

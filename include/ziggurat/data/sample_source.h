@@ -28,8 +28,7 @@ class SampleSource {
   virtual void prefetch(int64_t first, int64_t count) const = 0;
   // What must be the same for a checkpoint's cursor to mean the same samples, as lines "what: value".
   virtual std::string fingerprint() const = 0;
-  virtual std::string tokenizer_sha256()
-      const = 0;  // Tokenizer::fingerprint(); empty: not recorded, or no text
+  virtual std::string tokenizer_sha256() const = 0;  // Tokenizer::fingerprint(); empty: there is none
 };
 
 // The first line in which two fingerprints differ, as "what: before -> now"; nullopt if they are equal.

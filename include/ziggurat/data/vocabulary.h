@@ -13,8 +13,8 @@ namespace ziggurat {
 
 // What one side knows about its ids.
 struct Vocabulary {
-  std::string owner;           // as messages name it, e.g. "the tokenizer run/tokenizer"
-  std::string fingerprint;     // Tokenizer::fingerprint(), or how it begins; empty: not recorded
+  std::string owner{};         // as messages name it, e.g. "the tokenizer run/tokenizer"
+  std::string fingerprint{};   // Tokenizer::fingerprint(), or how it begins; empty: not recorded
   int64_t size = 0;            // ids are below it; 0: not recorded
   bool has_spare_ids = false;  // a model's, which may be larger than its tokenizer's
   int64_t eod_id = -1;         // ends every document; -1: not recorded

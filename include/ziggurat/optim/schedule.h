@@ -22,11 +22,11 @@ class BatchRampup {
 
   int64_t batch(int64_t consumed_samples) const;  // sequences of the next step
 
-  // Of a run from its start until at least this much is consumed; O(increments).
+  // Of a run that goes on after `consumed` samples until at least so many are; O(increments).
   struct Extent {
-    int64_t steps = 0, samples = 0;  // samples: of all its steps together
+    int64_t steps = 0, samples = 0;  // samples: consumed at its end
   };
-  Extent extent(int64_t samples) const;
+  Extent extent(int64_t samples, int64_t consumed = 0) const;
   int64_t steps_for_samples(int64_t samples) const { return extent(samples).steps; }
   int64_t steps_for_tokens(int64_t tokens, int64_t sequence_length) const;
 

@@ -41,18 +41,31 @@ struct StepRecord {
 std::string progress_line(const StepRecord& record, bool exact);
 std::string to_json(const StepRecord& record);
 
-// Appends one JSON object a line; each line is flushed. On a full disk or lost folder it warns once and goes
-// on.
+// Appends one JSON object a line, whole or not at all. On a full disk it warns once and goes on.
 class JsonlWriter {
  public:
-  JsonlWriter() = default;  // writes nothing: ranks other than 0
-  explicit JsonlWriter(const std::string& path);
+  JsonlWriter() = default;                        // writes nothing: ranks other than 0
+  explicit JsonlWriter(const std::string& path);  // throws Error(config) naming path and errno
+  ~JsonlWriter();
+  JsonlWriter(JsonlWriter&& other) noexcept;
+  JsonlWriter& operator=(JsonlWriter&& other) noexcept;
+
   void write(const std::string& json);
+  void sync();  // to the disk
 
  private:
-  std::ofstream file_;
+  std::string path_;
+  int fd_ = -1;
   bool warned_ = false;
 };
+
+// Makes metrics.jsonl what a run that goes on after `step` has to tell: drops records of later steps, those
+// of steps that were done a second time, and lines that are cut off. Rewritten in one step, if at all; a
+// missing file is fine. Throws Error(config) naming the file.
+void cut_metrics(const std::string& path, int64_t step);
+
+// Does a record say that the run ended at this step?
+bool says_ended(const std::string& path, int64_t step);
 
 int64_t resident_bytes();  // of this process
 

@@ -80,14 +80,20 @@ struct CheckpointConfig {
   int64_t every = 1000;
   int64_t keep = 2;
   Resume resume = Resume::automatic;
+  bool allow_model_changes = false;
 
   template <class V>
   void visit_fields(V& v) {
     v.field("every", every, "steps between checkpoints; 0: only at the end", unit::steps, at_least(0),
             at_most(1e15));
     v.field("keep", keep, "newest checkpoints to keep; 0: all", at_least(0), at_most(1e6));
-    v.field("resume", resume,
-            "auto: go on from the newest valid checkpoint in the output folder, if there is one");
+    v.field(
+        "resume", resume,
+        "auto: go on from the newest valid checkpoint in the output folder, if there is one; never: begin "
+        "anew, an earlier run's files move to <output>/earlier_N");
+    v.field("allow_model_changes", allow_model_changes,
+            "resume although keys under model, the tokenizer or the list of tensors differ from the "
+            "checkpoint's");
   }
 };
 

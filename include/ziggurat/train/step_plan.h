@@ -31,7 +31,11 @@ void check_batch(const RunConfig& config, int world_size, int64_t samples);
 // divides the micro-batches of every step.
 int64_t strict_lanes(const RunConfig& config);
 
-int64_t total_steps(const RunConfig& config);
-int64_t samples_of_run(const RunConfig& config);  // of all steps together
+// Of a run until train.tokens are consumed, `consumed_samples` being already, with whatever batches.
+int64_t steps_left(const RunConfig& config, int64_t consumed_samples);
+int64_t samples_of_run(const RunConfig& config,
+                       int64_t consumed_samples = 0);  // of all steps, those done too
+
+int64_t total_steps(const RunConfig& config);  // of a whole run
 
 }  // namespace ziggurat::train

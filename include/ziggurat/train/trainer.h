@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/core/timer.h>
 #include <ziggurat/data/sample_source.h>
 #include <ziggurat/model/gpt.h>
@@ -14,6 +15,7 @@
 #include <ziggurat/train/batch_reader.h>
 #include <ziggurat/train/metrics.h>
 #include <ziggurat/train/run_config.h>
+#include <ziggurat/train/run_folder.h>
 #include <ziggurat/train/step_plan.h>
 
 namespace ziggurat::train {
@@ -27,8 +29,9 @@ struct Validation {
 
 class Trainer {
  public:
-  // Collective over `world`, which must outlive the trainer. Errors are those of the config, the data and (on
-  // resume) the checkpoint.
+  // Collective over `world`, which must outlive the trainer. Locks the output folder as long as it lives.
+  // Errors are those of the config, the folder, the data and (on resume) the checkpoint; nothing in the
+  // folder has changed then.
   Trainer(const RunConfig& config, Communicator& world);
 
   // Trains to the end: steps, validations, checkpoints, progress lines. Collective.
@@ -36,7 +39,7 @@ class Trainer {
 
   StepRecord step();
   Validation validate();
-  void save();
+  void save();  // throws Error(numeric), and writes nothing, for weights that are not finite or of no use
 
   int64_t steps_done() const { return step_; }
   int64_t consumed_samples() const { return consumed_samples_; }
@@ -56,7 +59,12 @@ class Trainer {
 
  private:
   void tell_short_splits() const;
+  void check_same_data() const;
   void resume();
+  std::string load_newest_usable();          // the step directory it took; empty: there is none
+  std::string load(CheckpointReader& from);  // what is wrong with its weights; empty: nothing
+  std::string fault_of_weights();
+  void sum_losses(const StepPlan& plan);
   void measure_roof();
   double count_tokens(const StepPlan& plan);
   void forward_backward(const StepPlan& plan, int64_t micro_batch);
@@ -65,10 +73,10 @@ class Trainer {
   std::vector<LayerLoad> reduce_moe_stats();
   void report(const StepRecord& record);
   void report(const Validation& validation, Split split, const char* what);
-  std::string checkpoint_folder() const { return config_.output_folder() + "/checkpoints"; }
 
   RunConfig config_;
   Communicator& world_;
+  RunFolder folder_;
   ProcessGroups groups_;
   nn::ParamStore store_;
   model::Gpt model_;
@@ -88,10 +96,14 @@ class Trainer {
   double data_seconds_ = 0;
 
   int64_t step_ = 0, consumed_samples_ = 0, total_steps_ = 0;
-  double roof_ = 0;  // FLOP/s of all ranks; 0: not measured, outside run()
+  Lineage lineage_;
+  bool finished_ = false;  // an earlier start did all that this one was asked for
+  double roof_ = 0;        // FLOP/s of all ranks; 0: not measured, outside run()
   double flops_per_token_ = 0;
   double seconds_per_step_ = 0;  // smoothed, for the ETA
-  JsonlWriter metrics_;
 };
+
+// A split as the config describes it, for a run of so many samples; null if it names none.
+std::unique_ptr<SampleSource> open_split(const RunConfig& config, Split split, int64_t samples);
 
 }  // namespace ziggurat::train

@@ -67,16 +67,75 @@ TEST_F(CheckpointTest, KeepsTheNewestAndLaterOnes) {
   EXPECT_THAT(entries(), ElementsAre("step_00000040"));
 }
 
-TEST_F(CheckpointTest, SavingAStepAgainReplacesIt) {
+TEST_F(CheckpointTest, WhatStandsInTheWayIsSetAside) {
   save(5, 4);
-  run_on_threads(2, [&](Communicator& comm) {
-    RankSlices mine(comm.rank(), 2);
-    mine.fill(77);
-    save_checkpoint(dir_, info(5), mine.slices, comm);
-  });
-  EXPECT_THAT(entries(), ElementsAre("step_00000005"));
-  EXPECT_TRUE(loads(dir_, 77, 3));
-  EXPECT_FALSE(fs::exists(step_dir(5) + "/rank_00002.safetensors")) << "nothing of the old one is left";
+  for (const int64_t content : {77, 78}) {
+    run_on_threads(2, [&](Communicator& comm) {
+      RankSlices mine(comm.rank(), 2);
+      mine.fill(content);
+      save_checkpoint(dir_, info(5), mine.slices, comm);
+    });
+  }
+  EXPECT_THAT(entries(), ElementsAre("step_00000005", "step_00000005.aside_1", "step_00000005.aside_2"));
+  EXPECT_TRUE(loads(dir_, 78, 3)) << "names of what was set aside are no checkpoints";
+  EXPECT_FALSE(fs::exists(step_dir(5) + "/rank_00002.safetensors"));
+  fs::rename(step_dir(5) + ".aside_1", root_ + "/step_00000005");
+  EXPECT_TRUE(loads(root_, 5, 3)) << "and nothing is lost";
+}
+
+// Each save in a process of its own, as it were: nothing is known of older ones.
+class LineageTest : public CheckpointTest {
+ protected:
+  void save_of(const std::string& id, int64_t step, int keep, Lineage* known = nullptr) const {
+    Lineage fresh{id, {}};
+    CheckpointInfo of = info(step, keep);
+    of.lineage = known == nullptr ? &fresh : known;
+    const auto comm = make_self_communicator();
+    RankSlices mine(0, 1);
+    mine.fill(step);
+    save_checkpoint(dir_, of, mine.slices, *comm);
+  }
+  void damage(int64_t step) const {
+    std::string bytes = slurp(step_dir(step) + "/rank_00000.safetensors");
+    bytes.back() = static_cast<char>(bytes.back() ^ 1);
+    spit(step_dir(step) + "/rank_00000.safetensors", bytes);
+  }
+};
+
+TEST_F(LineageTest, OnlyItsOwnAreRotatedAway) {
+  for (const int64_t step : {10, 20}) save_of("theirs", step, 0);
+  for (const int64_t step : {15, 25, 30}) save_of("ours", step, 1);
+  EXPECT_THAT(entries(), ElementsAre("step_00000010", "step_00000020", "step_00000030"));
+  EXPECT_EQ(lineage_of(CheckpointReader(step_dir(30)).manifest()), "ours");
+}
+
+TEST_F(LineageTest, ADamagedOneIsNeitherRemovedNorCounted) {
+  for (const int64_t step : {10, 20, 30}) save_of("ours", step, 0);
+  damage(20);
+  save_of("ours", 40, 2);
+  EXPECT_THAT(entries(), ElementsAre("step_00000020", "step_00000030", "step_00000040"));
+  spit(step_dir(30) + "/manifest.json", "{}");
+  save_of("ours", 50, 1);
+  EXPECT_THAT(entries(), ElementsAre("step_00000020", "step_00000030", "step_00000050"));
+}
+
+TEST_F(LineageTest, WhatTheJobSavedItselfIsNotReadAgain) {
+  Lineage ours{"ours", {}};
+  for (const int64_t step : {10, 20}) save_of("", step, 0, &ours);
+  damage(10);  // not seen: removing old checkpoints costs no reading
+  save_of("", 30, 2, &ours);
+  EXPECT_THAT(entries(), ElementsAre("step_00000020", "step_00000030"));
+}
+
+TEST_F(LineageTest, LaterStepsAreSetAside) {
+  for (const int64_t step : {10, 20, 30}) save_of("ours", step, 0);
+  fs::create_directory(dir_ + "/step_00000040");
+  spit(dir_ + "/step_00000050", "not even a folder");
+  EXPECT_THAT(set_aside_later(dir_, 20),
+              ElementsAre(step_dir(50) + ".aside_1", step_dir(40) + ".aside_1", step_dir(30) + ".aside_1"));
+  EXPECT_THAT(list_checkpoints(dir_), ElementsAre(step_dir(20), step_dir(10)));
+  EXPECT_TRUE(set_aside_later(dir_, 20).empty());
+  EXPECT_TRUE(set_aside_later(root_ + "/never", 0).empty());
 }
 
 TEST_F(CheckpointTest, ReadingIsStrict) {

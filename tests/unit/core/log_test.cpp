@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 
 namespace ziggurat {
@@ -16,8 +17,9 @@ using testing::Not;
 
 class Log : public testing::Test {
  protected:
+  void SetUp() override { std::filesystem::create_directories(directory_); }
   void TearDown() override {
-    init_log(0, 1, "");  // lets go of the files
+    init_log(0, 1);  // lets go of the files
     std::filesystem::remove_all(directory_);
   }
   std::string file(int rank) const {
@@ -32,7 +34,8 @@ class Log : public testing::Test {
 
 TEST_F(Log, OtherRanksWriteToTheirFileOnlyTaggedWithTheRank) {
   testing::internal::CaptureStdout();
-  init_log(3, 8, directory_.string());
+  init_log(3, 8);
+  log_to_folder(directory_.string());
   info("a line with {}", 42);
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
   EXPECT_THAT(file(3), HasSubstr("[3/8]"));
@@ -41,14 +44,16 @@ TEST_F(Log, OtherRanksWriteToTheirFileOnlyTaggedWithTheRank) {
 
 TEST_F(Log, RankZeroWritesToTheTerminalAndTheFile) {
   testing::internal::CaptureStdout();
-  init_log(0, 2, directory_.string());
+  init_log(0, 2);
+  log_to_folder(directory_.string());
   info("hello");
   EXPECT_THAT(testing::internal::GetCapturedStdout(), HasSubstr("hello"));
   EXPECT_THAT(file(0), HasSubstr("hello"));
 }
 
 TEST_F(Log, TheLevelHidesWhatIsBelow) {
-  init_log(1, 2, directory_.string(), LogLevel::warn);
+  init_log(1, 2, LogLevel::warn);
+  log_to_folder(directory_.string());
   info("quiet");
   warn("loud");
   EXPECT_THAT(file(1), Not(HasSubstr("quiet")));
@@ -56,7 +61,8 @@ TEST_F(Log, TheLevelHidesWhatIsBelow) {
 }
 
 TEST_F(Log, AFatalMessageReachesTheTerminalFromAnyRank) {
-  init_log(5, 8, directory_.string());
+  init_log(5, 8);
+  log_to_folder(directory_.string());
   testing::internal::CaptureStderr();
   log_fatal("rank 5 lost its data");
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("rank 5 lost its data"));
@@ -64,13 +70,47 @@ TEST_F(Log, AFatalMessageReachesTheTerminalFromAnyRank) {
 }
 
 TEST_F(Log, AFatalMessageIsToldOnce) {
-  init_log(0, 8, directory_.string());
+  init_log(0, 8);
+  log_to_folder(directory_.string());
   testing::internal::CaptureStdout();
   testing::internal::CaptureStderr();
   log_fatal("rank 0 lost its data");
   EXPECT_THAT(testing::internal::GetCapturedStdout(), Not(HasSubstr("lost")));
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("rank 0 lost its data"));
   EXPECT_THAT(file(0), HasSubstr("rank 0 lost its data"));
+}
+
+TEST_F(Log, WhatWasToldBeforeThereIsAFileComesFirst) {
+  init_log(2, 4);
+  info("early");
+  EXPECT_TRUE(std::filesystem::is_empty(directory_));
+  log_to_folder(directory_.string());
+  info("late");
+  EXPECT_THAT(file(2), testing::ContainsRegex("2/4. info early\n.*2/4. info late\n"));
+}
+
+TEST_F(Log, ARemovedFileIsRemade) {
+  init_log(1, 2);
+  remake_log_file();  // there is none yet
+  log_to_folder(directory_.string());
+  info("before");
+  std::filesystem::remove_all(directory_);
+  std::filesystem::create_directories(directory_);
+  remake_log_file();
+  info("after");
+  EXPECT_THAT(file(1), testing::AllOf(HasSubstr("after"), Not(HasSubstr("before"))));
+}
+
+TEST_F(Log, AFileThatCannotBeOpenedIsNamed) {
+  init_log(1, 2);
+  std::filesystem::create_directory(directory_ / "rank_1.log");
+  try {
+    log_to_folder(directory_.string());
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::config);
+    EXPECT_THAT(e.what(), HasSubstr("rank_1.log"));
+  }
 }
 
 }  // namespace

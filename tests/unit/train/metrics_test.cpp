@@ -78,11 +78,69 @@ TEST(JsonlWriter, AppendsALineAtATime) {
   JsonlWriter().write("nothing");  // ranks other than 0
 }
 
-TEST(JsonlWriter, TrainingGoesOnWithoutAFile) {
+TEST(JsonlWriter, AFileThatCannotBeOpenedIsNamed) {
   const TempDir folder;
-  JsonlWriter writer(folder / "no such folder/metrics.jsonl");
+  EXPECT_THAT(ziggurat::testing::error_of(ErrorKind::config,
+                                          [&] { JsonlWriter writer(folder / "nowhere/metrics.jsonl"); }),
+              HasSubstr("nowhere/metrics.jsonl"));
+}
+
+// /dev/full takes no byte: a full disk.
+TEST(JsonlWriter, TrainingGoesOnWithAFullDisk) {
+  JsonlWriter writer("/dev/full");
   EXPECT_NO_THROW(writer.write("{}"));
   EXPECT_NO_THROW(writer.write("{}"));
+}
+
+class CutMetrics : public ::testing::Test {
+ protected:
+  std::string after(const std::string& text, int64_t step) const {
+    ziggurat::testing::write_text(path(), text);
+    cut_metrics(path(), step);
+    return read_text(path());
+  }
+  std::string path() const { return folder_ / "metrics.jsonl"; }
+  static std::string record(const char* kind, int64_t step, const char* more = "") {
+    return fmt::format(R"({{"kind":"{}","step":{}{}}})", kind, step, more) + '\n';
+  }
+  TempDir folder_;
+};
+
+TEST_F(CutMetrics, DropsWhatComesAfterTheStep) {
+  const std::string until = record("start", 0) + record("validation", 0) + record("step", 1) +
+                            record("step", 2) + record("validation", 2);
+  EXPECT_EQ(after(until + record("step", 3) + record("validation", 3) + record("end", 3), 2), until);
+  EXPECT_EQ(after(until, 2), until);
+  EXPECT_EQ(after(until, 7), until);
+}
+
+TEST_F(CutMetrics, DropsLinesThatAreCutOff) {
+  const std::string one = record("step", 1);
+  for (const char* rest : {"{\"kind\":\"st", "{\"kind\":\"step\",\"step\":2}", "\n", "\0\0\0"}) {
+    EXPECT_EQ(after(one + rest, 5), one) << rest;
+  }
+}
+
+TEST_F(CutMetrics, OfStepsToldTwiceTheLaterStays) {
+  EXPECT_EQ(after(record("step", 1) + record("step", 2, ",\"loss\":1") + record("step", 2, ",\"loss\":2"), 5),
+            record("step", 1) + record("step", 2, ",\"loss\":2"));
+}
+
+TEST_F(CutMetrics, KeepsWhatOthersWrote) {
+  const std::string text = "{\"note\":\"mine\"}\n" + record("step", 1);
+  EXPECT_EQ(after(text + record("step", 9), 1), text);
+}
+
+TEST_F(CutMetrics, AMissingFileIsFine) {
+  cut_metrics(path(), 3);
+  EXPECT_FALSE(std::filesystem::exists(path()));
+  EXPECT_FALSE(says_ended(path(), 3));
+}
+
+TEST_F(CutMetrics, TheEndIsOfOneStep) {
+  ziggurat::testing::write_text(path(), record("step", 4) + record("end", 4));
+  EXPECT_TRUE(says_ended(path(), 4));
+  EXPECT_FALSE(says_ended(path(), 5));
 }
 
 // A record's numbers agree with each other and with the batch, on any number of ranks.

@@ -114,5 +114,29 @@ TEST(RunConfig, EveryMistakeIsTold) {
 
 TEST(Roof, IsAboveZero) { EXPECT_GT(measure_gemm_roof(DType::f32), 0); }
 
+TEST(StepPlan, TheEndCountsWhatWasConsumed) {
+  RunConfig c = run_of(4, 64);  // 10,000 tokens are 1,000 samples
+  EXPECT_EQ(steps_left(c, 0), 16);
+  EXPECT_EQ(steps_left(c, 500), 8);
+  EXPECT_EQ(samples_of_run(c, 500), 500 + 8 * 64);
+  EXPECT_EQ(steps_left(c, 999), 1);
+  EXPECT_EQ(steps_left(c, 1000), 0);
+  EXPECT_EQ(steps_left(c, 5000), 0);
+  EXPECT_EQ(samples_of_run(c, 5000), 5000);
+}
+
+// Step by step as a run goes, from anywhere in the ramp-up.
+TEST(StepPlan, TheStepsLeftAreThoseTheRunTakes) {
+  RunConfig c = run_of(2, 16);
+  c.batch.rampup = {.start = 4, .increment = 4, .samples = 90};
+  for (const int64_t begun : {0, 3, 29, 30, 31, 60, 89, 90, 91, 500, 999}) {
+    int64_t samples = begun, steps = 0;
+    while (samples * c.batch.sequence_length < c.train.tokens)
+      samples += plan_step(c, 1, samples).samples, ++steps;
+    EXPECT_EQ(steps_left(c, begun), steps) << begun;
+    EXPECT_EQ(samples_of_run(c, begun), samples) << begun;
+  }
+}
+
 }  // namespace
 }  // namespace ziggurat::train

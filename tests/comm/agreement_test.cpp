@@ -1,0 +1,79 @@
+// One outcome and one set of values for all ranks.
+#include <atomic>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/data/data_test_support.h"
+#include <ziggurat/comm/agreement.h>
+#include <ziggurat/comm/thread.h>
+
+namespace ziggurat {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ziggurat::testing::error_of;
+
+TEST(Agreement, GivesEveryAnswerToEveryRank) {
+  run_on_threads(3, [](Communicator& comm) {
+    EXPECT_THAT(agree(comm, [&] { return std::string(static_cast<size_t>(comm.rank()), 'x'); }),
+                ElementsAre("", "x", "xx"));
+    EXPECT_EQ(on_rank_0(comm, [&] { return fmt::format("rank {}", comm.rank()); }), "rank 0");
+  });
+}
+
+TEST(Agreement, TheLowestRanksErrorIsEveryones) {
+  std::atomic<int> told = 0;
+  run_on_threads(4, [&](Communicator& comm) {
+    const std::string message = error_of(ErrorKind::data, [&] {
+      agree(comm, [&]() -> std::string {
+        check(comm.rank() < 2, ErrorKind::data, "no shards on {}", comm.rank());
+        return "";
+      });
+    });
+    EXPECT_THAT(message, AllOf(HasSubstr("no shards on 2"), HasSubstr("rank 2 of 4")));
+    ++told;
+  });
+  EXPECT_EQ(told, 4);
+}
+
+TEST(Agreement, OtherExceptionsGetTheCallersKind) {
+  run_on_threads(2, [](Communicator& comm) {
+    const auto work = []() -> std::string { throw std::runtime_error("odd"); };
+    EXPECT_THAT(error_of(ErrorKind::checkpoint, [&] { agree(comm, work, ErrorKind::checkpoint); }),
+                HasSubstr("odd"));
+    error_of(ErrorKind::internal, [&] { on_rank_0(comm, work); });
+  });
+}
+
+TEST(SameOnAllRanks, NamesKeysValuesAndRanks) {
+  std::atomic<int> told = 0;
+  for (const int ranks : {2, 3, 4}) {
+    run_on_threads(ranks, [&](Communicator& comm) {
+      std::vector<NamedValue> values = {{"a", "equal"}, {"seed", comm.rank() == 1 ? "2" : "1"}};
+      if (comm.rank() == ranks - 1) values.push_back({"extra", "x"});
+      const std::string message = error_of(ErrorKind::config, [&] { check_same_on_all_ranks(comm, values); });
+      EXPECT_THAT(message, AllOf(HasSubstr("2 (rank 1)"), HasSubstr("extra: "), HasSubstr("(absent) ("),
+                                 Not(HasSubstr("equal"))));
+      if (ranks == 4) EXPECT_THAT(message, HasSubstr("seed: 1 (ranks 0, 2-3), 2 (rank 1)"));
+      ++told;
+    });
+  }
+  EXPECT_EQ(told, 9);
+}
+
+TEST(SameOnAllRanks, EqualValuesPass) {
+  for (const int ranks : {1, 2, 3}) {
+    run_on_threads(ranks, [](Communicator& comm) {
+      const std::vector<NamedValue> values = {{"a", "1"}, {"bytes", "\xff\x00"}};
+      check_same_on_all_ranks(comm, values);
+      check_same_on_all_ranks(comm, {});
+    });
+  }
+}
+
+}  // namespace
+}  // namespace ziggurat

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Nothing that a training run made is lost or mixed: one job in a folder, earlier runs kept, one record a step, goals
+# that count tokens, and folders that cannot be made or are removed.
+source "$(dirname "$0")/common.sh"
+
+tiny=$source_dir/configs/tiny/pr_moe.yaml
+train=("$ziggurat" train "$tiny" eval.sequences=4 checkpoint.resume=auto)
+steps() { losses "$1/metrics.jsonl" step | cut -d' ' -f1; }
+counts_to() { diff <(steps "$1") <(seq "$2") || fail "$1: expected the steps 1 to $2, each once"; }
+records() { grep -c "\"kind\":\"$2\"" "$1/metrics.jsonl"; }
+# kill_when COMMAND...: kills the job $job as soon as the command succeeds.
+kill_when() {
+  for ((i = 0; i < 1000; ++i)); do
+    "$@" >/dev/null 2>&1 && break
+    kill -0 "$job" 2>/dev/null || { cat job.log; fail "the job ended before it could be killed"; }
+    sleep 0.02
+  done
+  kill -9 "$job"
+  wait "$job" 2>/dev/null || true
+}
+
+# A second job is refused while the first lives, whatever it wants; after a kill -9 the next one goes on.
+"${train[@]}" output=run train.tokens=10M checkpoint.every=5 >job.log 2>&1 &
+job=$!
+for ((i = 0; i < 500; ++i)); do [ -e run/checkpoints/step_00000005 ] && break; sleep 0.02; done
+for resume in auto never; do
+  expect_end 2 second.log "${train[@]}" output=run checkpoint.resume=$resume
+  expect_text second.log "another job that is alive" "pid $job on $(hostname)" "output="
+done
+expect_end 2 second.log mpirun -n 2 "${train[@]}" output=run
+expect_text second.log "pid $job on $(hostname)"
+kill_when test -e run/checkpoints/step_00000010
+goal=$(($(steps run | tail -1) + 20))
+tokens=$((goal * $(sed -n '/"step":1,/s/.*"tokens":\([0-9]*\).*/\1/p' run/metrics.jsonl | head -1)))
+expect_end 0 resumed.log "${train[@]}" output=run train.tokens=$tokens
+expect_text resumed.log "taken over from a job that is dead: pid $job" "resumed at step" "the goal is reached"
+counts_to run $goal
+[ "$(records run start)" = 2 ] || fail "expected two start markers"
+[ ! -e run/run.lock ] || fail "the lock was not given back"
+cp -r run finished
+expect_end 0 again.log "${train[@]}" output=run train.tokens=$tokens
+expect_text again.log "the goal is reached already"
+diff -r --exclude='rank_*.log' run finished || fail "a finished run was changed by another start"
+
+# Another batch: the goal still counts tokens.
+expect_end 0 batch.log "${train[@]}" output=run train.tokens=$((tokens + 50000)) batch.global_batch=64
+[ "$(grep -o '"tokens":[0-9]*,"total_tokens"' run/metrics.jsonl | tail -1 | grep -o '[0-9]*')" -ge $((tokens + 50000)) ] ||
+  fail "another batch trained too little"
+
+# A new run in a used folder has it for itself; interrupted, it is the one that goes on.
+cp -r run before
+"${train[@]}" output=run checkpoint.resume=never train.tokens=10M checkpoint.every=3 >job.log 2>&1 &
+job=$!
+kill_when test -e run/checkpoints/step_00000003
+diff -r run/earlier_1 before || fail "the earlier run was changed"
+[ "$(steps run | head -1)" = 1 ] || fail "the new run's metrics are mixed with the earlier one's"
+expect_end 0 new.log "${train[@]}" output=run train.tokens=$tokens
+expect_text new.log "resumed at step"
+counts_to run $goal
+
+# No usable checkpoint: refused with reasons and cures, and the folder stays as it was.
+for manifest in run/checkpoints/*/manifest.json; do echo damaged >>"$manifest"; done
+rm -rf before
+cp -r run before
+expect_end 3 none.log "${train[@]}" output=run train.tokens=$tokens
+expect_text none.log "none that can be used" "cut off or damaged" "checkpoint.resume=never"
+diff -r run before || fail "a refused start changed the folder"
+expect_end 2 model.log "${train[@]}" output=finished model.hidden=128 train.tokens=$tokens
+expect_text model.log "model.hidden: " "checkpoint.allow_model_changes=true"
+[ ! -e finished/run.lock ] || fail "a refused start left its lock"
+
+# Output that cannot be made names the key.
+touch file
+expect_end 2 log "${train[@]}" output=file
+expect_text log "output: " "file"
+expect_end 2 log "${train[@]}" output=file/below
+expect_text log "output: " "Not a directory"
+expect_end 2 log "${train[@]}" output=/proc/nowhere
+expect_text log "output: " "/proc/nowhere"
+expect_end 2 log "${train[@]}" output="$(printf 'x%.0s' {1..300})"
+expect_text log "output: " "File name too long"
+expect_end 3 log bash -c 'ulimit -f 64; exec "$@"' _ "${train[@]}" output=limited checkpoint.every=1
+expect_text log "errno 27"
+[ -z "$(find limited -name '*.tmp')" ] || fail "a failed save left something behind"
+
+# A folder removed while training is made again.
+"${train[@]}" output=removed train.tokens=10M checkpoint.every=0 eval.every=0 >job.log 2>&1 &
+job=$!
+for ((i = 0; i < 500; ++i)); do grep -q '"kind":"step"' removed/metrics.jsonl 2>/dev/null && break; sleep 0.02; done
+rm -rf removed
+kill_when grep -q '"kind":"step"' removed/metrics.jsonl
+grep -q "removed was removed while training: made again" job.log || { cat job.log; fail "no word of the removed folder"; }
+[ -e removed/run.lock ] && [ -e removed/config.yaml ] && [ -e removed/rank_0.log ] || fail "the folder was not made again"
