@@ -14,6 +14,7 @@
 #include "data_tools/inspect.h"
 #include "data_tools/tokenize.h"
 #include <ziggurat/comm/mpi.h>
+#include <ziggurat/comm/program.h>
 #include <ziggurat/config/option_values.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
@@ -137,11 +138,22 @@ bool on_any_rank(Communicator& world, bool here) {
   return there > 0;
 }
 
+// What the ranks of a job must have in common: the program, every option as it was given, and the folder.
+std::vector<NamedValue> start_values(const CLI::App& command, const TokenizeOptions& options) {
+  std::vector<NamedValue> values = {this_program()};
+  for (const CLI::Option* option : command.get_options()) {
+    values.emplace_back(option->get_name(), fmt::format("{}", fmt::join(option->results(), " ")));
+  }
+  values.emplace_back("the output folder", std::filesystem::absolute(options.output).lexically_normal());
+  return values;
+}
+
 // Shares the shards over the ranks that mpirun started, if it did.
-void tokenize_on_ranks(const TokenizeOptions& options, int threads) {
+void tokenize_on_ranks(const TokenizeOptions& options, int threads, const CLI::App& command) {
   MpiRuntime mpi;
   Communicator& world = mpi.world();
   try {
+    check_same_on_all_ranks(world, start_values(command, options));  // before anything can hang
     const std::string slow = choose_thread_count(threads, "--threads", mpi.local_size());
     if (!slow.empty() && world.rank() == 0) fmt::print(stderr, "ziggurat: {}\n", slow);
     std::optional<PreparedFolder> prepared;  // on rank 0
@@ -235,10 +247,10 @@ void add_tokenize(CLI::App& data) {
       ->add_option("--threads", *threads, "threads that encode, of each rank; 0: the cores there are, shared")
       ->transform(whole_number(0, kMostThreads))
       ->capture_default_str();
-  command->callback([options, split, no_eod, threads] {
+  command->callback([options, split, no_eod, threads, command] {
     if (!split->empty()) options->split = split_fractions(*split);
     options->append_eod = !*no_eod;
-    tokenize_on_ranks(*options, *threads);
+    tokenize_on_ranks(*options, *threads, *command);
   });
 }
 

@@ -171,8 +171,8 @@ std::vector<std::string> set_aside_later(const std::string& dir, int64_t step) {
 NewestValid open_newest_valid(const std::string& dir, Communicator& comm, int64_t below) {
   NewestValid result;
   // Rank 0's list: all ranks must try the same directories in the same order.
-  const std::string listed =
-      on_rank_0(comm, [&] { return nlohmann::json(step_directories(dir, below)).dump(); });
+  const std::string listed = on_rank_0(
+      comm, [&] { return nlohmann::json(step_directories(dir, below)).dump(); }, ErrorKind::checkpoint);
   for (const std::string path : nlohmann::json::parse(listed)) {
     try {
       agree(

@@ -174,23 +174,25 @@ void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::sp
   const std::string temporary = temporary_path(dir, info.step);
   const bool leader = comm.rank() == 0;
   try {
-    on_rank_0(comm, [&] {
+    const auto prepare = [&] {
       make_directory(dir);
       remove_stale_temporaries(dir);
       make_directory(temporary);
       return std::string();
-    });
+    };
+    on_rank_0(comm, prepare, ErrorKind::checkpoint);
     const std::vector<std::string> records = agree(
         comm, [&] { return to_text(write_rank_file(temporary, info, slices, comm.rank())); },
         ErrorKind::checkpoint);
-    on_rank_0(comm, [&] {
+    const auto commit = [&] {
       std::vector<FileRecord> files;
       for (const std::string& record : records) files.push_back(file_record_from_text(record, dir));
       check_complete(files);
       write_manifest(temporary, info, std::move(files));
       publish(dir, temporary, info.step);
       return std::string();
-    });
+    };
+    on_rank_0(comm, commit, ErrorKind::checkpoint);
   } catch (const Error&) {
     std::error_code ignored;  // the first error is the one to report; the next start removes what is left
     if (leader) fs::remove_all(temporary, ignored);

@@ -68,8 +68,10 @@ std::vector<std::string> agree(Communicator& comm, const std::function<std::stri
   return answers;
 }
 
-std::string on_rank_0(Communicator& comm, const std::function<std::string()>& work) {
-  return agree(comm, [&] { return comm.rank() == 0 ? work() : std::string(); }).front();
+std::string on_rank_0(Communicator& comm, const std::function<std::string()>& work, ErrorKind others) {
+  return agree(
+             comm, [&] { return comm.rank() == 0 ? work() : std::string(); }, others)
+      .front();
 }
 
 void check_same_on_all_ranks(Communicator& comm, std::span<const NamedValue> values) {

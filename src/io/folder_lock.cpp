@@ -2,23 +2,17 @@
 #include <array>
 #include <cerrno>
 #include <condition_variable>
-#include <cstdlib>
 #include <cstring>
-#include <ctime>
-#include <fstream>
-#include <iterator>
 #include <mutex>
-#include <random>
 #include <thread>
 #include <utility>
 
 #include <fcntl.h>
-#include <fmt/chrono.h>
-#include <nlohmann/json.hpp>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/lock_owner.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/io/folder_lock.h>
@@ -53,73 +47,6 @@ class Descriptor {
       "cannot write the lock {}: {} (errno {}); make room or get the right to write there, or choose another "
       "output folder",
       path, std::strerror(error), error);
-}
-
-std::string first_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
-}
-
-std::string command_line() {
-  std::ifstream file("/proc/self/cmdline");
-  std::string words((std::istreambuf_iterator<char>(file)), {});
-  while (!words.empty() && words.back() == '\0') words.pop_back();
-  for (char& c : words) {
-    if (static_cast<unsigned char>(c) < ' ') c = ' ';
-  }
-  constexpr size_t kEnough = 500;
-  return words.substr(0, kEnough);
-}
-
-std::string batch_job() {
-  for (const char* name :
-       {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID", "JOB_ID"}) {
-    if (const char* id = std::getenv(name)) return fmt::format("{} {}", name, id);
-  }
-  return "";
-}
-
-LockOwner myself() {
-  std::random_device random;
-  return {.host = host_name(),
-          .kernel = first_line("/proc/sys/kernel/random/boot_id"),
-          .pid = ::getpid(),
-          .job = batch_job(),
-          .started = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))),
-          .command = command_line(),
-          .id = fmt::format("{:08x}{:08x}", random(), random())};
-}
-
-std::string to_json(const LockOwner& o) {
-  const nlohmann::ordered_json json = {
-      {"host", o.host},       {"pid", o.pid},       {"job", o.job}, {"started", o.started},
-      {"command", o.command}, {"kernel", o.kernel}, {"id", o.id}};
-  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
-}
-
-// Of a lock file, which may be empty, cut off or anything else.
-LockOwner owner_from(const std::string& line) {
-  const nlohmann::json json = nlohmann::json::parse(line, nullptr, false);
-  if (!json.is_object()) return {};
-  const auto text = [&](const char* key) {
-    const auto found = json.find(key);
-    return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
-  };
-  LockOwner owner{.host = text("host"),
-                  .kernel = text("kernel"),
-                  .job = text("job"),
-                  .started = text("started"),
-                  .command = text("command"),
-                  .id = text("id")};
-  if (const auto pid = json.find("pid"); pid != json.end() && pid->is_number_integer()) owner.pid = *pid;
-  return owner;
 }
 
 nanoseconds modified(const struct stat& status) {
@@ -166,15 +93,9 @@ Flock try_flock(int fd) {
 
 }  // namespace
 
-std::string LockOwner::text() const {
-  if (id.empty()) return "a job that has not told its name";
-  return fmt::format("pid {} on {}, {}since {}: {}", pid, host, job.empty() ? "" : job + ", ", started,
-                     command);
-}
-
 struct FolderLock::Held {
   Held(const std::string& folder, const std::string& file_name, const LockTimes& lock_times)
-      : path(folder + "/" + file_name), times(lock_times), me(myself()) {
+      : path(folder + "/" + file_name), times(lock_times), me(this_process()) {
     constexpr int kAttempts = 100;  // each lost to somebody who made or removed the file meanwhile
     for (int i = 1; !attempt(); ++i) {
       if (i == kAttempts) cannot_lock(path, ENOENT);

@@ -75,7 +75,8 @@ void RunFolder::take_lock() {
 }
 
 void RunFolder::begin(const Start& start) {
-  on_rank_0(world_, [&] {
+  start_ = start;
+  const auto take_possession = [&] {
     remove_stale_temporaries(checkpoints());
     if (start.step == 0) set_aside_earlier_run();
     std::error_code error;
@@ -88,12 +89,11 @@ void RunFolder::begin(const Start& start) {
     const std::string metrics = path_ + "/metrics.jsonl";
     cut_metrics(metrics, start.step);
     metrics_ = JsonlWriter(metrics);
-    start_ = start;
     write_config();
     return std::string();
-  });
-  start_ = start;
-  nlohmann::ordered_json marker = {{"kind", "start"},  {"step", start.step},     {"resumed_from", nullptr},
+  };
+  on_rank_0(world_, take_possession, ErrorKind::config);
+  nlohmann::ordered_json marker = {{"kind", "start"},   {"step", start.step},     {"resumed_from", nullptr},
                                    {"time", utc_now()}, {"ranks", world_.size()}, {"lineage", start.lineage}};
   if (!start.resumed_from.empty()) marker["resumed_from"] = start.resumed_from;
   metrics_.write(marker.dump());

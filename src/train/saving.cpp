@@ -68,12 +68,12 @@ std::string Trainer::fault_of_weights() {
 void Trainer::save() {
   const Timer timer;
   const std::string fault = fault_of_weights();
-  check(fault.empty(), ErrorKind::numeric,
-        "step {}: no checkpoint is written, since the weights are of no use ({}). Lower optimizer.lr or "
-        "lengthen "
-        "optimizer.warmup_tokens, look at optimizer.eps, and start again: the run goes on from the newest "
-        "checkpoint before",
-        step_, fault);
+  check(
+      fault.empty(), ErrorKind::numeric,
+      "step {}: no checkpoint is written, since the weights are of no use ({}). Lower optimizer.lr, lengthen "
+      "optimizer.warmup_tokens or raise optimizer.eps, and start again: the run goes on from the newest "
+      "checkpoint before",
+      step_, fault);
   folder_.sync();  // so that no record is younger than the checkpoint that follows it
   CheckpointInfo checkpoint;
   checkpoint.run_id = config_.name;

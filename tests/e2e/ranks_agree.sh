@@ -29,7 +29,7 @@ expect_end 2 log timeout 60 mpirun -n 1 --oversubscribe "${start[@]}" : -n 2 "${
 expect_text log "seed: 1234 (ranks 0, 3), 8 (ranks 1-2)"
 [ "$(grep -c 'expected the same' log)" = 1 ] || { cat log; fail "several ranks told the same"; }
 
-# The same paths, other data.
+# Tokenizing asks the same. The same paths, other data.
 cp -r "$source_dir/scripts" text
 "$ziggurat" data train-tokenizer --input text --vocab-size 300 --output tokenizer >data.log 2>&1
 for ranks_folder in a b; do
@@ -37,6 +37,10 @@ for ranks_folder in a b; do
   [ $ranks_folder = a ] || rm text/lint.sh
   "$ziggurat" data tokenize --input text --tokenizer tokenizer --output $ranks_folder/data --source code >>data.log 2>&1
 done
+tokenize=("$ziggurat" data tokenize --input text --tokenizer tokenizer --output shards --source code)
+expect_end 2 log timeout 60 mpirun -n 1 "${tokenize[@]}" --shard-bytes 10000 : -n 1 "${tokenize[@]}" --shard-bytes 20000
+expect_text log "--shard-bytes: 10000 (rank 0), 20000 (rank 1)"
+[ ! -e shards ] || fail "a refused start left a folder"
 dataset=("$ziggurat" train "$source_dir/configs/tiny/pr_moe.yaml" output="$PWD/run" model.vocab_size=300 data.train=data
   'data.valid=""')
 expect_end 2 log timeout 60 mpirun -n 1 -wdir "$PWD/a" "${dataset[@]}" : -n 1 -wdir "$PWD/b" "${dataset[@]}"

@@ -19,7 +19,8 @@ std::vector<std::string> agree(Communicator& comm, const std::function<std::stri
                                ErrorKind others = ErrorKind::internal);
 
 // Collective. Runs `work` on rank 0; every rank gets its answer or throws its error.
-std::string on_rank_0(Communicator& comm, const std::function<std::string()>& work);
+std::string on_rank_0(Communicator& comm, const std::function<std::string()>& work,
+                      ErrorKind others = ErrorKind::internal);
 
 // A key and a value as messages show them. Keys are unique.
 using NamedValue = std::pair<std::string, std::string>;
