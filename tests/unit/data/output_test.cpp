@@ -288,6 +288,7 @@ TEST(FileExchange, IsFinishedWhereverItWasKilled) {
 
 TEST(ConvertOutput, IsReplacedOnlyWhenAsked) {
   const TempDir dir;
+  for (const char* folder : {"in", "wide"}) std::filesystem::create_directories(dir / folder);
   counting_shards(dir / "in", {300, 200}, 1000);
   counting_shards(dir / "wide", {100}, 70000);
   ConvertOptions o;

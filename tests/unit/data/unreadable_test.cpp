@@ -72,6 +72,7 @@ TEST(Reasons, FitTheErrorNumber) {
 
 TEST(UnreadableMegatron, SizesThatDoNotFitAreTold) {
   const TempDir dir;
+  std::filesystem::create_directories(dir / "in");
   counting_shards(dir / "in", {300, 200}, 1000);
   write_megatron(TokenStream(read_manifest(dir / "in", "train")), dir / "m");
   const std::string bin = read_text(dir / "m.bin"), idx = read_text(dir / "m.idx");
