@@ -45,8 +45,9 @@ TEST_F(TokenizerOfShards, FitsByItsFingerprint) {
   const std::string wrong = write_shard(dir_ / "other.h5", 257, 256, other);
   for (std::string* path : {&config_.train, &config_.valid, &config_.test}) {
     const std::string right = std::exchange(*path, wrong);
-    EXPECT_THAT(message(config_), AllOf(HasSubstr("data.tokenizer: the tokenizer bytes"), HasSubstr(bytes_.substr(0, 12)),
-                                        HasSubstr(other.substr(0, 12)), HasSubstr(wrong)));
+    EXPECT_THAT(message(config_),
+                AllOf(HasSubstr("data.tokenizer: the tokenizer bytes"), HasSubstr(bytes_.substr(0, 12)),
+                      HasSubstr(other.substr(0, 12)), HasSubstr(wrong)));
     *path = right;
   }
   config_.train.clear();
@@ -67,7 +68,8 @@ TEST_F(TokenizerOfShards, FitsByItsSizeWhereThereIsNoFingerprint) {
 
 TEST_F(TokenizerOfShards, MustExistAndFitTheModel) {
   config_.train = write_shard(dir_ / "train.h5", 257, 256, bytes_);
-  EXPECT_THAT(message(config_, 256), AllOf(HasSubstr("a vocabulary of 257"), HasSubstr("(model.vocab_size) one of 256")));
+  EXPECT_THAT(message(config_, 256),
+              AllOf(HasSubstr("a vocabulary of 257"), HasSubstr("(model.vocab_size) one of 256")));
   config_.tokenizer = dir_ / "nowhere";
   EXPECT_THAT(message(config_), AllOf(HasSubstr("data.tokenizer: "), HasSubstr("nowhere")));
   config_.tokenizer.clear();
