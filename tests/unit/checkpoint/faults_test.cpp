@@ -124,7 +124,9 @@ TEST_F(CheckpointTest, NothingValidIsToldWithAllReasons) {
     EXPECT_FALSE(nothing.reader.has_value());
     EXPECT_TRUE(nothing.skipped.empty());
   });
-  EXPECT_THAT(refusal([&] { CheckpointReader reader(root_); }), HasSubstr("no complete checkpoint"));
+  fs::create_directory(root_ + "/empty");
+  EXPECT_THAT(refusal([&] { CheckpointReader reader(root_ + "/empty"); }),
+              HasSubstr("no complete checkpoint"));
   EXPECT_THAT(refusal([&] { CheckpointReader reader(root_ + "/never"); }), HasSubstr("not a directory"));
 }
 
