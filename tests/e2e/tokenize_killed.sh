@@ -22,8 +22,8 @@ was=old
 for round in {1..10}; do
   will=$([ $was = old ] && echo new || echo old)
   for kill in {1..3}; do
-    timeout -s KILL 0.$(printf '%03d' $((RANDOM % 400))) \
-      "${tokenize[@]}" --input $will --output data --overwrite >log 2>&1 || true
+    { timeout -s KILL 0.$(printf '%03d' $((RANDOM % 400))) \
+      "${tokenize[@]}" --input $will --output data --overwrite >log 2>&1 || true; } 2>/dev/null
     for split in train valid; do
       expect_end 0 verify.log "$ziggurat" data verify data --split $split
       expect_end 0 sample.log "$ziggurat" data sample data --split $split --count 20
@@ -60,7 +60,7 @@ mkfifo pipe
 "${tokenize[@]}" --input - --output data --overwrite <pipe >first.log 2>&1 &
 first=$!
 exec 8>pipe
-for ((i = 0; i < 200; ++i)); do [ -e data/.text.new/job.json ] && break; sleep 0.05; done
+for ((i = 0; i < 200; ++i)); do grep -qs "$first" data/.write.lock* && break; sleep 0.05; done
 expect_end 2 log "${tokenize[@]}" --input new --output data --overwrite
 expect_text log "$first"
 kill -9 $first
