@@ -23,7 +23,7 @@
 namespace ziggurat {
 namespace {
 
-constexpr uint64_t kMostThreads = 4096, kLargestId = (uint64_t{1} << 31) - 2;
+constexpr uint64_t kLargestInt = (uint64_t{1} << 31) - 1, kLargestId = kLargestInt - 1;
 
 // CLI11 reads enums as their numbers.
 template <class Enum>
@@ -245,7 +245,7 @@ void add_tokenize(CLI::App& data) {
                 "replace shards of the same source in the output folder, when the new ones are complete");
   command
       ->add_option("--threads", *threads, "threads that encode, of each rank; 0: the cores there are, shared")
-      ->transform(whole_number(0, kMostThreads))
+      ->transform(whole_number(0, kLargestInt))
       ->capture_default_str();
   command->callback([options, split, no_eod, threads, command] {
     if (!split->empty()) options->split = split_fractions(*split);

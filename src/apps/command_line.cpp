@@ -23,7 +23,7 @@ CLI::App* add_config_command(CLI::App& parent, const char* name, const char* hel
 }
 
 void add_threads(CLI::App& command, int& threads, const char* help) {
-  constexpr uint64_t kMost = 4096;
+  constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int>::max());
   command.add_option("--threads", threads, help)->transform(whole_number(0, kMost));
 }
 

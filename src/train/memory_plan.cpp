@@ -1,5 +1,6 @@
 #include <bit>
 
+#include <ziggurat/config/units.h>
 #include <ziggurat/model/gpt.h>
 #include <ziggurat/parallel/gradient_reducer.h>
 #include <ziggurat/train/memory_plan.h>
@@ -52,16 +53,13 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
 }  // namespace
 
 MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank) {
-  try {
-    return plan_rank(config, world_size, rank);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::device) throw;
-    fail(ErrorKind::config,
-         "model.hidden, model.blocks or batch.micro_batch: on {} ranks, one needs more memory than a process "
-         "can "
-         "address ({}); make the model smaller, or share its experts over more ranks (expert_parallel)",
-         world_size, error.what());
-  }
+  constexpr int64_t kAddresses = int64_t{1} << 47;  // bytes of a process on x86-64
+  const MemoryPlan plan = plan_rank(config, world_size, rank);
+  check(plan.total() <= kAddresses, ErrorKind::config,
+        "model.hidden, model.blocks or batch.micro_batch: on {} ranks, one needs more memory ({}) than a "
+        "process can address; make the model smaller, or share its experts over more ranks (expert_parallel)",
+        world_size, format_bytes(static_cast<double>(plan.total())));
+  return plan;
 }
 
 }  // namespace ziggurat::train

@@ -8,7 +8,7 @@ tiny=$source_dir/configs/tiny/350m_moe128.yaml
 mkdir good empty bad
 cp -r "$source_dir/src" text
 "$ziggurat" data train-tokenizer --input text --vocab-size 400 --output tokenizer >data.log 2>&1
-"$ziggurat" data tokenize --input text --tokenizer tokenizer --output good/data --source code >>data.log 2>&1
+"$ziggurat" data tokenize --input text --tokenizer tokenizer --output good/data --source code --split 1,0,0 >>data.log 2>&1
 train=("$ziggurat" train "$tiny" model.vocab_size=400 output="$PWD/run" data.train=data 'data.valid=""'
   data.verify_below=0)
 
