@@ -53,8 +53,8 @@ check_and_train() {  # CODE TEXT OPTION...
 }
 check_and_train 2 "data.mask_eod_loss, data.reset_attention: of" data.train=endless data.mask_eod_loss=true data.reset_attention=true
 check_and_train 3 "data.tokenizer: the tokenizer other" data.tokenizer=other
-check_and_train 3 "did not make the shards of data.valid" data.tokenizer=other data.train=synthetic
-check_and_train 3 "model.vocab_size is 200" data.tokenizer=bytes model.vocab_size=200
+check_and_train 3 "data.valid: the shards" data.tokenizer=other data.train=synthetic
+check_and_train 3 "(model.vocab_size) one of 200" data.tokenizer=bytes model.vocab_size=200
 expect_end 0 log "$ziggurat" config check "${run[@]}" data.tokenizer=nowhere
 expect_text log "note: data.tokenizer: nowhere is not on this machine"
 expect_end 3 log "$ziggurat" train "${run[@]}" data.tokenizer=nowhere
