@@ -27,9 +27,10 @@ ROOMS = {
     "nn": 7,
     "moe": 8,
     "model": 9, "optim": 9, "parallel": 9, "data": 9, "checkpoint": 9,
-    "train": 10, "eval": 10, "infer": 10, "data_tools": 10,
-    "apps": 11,
-    "tests": 12,  # may look into every room, private headers too
+    "train": 10, "infer": 10, "data_tools": 10,
+    "eval": 11, "serve": 11,
+    "apps": 12,
+    "tests": 13,  # may look into every room, private headers too
 }
 KERNELS_MAY_INCLUDE = {"core", "runtime", "memory", "kernels"}
 TOP_FOLDERS = ("include", "src", "kernels", "data_tools", "tests")

@@ -7,12 +7,12 @@
 
 #include "data/ascii_words.h"
 #include "data/piece_cache.h"
-#include "data/sha256.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/bpe_tokenizer.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/gpt2_split.h>
+#include <ziggurat/data/sha256.h>
 
 namespace ziggurat {
 

@@ -1,9 +1,9 @@
 #include "data/byte_tokenizer.h"
 
-#include "data/sha256.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
+#include <ziggurat/data/sha256.h>
 
 namespace ziggurat {
 namespace {

@@ -1,10 +1,10 @@
-#include "data/sha256.h"
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
 #include <fmt/format.h>
+
+#include <ziggurat/data/sha256.h>
 
 namespace ziggurat {
 namespace {

@@ -2,11 +2,11 @@
 
 #include <sentencepiece_processor.h>
 
-#include "data/sha256.h"
 #include "data/utf8.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
+#include <ziggurat/data/sha256.h>
 
 namespace ziggurat {
 namespace {

@@ -4,8 +4,8 @@
 #include <sys/resource.h>
 
 #include "src/data/crc32c.h"
-#include "src/data/sha256.h"
 #include "tests/unit/data/data_test_support.h"
+#include <ziggurat/data/sha256.h>
 
 namespace ziggurat {
 namespace {
