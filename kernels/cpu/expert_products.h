@@ -59,7 +59,7 @@ class ExpertProducts {
       packed_->prepare(stale[i], side);
     });
     if (kRounds) sums_ = workspace.take<A>(threads_ * kUnitRows * n_);
-    if (packed_ != nullptr) {
+    if (packed_ != nullptr || stream.strict()) {
       tails_ = workspace.take<O>(threads_ * kRowStep * k_);
       tail_sums_ = workspace.take<A>(threads_ * kRowStep * n_);
     }
@@ -104,8 +104,24 @@ class ExpertProducts {
     if constexpr (!std::is_same_v<T, double>) {
       if (packed_ != nullptr) return packed_product(expert, rows, a, c);
     }
-    gemm_on_this_thread<Device::cpu>(without_copy(
-        WeightProduct<O, A>{side_, rows, g_.out, g_.in, a, weights_[expert], nullptr, expert, c, adds()}));
+    const auto multiply = [&](int64_t n, const O* from, A* to, bool add) {
+      gemm_on_this_thread<Device::cpu>(without_copy(
+          WeightProduct<O, A>{side_, n, g_.out, g_.in, from, weights_[expert], nullptr, expert, to, add}));
+    };
+    // A few rows alone would be added up in another order (see gemm.cpp).
+    if (tails_ == nullptr || rows >= kRowStep) return multiply(rows, a, c, adds());
+    padded(rows, a, c, [&](const O* tail, A* sum) { multiply(kRowStep, tail, sum, false); });
+  }
+
+  // Fewer rows than a step, in scratch that is padded to one.
+  template <class Multiply>
+  void padded(int64_t rows, const O* a, A* c, const Multiply& multiply) const {
+    O* tail = tails_ + thread() * kRowStep * k_;
+    A* sum = tail_sums_ + thread() * kRowStep * n_;
+    std::copy_n(a, rows * k_, tail);
+    std::fill(tail + rows * k_, tail + kRowStep * k_, O{});
+    multiply(tail, sum);
+    for (int64_t i = 0; i < rows * n_; ++i) c[i] = adds() ? c[i] + sum[i] : sum[i];
   }
 
   // Whole steps of rows in place, the rest in scratch padded to a step.
@@ -113,13 +129,9 @@ class ExpertProducts {
     const int64_t whole = rows / kRowStep * kRowStep, rest = rows - whole;
     if (whole > 0) packed_product_on_this_thread<Device::cpu>(packed(expert, whole, a, c, adds()));
     if (rest == 0) return;
-    O* tail = tails_ + thread() * kRowStep * k_;
-    A* sum = tail_sums_ + thread() * kRowStep * n_;
-    std::copy_n(a + whole * k_, rest * k_, tail);
-    std::fill(tail + rest * k_, tail + kRowStep * k_, O{});
-    packed_product_on_this_thread<Device::cpu>(packed(expert, kRowStep, tail, sum, false));
-    A* to = c + whole * n_;
-    for (int64_t i = 0; i < rest * n_; ++i) to[i] = adds() ? to[i] + sum[i] : sum[i];
+    padded(rest, a + whole * k_, c + whole * n_, [&](const O* tail, A* sum) {
+      packed_product_on_this_thread<Device::cpu>(packed(expert, kRowStep, tail, sum, false));
+    });
   }
 
   WeightProduct<O, A> packed(int64_t expert, int64_t rows, const O* a, A* c, bool add) const {

@@ -102,5 +102,34 @@ TEST(Gemm, OperandsMayLieWholePagesApart) {
   }
 }
 
+// A strict product of the first rows alone has the bits that these rows have among others.
+TEST(Gemm, RowsOfAStrictProductDependOnNoOthers) {
+  Arena workspace("workspace", int64_t{1} << 24);
+  Stream stream(Device::cpu, Reproducible::strict);
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{96, 32}, {65, 130}, {520, 768}}) {
+    constexpr int64_t kRows = 300;
+    const Philox rng(3, Purpose::test);
+    std::vector<float> a(static_cast<size_t>(kRows * k)), b(static_cast<size_t>(n * k));
+    for (size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(rng.normal(i));
+    for (size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(rng.normal(a.size() + i));
+    const auto product = [&](int64_t first, int64_t rows) {
+      std::vector<float> c(static_cast<size_t>(rows * n));
+      const ArenaScope scope(workspace);
+      gemm<Device::cpu>(GemmArgs<float, float>{false, true, rows, n, k, a.data() + first * k, k, b.data(), k,
+                                               c.data(), n, false},
+                        workspace, stream);
+      return c;
+    };
+    const std::vector<float> all = product(0, kRows);
+    for (int64_t rows = 1; rows < kRows; rows += rows < 40 ? 1 : 23) {
+      for (const int64_t first : {int64_t{0}, kRows - rows}) {
+        const std::vector<float> some = product(first, rows);
+        EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + first * n))
+            << n << " " << k << " " << rows;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ziggurat::kernels
