@@ -7,7 +7,14 @@
 
 namespace ziggurat::infer {
 
-Decoder::Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t prefill_tokens)
+namespace {
+
+constexpr int64_t kLogitsRows = 256;  // of read() at once: they take 4 bytes x vocabulary each
+
+}  // namespace
+
+Decoder::Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t prefill_tokens,
+                 Reproducible reproducible)
     : model_(model),
       context_(context),
       prefill_tokens_(prefill_tokens),
@@ -15,9 +22,10 @@ Decoder::Decoder(const model::Gpt& model, int64_t sequences, int64_t context, in
       activations_("activations", Arena::all_memory()),
       gradients_("gradients", 1),
       workspace_("workspace", Arena::all_memory()),
+      stream_(Device::cpu, reproducible),
       tape_(activations_, gradients_, workspace_, stream_),
       lengths_(static_cast<size_t>(sequences), 0) {
-  const auto rows = static_cast<size_t>(std::max(sequences, std::min(context, prefill_tokens_)));
+  const auto rows = static_cast<size_t>(std::max(sequences, prefill_tokens_));
   positions_.resize(rows);
   sequence_.resize(rows);
 }
@@ -66,6 +74,39 @@ Tensor Decoder::run(int64_t sequences, int64_t length, const int32_t* tokens, co
                                  .cache = &cache_,
                                  .cached_sequence = of_sequence})
       .value();
+}
+
+void Decoder::read(std::span<const int32_t> sequences, std::span<const int32_t> tokens,
+                   std::span<const int32_t> rows, const LogitsVisitor& visit) {
+  check(sequences.size() == tokens.size(), ErrorKind::argument,
+        "[decoder] expected a sequence for each of {} tokens, got {}", tokens.size(), sequences.size());
+  size_t next = 0;
+  for (size_t begin = 0; begin < tokens.size(); begin += static_cast<size_t>(prefill_tokens_)) {
+    const size_t count = std::min(static_cast<size_t>(prefill_tokens_), tokens.size() - begin);
+    for (size_t i = 0; i < count; ++i) {
+      int64_t& past = lengths_.at(static_cast<size_t>(sequences[begin + i]));
+      check(past < context_, ErrorKind::argument, "[decoder] sequence {} is full with {} tokens",
+            sequences[begin + i], context_);
+      positions_[i] = static_cast<int32_t>(past++);
+    }
+    tape_.begin({.training = false, .dropless = true});
+    const Var hidden = model_.forward(tape_, {.tokens = tokens.data() + begin,
+                                              .sequences = static_cast<int64_t>(count),
+                                              .length = 1,
+                                              .positions = positions_.data(),
+                                              .cache = &cache_,
+                                              .cached_sequence = sequences.data() + begin});
+    while (next < rows.size() && static_cast<size_t>(rows[next]) < begin + count) {
+      std::vector<int32_t> piece;
+      for (size_t i = next; i < rows.size() && std::ssize(piece) < kLogitsRows; ++i) {
+        if (static_cast<size_t>(rows[i]) >= begin + count) break;
+        piece.push_back(rows[i] - static_cast<int32_t>(begin));
+      }
+      const ArenaScope scope(activations_);
+      visit(next, model_.logits(tape_, hidden, piece).value());
+      next += piece.size();
+    }
+  }
 }
 
 void Decoder::copy(int64_t from, int64_t to) {

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstring>
 
 #include <ziggurat/model/gpt.h>
 #include <ziggurat/ops/dropout.h>
@@ -126,6 +127,17 @@ Var Gpt::next_token_logits(Tape& tape, const TokenBatch& batch) const {
   const Var hidden = forward(tape, batch);
   return ops::logits(tape, tape.constant(hidden.value().rows(batch.size() - batch.sequences, batch.size())),
                      *head_);
+}
+
+Var Gpt::logits(Tape& tape, Var hidden, std::span<const int32_t> rows) const {
+  const Var chosen =
+      tape.output(hidden.dtype(), {static_cast<int64_t>(rows.size()), hidden.dim(1)}, /*wants_grad=*/false);
+  const auto bytes = static_cast<size_t>(hidden.dim(1) * size_of(hidden.dtype()));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::memcpy(static_cast<char*>(chosen.value().raw()) + i * bytes,
+                static_cast<const char*>(hidden.value().raw()) + static_cast<size_t>(rows[i]) * bytes, bytes);
+  }
+  return ops::logits(tape, chosen, *head_);
 }
 
 nn::KvCache Gpt::make_cache(int64_t sequences, int64_t capacity) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -17,7 +18,9 @@ class Decoder {
   // `model` must outlive the decoder; its parameters are read only. Prompts are read in pieces of
   // `prefill_tokens`: enough for products near their peak, and it bounds the memory of the activations.
   // Throws Error(argument) if the model's sequences are shorter than `context`.
-  Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t prefill_tokens = 512);
+  // strict: a token's logits have the same bits whatever came along with it.
+  Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t prefill_tokens = 512,
+          Reproducible reproducible = Reproducible::layout);
 
   int64_t sequences() const { return static_cast<int64_t>(lengths_.size()); }
   int64_t context() const { return context_; }
@@ -32,6 +35,14 @@ class Decoder {
   // Appends tokens[i] to sequences[i]; no sequence twice. Nothing is allocated. -> [tokens, padded vocab]
   // Throws Error(argument) where a sequence is full: prefill() it with the end of its text.
   Tensor step(std::span<const int32_t> sequences, std::span<const int32_t> tokens);
+
+  // Appends tokens[i] to sequences[i], in this order; a sequence may come any number of times, and as much as
+  // fits. The logits after the tokens numbered `rows` (ascending) come in pieces: visit(k, logits) with those
+  // of rows[k] and following ones, [n, padded vocab]. Runs forwards(tokens.size()) passes through the model.
+  using LogitsVisitor = std::function<void(size_t first, const Tensor& logits)>;
+  void read(std::span<const int32_t> sequences, std::span<const int32_t> tokens,
+            std::span<const int32_t> rows, const LogitsVisitor& visit);
+  int64_t forwards(int64_t tokens) const { return (tokens + prefill_tokens_ - 1) / prefill_tokens_; }
 
   // Sequence `to` becomes a copy of `from`.
   void copy(int64_t from, int64_t to);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <variant>
 #include <vector>
 
@@ -66,6 +67,10 @@ class Gpt {
   // Logits [sequences, padded vocab], in the accumulation dtype, of each sequence's last token. The batch has
   // one sequence, or one token a sequence.
   Var next_token_logits(Tape& tape, const TokenBatch& batch) const;
+
+  // Logits [rows.size(), padded vocab], in the accumulation dtype, of chosen rows of forward()'s hidden
+  // states.
+  Var logits(Tape& tape, Var hidden, std::span<const int32_t> rows) const;
 
   // For TokenBatch::cache: holds `sequences` sequences of up to `capacity` <= max_sequence tokens.
   nn::KvCache make_cache(int64_t sequences, int64_t capacity) const;

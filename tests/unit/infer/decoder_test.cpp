@@ -6,63 +6,26 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/allocation_counter.h"
+#include "tests/support/bare_model.h"
 #include "tests/support/op_test.h"
 #include "tests/support/source_dir.h"
 #include "tests/unit/data/data_test_support.h"
-#include <ziggurat/config/config.h>
-#include <ziggurat/core/philox.h>
 #include <ziggurat/infer/decoder.h>
 #include <ziggurat/runtime/parallel_for.h>
-#include <ziggurat/train/run_config.h>
 
 namespace ziggurat::infer {
 namespace {
 
 using ziggurat::testing::error_of;
 
-// A model with random weights, and the memory to run it without a cache.
-struct Bare {
-  Bare(const model::ModelConfig& config, DType dtype)
-      : layout(model::fit_to_ranks(config, 1)),
-        groups(*self, ParallelPlan(1, layout.expert_parallel_sizes())),
-        store({.compute = dtype, .trainable = false}),
-        model(layout, store, groups) {
-    store.finalize();
-  }
-
-  // Logits [tokens, padded vocab] after every token, in one pass.
-  std::vector<double> recomputed(const std::vector<int32_t>& tokens) {
-    tape.begin({.training = false});
-    const Var hidden = model.forward(
-        tape, {.tokens = tokens.data(), .sequences = 1, .length = static_cast<int64_t>(tokens.size())});
-    const char* head = layout.tied_embeddings ? "embed.token.weight" : "head.weight";
-    return test::to_doubles(ops::logits(tape, hidden, store.find(head).param).value());
-  }
-
-  model::ModelConfig layout;
-  std::unique_ptr<Communicator> self = make_self_communicator();
-  ProcessGroups groups;
-  nn::ParamStore store;
-  model::Gpt model;
-  Arena activations{"a", int64_t{1} << 32}, gradients{"g", 1}, workspace{"w", int64_t{1} << 32};
-  Stream stream;
-  Tape tape{activations, gradients, workspace, stream};
-};
+using Bare = test::BareModel;
 
 model::ModelConfig tiny(const std::string& name, std::vector<std::string> overrides = {}) {
-  train::RunConfig config;
-  load_config(config, test::source_dir() + "/configs/tiny/" + name + ".yaml", overrides);
-  return config.model;
+  return test::tiny_model(name, overrides);
 }
 
 std::vector<int32_t> text_of(int64_t n, int64_t vocabulary, uint64_t seed = 5) {
-  const Philox rng(seed, Purpose::generation);
-  std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < n; ++i) {
-    tokens.push_back(
-        static_cast<int32_t>(rng.bits(static_cast<uint64_t>(i)) % static_cast<uint64_t>(vocabulary)));
-  }
-  return tokens;
+  return test::random_tokens(n, vocabulary, seed);
 }
 
 // Every norm, product and softmax on the way through the model adds up a row.

@@ -1,0 +1,60 @@
+#include <algorithm>
+#include <cmath>
+
+#include <ziggurat/core/error.h>
+#include <ziggurat/infer/next_token.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::infer {
+
+double logit_at(const Tensor& logits, size_t row, int32_t token) {
+  const auto at = static_cast<int64_t>(row) * logits.dim(1) + token;
+  return logits.dtype() == DType::f64 ? logits.data<double>()[at]
+                                      : static_cast<double>(logits.data<float>()[at]);
+}
+
+double NextToken::log_probability(const Tensor& logits, size_t row, int32_t token) const {
+  return logit_at(logits, row, token) - log_sum_exp;
+}
+
+std::vector<NextToken> next_tokens(const Tensor& logits, int64_t vocabulary) {
+  std::vector<NextToken> rows(static_cast<size_t>(logits.dim(0)));
+  visit_device_dtype(logits, [&]<Device D, class T>() {
+    if constexpr (!std::is_same_v<T, bf16>) {
+      parallel_for(logits.dim(0), [&](int64_t r) {
+        const T* row = logits.data<T>() + r * logits.dim(1);
+        const T* largest = std::max_element(row, row + vocabulary);
+        double sum = 0;
+        for (int64_t v = 0; v < vocabulary; ++v) {
+          sum += std::exp(static_cast<double>(row[v]) - static_cast<double>(*largest));
+        }
+        rows[static_cast<size_t>(r)] = {static_cast<int32_t>(largest - row),
+                                        static_cast<double>(*largest) + std::log(sum)};
+      });
+    }
+  });
+  for (const NextToken& row : rows) {
+    check(std::isfinite(row.log_sum_exp), ErrorKind::numeric,
+          "the model's logits are not finite: its weights are unusable");
+  }
+  return rows;
+}
+
+std::vector<int32_t> likeliest_tokens(const Tensor& logits, size_t row, int64_t vocabulary, int64_t n) {
+  std::vector<int32_t> best;
+  visit_device_dtype(logits, [&]<Device D, class T>() {
+    if constexpr (!std::is_same_v<T, bf16>) {
+      const T* values = logits.data<T>() + static_cast<int64_t>(row) * logits.dim(1);
+      for (int32_t v = 0; n > 0 && v < vocabulary; ++v) {
+        if (std::ssize(best) == n && !(values[v] > values[best.back()])) continue;
+        if (std::ssize(best) == n) best.pop_back();
+        const auto place = std::upper_bound(best.begin(), best.end(), v,
+                                            [&](int32_t a, int32_t b) { return values[a] > values[b]; });
+        best.insert(place, v);
+      }
+    }
+  });
+  return best;
+}
+
+}  // namespace ziggurat::infer
