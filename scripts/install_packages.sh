@@ -12,6 +12,7 @@ packages=(
   nlohmann-json3-dev libxxhash-dev       # manifests, metrics; hashes of checkpoint files
   zlib1g-dev libzstd-dev                 # compressed text
   libutf8proc-dev libsentencepiece-dev   # NFC; SentencePiece models
+  libcpp-httplib-dev                     # ziggurat serve
   libgtest-dev libgmock-dev              # tests
   libbenchmark-dev                       # benchmarks
   libpcre2-dev                           # test oracle of the tokenizer's split rule

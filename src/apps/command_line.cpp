@@ -2,9 +2,11 @@
 
 #include <cstdio>
 #include <limits>
+#include <map>
 #include <memory>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "apps/commands.h"
 #include <ziggurat/config/option_values.h>
@@ -94,6 +96,79 @@ void add_generate(CLI::App& app) {
   command->callback([arguments] { generate(*arguments); });
 }
 
+void add_precision(CLI::App& command, std::optional<train::Precision>& precision) {
+  static const std::map<std::string, train::Precision> kNames = {
+      {"bf16", train::Precision::bf16}, {"fp32", train::Precision::fp32}, {"fp64", train::Precision::fp64}};
+  command
+      .add_option_function<train::Precision>(
+          "--precision", [&precision](const train::Precision& value) { precision = value; },
+          "bf16, fp32 or fp64; default: as in training")
+      ->transform(CLI::CheckedTransformer(kNames));
+}
+
+void add_eval(CLI::App& app) {
+  static const std::map<std::string, eval::Form> kForms = {{"v0", eval::Form::v0},
+                                                           {"current", eval::Form::current}};
+  auto arguments = std::make_shared<EvalArguments>();
+  CLI::App* command = app.add_subcommand(
+      "eval", "Zero-shot tasks as lm-evaluation-harness has them; by mpirun on several ranks");
+  command->add_option("--checkpoint", arguments->checkpoint,
+                      "step folder, or the folder above: then the newest");
+  command
+      ->add_option("--tasks", arguments->tasks,
+                   fmt::format("{}, or task files (.jsonl)", fmt::join(eval::known_tasks(), ",")))
+      ->required()
+      ->delimiter(',');
+  command->add_option("--data", arguments->data,
+                      "folder of the public sets: <data>/lambada/..., <data>/piqa/...");
+  command
+      ->add_option("--form", arguments->form,
+                   "v0: lm-eval 0.2.0, as DeepSpeed-MoE was evaluated; current: today's lm-eval (default)")
+      ->transform(CLI::CheckedTransformer(kForms));
+  command->add_option("--limit", arguments->limit, "the first documents of each task only")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--output", arguments->output, "results as JSON, in lm-eval's form");
+  command->add_option("--dump-requests", arguments->dump_requests, "write every request as JSONL");
+  command->add_flag("--request-hash", arguments->request_hash,
+                    "print lm-eval's hash of each task's requests");
+  command->add_flag("--any-size", arguments->any_size,
+                    "take sets with another number of rows than the public ones");
+  command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
+  add_precision(*command, arguments->precision);
+  command
+      ->add_option("--max-length", arguments->max_length,
+                   "tokens that the model sees; default: as in training")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--batch-tokens", arguments->batch_tokens, "tokens of a pass through the model")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->add_option("--threads", arguments->threads,
+                      "of a rank; default: the cores divided among the ranks");
+  command->callback([arguments] { eval(*arguments); });
+}
+
+void add_serve(CLI::App& app) {
+  auto arguments = std::make_shared<ServeArguments>();
+  CLI::App* command = app.add_subcommand("serve", "Answer OpenAI's /v1/completions over HTTP");
+  command
+      ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
+      ->required();
+  command->add_option("--host", arguments->host, "address to listen on; 0.0.0.0: anybody may ask")
+      ->capture_default_str();
+  command->add_option("--port", arguments->port, "0: any that is free")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 65535));
+  command->add_option("--name", arguments->name, "of the model, in answers; default: the run's");
+  command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
+  add_precision(*command, arguments->precision);
+  command
+      ->add_option("--max-length", arguments->max_length,
+                   "tokens of a prompt and its completion; default: as in training")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--threads", arguments->threads, "default: every core");
+  command->callback([arguments] { serve(*arguments); });
+}
+
 void add_bench_kernels(CLI::App& bench) {
   auto arguments = std::make_shared<BenchKernelsArguments>();
   CLI::App* command =
@@ -156,6 +231,8 @@ void add_commands(CLI::App& app) {
   add_plan(app);
   add_config(app);
   add_generate(app);
+  add_eval(app);
+  add_serve(app);
   add_bench(app);
 }
 

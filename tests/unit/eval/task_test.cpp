@@ -24,7 +24,7 @@ struct Known {
   const char* hash;
 };
 
-// By lm-eval's own code: scripts/golden/eval_requests.py tests/unit/eval/data LM_EVAL_0_2_0
+// By lm-eval's own code: scripts/lm_eval/request_hashes.py tests/unit/eval/data LM_EVAL_0_2_0
 constexpr Known kKnown[] = {
     {"lambada", Form::v0, 14, "c15333bc416615a5e2596038722ca465f87a96c51e99d979631e205746acb768"},
     {"piqa", Form::v0, 6, "bb2659ffbbd6aa0a901aba68d7e84783b12b963b92510d294c8e09c4e4ca67fd"},

@@ -1,0 +1,43 @@
+// A task's metrics for a model.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <ziggurat/data/tokenizer.h>
+#include <ziggurat/eval/scorer.h>
+#include <ziggurat/eval/task.h>
+
+namespace ziggurat::eval {
+
+struct Metric {
+  std::string name;  // lm-eval's
+  double value = 0;
+  // Of the mean over documents: sample deviation / sqrt(documents), NaN for a single one. perplexity: that of
+  // the mean log-likelihood, times the perplexity (first order; lm-eval draws bootstrap samples instead).
+  double standard_error = 0;
+  bool higher_is_better = true;
+};
+
+struct TaskResult {
+  std::vector<Metric> metrics;
+  int64_t requests = 0;  // scored
+  double seconds = 0;
+};
+
+// A context and its continuation as token ids, exactly as lm-eval's form encodes them.
+//   v0       each for itself
+//   current  together, and cut where the context alone would end; white space at the end of the context goes
+//            with the continuation
+// An empty context is the end-of-document token. Throws Error(data) where the tokenizer has none, and for a
+// continuation without tokens of its own.
+TokenRequest encode_request(Encoder& encoder, int32_t eod, const std::string& context,
+                            const std::string& continuation, Form form);
+
+// Collective, with the same task on every rank; all get the same result. A task without documents is an
+// Error(argument).
+TaskResult evaluate(const Task& task, Form form, const Tokenizer& tokenizer, Scorer& scorer,
+                    const Scorer::Progress& progress = {});
+
+}  // namespace ziggurat::eval

@@ -1,0 +1,121 @@
+// ziggurat eval --checkpoint DIR --tasks lambada,piqa --data DIR
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "apps/commands.h"
+#include "apps/on_ranks.h"
+#include "apps/trained_model.h"
+#include <ziggurat/config/units.h>
+#include <ziggurat/core/log.h>
+#include <ziggurat/core/timer.h>
+#include <ziggurat/data/atomic_file.h>
+#include <ziggurat/eval/report.h>
+
+namespace ziggurat::apps {
+
+namespace {
+
+std::vector<eval::Task> load_tasks(const EvalArguments& arguments) {
+  std::vector<eval::Task> tasks;
+  for (const std::string& name : arguments.tasks) {
+    tasks.push_back(eval::load_task(name, {.data = arguments.data,
+                                           .form = arguments.form,
+                                           .limit = arguments.limit,
+                                           .any_size = arguments.any_size}));
+    for (size_t i = 0; i + 1 < tasks.size(); ++i) {
+      check(tasks[i].name != tasks.back().name, ErrorKind::argument, "two tasks are called {}",
+            tasks.back().name);
+    }
+  }
+  return tasks;
+}
+
+void print_hash(const eval::Task& task) {
+  const std::string hash = eval::request_hash(task);
+  const bool whole = std::ssize(task.documents) == task.total_documents && !task.recorded_hash.empty();
+  fmt::print("{} {} requests {}{}\n", task.name, eval::requests_of(task).size(), hash,
+             !whole                       ? ""
+             : hash == task.recorded_hash ? " (as lm-eval recorded it)"
+                                          : " (lm-eval recorded " + task.recorded_hash + ")");
+}
+
+void write_requests(const std::vector<eval::Task>& tasks, const std::string& file) {
+  std::string lines;
+  for (const eval::Task& task : tasks) lines += eval::dump_requests(task);
+  write_file_atomically(file, lines);
+}
+
+// Says so now if what is computed for hours could not be written.
+void check_writable(const std::filesystem::path& file) {
+  if (file.empty()) return;
+  std::filesystem::path probe = file;
+  probe += ".tmp";
+  write_file(probe, "");
+  std::filesystem::remove(probe);
+}
+
+// A line every few seconds.
+class ProgressLines {
+ public:
+  explicit ProgressLines(const std::string& task) : task_(task) {}
+  void operator()(int64_t done, int64_t total) {
+    if (done < total && since_last_.seconds() < 10) return;
+    since_last_.restart();
+    const double seconds = since_start_.seconds(), speed = static_cast<double>(done) / seconds;
+    info("{} {:.0f}% | {}/s | ETA {}", task_, 100.0 * static_cast<double>(done) / static_cast<double>(total),
+         format_count(speed), format_duration(static_cast<double>(total - done) / speed));
+  }
+
+ private:
+  std::string task_;
+  Timer since_start_, since_last_;
+};
+
+void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
+  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, world);
+  const train::RunConfig& config = trained.config();
+  const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
+  eval::Scorer scorer(trained.model(), world, {.length = length, .batch_tokens = arguments.batch_tokens});
+  const eval::Subject subject{.model = trained.path(),
+                              .step = trained.step(),
+                              .weight_hash = trained.weight_hash(),
+                              .tokenizer = trained.tokenizer().fingerprint(),
+                              .precision = to_string(train::compute_dtype(config.precision)),
+                              .length = length,
+                              .limit = arguments.limit};
+  info("{} | step {} | weights {} | {} | up to {} tokens", subject.model, subject.step, subject.weight_hash,
+       subject.precision, length);
+
+  std::vector<eval::Evaluated> evaluated;
+  for (eval::Task& task : tasks) {
+    ProgressLines progress(task.name);
+    const eval::TaskResult result =
+        eval::evaluate(task, arguments.form, trained.tokenizer(), scorer,
+                       [&](int64_t done, int64_t total) { progress(done, total); });
+    evaluated.push_back({std::move(task), result});
+    if (world.rank() != 0 || arguments.output.empty()) continue;
+    write_file_atomically(arguments.output, eval::report(subject, arguments.form, evaluated).dump(2) + "\n");
+  }
+  if (world.rank() == 0) std::fputs(eval::table(evaluated).c_str(), stdout);
+}
+
+}  // namespace
+
+void eval(const EvalArguments& arguments) {
+  const bool only_requests = arguments.request_hash || !arguments.dump_requests.empty();
+  check(only_requests || !arguments.checkpoint.empty(), ErrorKind::argument,
+        "expected a model with --checkpoint, or --request-hash or --dump-requests, which need none");
+  std::vector<eval::Task> tasks = load_tasks(arguments);
+  if (launched_rank(std::getenv) == 0) {
+    if (arguments.request_hash) {
+      for (const eval::Task& task : tasks) print_hash(task);
+    }
+    if (!arguments.dump_requests.empty()) write_requests(tasks, arguments.dump_requests);
+    check_writable(arguments.output);
+  }
+  if (arguments.checkpoint.empty()) return;
+  on_ranks(arguments.threads, [&](Communicator& world) { evaluate_on(world, arguments, std::move(tasks)); });
+}
+
+}  // namespace ziggurat::apps

@@ -1,0 +1,32 @@
+// ziggurat serve --checkpoint DIR
+#include <algorithm>
+
+#include "apps/commands.h"
+#include "apps/trained_model.h"
+#include <ziggurat/core/log.h>
+#include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/serve/server.h>
+
+namespace ziggurat::apps {
+
+void serve(const ServeArguments& arguments) {
+  const int threads = arguments.threads > 0 ? arguments.threads : available_cores();
+  set_thread_count(threads);
+  const auto self = make_self_communicator();
+  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, *self);
+  const int64_t most = trained.config().model.max_sequence,
+                length = arguments.max_length > 0 ? arguments.max_length
+                                                  : std::min(trained.config().batch.sequence_length, most);
+  check(length <= most, ErrorKind::argument, "--max-length: the model has {} positions, got {}", most,
+        length);
+  const serve::Served served{.model = trained.model(),
+                             .tokenizer = trained.tokenizer(),
+                             .name = arguments.name.empty() ? trained.config().name : arguments.name,
+                             .length = length};
+  serve::Api api(served, threads);
+  serve::serve(api, {.host = arguments.host, .port = arguments.port}, [&](int port) {
+    info("{} of step {} at http://{}:{}/v1/completions", served.name, trained.step(), arguments.host, port);
+  });
+}
+
+}  // namespace ziggurat::apps

@@ -1,0 +1,74 @@
+#include "apps/trained_model.h"
+
+#include <algorithm>
+#include <set>
+
+#include <fmt/ranges.h>
+
+#include <ziggurat/config/config.h>
+#include <ziggurat/train/run_tokenizer.h>
+
+namespace ziggurat::apps {
+
+namespace {
+
+bool is_expert(const nn::ParamSpec& spec) { return spec.expert_parallel > 0; }
+
+}  // namespace
+
+TrainedModel::TrainedModel(const std::string& checkpoint, std::optional<train::Precision> precision,
+                           const std::string& tokenizer, Communicator& world)
+    : reader_(checkpoint), world_(world) {
+  parse_config(config_, reader_.manifest().config, reader_.path());
+  tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
+  if (precision) {
+    const bool wide = config_.precision == train::Precision::fp64;
+    check((*precision == train::Precision::fp64) == wide, ErrorKind::argument,
+          "{} was trained {} fp64, so it runs {} fp64", reader_.path(), wide ? "in" : "without",
+          wide ? "only in" : "without");
+    config_.precision = *precision;
+  }
+  config_.model = model::fit_to_ranks(config_.model, world.size());
+  groups_ = std::make_unique<ProcessGroups>(
+      world, ParallelPlan(world.size(), config_.model.expert_parallel_sizes()));
+  store_ = std::make_unique<nn::ParamStore>(
+      nn::ParamStore::Options{.compute = train::compute_dtype(config_.precision), .trainable = false});
+  model_ = std::make_unique<model::Gpt>(config_.model, *store_, *groups_);
+  store_->finalize();
+  read_weights();
+}
+
+void TrainedModel::read_weights() {
+  for (const nn::ParamEntry& entry : store_->entries()) {
+    const nn::ParamSpec& spec = entry.spec;
+    const int64_t begin = is_expert(spec) ? spec.row_begin : 0,
+                  end = is_expert(spec) ? spec.row_end : spec.global_shape[0];
+    reader_.read({spec.name, spec.global_shape, begin, end, store_->master(entry)});
+  }
+  store_->refresh_compute_copies();
+}
+
+std::string TrainedModel::weight_hash() const {
+  std::string mine;
+  for (const nn::ParamEntry& entry : store_->entries()) {
+    const Tensor values = store_->master(entry);
+    const int64_t pieces = is_expert(entry.spec) ? values.dim(0) : 1, first = entry.spec.row_begin;
+    if (!is_expert(entry.spec) && world_.rank() != 0) continue;
+    const auto bytes = static_cast<size_t>(values.numel() / pieces * size_of(values.dtype()));
+    for (int64_t i = 0; i < pieces; ++i) {
+      const auto* piece = static_cast<const std::byte*>(values.raw()) + static_cast<size_t>(i) * bytes;
+      mine += fmt::format("{} {} {} {}\n", entry.spec.name, entry.spec.global_shape, first + i,
+                          content_hash({piece, bytes}));
+    }
+  }
+  std::set<std::string> lines;  // experts that several ranks hold count once
+  for (const std::string& text : world_.all_gather_text(mine)) {
+    for (size_t begin = 0; begin < text.size(); begin = text.find('\n', begin) + 1) {
+      lines.insert(text.substr(begin, text.find('\n', begin) - begin));
+    }
+  }
+  const std::string all = fmt::format("{}", fmt::join(lines, "\n"));
+  return content_hash(std::as_bytes(std::span(all)));
+}
+
+}  // namespace ziggurat::apps

@@ -1,0 +1,44 @@
+// The model of a checkpoint, ready to be asked.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <ziggurat/checkpoint/checkpoint.h>
+#include <ziggurat/data/tokenizer.h>
+#include <ziggurat/model/gpt.h>
+#include <ziggurat/train/run_config.h>
+
+namespace ziggurat::apps {
+
+class TrainedModel {
+ public:
+  // Collective: the ranks of `world`, which must outlive this, share the experts as they would in training.
+  // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; none: as in
+  // training. `tokenizer`: a path, or empty: the one that the model was trained with.
+  TrainedModel(const std::string& checkpoint, std::optional<train::Precision> precision,
+               const std::string& tokenizer, Communicator& world);
+
+  const train::RunConfig& config() const { return config_; }
+  const model::Gpt& model() const { return *model_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const std::string& path() const { return reader_.path(); }
+  int64_t step() const { return reader_.manifest().step; }
+
+  // A function of the weights alone, experts one by one: not of files, ranks or optimizer state. Collective.
+  std::string weight_hash() const;
+
+ private:
+  void read_weights();
+
+  CheckpointReader reader_;
+  train::RunConfig config_;
+  Communicator& world_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ProcessGroups> groups_;
+  std::unique_ptr<nn::ParamStore> store_;
+  std::unique_ptr<model::Gpt> model_;
+};
+
+}  // namespace ziggurat::apps
