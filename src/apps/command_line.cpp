@@ -2,7 +2,6 @@
 
 #include <cstdio>
 #include <limits>
-#include <map>
 #include <memory>
 
 #include <fmt/format.h>
@@ -97,18 +96,14 @@ void add_generate(CLI::App& app) {
 }
 
 void add_precision(CLI::App& command, std::optional<train::Precision>& precision) {
-  static const std::map<std::string, train::Precision> kNames = {
-      {"bf16", train::Precision::bf16}, {"fp32", train::Precision::fp32}, {"fp64", train::Precision::fp64}};
   command
       .add_option_function<train::Precision>(
           "--precision", [&precision](const train::Precision& value) { precision = value; },
           "bf16, fp32 or fp64; default: as in training")
-      ->transform(CLI::CheckedTransformer(kNames));
+      ->transform(one_of({{"bf16", "0"}, {"fp32", "1"}, {"fp64", "2"}}));
 }
 
 void add_eval(CLI::App& app) {
-  static const std::map<std::string, eval::Form> kForms = {{"v0", eval::Form::v0},
-                                                           {"current", eval::Form::current}};
   auto arguments = std::make_shared<EvalArguments>();
   CLI::App* command = app.add_subcommand(
       "eval", "Zero-shot tasks as lm-evaluation-harness has them; by mpirun on several ranks");
@@ -124,9 +119,9 @@ void add_eval(CLI::App& app) {
   command
       ->add_option("--form", arguments->form,
                    "v0: lm-eval 0.2.0, as DeepSpeed-MoE was evaluated; current: today's lm-eval (default)")
-      ->transform(CLI::CheckedTransformer(kForms));
+      ->transform(one_of({{"v0", "0"}, {"current", "1"}}));
   command->add_option("--limit", arguments->limit, "the first documents of each task only")
-      ->check(CLI::PositiveNumber);
+      ->transform(whole_number(1));
   command->add_option("--output", arguments->output, "results as JSON, in lm-eval's form");
   command->add_option("--dump-requests", arguments->dump_requests, "write every request as JSONL");
   command->add_flag("--request-hash", arguments->request_hash,
@@ -138,12 +133,11 @@ void add_eval(CLI::App& app) {
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens that the model sees; default: as in training")
-      ->check(CLI::PositiveNumber);
+      ->transform(whole_number(1));
   command->add_option("--batch-tokens", arguments->batch_tokens, "tokens of a pass through the model")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  command->add_option("--threads", arguments->threads,
-                      "of a rank; default: the cores divided among the ranks");
+      ->transform(whole_number(1));
+  add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
   command->callback([arguments] { eval(*arguments); });
 }
 
@@ -157,15 +151,15 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--port", arguments->port, "0: any that is free")
       ->capture_default_str()
-      ->check(CLI::Range(0, 65535));
+      ->transform(whole_number(0, 65535));
   command->add_option("--name", arguments->name, "of the model, in answers; default: the run's");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   add_precision(*command, arguments->precision);
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens of a prompt and its completion; default: as in training")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--threads", arguments->threads, "default: every core");
+      ->transform(whole_number(1));
+  add_threads(*command, arguments->threads, "0: every core");
   command->callback([arguments] { serve(*arguments); });
 }
 

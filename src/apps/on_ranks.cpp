@@ -1,12 +1,10 @@
 #include "apps/on_ranks.h"
 
-#include <algorithm>
-
 #include <unistd.h>
 
+#include "apps/commands.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
-#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::apps {
 
@@ -14,8 +12,8 @@ void on_ranks(int threads, const std::function<void(Communicator&)>& body) {
   MpiRuntime mpi;
   Communicator& world = mpi.world();
   try {
-    set_thread_count(threads > 0 ? threads : std::max(1, available_cores() / mpi.local_size()));
-    init_log(world.rank(), world.size(), "");
+    init_log(world.rank(), world.size());
+    use_threads(threads, "--threads", mpi.local_size());
     body(world);
   } catch (const std::exception& error) {
     if (world.size() == 1) throw;

@@ -10,8 +10,7 @@
 namespace ziggurat::apps {
 
 void serve(const ServeArguments& arguments) {
-  const int threads = arguments.threads > 0 ? arguments.threads : available_cores();
-  set_thread_count(threads);
+  use_threads(arguments.threads, "--threads");
   const auto self = make_self_communicator();
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, *self);
   const int64_t most = trained.config().model.max_sequence,
@@ -23,7 +22,7 @@ void serve(const ServeArguments& arguments) {
                              .tokenizer = trained.tokenizer(),
                              .name = arguments.name.empty() ? trained.config().name : arguments.name,
                              .length = length};
-  serve::Api api(served, threads);
+  serve::Api api(served, thread_count());
   serve::serve(api, {.host = arguments.host, .port = arguments.port}, [&](int port) {
     info("{} of step {} at http://{}:{}/v1/completions", served.name, trained.step(), arguments.host, port);
   });

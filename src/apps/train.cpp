@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "apps/commands.h"
+#include "apps/task_evaluator.h"
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/log.h>
@@ -37,6 +38,7 @@ void train(const ConfigArguments& arguments) {
     train::Trainer trainer(config, world);
     log_to_folder(config.output_folder());  // it is this run's from now on
     if (world.rank() == 0) train::save_tokenizer(config, trainer.train_data().tokenizer_sha256());
+    if (!config.eval.tasks.empty()) trainer.set_evaluator(TaskEvaluator(config, world));
     trainer.run();
   } catch (const std::exception& error) {
     const auto* ours = dynamic_cast<const Error*>(&error);

@@ -114,4 +114,13 @@ void Trainer::report(const Validation& v, Split split, const char* what) {
   folder_.write(j.dump());
 }
 
+void Trainer::report(const std::vector<NamedScore>& scores) {
+  nlohmann::ordered_json j = {{"kind", "tasks"}, {"step", step_}};
+  for (const NamedScore& score : scores) {
+    info("step {}: {} {:.4f}", step_, score.name, score.value);
+    j["scores"][score.name] = score.value;
+  }
+  folder_.write(j.dump());
+}
+
 }  // namespace ziggurat::train

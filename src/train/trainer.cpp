@@ -98,6 +98,9 @@ void Trainer::run() {
     if (last || (config_.eval.every > 0 && step_ % config_.eval.every == 0)) {
       report(validate(), Split::valid, last ? "after training" : "so far");
     }
+    if (evaluator_ && (last || (config_.eval.tasks_every > 0 && step_ % config_.eval.tasks_every == 0))) {
+      report(evaluator_(model_));
+    }
     if (last || (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0)) save();
   }
   if (test_data_ != nullptr && config_.eval.sequences > 0) {

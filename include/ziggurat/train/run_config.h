@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <ziggurat/config/fields.h>
 #include <ziggurat/data/data_config.h>
@@ -60,6 +61,10 @@ struct TrainConfig {
 struct EvalConfig {
   int64_t every = 100;
   int64_t sequences = 640;
+  std::vector<std::string> tasks;
+  std::string data;
+  int64_t tasks_every = 1000;
+  int64_t tasks_limit = 0;
 
   template <class V>
   void visit_fields(V& v) {
@@ -68,6 +73,12 @@ struct EvalConfig {
     v.field("sequences", sequences,
             "sequences of one validation, if the split has as many; 0: no validation, no test", unit::samples,
             at_least(0), at_most(10e6));
+    v.field("tasks", tasks, "zero-shot tasks, as `ziggurat eval --tasks` has them; needs data.tokenizer");
+    v.field("data", data, "folder of the tasks' public sets");
+    v.field("tasks_every", tasks_every, "steps between evaluations of the tasks; 0: only at the end",
+            unit::steps, at_least(0), at_most(1e15));
+    v.field("tasks_limit", tasks_limit, "the first documents of each task only; 0: all", at_least(0),
+            at_most(1e15));
   }
 };
 

@@ -1,6 +1,7 @@
 // The training loop.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,11 @@ struct Validation {
   int64_t sequences = 0;  // evaluated
 };
 
+struct NamedScore {
+  std::string name;
+  double value = 0;
+};
+
 class Trainer {
  public:
   // Collective over `world`, which must outlive the trainer. Locks the output folder as long as it lives.
@@ -36,6 +42,10 @@ class Trainer {
 
   // Trains to the end: steps, validations, checkpoints, progress lines. Collective.
   void run();
+
+  // What run() calls every eval.tasks_every steps and at the end, on every rank.
+  using Evaluator = std::function<std::vector<NamedScore>(const model::Gpt&)>;
+  void set_evaluator(Evaluator evaluator) { evaluator_ = std::move(evaluator); }
 
   StepRecord step();
   Validation validate();
@@ -73,6 +83,7 @@ class Trainer {
   std::vector<LayerLoad> reduce_moe_stats();
   void report(const StepRecord& record);
   void report(const Validation& validation, Split split, const char* what);
+  void report(const std::vector<NamedScore>& scores);
 
   RunConfig config_;
   Communicator& world_;
@@ -101,6 +112,7 @@ class Trainer {
   double roof_ = 0;        // FLOP/s of all ranks; 0: not measured, outside run()
   double flops_per_token_ = 0;
   double seconds_per_step_ = 0;  // smoothed, for the ETA
+  Evaluator evaluator_;
 };
 
 // A split as the config describes it, for a run of so many samples; null if it names none.

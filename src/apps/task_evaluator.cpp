@@ -1,0 +1,33 @@
+#include "apps/task_evaluator.h"
+
+#include <ziggurat/eval/evaluate.h>
+
+namespace ziggurat::apps {
+
+TaskEvaluator::TaskEvaluator(const train::RunConfig& config, Communicator& world)
+    : config_(config), world_(world) {
+  check(!config.data.tokenizer.empty(), ErrorKind::config,
+        "eval.tasks: texts need the run's tokenizer: name it in data.tokenizer");
+  tokenizer_ = load_tokenizer(config.data.tokenizer);
+  check(tokenizer_->vocab_size() <= config.model.vocab_size, ErrorKind::config,
+        "data.tokenizer: {} has {} tokens, but model.vocab_size is {}", config.data.tokenizer,
+        tokenizer_->vocab_size(), config.model.vocab_size);
+  for (const std::string& name : config.eval.tasks) {
+    tasks_.push_back(eval::load_task(name, {.data = config.eval.data, .limit = config.eval.tasks_limit}));
+  }
+}
+
+std::vector<train::NamedScore> TaskEvaluator::operator()(const model::Gpt& model) const {
+  eval::Scorer scorer(model, world_,
+                      {.length = config_.batch.sequence_length, .reproducible = config_.reproducible});
+  std::vector<train::NamedScore> scores;
+  for (const eval::Task& task : tasks_) {
+    for (const eval::Metric& metric :
+         eval::evaluate(task, eval::Form::current, *tokenizer_, scorer).metrics) {
+      scores.push_back({task.name + " " + metric.name, metric.value});
+    }
+  }
+  return scores;
+}
+
+}  // namespace ziggurat::apps
