@@ -35,10 +35,12 @@ void train(const ConfigArguments& arguments) {
     if (world.rank() == 0) {
       for (const train::Warning& warning : train::warnings_of(config)) warn("{}", train::to_string(warning));
     }
+    train::Trainer::Evaluator evaluator;  // before the trainer: what is wrong with the tasks shows at once
+    if (!config.eval.tasks.empty()) evaluator = TaskEvaluator(config, world);
     train::Trainer trainer(config, world);
     log_to_folder(config.output_folder());  // it is this run's from now on
     if (world.rank() == 0) train::save_tokenizer(config, trainer.train_data().tokenizer_sha256());
-    if (!config.eval.tasks.empty()) trainer.set_evaluator(TaskEvaluator(config, world));
+    trainer.set_evaluator(std::move(evaluator));
     trainer.run();
   } catch (const std::exception& error) {
     const auto* ours = dynamic_cast<const Error*>(&error);

@@ -18,18 +18,24 @@ model:
 batch: {sequence_length: 256, micro_batch: 1, global_batch: 4}
 train: {tokens: 4096}
 optimizer: {lr: 3.0e-3, warmup_tokens: 1K}
-eval: {every: 0, sequences: 4}
+eval: {every: 0, sequences: 0, tasks: [mine.jsonl], tasks_every: 2}
 data: {train: data, tokenizer: bytes}
 YAML
-cp -r "$source_dir/src/core" text
-"$ziggurat" data tokenize --input text --tokenizer bytes --output data --split 1,0,0 >data.log 2>&1 || { cat data.log; fail data; }
-mpirun -n 2 "$ziggurat" train config.yaml >train.log 2>&1 || { cat train.log; fail "training"; }
-
-# --- eval ---
 cat >mine.jsonl <<'JSON'
 {"context": "namespace zig", "continuation": "gurat"}
 {"context": "#incl", "continuation": "ude"}
 JSON
+cp -r "$source_dir/src/core" text
+"$ziggurat" data tokenize --input text --tokenizer bytes --output data --split 1,0,0 >data.log 2>&1 || { cat data.log; fail data; }
+mpirun -n 2 "$ziggurat" train config.yaml >train.log 2>&1 || { cat train.log; fail "training"; }
+
+[ "$(grep -c '"kind":"tasks"' run/metrics.jsonl)" = 2 ] || fail "expected the task after steps 2 and 4"
+mpirun -n 2 "$ziggurat" train config.yaml eval.tasks=[] output=without >train.log 2>&1 || { cat train.log; fail "training"; }
+[ "$(losses run/metrics.jsonl step)" = "$(losses without/metrics.jsonl step)" ] || fail "evaluating changed the training"
+expect_end 3 out "$ziggurat" train config.yaml eval.tasks=[lambada] eval.data=nowhere output=never
+expect_text out "nowhere/lambada"
+
+# --- eval ---
 tasks=lambada,piqa,boolq,race,triviaqa,webqs,mine.jsonl
 for form in v0 current; do
   for ranks in 1 2; do
