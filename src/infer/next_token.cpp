@@ -3,6 +3,7 @@
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/infer/next_token.h>
+#include <ziggurat/kernels/cross_entropy.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::infer {
@@ -18,26 +19,33 @@ double NextToken::log_probability(const Tensor& logits, size_t row, int32_t toke
 }
 
 std::vector<NextToken> next_tokens(const Tensor& logits, int64_t vocabulary) {
-  std::vector<NextToken> rows(static_cast<size_t>(logits.dim(0)));
+  const int64_t rows = logits.dim(0), stride = logits.dim(1);
+  const auto count = static_cast<size_t>(rows);
+  std::vector<NextToken> result(count);
+  std::vector<double> sum(count);
+  const std::vector<int32_t> any_target(count, 0);
   visit_device_dtype(logits, [&]<Device D, class T>() {
     if constexpr (!std::is_same_v<T, bf16>) {
-      parallel_for(logits.dim(0), [&](int64_t r) {
-        const T* row = logits.data<T>() + r * logits.dim(1);
-        const T* largest = std::max_element(row, row + vocabulary);
-        double sum = 0;
-        for (int64_t v = 0; v < vocabulary; ++v) {
-          sum += std::exp(static_cast<double>(row[v]) - static_cast<double>(*largest));
-        }
-        rows[static_cast<size_t>(r)] = {static_cast<int32_t>(largest - row),
-                                        static_cast<double>(*largest) + std::log(sum)};
+      std::vector<T> reference(count), maximum(count), target_logit(count);
+      Stream stream;
+      kernels::softmax_tile<D>(
+          kernels::SoftmaxTileArgs<T, T>{rows, vocabulary, stride, logits.data<T>(), any_target.data(), 0,
+                                         nullptr, reference.data(), maximum.data(), sum.data(),
+                                         target_logit.data(), nullptr},
+          stream);
+      parallel_for(rows, [&](int64_t r) {
+        const auto i = static_cast<size_t>(r);
+        const T* row = logits.data<T>() + r * stride;
+        result[i] = {static_cast<int32_t>(std::find(row, row + vocabulary, maximum[i]) - row),
+                     static_cast<double>(reference[i]) + std::log(sum[i])};
       });
     }
   });
-  for (const NextToken& row : rows) {
-    check(std::isfinite(row.log_sum_exp), ErrorKind::numeric,
+  for (const NextToken& row : result) {
+    check(std::isfinite(row.log_sum_exp) && row.likeliest < vocabulary, ErrorKind::numeric,
           "the model's logits are not finite: its weights are unusable");
   }
-  return rows;
+  return result;
 }
 
 std::vector<int32_t> likeliest_tokens(const Tensor& logits, size_t row, int64_t vocabulary, int64_t n) {
