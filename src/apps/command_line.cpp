@@ -95,12 +95,9 @@ void add_generate(CLI::App& app) {
   command->callback([arguments] { generate(*arguments); });
 }
 
-void add_precision(CLI::App& command, std::optional<train::Precision>& precision) {
-  command
-      .add_option_function<train::Precision>(
-          "--precision", [&precision](const train::Precision& value) { precision = value; },
-          "bf16, fp32 or fp64; default: as in training")
-      ->transform(one_of({{"bf16", "0"}, {"fp32", "1"}, {"fp64", "2"}}));
+void add_precision(CLI::App& command, std::string& precision) {
+  command.add_option("--precision", precision, "bf16, fp32 or fp64; default: as in training")
+      ->transform(one_of(std::vector<std::string>{"bf16", "fp32", "fp64"}));
 }
 
 void add_eval(CLI::App& app) {
@@ -119,7 +116,7 @@ void add_eval(CLI::App& app) {
   command
       ->add_option("--form", arguments->form,
                    "v0: lm-eval 0.2.0, as DeepSpeed-MoE was evaluated; current: today's lm-eval (default)")
-      ->transform(one_of({{"v0", "0"}, {"current", "1"}}));
+      ->transform(one_of(std::vector<std::pair<std::string, std::string>>{{"v0", "0"}, {"current", "1"}}));
   command->add_option("--limit", arguments->limit, "the first documents of each task only")
       ->transform(whole_number(1));
   command->add_option("--output", arguments->output, "results as JSON, in lm-eval's form");

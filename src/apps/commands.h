@@ -1,13 +1,11 @@
 // What the sub-commands do, and what they are told. main.cpp fills the arguments in; errors are thrown.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
 #include <ziggurat/eval/task.h>
 #include <ziggurat/infer/sampler.h>
-#include <ziggurat/train/run_config.h>
 
 namespace ziggurat::apps {
 
@@ -45,11 +43,11 @@ void generate(const GenerateArguments& arguments);
 
 struct EvalArguments {
   std::string checkpoint, tokenizer, data, output, dump_requests;
+  std::string precision;  // bf16, fp32 or fp64; empty: as in training
   std::vector<std::string> tasks;
   eval::Form form = eval::Form::current;
-  std::optional<train::Precision> precision;  // none: as in training
-  int64_t limit = 0;                          // documents of each task; 0: all
-  int64_t max_length = 0;                     // tokens that the model sees; 0: as in training
+  int64_t limit = 0;       // documents of each task; 0: all
+  int64_t max_length = 0;  // tokens that the model sees; 0: as in training
   int64_t batch_tokens = 1024;
   int threads = 0;  // of a rank; 0: the cores divided among the ranks
   bool any_size = false, request_hash = false;
@@ -58,10 +56,10 @@ void eval(const EvalArguments& arguments);
 
 struct ServeArguments {
   std::string checkpoint, tokenizer, name, host = "127.0.0.1";
-  std::optional<train::Precision> precision;  // none: as in training
-  int64_t max_length = 0;                     // tokens of prompt and completion; 0: as in training
-  int port = 8000;                            // 0: any that is free
-  int threads = 0;                            // 0: every core
+  std::string precision;   // as of EvalArguments
+  int64_t max_length = 0;  // tokens of prompt and completion; 0: as in training
+  int port = 8000;         // 0: any that is free
+  int threads = 0;         // 0: every core
 };
 void serve(const ServeArguments& arguments);
 

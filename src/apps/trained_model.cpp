@@ -14,20 +14,27 @@ namespace {
 
 bool is_expert(const nn::ParamSpec& spec) { return spec.expert_parallel > 0; }
 
+train::Precision precision_of(const std::string& name, train::Precision trained, const std::string& path) {
+  for (const EnumName& known : train::enum_names(train::Precision{})) {
+    if (known.name != name) continue;
+    const auto value = static_cast<train::Precision>(known.value);
+    const bool wide = trained == train::Precision::fp64;  // its weights are, too
+    check((value == train::Precision::fp64) == wide, ErrorKind::argument,
+          "--precision: {} was trained {} fp64, so it runs {} fp64", path, wide ? "in" : "without",
+          wide ? "only in" : "without");
+    return value;
+  }
+  fail(ErrorKind::argument, "--precision: expected bf16, fp32 or fp64, got {}", name);
+}
+
 }  // namespace
 
-TrainedModel::TrainedModel(const std::string& checkpoint, std::optional<train::Precision> precision,
+TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& precision,
                            const std::string& tokenizer, Communicator& world)
     : reader_(checkpoint), world_(world) {
   parse_config(config_, reader_.manifest().config, reader_.path());
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
-  if (precision) {
-    const bool wide = config_.precision == train::Precision::fp64;
-    check((*precision == train::Precision::fp64) == wide, ErrorKind::argument,
-          "{} was trained {} fp64, so it runs {} fp64", reader_.path(), wide ? "in" : "without",
-          wide ? "only in" : "without");
-    config_.precision = *precision;
-  }
+  if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());
   config_.model = model::fit_to_ranks(config_.model, world.size());
   groups_ = std::make_unique<ProcessGroups>(
       world, ParallelPlan(world.size(), config_.model.expert_parallel_sizes()));

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 
 #include <ziggurat/checkpoint/checkpoint.h>
@@ -15,10 +14,10 @@ namespace ziggurat::apps {
 class TrainedModel {
  public:
   // Collective: the ranks of `world`, which must outlive this, share the experts as they would in training.
-  // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; none: as in
+  // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; empty: as in
   // training. `tokenizer`: a path, or empty: the one that the model was trained with.
-  TrainedModel(const std::string& checkpoint, std::optional<train::Precision> precision,
-               const std::string& tokenizer, Communicator& world);
+  TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
+               Communicator& world);
 
   const train::RunConfig& config() const { return config_; }
   const model::Gpt& model() const { return *model_; }

@@ -14,7 +14,8 @@ namespace ziggurat::eval {
 struct Subject {
   std::string model = {};  // the checkpoint's folder
   int64_t step = 0;
-  std::string weight_hash = {};  // the same for the same weights, whatever files and ranks they are spread over
+  std::string weight_hash =
+      {};                      // the same for the same weights, whatever files and ranks they are spread over
   std::string tokenizer = {};  // fingerprint
   std::string precision = {};
   int64_t length = 0;  // tokens that the model sees at once
