@@ -133,7 +133,7 @@ void add_eval(CLI::App& app) {
       ->transform(whole_number(1));
   command->add_option("--batch-tokens", arguments->batch_tokens, "tokens of a pass through the model")
       ->capture_default_str()
-      ->transform(whole_number(1));
+      ->transform(whole_number(1, 1'000'000));
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
   command->callback([arguments] { eval(*arguments); });
 }

@@ -180,16 +180,6 @@ std::vector<std::string> added_around(const json& processor) {
   return names;
 }
 
-void tell_what_is_not_added(const json& root, const Path& file) {
-  const std::vector<std::string> names = added_around(root.value("post_processor", json()));
-  if (names.empty()) return;
-  warn(
-      "{}: its post_processor puts {} around every text; Ziggurat does not, neither in shards nor in "
-      "prompts: "
-      "a document is its text and the end-of-document token",
-      file.string(), fmt::join(names, ", "));
-}
-
 void read_merges(BpeVocab& vocab, const json& merges, const Path& file) {
   const TokenIds ids = ids_of(vocab);
   for (const json& merge : merges) {
