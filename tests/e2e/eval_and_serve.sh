@@ -82,6 +82,7 @@ if "$ziggurat" serve --checkpoint run/checkpoints --host 203.0.113.1 2>&1 | grep
 fi
 expect_end 2 out "$ziggurat" serve --checkpoint run/checkpoints --host 203.0.113.1 --port 1
 expect_text out "cannot listen"
+: >serve.log
 "$ziggurat" serve --checkpoint run/checkpoints --port 0 >serve.log 2>&1 &
 server=$!
 trap 'kill $server 2>/dev/null; rm -rf "$folder"' EXIT
