@@ -31,6 +31,16 @@ struct Tensors {
   std::vector<std::string> missing, unused;
 };
 
+// A parameter that is told needs no word about its moments.
+void leave_out_moments(std::vector<std::string>& names) {
+  std::set<std::string> moments;
+  for (const std::string& name : names) {
+    const std::vector<std::string> saved = saved_names(name);
+    moments.insert(saved.begin() + 1, saved.end());
+  }
+  std::erase_if(names, [&](const std::string& name) { return moments.contains(name); });
+}
+
 Tensors compare(const CheckpointReader& checkpoint, const std::vector<std::string>& parameters) {
   const std::vector<std::string> names = checkpoint.names();
   const std::set<std::string> saved(names.begin(), names.end());
@@ -44,6 +54,8 @@ Tensors compare(const CheckpointReader& checkpoint, const std::vector<std::strin
   }
   std::set_difference(saved.begin(), saved.end(), wanted.begin(), wanted.end(),
                       std::back_inserter(result.unused));
+  leave_out_moments(result.missing);
+  leave_out_moments(result.unused);
   return result;
 }
 
