@@ -70,7 +70,7 @@ const std::vector<BadOption> kBad = {
     {"data train-tokenizer --input i --output o", "--max-bytes", {"-1", "1e6"}},
     {"data train-tokenizer --input i --output o", "--max-document-bytes", {"0", "-1"}},
     {"data train-tokenizer --input i --output o", "--document-per", {"page", "0"}},
-    {"data tokenize --input i --output o --tokenizer t", "--threads", {"-2", "99999"}},
+    {"data tokenize --input i --output o --tokenizer t", "--threads", {"-2", "99999999999"}},
     {"data tokenize --input i --output o --tokenizer t", "--shard-bytes", {"0", "-1", "x"}},
     {"data tokenize --input i --output o --tokenizer t", "--split-by", {"words"}},
     {"data tokenize --input i --output o --tokenizer t", "--max-document-bytes", {"0"}},
