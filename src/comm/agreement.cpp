@@ -61,7 +61,9 @@ std::vector<std::string> agree(Communicator& comm, const std::function<std::stri
   for (size_t rank = 0; rank < answers.size(); ++rank) {
     std::string& text = answers[rank];
     if (text[0] != kDone) {
-      fail(static_cast<ErrorKind>(text[0] - 'a'), "{} (rank {} of {})", text.substr(1), rank, answers.size());
+      const std::string where =
+          answers.size() == 1 ? "" : fmt::format(" (rank {} of {})", rank, answers.size());
+      fail(static_cast<ErrorKind>(text[0] - 'a'), "{}{}", text.substr(1), where);
     }
     text.erase(0, 1);
   }

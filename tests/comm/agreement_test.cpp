@@ -40,6 +40,12 @@ TEST(Agreement, TheLowestRanksErrorIsEveryones) {
   EXPECT_EQ(told, 4);
 }
 
+TEST(Agreement, ARankThatIsAloneIsNotNamed) {
+  const auto alone = make_self_communicator();
+  const auto work = []() -> std::string { fail(ErrorKind::data, "no shards"); };
+  EXPECT_EQ(error_of(ErrorKind::data, [&] { agree(*alone, work); }), "no shards");
+}
+
 TEST(Agreement, OtherExceptionsGetTheCallersKind) {
   run_on_threads(2, [](Communicator& comm) {
     const auto work = []() -> std::string { throw std::runtime_error("odd"); };
