@@ -27,7 +27,7 @@ ROOMS = {
     "nn": 7,
     "moe": 8,
     "model": 9, "optim": 9, "parallel": 9, "data": 9, "checkpoint": 9,
-    "train": 10, "infer": 10, "data_tools": 10,
+    "train": 10, "infer": 10, "hf": 10, "data_tools": 10,
     "eval": 11, "serve": 11,
     "apps": 12,
     "tests": 13,  # may look into every room, private headers too

@@ -160,6 +160,56 @@ void add_serve(CLI::App& app) {
   command->callback([arguments] { serve(*arguments); });
 }
 
+void add_logits(CLI::App& app) {
+  auto arguments = std::make_shared<LogitsArguments>();
+  CLI::App* command = app.add_subcommand(
+      "logits", "Write a model's logits at every token of a text, to compare it with another program's");
+  command
+      ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
+      ->required();
+  command->add_option("--tokens", arguments->tokens, "token ids, as 5,17,3")->delimiter(',')->required();
+  command
+      ->add_option("--output", arguments->output,
+                   "a new .safetensors file: tokens [n] i32, logits [n, vocabulary] f32")
+      ->required();
+  command->callback([arguments] { logits(*arguments); });
+}
+
+void add_export(CLI::App& app) {
+  auto arguments = std::make_shared<ExportArguments>();
+  CLI::App* command = app.add_subcommand(
+      "export",
+      "Write a trained model as a folder that Hugging Face transformers loads; mpirun shares the work");
+  command
+      ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
+      ->required();
+  command->add_option("--format", arguments->format, "hf: safetensors, config.json, tokenizer, README.md")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"hf"}));
+  command->add_option("--output", arguments->output, "a new folder")->required();
+  command->add_option("--dtype", arguments->dtype, "of the weights; default: what the run computed in")
+      ->check(CLI::IsMember({"bf16", "fp32"}));
+  command->add_option("--shard-size", arguments->shard_size, "of a file of weights at most")
+      ->capture_default_str();
+  command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
+  command->add_flag("--no-tokenizer", arguments->no_tokenizer, "leave it out");
+  command->add_flag("--overwrite", arguments->overwrite, "replace an earlier export");
+  command->callback([arguments] { export_model(*arguments); });
+}
+
+void add_import(CLI::App& app) {
+  auto arguments = std::make_shared<ImportArguments>();
+  CLI::App* command = app.add_subcommand(
+      "import",
+      "Make a folder of Hugging Face transformers the start of a run: config.yaml and a checkpoint");
+  command->add_option("--from", arguments->from, "folder with config.json and safetensors")->required();
+  command->add_option("--output", arguments->output, "a new folder, that of the run")->required();
+  command->add_option("--config", arguments->overrides, "key=value ... of the run, e.g. data.train=data");
+  command->add_option("--upcycle", arguments->upcycle,
+                      "give a dense model experts: experts=8,every=2[,top_k=2][,residual=true]");
+  command->callback([arguments] { import_model(*arguments); });
+}
+
 void add_bench_kernels(CLI::App& bench) {
   auto arguments = std::make_shared<BenchKernelsArguments>();
   CLI::App* command =
@@ -224,6 +274,9 @@ void add_commands(CLI::App& app) {
   add_generate(app);
   add_eval(app);
   add_serve(app);
+  add_logits(app);
+  add_export(app);
+  add_import(app);
   add_bench(app);
 }
 

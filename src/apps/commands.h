@@ -63,6 +63,28 @@ struct ServeArguments {
 };
 void serve(const ServeArguments& arguments);
 
+struct LogitsArguments {
+  std::string checkpoint, output;
+  std::vector<int32_t> tokens;
+};
+void logits(const LogitsArguments& arguments);
+
+struct ExportArguments {
+  std::string checkpoint, output, tokenizer;
+  std::string format = "hf";
+  std::string dtype;  // fp32 or bf16; empty: as the run computed
+  std::string shard_size = "5GB";
+  bool no_tokenizer = false, overwrite = false;
+};
+void export_model(const ExportArguments& arguments);
+
+struct ImportArguments {
+  std::string from, output;
+  std::vector<std::string> overrides;  // key=value of the run that goes on
+  std::string upcycle;                 // experts=8,every=2; empty: none
+};
+void import_model(const ImportArguments& arguments);
+
 struct BenchArguments {
   ConfigArguments config;  // bench_step only
   int64_t steps = 5;

@@ -46,7 +46,7 @@ SliceRecord slice_from_json(const json& value, const std::string& where) {
         "[checkpoint] {}: rows must be [begin, end]", where);
   slice.row_begin = json_int64(rows[0], where);
   slice.row_end = json_int64(rows[1], where);
-  checked_bytes(slice.global_shape, slice.dtype, where);
+  checked_bytes(slice.global_shape, size_of(slice.dtype), where);
   check(slice.global_shape.rank() >= 1 && slice.row_begin <= slice.row_end &&
             slice.row_end <= slice.global_shape[0],
         ErrorKind::checkpoint, "[checkpoint] {}: rows [{}, {}) of {} {} are impossible", where,

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include <fcntl.h>
@@ -15,6 +16,9 @@
 #include <ziggurat/io/mapping_faults.h>
 
 namespace ziggurat {
+
+namespace fs = std::filesystem;
+
 namespace {
 
 int retry_open(const std::string& path, int flags) {
@@ -85,6 +89,31 @@ void sync_directory(const std::string& path) {
 
 void rename_path(const std::string& from, const std::string& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) fail_errno("cannot rename to", to, errno);
+}
+
+void exchange_paths(const std::string& from, const std::string& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
+  if (errno != EINVAL && errno != ENOSYS) fail_errno("cannot exchange with", to, errno);
+  const std::string aside = from + ".aside.tmp";
+  rename_path(to, aside);
+  rename_path(from, to);
+  rename_path(aside, from);
+}
+
+void make_directory(const std::string& path) {
+  if (path.empty() || fs::is_directory(path)) return;
+  const std::string parent = fs::path(path).parent_path().string();
+  make_directory(parent);
+  std::error_code error;
+  fs::create_directory(path, error);
+  if (error) fail_errno("cannot create the directory", path, error.value());
+  sync_directory(parent.empty() ? "." : parent);
+}
+
+void remove_tree(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) fail_errno("cannot remove", path, error.value());
 }
 
 std::span<const std::byte> map_file(const std::string& path) {

@@ -30,6 +30,15 @@ class OutputFile {
 void sync_directory(const std::string& path);
 void rename_path(const std::string& from, const std::string& to);
 
+// Puts `from` in the place of the existing directory `to` in one step where the file system can, so that a
+// kill never leaves neither. Afterwards the old contents stand at `from`.
+void exchange_paths(const std::string& from, const std::string& to);
+
+// Makes it and its parents, each on the disk when this returns: or a power cut loses what was saved inside.
+void make_directory(const std::string& path);
+
+void remove_tree(const std::string& path);
+
 // Maps a regular file (never a symbolic link) for reading. Release with unmap.
 std::span<const std::byte> map_file(const std::string& path);
 void unmap(std::span<const std::byte> bytes) noexcept;

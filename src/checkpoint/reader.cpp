@@ -148,8 +148,8 @@ const std::byte* CheckpointReader::stored_rows(const Piece& piece) {
   for (int i = 1; fits && i < entry.shape.rank(); ++i) fits = entry.shape[i] == slice.global_shape[i];
   check(fits, ErrorKind::checkpoint,
         "[checkpoint] {}: '{}' is {} {}, the manifest says rows [{}, {}) of {} {}", file.path(),
-        slice.stored_as, to_string(entry.dtype), entry.shape, slice.row_begin, slice.row_end,
-        to_string(slice.dtype), slice.global_shape);
+        slice.stored_as, entry.code, entry.shape, slice.row_begin, slice.row_end, to_string(slice.dtype),
+        slice.global_shape);
   return file.data(slice.stored_as).data();
 }
 

@@ -47,30 +47,19 @@ class HashingFile {
   int64_t bytes_ = 0;
 };
 
-std::vector<NamedTensor> by_falling_element_size(std::span<const NamedTensor> tensors) {
-  std::vector<NamedTensor> order(tensors.begin(), tensors.end());
-  std::stable_sort(order.begin(), order.end(), [](const NamedTensor& a, const NamedTensor& b) {
-    return size_of(a.data.dtype()) > size_of(b.data.dtype());
-  });
-  return order;
-}
-
-std::string make_header(const std::vector<NamedTensor>& tensors,
+std::string make_header(std::span<const TensorHeader> tensors,
                         const std::map<std::string, std::string>& metadata) {
   json header = json::object();
   if (!metadata.empty()) header[kMetadata] = metadata;
   int64_t offset = 0;
-  for (const auto& [name, data] : tensors) {
-    check(data.device() == Device::cpu, ErrorKind::internal,
-          "[safetensors] tensor '{}' is on {}, expected cpu", name, to_string(data.device()));
+  for (const auto& [name, dtype, shape] : tensors) {
     check(name != kMetadata && !header.contains(name), ErrorKind::internal,
           "[safetensors] tensor name '{}' is reserved or used twice", name);
-    json shape = json::array();
-    for (int i = 0; i < data.rank(); ++i) shape.push_back(data.dim(i));
-    header[name] = {{"dtype", dtype_code(data.dtype())},
-                    {"shape", shape},
-                    {"data_offsets", {offset, offset + data.bytes()}}};
-    offset += data.bytes();
+    const int64_t end = offset + shape.numel() * size_of(dtype);
+    json dims = json::array();
+    for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
+    header[name] = {{"dtype", dtype_code(dtype)}, {"shape", dims}, {"data_offsets", {offset, end}}};
+    offset = end;
   }
   std::string text = header.dump();
   const auto used = kLengthBytes + static_cast<int64_t>(text.size());
@@ -82,7 +71,7 @@ std::string make_header(const std::vector<NamedTensor>& tensors,
 }
 
 SafetensorsEntry parse_entry(const std::string& name, const json& value, int64_t data_begin,
-                             int64_t file_bytes, const std::string& where) {
+                             int64_t file_bytes, AcceptDtypes accept, const std::string& where) {
   check(value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("shape") &&
             value.contains("data_offsets"),
         ErrorKind::checkpoint, "[safetensors] {}: expected exactly dtype, shape and data_offsets", where);
@@ -91,17 +80,20 @@ SafetensorsEntry parse_entry(const std::string& name, const json& value, int64_t
         "[safetensors] {}: data_offsets must be [begin, end]", where);
   SafetensorsEntry entry;
   entry.name = name;
-  entry.dtype = dtype_from_code(json_string(value["dtype"], where), where);
+  entry.code = json_string(value["dtype"], where);
+  entry.dtype = accept == AcceptDtypes::any ? known_dtype(entry.code) : dtype_from_code(entry.code, where);
   entry.shape = json_shape(value["shape"], where);
   const int64_t begin = json_int64(offsets[0], where), end = json_int64(offsets[1], where);
   const int64_t data_bytes = file_bytes - data_begin;
   check(begin <= end && end <= data_bytes, ErrorKind::checkpoint,
         "[safetensors] {}: data_offsets [{}, {}] outside the {} data bytes of the file", where, begin, end,
         data_bytes);
-  const int64_t expected = checked_bytes(entry.shape, entry.dtype, where);
-  check(end - begin == expected, ErrorKind::checkpoint,
-        "[safetensors] {}: shape {} of {} needs {} bytes, data_offsets [{}, {}] hold {}", where, entry.shape,
-        to_string(entry.dtype), expected, begin, end, end - begin);
+  if (const int64_t element = element_bytes(entry.code)) {
+    const int64_t expected = checked_bytes(entry.shape, element, where);
+    check(end - begin == expected, ErrorKind::checkpoint,
+          "[safetensors] {}: shape {} of {} needs {} bytes, data_offsets [{}, {}] hold {}", where,
+          entry.shape, shown(entry.code), expected, begin, end, end - begin);
+  }
   entry.begin = data_begin + begin;
   entry.end = data_begin + end;
   return entry;
@@ -115,23 +107,44 @@ std::string content_hash(std::span<const std::byte> bytes) {
 
 WrittenFile write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
                               const std::map<std::string, std::string>& metadata) {
-  const std::vector<NamedTensor> ordered = by_falling_element_size(tensors);
-  const std::string header = make_header(ordered, metadata);
+  std::vector<NamedTensor> ordered(tensors.begin(), tensors.end());
+  std::stable_sort(ordered.begin(), ordered.end(), [](const NamedTensor& a, const NamedTensor& b) {
+    return size_of(a.data.dtype()) > size_of(b.data.dtype());
+  });
+  std::vector<TensorHeader> headers;
+  for (const auto& [name, data] : ordered) {
+    check(data.device() == Device::cpu, ErrorKind::internal,
+          "[safetensors] tensor '{}' is on {}, expected cpu", name, to_string(data.device()));
+    headers.push_back({name, data.dtype(), data.shape()});
+  }
+  return write_safetensors(
+      path, headers, [&](size_t i) { return ordered[i].data; }, metadata);
+}
+
+WrittenFile write_safetensors(const std::string& path, std::span<const TensorHeader> tensors,
+                              const std::function<Tensor(size_t)>& data,
+                              const std::map<std::string, std::string>& metadata) {
+  const std::string header = make_header(tensors, metadata);
   const auto length = static_cast<uint64_t>(header.size());
   HashingFile file(path);
   file.write(std::as_bytes(std::span(&length, 1)));
   file.write(as_bytes(header));
-  for (const NamedTensor& tensor : ordered) {
-    file.write({static_cast<const std::byte*>(tensor.data.raw()), static_cast<size_t>(tensor.data.bytes())});
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor tensor = data(i);
+    check(tensor.dtype() == tensors[i].dtype && tensor.shape() == tensors[i].shape, ErrorKind::internal,
+          "[safetensors] tensor '{}' was announced as {} {} and is {} {}", tensors[i].name,
+          to_string(tensors[i].dtype), tensors[i].shape, to_string(tensor.dtype()), tensor.shape());
+    file.write({static_cast<const std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes())});
   }
   return file.finish();
 }
 
-SafetensorsFile::SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected)
+SafetensorsFile::SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected,
+                                 AcceptDtypes accept)
     : path_(path), bytes_(map_file(path)) {
   try {
     if (expected) check_identity(*expected);
-    parse_header();
+    parse_header(accept);
   } catch (...) {
     unmap(bytes_);
     throw;
@@ -156,7 +169,7 @@ void SafetensorsFile::check_identity(const WrittenFile& expected) const {
         expected.hash, found);
 }
 
-void SafetensorsFile::parse_header() {
+void SafetensorsFile::parse_header(AcceptDtypes accept) {
   const auto file_bytes = static_cast<int64_t>(bytes_.size());
   check(file_bytes >= kLengthBytes + 2, ErrorKind::checkpoint,
         "[safetensors] {}: {} bytes are too few for a header", path_, file_bytes);
@@ -174,7 +187,7 @@ void SafetensorsFile::parse_header() {
   for_each_member(text, path_, 3, [&](const std::string& name, const json& value) {
     const std::string where = path_ + ": " + shown(name);
     if (name != kMetadata) {
-      entries_.emplace(name, parse_entry(name, value, data_begin, file_bytes, where));
+      entries_.emplace(name, parse_entry(name, value, data_begin, file_bytes, accept, where));
       return;
     }
     check(value.is_object(), ErrorKind::checkpoint, "[safetensors] {}: expected an object of strings", where);
@@ -215,10 +228,11 @@ std::span<const std::byte> SafetensorsFile::data(const std::string& name) const 
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {
   const SafetensorsEntry& found = entry(name);
-  check(found.begin % size_of(found.dtype) == 0, ErrorKind::checkpoint,
-        "[safetensors] {}: {} at byte {} is not aligned for {}", path_, shown(name), found.begin,
-        to_string(found.dtype));
-  return Tensor(const_cast<std::byte*>(bytes_.data()) + found.begin, found.dtype, found.shape);
+  check(found.dtype.has_value(), ErrorKind::checkpoint, "[safetensors] {}: {} is of dtype {}", path_,
+        shown(name), shown(found.code));
+  check(found.begin % size_of(*found.dtype) == 0, ErrorKind::checkpoint,
+        "[safetensors] {}: {} at byte {} is not aligned for {}", path_, shown(name), found.begin, found.code);
+  return Tensor(const_cast<std::byte*>(bytes_.data()) + found.begin, *found.dtype, found.shape);
 }
 
 }  // namespace ziggurat

@@ -20,26 +20,9 @@ namespace {
 // A leading dot and this ending mark what no reader looks at and anybody may remove.
 constexpr std::string_view kTemporaryEnding = ".tmp";
 
-void remove_tree(const std::string& path) {
-  std::error_code error;
-  fs::remove_all(path, error);
-  if (error) fail_errno("cannot remove", path, error.value());
-}
-
 std::string utc_now() {
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
-}
-
-// Directories that were made must be on the disk too, or a power cut loses the checkpoint inside them.
-void make_directory(const std::string& path) {
-  if (path.empty() || fs::is_directory(path)) return;
-  const std::string parent = fs::path(path).parent_path().string();
-  make_directory(parent);
-  std::error_code error;
-  fs::create_directory(path, error);
-  if (error) fail_errno("cannot create the directory", path, error.value());
-  sync_directory(parent.empty() ? "." : parent);
 }
 
 // A whole tensor keeps its name, so that a checkpoint of one rank is a plain safetensors file.

@@ -14,6 +14,18 @@ namespace {
 constexpr std::array<std::pair<const char*, DType>, 4> kCodes = {
     {{"F32", DType::f32}, {"BF16", DType::bf16}, {"F64", DType::f64}, {"I32", DType::i32}}};
 
+constexpr std::array<std::pair<const char*, int64_t>, 11> kOtherCodes = {{{"F16", 2},
+                                                                          {"I64", 8},
+                                                                          {"U64", 8},
+                                                                          {"U32", 4},
+                                                                          {"I16", 2},
+                                                                          {"U16", 2},
+                                                                          {"I8", 1},
+                                                                          {"U8", 1},
+                                                                          {"BOOL", 1},
+                                                                          {"F8_E4M3", 1},
+                                                                          {"F8_E5M2", 1}}};
+
 Shape make_shape(const std::vector<int64_t>& d) {
   switch (d.size()) {
     case 0:
@@ -99,8 +111,8 @@ Shape json_shape(const json& value, const std::string& where) {
   return make_shape(dims);
 }
 
-int64_t checked_bytes(const Shape& shape, DType dtype, const std::string& where) {
-  int64_t bytes = size_of(dtype);
+int64_t checked_bytes(const Shape& shape, int64_t element_bytes, const std::string& where) {
+  int64_t bytes = element_bytes;
   for (int i = 0; i < shape.rank(); ++i) {
     check(!__builtin_mul_overflow(bytes, shape[i], &bytes), ErrorKind::checkpoint,
           "[checkpoint] {}: the size of shape {} overflows", where, shape);
@@ -115,10 +127,23 @@ const char* dtype_code(DType dtype) {
   fail(ErrorKind::internal, "[checkpoint] no safetensors code for dtype {}", to_string(dtype));
 }
 
-DType dtype_from_code(const std::string& code, const std::string& where) {
+std::optional<DType> known_dtype(const std::string& code) {
   for (const auto& [known, value] : kCodes) {
     if (code == known) return value;
   }
+  return std::nullopt;
+}
+
+int64_t element_bytes(const std::string& code) {
+  if (const auto known = known_dtype(code)) return size_of(*known);
+  for (const auto& [other, bytes] : kOtherCodes) {
+    if (code == other) return bytes;
+  }
+  return 0;
+}
+
+DType dtype_from_code(const std::string& code, const std::string& where) {
+  if (const auto known = known_dtype(code)) return *known;
   fail(ErrorKind::checkpoint, "[checkpoint] {}: expected dtype F32, BF16, F64 or I32, got {}", where,
        shown(code));
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -26,10 +27,13 @@ const std::string& json_string(const nlohmann::json& value, const std::string& w
 Shape json_shape(const nlohmann::json& value, const std::string& where);
 
 // Bytes of a tensor; throws when the product overflows.
-int64_t checked_bytes(const Shape& shape, DType dtype, const std::string& where);
+int64_t checked_bytes(const Shape& shape, int64_t element_bytes, const std::string& where);
 
 // "F32", "BF16", "F64", "I32"
 const char* dtype_code(DType dtype);
 DType dtype_from_code(const std::string& code, const std::string& where);
+std::optional<DType> known_dtype(const std::string& code);
+// Of every dtype that the format names, also those that Tensor lacks; 0: not known, or less than a byte.
+int64_t element_bytes(const std::string& code);
 
 }  // namespace ziggurat

@@ -102,20 +102,22 @@ void check_resumable(const CheckpointReader& checkpoint, const RunConfig& config
                      const std::vector<std::string>& parameters) {
   const nlohmann::json& state = checkpoint.manifest().state;
   check_model(checkpoint, config, data, compare(checkpoint, parameters));
-  // With another tokenizer, which the line above refused or allowed, the data are others too.
+  // With another tokenizer, which the line above refused or allowed, the data are others too. A starting
+  // point from elsewhere has seen no data, and any seed will do.
   const auto changed = other_tokenizer(checkpoint, data)
                            ? std::nullopt
-                           : first_difference(state.at("data").get<std::string>(), data.fingerprint());
+                           : first_difference(state.value("data", data.fingerprint()), data.fingerprint());
   check(!changed, ErrorKind::checkpoint,
         "{}: was trained on other data, or in another order, than the config gives now. The first "
         "difference: {}. Restore the data, or start afresh with another output folder or "
         "checkpoint.resume=never",
         checkpoint.path(), changed.value_or(""));
-  check(state.at("seed").get<int64_t>() == config.seed, ErrorKind::checkpoint,
+  const int64_t seed = state.value("seed", config.seed);
+  check(seed == config.seed, ErrorKind::checkpoint,
         "{}: was trained with seed {}, the config says {}; restore the seed, or start afresh with another "
         "output "
         "folder or checkpoint.resume=never",
-        checkpoint.path(), state.at("seed").get<int64_t>(), config.seed);
+        checkpoint.path(), seed, config.seed);
 }
 
 void tell_changes(const CheckpointReader& checkpoint, const RunConfig& config) {

@@ -78,7 +78,7 @@ void RunFolder::begin(const Start& start) {
   start_ = start;
   const auto take_possession = [&] {
     remove_stale_temporaries(checkpoints());
-    if (start.step == 0) set_aside_earlier_run();
+    if (start.resumed_from.empty()) set_aside_earlier_run();
     std::error_code error;
     fs::create_directories(checkpoints(), error);
     check(!error, ErrorKind::config, "output: cannot make the folder {}: {} (errno {})", checkpoints(),

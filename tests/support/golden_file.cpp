@@ -22,14 +22,14 @@ std::vector<std::string> GoldenFile::names(const std::string& prefix) const {
 }
 
 std::vector<double> GoldenFile::doubles(const std::string& name) const {
-  const DType dtype = file_.entry(name).dtype;
+  const DType dtype = file_.entry(name).dtype.value();
   check(dtype == DType::f64 || dtype == DType::f32, ErrorKind::checkpoint,
         "[golden] {}: {} is {}, expected f64 or f32", file_.path(), name, to_string(dtype));
   return test::to_doubles(file_.tensor(name));
 }
 
 std::vector<int64_t> GoldenFile::ints(const std::string& name) const {
-  const DType dtype = file_.entry(name).dtype;
+  const DType dtype = file_.entry(name).dtype.value();
   check(dtype == DType::i32, ErrorKind::checkpoint, "[golden] {}: {} is {}, expected i32", file_.path(), name,
         to_string(dtype));
   const Tensor t = file_.tensor(name);

@@ -1,8 +1,9 @@
 // The safetensors file format, read strictly and written durably.
 // Layout: header length (8 bytes, little-endian) | JSON header | tensor data without gaps.
-// (format: README of huggingface/safetensors; here at most 4 dims, and the dtypes that Tensor has)
+// (format: README of huggingface/safetensors; here at most 4 dims)
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
@@ -18,9 +19,16 @@ struct NamedTensor {
   Tensor data;  // on Device::cpu
 };
 
-struct SafetensorsEntry {
+struct TensorHeader {
   std::string name;
   DType dtype = DType::f32;
+  Shape shape;
+};
+
+struct SafetensorsEntry {
+  std::string name;
+  std::string code;            // the dtype as the file writes it
+  std::optional<DType> dtype;  // none: one that Tensor lacks
   Shape shape;
   int64_t begin = 0, end = 0;  // bytes of the file
 };
@@ -40,6 +48,15 @@ std::string content_hash(std::span<const std::byte> bytes);
 WrittenFile write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
                               const std::map<std::string, std::string>& metadata = {});
 
+// The same with one tensor in memory at a time: `data(i)` gives tensors[i], valid until the next call. They
+// lie in the file in this order, so those of larger elements come first.
+WrittenFile write_safetensors(const std::string& path, std::span<const TensorHeader> tensors,
+                              const std::function<Tensor(size_t)>& data,
+                              const std::map<std::string, std::string>& metadata = {});
+
+// Which dtypes a file may have: those of Tensor, as Ziggurat writes them, or others beside them.
+enum class AcceptDtypes { of_tensors, any };
+
 // A mapped file; pages are read when touched. Nothing in the file is trusted: the constructor throws
 // Error(checkpoint) naming the file and the entry when the header is not exactly what the format allows (no
 // duplicate names, shape x dtype == bytes without overflow, data covered without overlap or hole).
@@ -49,7 +66,8 @@ class SafetensorsFile {
   static constexpr int64_t kMaxHeaderBytes = int64_t{16} << 20;
 
   // With `expected`, size and hash are compared before anything else is looked at.
-  explicit SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected = {});
+  explicit SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected = {},
+                           AcceptDtypes accept = AcceptDtypes::of_tensors);
   ~SafetensorsFile();
   SafetensorsFile(SafetensorsFile&& other) noexcept;
   SafetensorsFile& operator=(SafetensorsFile&&) = delete;
@@ -63,13 +81,13 @@ class SafetensorsFile {
   const SafetensorsEntry& entry(const std::string& name) const;
   std::span<const std::byte> data(const std::string& name) const;
 
-  // A view for reading only, valid as long as this object. Throws Error(checkpoint) for data that its writer
-  // did not align to the element size; read such tensors through data().
+  // A view for reading only, valid as long as this object. Throws Error(checkpoint) for a dtype that Tensor
+  // lacks, and for data that its writer did not align to the element size; read such tensors through data().
   Tensor tensor(const std::string& name) const;
 
  private:
   void check_identity(const WrittenFile& expected) const;
-  void parse_header();
+  void parse_header(AcceptDtypes accept);
   void check_coverage(int64_t data_begin) const;
 
   std::string path_;

@@ -32,10 +32,10 @@ class RunFolder {
   std::string checkpoints() const { return path_ + "/checkpoints"; }
 
   struct Start {
-    int64_t step = 0;  // 0: a run begins, and an earlier one's files move to earlier_N
-    std::string resumed_from;
-    std::string config;   // text of config.yaml
-    std::string lineage;  // id of the run
+    int64_t step = 0;
+    std::string resumed_from;  // empty: a run begins, and an earlier one's files move to earlier_N
+    std::string config;        // text of config.yaml
+    std::string lineage;       // id of the run
   };
   // Collective, once the start was accepted; nothing is changed before.
   void begin(const Start& start);

@@ -181,7 +181,7 @@ TEST_F(Safetensors, MutatedFilesLoadConsistentlyOrAreRefused) {
       int64_t covered = 0;
       for (const auto& [name, e] : file.entries()) {
         covered += e.end - e.begin;
-        EXPECT_EQ(e.shape.numel() * size_of(e.dtype), e.end - e.begin);
+        EXPECT_EQ(e.shape.numel() * size_of(e.dtype.value()), e.end - e.begin);
         EXPECT_LE(e.end, static_cast<int64_t>(bytes.size()));
       }
       uint64_t header = 0;

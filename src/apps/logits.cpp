@@ -1,0 +1,56 @@
+// ziggurat logits --checkpoint DIR --tokens 5,17,3 --output FILE
+#include <algorithm>
+#include <memory>
+
+#include "apps/commands.h"
+#include <ziggurat/checkpoint/checkpoint.h>
+#include <ziggurat/config/config.h>
+#include <ziggurat/infer/decoder.h>
+#include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/train/run_config.h>
+
+namespace ziggurat::apps {
+
+void logits(const LogitsArguments& arguments) {
+  CheckpointReader reader(arguments.checkpoint);
+  train::RunConfig config;
+  parse_config(config, reader.manifest().config, reader.path());
+  config.model = model::fit_to_ranks(config.model, 1);
+  const auto n = static_cast<int64_t>(arguments.tokens.size());
+  const int64_t vocabulary = config.model.vocab_size;
+  check(0 < n && n <= config.model.max_sequence, ErrorKind::argument,
+        "--tokens: expected 1 to {} tokens, the model's max_sequence, got {}", config.model.max_sequence, n);
+  for (const int32_t token : arguments.tokens) {
+    check(0 <= token && token < vocabulary, ErrorKind::argument,
+          "--tokens: expected ids from 0 to {}, got {}", vocabulary - 1, token);
+  }
+
+  set_thread_count(available_cores());
+  const auto self = make_self_communicator();
+  const ProcessGroups groups(*self, ParallelPlan(1, config.model.expert_parallel_sizes()));
+  nn::ParamStore store({.compute = train::compute_dtype(config.precision), .trainable = false});
+  const model::Gpt model(config.model, store, groups);
+  store.finalize();
+  for (const nn::ParamEntry& entry : store.entries()) {
+    reader.read(
+        {entry.spec.name, entry.spec.global_shape, 0, entry.spec.global_shape[0], store.master(entry)});
+  }
+  store.refresh_compute_copies();
+
+  infer::Decoder decoder(model, 1, n);
+  std::vector<float> rows(static_cast<size_t>(n * vocabulary));
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t token = arguments.tokens[static_cast<size_t>(i)];
+    const Tensor row = i == 0 ? decoder.prefill(0, {&token, 1}) : decoder.step(std::vector{0}, {&token, 1});
+    visit_float_dtype(row.dtype(), [&]<class T>() {
+      const T* values = row.data<T>();
+      std::transform(values, values + vocabulary, rows.data() + i * vocabulary,
+                     [](T value) { return static_cast<float>(value); });
+    });
+  }
+  std::vector<int32_t> tokens = arguments.tokens;
+  write_safetensors(arguments.output, {{{"tokens", Tensor(tokens.data(), DType::i32, {n})},
+                                        {"logits", Tensor(rows.data(), DType::f32, {n, vocabulary})}}});
+}
+
+}  // namespace ziggurat::apps

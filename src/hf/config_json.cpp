@@ -1,0 +1,201 @@
+#include <algorithm>
+#include <limits>
+#include <map>
+
+#include "hf/config_entries.h"
+
+namespace ziggurat::hf {
+
+using model::ModelConfig;
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+namespace {
+
+class Writer {
+ public:
+  explicit Writer(ordered_json& out) : out_(out) {}
+
+  template <class T>
+  void value(const char* name, T& field, std::optional<std::type_identity_t<T>> = {}) {
+    out_[name] = field;
+  }
+  void or_derived(const char* name, int64_t& field) { out_[name] = field; }
+  template <class T>
+  void word(const char* name, T& field, const Words<T>& words) {
+    for (const auto& [text, meaning] : words) {
+      if (meaning != field) continue;
+      out_[name] = text;
+      return;
+    }
+  }
+  void fixed(const char* name, bool must_be) { out_[name] = must_be; }
+  void rope(double& theta, double) {
+    out_["rope_theta"] = theta;  // transformers 4, vLLM
+    out_["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", theta}};
+  }
+  void window(int64_t&) {}
+
+ private:
+  ordered_json& out_;
+};
+
+class Reader {
+ public:
+  Reader(const json& in, const std::string& where) : in_(in), where_(where) {}
+
+  template <class T>
+  void value(const char* name, T& field, std::optional<std::type_identity_t<T>> otherwise = {}) {
+    if (absent(name)) {
+      check(otherwise.has_value(), ErrorKind::checkpoint, "{}: '{}' is missing", where_, name);
+      field = *otherwise;
+    } else {
+      field = read<T>(in_[name], name);
+    }
+  }
+  void or_derived(const char* name, int64_t& field) {
+    field = absent(name) ? 0 : read<int64_t>(in_[name], name);
+  }
+  template <class T>
+  void word(const char* name, T& field, const Words<T>& words) {
+    const std::string found = absent(name) ? words.front().first : read<std::string>(in_[name], name);
+    std::string known;
+    for (const auto& [text, meaning] : words) {
+      if (found == text) {
+        field = meaning;
+        return;
+      }
+      known += (known.empty() ? "" : ", ") + std::string(text);
+    }
+    fail(ErrorKind::checkpoint, "{}: '{}' is '{}', which a model here cannot have: it knows {}", where_, name,
+         found, known);
+  }
+  void fixed(const char* name, bool must_be) {
+    check(absent(name) || read<bool>(in_[name], name) == must_be, ErrorKind::checkpoint,
+          "{}: '{}' is {}, which a model here cannot have", where_, name, !must_be);
+  }
+  // transformers 5 says rope_parameters, 4 rope_theta and rope_scaling.
+  void rope(double& theta, double otherwise) {
+    value("rope_theta", theta, otherwise);
+    for (const char* name : {"rope_parameters", "rope_scaling"}) {
+      if (absent(name)) continue;
+      const json& rope = in_[name];
+      const auto text = [&](const char* key) { return rope.contains(key) ? rope[key].dump() : ""; };
+      check(rope.is_object(), ErrorKind::checkpoint, "{}: '{}' is no object", where_, name);
+      const std::string type = rope.contains("rope_type") ? text("rope_type") : text("type");
+      const bool plain = (type.empty() || type == "\"default\"") &&
+                         (!rope.contains("partial_rotary_factor") || rope["partial_rotary_factor"] == 1.0);
+      check(plain, ErrorKind::checkpoint,
+            "{}: '{}' scales or shortens rotary positions ({}), which a model here cannot", where_, name,
+            rope.dump());
+      if (rope.contains("rope_theta")) theta = read<double>(rope["rope_theta"], name);
+    }
+  }
+  // Attention that looks back over a window only is ours for sequences that fit into it.
+  void window(int64_t& max_sequence) {
+    if (absent("sliding_window") || in_.value("use_sliding_window", true) == false) return;
+    max_sequence = std::min(max_sequence, read<int64_t>(in_["sliding_window"], "sliding_window"));
+  }
+
+ private:
+  bool absent(const char* name) const { return !in_.contains(name) || in_[name].is_null(); }
+
+  template <class T>
+  T read(const json& found, const char* name) {
+    const bool right = std::is_same_v<T, bool>          ? found.is_boolean()
+                       : std::is_same_v<T, double>      ? found.is_number()
+                       : std::is_same_v<T, std::string> ? found.is_string()
+                       : std::is_same_v<T, int64_t>     ? is_count(found)
+                                                        : found.is_array();
+    check(right, ErrorKind::checkpoint, "{}: '{}' is {}, expected {}", where_, name, found.dump(),
+          std::is_same_v<T, bool>          ? "true or false"
+          : std::is_same_v<T, double>      ? "a number"
+          : std::is_same_v<T, std::string> ? "a text"
+          : std::is_same_v<T, int64_t>     ? "a whole number of at least 0"
+                                           : "a list");
+    try {
+      return found.get<T>();
+    } catch (const json::exception&) {
+      fail(ErrorKind::checkpoint, "{}: '{}' is {}, a list of something else than expected", where_, name,
+           found.dump());
+    }
+  }
+  static bool is_count(const json& found) {
+    return found.is_number_unsigned() &&
+           found.get<uint64_t>() <= uint64_t{std::numeric_limits<int32_t>::max()};
+  }
+
+  const json& in_;
+  const std::string& where_;
+};
+
+const char* model_type(ModelClass model_class) {
+  switch (model_class) {
+    case ModelClass::gpt2:
+      return "gpt2";
+    case ModelClass::llama:
+      return "llama";
+    case ModelClass::mixtral:
+      return "mixtral";
+    case ModelClass::qwen2_moe:
+      return "qwen2_moe";
+    case ModelClass::ziggurat:
+      return "ziggurat";
+  }
+  return "";
+}
+
+}  // namespace
+
+ordered_json to_config_json(const Form& form, const ModelConfig& config, DType dtype, int64_t eod) {
+  ordered_json out = {{"architectures", {class_name(form.model_class)}},
+                      {"model_type", model_type(form.model_class)}};
+  if (form.model_class == ModelClass::ziggurat) {
+    out["auto_map"] = {{"AutoConfig", "configuration_ziggurat.ZigguratConfig"},
+                       {"AutoModel", "modeling_ziggurat.ZigguratModel"},
+                       {"AutoModelForCausalLM", "modeling_ziggurat.ZigguratForCausalLM"}};
+  }
+  out["torch_dtype"] = dtype == DType::bf16 ? "bfloat16" : "float32";
+  for (const char* name : {"bos_token_id", "eos_token_id"}) {
+    out[name] = eod >= 0 ? ordered_json(eod) : ordered_json();
+  }
+  Described d = described(form, config);
+  Writer writer(out);
+  visit_entries(writer, d);
+  return out;
+}
+
+std::pair<Form, ModelConfig> from_config_json(const json& in, const ModelConfig& base,
+                                              const std::string& where) {
+  const bool named = in.is_object() && in.contains("model_type") && in["model_type"].is_string();
+  check(named, ErrorKind::checkpoint, "{}: expected an object with a 'model_type'", where);
+  const auto type = in["model_type"].get<std::string>();
+  Described d{.model = base};
+  json entries = in;
+  if (type.starts_with("qwen2") && !in.contains("use_sliding_window")) entries["use_sliding_window"] = false;
+  // Mistral and Qwen2 have Llama's layers and tensors: one with a window, one with biases of q, k and v.
+  const std::map<std::string, ModelClass> known = {
+      {"gpt2", ModelClass::gpt2},        {"llama", ModelClass::llama},
+      {"mistral", ModelClass::llama},    {"qwen2", ModelClass::llama},
+      {"mixtral", ModelClass::mixtral},  {"qwen2_moe", ModelClass::qwen2_moe},
+      {"ziggurat", ModelClass::ziggurat}};
+  const auto found = known.find(type);
+  if (found == known.end()) {
+    const bool query_norms = type.starts_with("olmo") || type.starts_with("qwen3");
+    fail(
+        ErrorKind::checkpoint,
+        "{}: models of type '{}' cannot be imported{}; those that can: gpt2, llama, mistral, qwen2, mixtral, "
+        "qwen2_moe and what `ziggurat export` writes",
+        where, type, query_norms ? ", for they normalise queries and keys" : "");
+  }
+  d.form.model_class = found->second;
+  Reader reader(entries, where);
+  visit_entries(reader, d);
+  if (type == "qwen2") d.form.qkv_bias = true;
+  if (type == "gpt2") d.form.qkv_bias = d.form.out_bias = d.form.mlp_bias = true;
+  if (type == "ziggurat") d.form.qkv_bias = d.form.out_bias = d.form.mlp_bias = d.model.bias;
+  const Form form = d.form;
+  return {form, model_of(std::move(d), base, where)};
+}
+
+}  // namespace ziggurat::hf

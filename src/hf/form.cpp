@@ -1,0 +1,173 @@
+#include <algorithm>
+
+#include <ziggurat/hf/form.h>
+
+namespace ziggurat::hf {
+
+using model::FfnKind;
+using model::ModelConfig;
+using moe::Renormalise;
+
+namespace {
+
+struct Need {
+  bool met;
+  const char* otherwise;  // what the model has instead
+};
+
+std::optional<std::string> first_unmet(std::initializer_list<Need> needs) {
+  for (const Need& need : needs) {
+    if (!need.met) return need.otherwise;
+  }
+  return std::nullopt;
+}
+
+struct LayerKinds {
+  bool dense = false, moe = false, residual = false, same_experts = true;
+};
+
+LayerKinds kinds_of(const ModelConfig& c) {
+  LayerKinds kinds;
+  int64_t experts = 0;
+  for (const model::BlockSpec& layer : c.layers()) {
+    kinds.dense |= layer.ffn == FfnKind::dense;
+    kinds.moe |= layer.ffn == FfnKind::moe;
+    kinds.residual |= layer.ffn == FfnKind::residual_moe;
+    if (layer.ffn == FfnKind::dense) continue;
+    kinds.same_experts &= experts == 0 || experts == layer.experts;
+    experts = layer.experts;
+  }
+  return kinds;
+}
+
+// Do a token's weights add up to 1 when nothing is dropped?
+bool weights_sum_to_one(const ModelConfig& c) {
+  if (c.moe.renormalise != Renormalise::none) return true;
+  const std::vector<model::BlockSpec> layers = c.layers();
+  return std::all_of(layers.begin(), layers.end(), [&](const model::BlockSpec& layer) {
+    return layer.ffn == FfnKind::dense || layer.experts == c.moe.top_k;
+  });
+}
+
+std::optional<std::string> llama_block_obstacle(const ModelConfig& c) {
+  return first_unmet({{c.norm == nn::NormKind::rms_norm, "it has layer norms"},
+                      {c.positions == model::Positions::rope, "it has learned positions"},
+                      {c.activation == nn::MlpKind::swiglu, "its MLPs are not gated (SwiGLU)"}});
+}
+
+}  // namespace
+
+const char* class_name(ModelClass model_class) {
+  switch (model_class) {
+    case ModelClass::gpt2:
+      return "GPT2LMHeadModel";
+    case ModelClass::llama:
+      return "LlamaForCausalLM";
+    case ModelClass::mixtral:
+      return "MixtralForCausalLM";
+    case ModelClass::qwen2_moe:
+      return "Qwen2MoeForCausalLM";
+    case ModelClass::ziggurat:
+      return "ZigguratForCausalLM";
+  }
+  return "";
+}
+
+std::optional<std::string> obstacle(ModelClass model_class, const ModelConfig& c) {
+  const LayerKinds kinds = kinds_of(c);
+  const bool heads_fill_width = c.heads * c.head_width() == c.hidden;
+  const auto llama_block_and = [&](std::initializer_list<Need> needs) {
+    auto found = llama_block_obstacle(c);
+    return found ? found : first_unmet(needs);
+  };
+  const Need no_residual{!kinds.residual, "it has residual MoE layers"},
+      no_bias{!c.bias, "its linear layers have biases"},
+      same_experts{kinds.same_experts, "its layers have different numbers of experts"};
+  switch (model_class) {
+    case ModelClass::gpt2:
+      return first_unmet({{!kinds.moe && !kinds.residual, "it has experts"},
+                          {c.norm == nn::NormKind::layer_norm, "it has RMS norms"},
+                          {c.positions == model::Positions::learned, "it has rotary positions"},
+                          {c.activation != nn::MlpKind::swiglu, "its MLPs are gated (SwiGLU)"},
+                          {c.key_value_heads() == c.heads, "it has fewer key heads than heads"},
+                          {heads_fill_width, "its heads are not hidden / heads wide"}});
+    case ModelClass::llama:
+      return llama_block_and({{!kinds.moe && !kinds.residual, "it has experts"},
+                              {c.hidden % c.heads == 0, "its hidden width is no multiple of its heads"}});
+    case ModelClass::mixtral:
+      return llama_block_and({{kinds.moe, "it has no experts"},
+                              no_residual,
+                              {!kinds.dense, "it has dense layers"},
+                              same_experts,
+                              no_bias,
+                              {weights_sum_to_one(c), "its experts' weights do not sum to 1"}});
+    case ModelClass::qwen2_moe:  // other widths of heads than hidden / heads load in transformers, not in
+                                 // vLLM
+      return llama_block_and({{kinds.moe, "it has no experts"},
+                              no_residual,
+                              same_experts,
+                              no_bias,
+                              {heads_fill_width, "its heads are not hidden / heads wide"}});
+    case ModelClass::ziggurat:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+Form choose_form(const ModelConfig& c) {
+  // Zeros stand for the biases and the shared expert that a class has and the model lacks. The expert's width
+  // can be split by the usual tensor-parallel sizes.
+  constexpr int64_t kSharedExpertWidth = 8;
+  for (const ModelClass model_class : kNativeClasses) {
+    if (obstacle(model_class, c)) continue;
+    switch (model_class) {
+      case ModelClass::gpt2:
+        return {model_class, true, true, true};
+      case ModelClass::qwen2_moe:
+        return {model_class, true, false, false, kSharedExpertWidth};  // vLLM always has qkv biases
+      default:
+        return {model_class, c.bias, c.bias, c.bias};
+    }
+  }
+  return {ModelClass::ziggurat, c.bias, c.bias, c.bias};
+}
+
+std::vector<std::string> not_expressed(const Form& form, const ModelConfig& c) {
+  std::vector<std::string> notes;
+  const LayerKinds kinds = kinds_of(c);
+  if (kinds.moe || kinds.residual) {
+    if (c.moe.drop != moe::DropPolicy::none) {
+      notes.push_back(fmt::format(
+          "Training dropped tokens over an expert's capacity (drop {}, capacity factor {}); the exported "
+          "model drops none.",
+          enum_text(c.moe.drop), c.moe.capacity_factor));
+    }
+    if (c.moe.eval_capacity_factor > 0 && c.moe.drop != moe::DropPolicy::none) {
+      notes.push_back(
+          fmt::format("Validation dropped tokens too (eval_capacity_factor {}): its losses are those of a "
+                      "model with drops.",
+                      c.moe.eval_capacity_factor));
+    }
+    if (c.moe.choice_noise != moe::ChoiceNoise::none || c.moe.jitter > 0) {
+      notes.push_back(fmt::format(
+          "The router had noise in training (choice_noise {}, jitter {}); the exported one has none.",
+          enum_text(c.moe.choice_noise), c.moe.jitter));
+    }
+    if (c.moe.balance_coefficient > 0 || c.moe.z_coefficient > 0) {
+      notes.push_back(
+          fmt::format("Balancing losses (balance_coefficient {}, z_coefficient {}) are not part of the "
+                      "exported code, or have another form there.",
+                      c.moe.balance_coefficient, c.moe.z_coefficient));
+    }
+  }
+  const bool only_attention =
+      form.model_class != ModelClass::gpt2 && form.model_class != ModelClass::ziggurat;
+  if (only_attention && (c.dropout.embedding > 0 || c.dropout.hidden > 0)) {
+    notes.push_back(
+        fmt::format("{} has no dropout after the embeddings and sub-layers (embedding {}, hidden {}).",
+                    class_name(form.model_class), c.dropout.embedding, c.dropout.hidden));
+  }
+  return notes;
+}
+
+}  // namespace ziggurat::hf

@@ -1,0 +1,73 @@
+"""Configuration of a GPT trained with Ziggurat: dense, MoE and residual MoE (PR-MoE) layers in any order."""
+from transformers import PretrainedConfig
+
+
+class ZigguratConfig(PretrainedConfig):
+    """
+    ffn_kinds: of each layer, "dense" (an MLP), "moe" (experts) or "residual_moe" (an MLP and experts).
+    ffn_experts: of each layer, how many experts.
+    hidden_act: "gelu_tanh" or "gelu_erf" (down(gelu(up(x)))), or "swiglu" (down(silu(gate(x)) * up(x))).
+    norm: "layer_norm" or "rms_norm".  positions: "learned" or "rope" (half-split, as Llama).
+    norm_topk_prob: divide the chosen experts' probabilities by their sum.
+    residual_mix: "softmax" (c0 * experts + c1 * mlp, c = softmax of a linear layer) or "sum".
+    """
+
+    model_type = "ziggurat"
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
+
+    def __init__(
+        self,
+        vocab_size=50257,
+        max_position_embeddings=2048,
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        num_key_value_heads=12,
+        head_dim=64,
+        hidden_act="gelu_tanh",
+        norm="layer_norm",
+        norm_eps=1e-5,
+        positions="learned",
+        rope_theta=10000.0,
+        use_bias=True,
+        ffn_kinds=None,
+        ffn_experts=None,
+        num_experts_per_tok=1,
+        norm_topk_prob=False,
+        residual_mix="softmax",
+        coefficient_bias=True,
+        embedding_dropout=0.0,
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+        initializer_range=0.02,
+        use_cache=True,
+        tie_word_embeddings=True,
+        **kwargs,
+    ):
+        self.vocab_size = vocab_size
+        self.max_position_embeddings = max_position_embeddings
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_key_value_heads
+        self.head_dim = head_dim
+        self.hidden_act = hidden_act
+        self.norm = norm
+        self.norm_eps = norm_eps
+        self.positions = positions
+        self.rope_theta = rope_theta
+        self.use_bias = use_bias
+        self.ffn_kinds = ffn_kinds or ["dense"] * num_hidden_layers
+        self.ffn_experts = ffn_experts or [0] * num_hidden_layers
+        self.num_experts_per_tok = num_experts_per_tok
+        self.norm_topk_prob = norm_topk_prob
+        self.residual_mix = residual_mix
+        self.coefficient_bias = coefficient_bias
+        self.embedding_dropout = embedding_dropout
+        self.attention_dropout = attention_dropout
+        self.hidden_dropout = hidden_dropout
+        self.initializer_range = initializer_range
+        self.use_cache = use_cache
+        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)

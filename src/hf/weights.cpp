@@ -1,0 +1,145 @@
+#include "hf/weights.h"
+
+#include <ziggurat/checkpoint/safetensors.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::hf {
+
+namespace {
+
+int64_t bytes_of(const FolderTensor& tensor, DType dtype) { return tensor.shape.numel() * size_of(dtype); }
+
+Shape with_rows(const Shape& shape, int64_t rows) {
+  switch (shape.rank()) {
+    case 1:
+      return {rows};
+    case 2:
+      return {rows, shape[1]};
+    default:
+      return {rows, shape[1], shape[2]};
+  }
+}
+
+// One tensor at a time, in memory that the next one takes over.
+class TensorSource {
+ public:
+  TensorSource(CheckpointReader& checkpoint, const model::ModelConfig& config, DType dtype)
+      : checkpoint_(checkpoint), ours_(parameters_of(config)), dtype_(dtype) {}
+
+  Tensor read(const FolderTensor& tensor) {
+    const int64_t n = tensor.shape.numel();
+    converted_.assign(static_cast<size_t>(bytes_of(tensor, dtype_)), std::byte{0});
+    const Tensor out(converted_.data(), dtype_, tensor.shape);
+    if (tensor.ours.empty()) return out;
+    const DType stored_dtype = checkpoint_.tensor(tensor.ours).dtype;
+    stored_.resize(static_cast<size_t>(n * size_of(stored_dtype)));
+    const Shape& global = ours_.at(tensor.ours);
+    const Tensor stored(stored_.data(), stored_dtype, with_rows(global, tensor.row_end - tensor.row_begin));
+    checkpoint_.read({tensor.ours, global, tensor.row_begin, tensor.row_end, stored});
+    visit_float_dtype(stored_dtype, [&]<class From>() {
+      visit_float_dtype(dtype_, [&]<class To>() { convert(stored.data<From>(), tensor, out.data<To>()); });
+    });
+    return out;
+  }
+
+ private:
+  template <class From, class To>
+  static void convert(const From* from, const FolderTensor& tensor, To* to) {
+    const int64_t n = tensor.shape.numel();
+    if (!tensor.transposed) {
+      parallel_for_blocks(n, 65536, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) to[i] = To(from[i]);
+      });
+      return;
+    }
+    const int64_t rows = tensor.shape[0], cols = tensor.shape[1];  // of `to`
+    parallel_for_blocks(rows, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t c = 0; c < cols; ++c) {
+        for (int64_t r = begin; r < end; ++r) to[r * cols + c] = To(from[c * rows + r]);
+      }
+    });
+  }
+
+  CheckpointReader& checkpoint_;
+  const std::map<std::string, Shape> ours_;
+  DType dtype_;
+  std::vector<std::byte> stored_, converted_;
+};
+
+}  // namespace
+
+std::vector<Shard> plan_shards(std::span<const FolderTensor> tensors, DType dtype, int64_t most_bytes) {
+  std::vector<Shard> shards;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const int64_t bytes = bytes_of(tensors[i], dtype);
+    if (shards.empty() || shards.back().bytes + bytes > most_bytes) shards.push_back({i, i, 0});
+    shards.back().end = i + 1;
+    shards.back().bytes += bytes;
+  }
+  return shards;
+}
+
+std::string shard_name(size_t shard, size_t shards) {
+  if (shards == 1) return "model.safetensors";
+  return fmt::format("model-{:05}-of-{:05}.safetensors", shard + 1, shards);
+}
+
+void check_tensors(const CheckpointReader& checkpoint, const model::ModelConfig& config,
+                   std::span<const FolderTensor> tensors) {
+  const std::map<std::string, Shape> ours = parameters_of(config);
+  for (const FolderTensor& tensor : tensors) {
+    if (tensor.ours.empty()) continue;
+    const CheckpointReader::TensorInfo& stored = checkpoint.tensor(tensor.ours);
+    check(stored.shape == ours.at(tensor.ours), ErrorKind::checkpoint,
+          "{}: tensor '{}' is {}, its own config makes it {}", checkpoint.path(), tensor.ours, stored.shape,
+          ours.at(tensor.ours));
+  }
+}
+
+std::vector<std::string> write_shards(CheckpointReader& checkpoint, const model::ModelConfig& config,
+                                      std::span<const FolderTensor> tensors, std::span<const Shard> shards,
+                                      DType dtype, const std::string& folder, int rank, int size) {
+  std::vector<std::string> hashes(tensors.size());
+  TensorSource source(checkpoint, config, dtype);
+  for (auto s = static_cast<size_t>(rank); s < shards.size(); s += static_cast<size_t>(size)) {
+    std::vector<TensorHeader> headers;
+    for (size_t i = shards[s].begin; i < shards[s].end; ++i) {
+      headers.push_back({tensors[i].name, dtype, tensors[i].shape});
+    }
+    const auto read = [&](size_t i) {
+      const size_t index = shards[s].begin + i;
+      const Tensor data = source.read(tensors[index]);
+      hashes[index] =
+          content_hash({static_cast<const std::byte*>(data.raw()), static_cast<size_t>(data.bytes())});
+      return data;
+    };
+    write_safetensors(folder + "/" + shard_name(s, shards.size()), headers, read, {{"format", "pt"}});
+  }
+  return hashes;
+}
+
+std::string index_json(std::span<const FolderTensor> tensors, std::span<const Shard> shards) {
+  int64_t bytes = 0;
+  nlohmann::ordered_json files = nlohmann::ordered_json::object();
+  for (size_t s = 0; s < shards.size(); ++s) {
+    bytes += shards[s].bytes;
+    for (size_t i = shards[s].begin; i < shards[s].end; ++i) {
+      files.get_ref<nlohmann::ordered_json::object_t&>().push_back(
+          {tensors[i].name, shard_name(s, shards.size())});
+    }
+  }
+  const nlohmann::ordered_json index = {{"metadata", {{"total_size", bytes}}}, {"weight_map", files}};
+  return index.dump(2) + "\n";
+}
+
+std::string weight_hash(std::span<const FolderTensor> tensors, DType dtype,
+                        std::span<const std::string> data_hashes) {
+  std::string listing;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    listing +=
+        fmt::format("{} {} {} {}\n", tensors[i].name, to_string(dtype), tensors[i].shape, data_hashes[i]);
+  }
+  return content_hash(std::as_bytes(std::span(listing)));
+}
+
+}  // namespace ziggurat::hf

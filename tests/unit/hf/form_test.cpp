@@ -1,0 +1,163 @@
+// Which class a model is: every field that a class cannot express leads away from it.
+#include "tests/unit/hf/hf_test_support.h"
+
+namespace ziggurat::test {
+namespace {
+
+using hf::ModelClass;
+using ::testing::HasSubstr;
+
+ModelClass class_of(const ModelConfig& config) { return hf::choose_form(config).model_class; }
+
+const ModelConfig& model_named(const std::string& name) {
+  for (const auto& [known, config] : small_models()) {
+    if (known == name) return config;
+  }
+  ADD_FAILURE() << name;
+  return small_models().front().second;
+}
+
+TEST(HfForm, EverySmallModelHasItsClass) {
+  for (const auto& [name, config] : small_models()) {
+    const std::string word =
+        hf::to_config_json(hf::choose_form(config), config, DType::f32, -1)["model_type"];
+    EXPECT_TRUE(name.starts_with(word)) << name << " became " << word;
+  }
+}
+
+// What one changed field makes of a model.
+struct Change {
+  const char* from;
+  void (*change)(ModelConfig&);
+  ModelClass to;
+};
+
+TEST(HfForm, OneFieldDecides) {
+  const ModelClass own = ModelClass::ziggurat;
+  const std::vector<Change> changes = {
+      {"gpt2", [](ModelConfig& c) { c.activation = nn::MlpKind::gelu_erf; }, ModelClass::gpt2},
+      {"gpt2", [](ModelConfig& c) { c.norm = nn::NormKind::rms_norm; }, own},
+      {"gpt2", [](ModelConfig& c) { c.positions = model::Positions::rope; }, own},
+      {"gpt2", [](ModelConfig& c) { c.activation = nn::MlpKind::swiglu; }, own},
+      {"gpt2", [](ModelConfig& c) { c.kv_heads = 2; }, own},
+      {"gpt2", [](ModelConfig& c) { c.head_dim = 6; }, own},
+      {"gpt2",
+       [](ModelConfig& c) {
+         c.blocks[0].pattern[0] = {FfnKind::moe, 2};
+       },
+       own},
+      {"llama", [](ModelConfig& c) { c.head_dim = 6; }, ModelClass::llama},
+      {"llama", [](ModelConfig& c) { c.heads = c.kv_heads = 3, c.head_dim = 4; }, own},
+      {"llama", [](ModelConfig& c) { c.norm = nn::NormKind::layer_norm; }, own},
+      {"llama", [](ModelConfig& c) { c.positions = model::Positions::learned; }, own},
+      {"llama", [](ModelConfig& c) { c.activation = nn::MlpKind::gelu_tanh; }, own},
+      {"mixtral", [](ModelConfig& c) { c.moe.top_k = 1; }, ModelClass::mixtral},  // renormalised: 1.0
+      {"mixtral", [](ModelConfig& c) { c.head_dim = 6; }, ModelClass::mixtral},
+      {"mixtral", [](ModelConfig& c) { c.moe.renormalise = moe::Renormalise::none; }, ModelClass::qwen2_moe},
+      {"mixtral", [](ModelConfig& c) { c.moe.renormalise = moe::Renormalise::none, c.moe.top_k = 4; },
+       ModelClass::mixtral},  // all probabilities of a token
+      {"mixtral",
+       [](ModelConfig& c) {
+         c.blocks.push_back({1, {{}}});
+       },
+       ModelClass::qwen2_moe},
+      {"mixtral",
+       [](ModelConfig& c) {
+         c.blocks.push_back({1, {{FfnKind::moe, 8}}});
+       },
+       own},
+      {"mixtral",
+       [](ModelConfig& c) {
+         c.blocks.push_back({1, {{FfnKind::residual_moe, 4}}});
+       },
+       own},
+      {"mixtral", [](ModelConfig& c) { c.bias = true; }, own},
+      {"qwen2_moe", [](ModelConfig& c) { c.head_dim = 6; }, own},
+      {"qwen2_moe", [](ModelConfig& c) { c.bias = true; }, own},
+      {"qwen2_moe",
+       [](ModelConfig& c) {
+         c.blocks.push_back({1, {{FfnKind::moe, 8}}});
+       },
+       own}};
+  for (size_t i = 0; i < changes.size(); ++i) {
+    ModelConfig config = model_named(changes[i].from);
+    changes[i].change(config);
+    EXPECT_EQ(class_of(config), changes[i].to) << "change " << i << " of " << changes[i].from;
+  }
+}
+
+TEST(HfForm, ConfigJsonReadsBackToTheSameModel) {
+  for (const auto& [name, config] : small_models()) {
+    const hf::Form form = hf::choose_form(config);
+    const nlohmann::json json = hf::to_config_json(form, config, DType::f32, -1);
+    const auto [form_back, back] = hf::from_config_json(json, config, "config.json");
+    EXPECT_EQ(hf::to_config_json(form_back, back, DType::f32, -1), json) << name;
+    EXPECT_EQ(form_back.shared_expert_width, form.shared_expert_width);
+    EXPECT_EQ(back.bias, config.bias) << name;
+  }
+}
+
+// As transformers' own files have them, with what they leave out.
+nlohmann::json llama_json() {
+  return nlohmann::json::parse(R"({"model_type": "llama", "vocab_size": 40, "hidden_size": 16,
+    "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 64,
+    "rope_theta": 5000.0})");
+}
+
+TEST(HfForm, WhatAConfigLeavesOutIsTransformersDefault) {
+  const auto [form, c] = hf::from_config_json(llama_json(), {}, "x");
+  EXPECT_EQ(c.key_value_heads(), 4);
+  EXPECT_EQ(c.head_width(), 4);
+  EXPECT_EQ(c.rope_theta, 5000);
+  EXPECT_EQ(c.norm_eps, 1e-6);
+  EXPECT_FALSE(c.tied_embeddings);
+  EXPECT_FALSE(c.bias);
+  EXPECT_EQ(c.layers().size(), 3u);
+  EXPECT_EQ(c.blocks.size(), 1u);
+}
+
+TEST(HfForm, MistralsWindowBoundsTheContextAndQwen2HasBiases) {
+  nlohmann::json json = llama_json();
+  json["model_type"] = "mistral", json["sliding_window"] = 48;
+  EXPECT_EQ(hf::from_config_json(json, {}, "x").second.max_sequence, 48);
+  json["model_type"] = "qwen2", json["num_key_value_heads"] = 2;
+  const auto [form, c] = hf::from_config_json(json, {}, "x");
+  EXPECT_EQ(c.max_sequence, 64);  // use_sliding_window is off unless said
+  EXPECT_TRUE(form.qkv_bias && !form.out_bias && !form.mlp_bias && c.bias);
+}
+
+TEST(HfForm, WhatAModelCannotBeIsRefusedByName) {
+  const auto refused = [](auto change) -> std::string {
+    nlohmann::json json = llama_json();
+    change(json);
+    try {
+      hf::from_config_json(json, {}, "dir/config.json");
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::checkpoint);
+      return e.what();
+    }
+    return "";
+  };
+  using J = nlohmann::json;
+  EXPECT_THAT(refused([](J& j) { j["model_type"] = "olmoe"; }), HasSubstr("normalise queries"));
+  EXPECT_THAT(refused([](J& j) { j["model_type"] = "bert"; }), HasSubstr("those that can: gpt2"));
+  EXPECT_THAT(refused([](J& j) { j.erase("model_type"); }), HasSubstr("model_type"));
+  EXPECT_THAT(refused([](J& j) { j = 3; }), HasSubstr("dir/config.json"));
+  EXPECT_THAT(refused([](J& j) { j.erase("hidden_size"); }), HasSubstr("'hidden_size' is missing"));
+  EXPECT_THAT(refused([](J& j) { j["hidden_size"] = -16; }), HasSubstr("'hidden_size' is -16"));
+  EXPECT_THAT(refused([](J& j) { j["hidden_size"] = "16"; }), HasSubstr("whole number"));
+  EXPECT_THAT(refused([](J& j) { j["hidden_act"] = "relu"; }), HasSubstr("'relu'"));
+  EXPECT_THAT(refused([](J& j) { j["num_hidden_layers"] = 0; }), HasSubstr("one layer"));
+  EXPECT_THAT(refused([](J& j) {
+                j["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};
+              }),
+              HasSubstr("rope_scaling"));
+  EXPECT_THAT(refused([](J& j) { j["rope_parameters"] = {{"rope_type", "llama3"}}; }), HasSubstr("llama3"));
+  EXPECT_EQ(refused([](J& j) {
+              j["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 3.0}};
+            }),
+            "");
+}
+
+}  // namespace
+}  // namespace ziggurat::test
