@@ -121,8 +121,10 @@ class Reader {
     }
   }
   static bool is_count(const json& found) {
-    return found.is_number_unsigned() &&
-           found.get<uint64_t>() <= uint64_t{std::numeric_limits<int32_t>::max()};
+    constexpr uint64_t kMost = std::numeric_limits<int32_t>::max();
+    const bool not_negative =
+        found.is_number_unsigned() || (found.is_number_integer() && found.get<int64_t>() >= 0);
+    return not_negative && found.get<uint64_t>() <= kMost;
   }
 
   const json& in_;
