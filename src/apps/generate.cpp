@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/trained_model.h"
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/timer.h>
@@ -71,7 +72,6 @@ void generate(const GenerateArguments& arguments) {
   parse_config(config, reader.manifest().config, reader.path());
   const auto [tokenizer, path] = train::find_tokenizer(reader, config, arguments.tokenizer);
   if (!tokenizer->remark().empty()) note(fmt::format("{}: {}", path.string(), tokenizer->remark()));
-  config.model = model::fit_to_ranks(config.model, 1);  // all experts in this process
 
   const auto samples = static_cast<size_t>(arguments.samples);
   std::vector<std::vector<int32_t>> prompts;  // each as often as it has samples
@@ -86,16 +86,8 @@ void generate(const GenerateArguments& arguments) {
 
   use_threads(arguments.threads, "--threads");
   const auto self = make_self_communicator();
-  const ProcessGroups groups(*self, ParallelPlan(1, config.model.expert_parallel_sizes()));
-  nn::ParamStore store({.compute = train::compute_dtype(config.precision), .trainable = false});
-  const model::Gpt model(config.model, store, groups);
-  store.finalize();
-  for (const nn::ParamEntry& entry : store.entries()) {
-    reader.read(
-        {entry.spec.name, entry.spec.global_shape, 0, entry.spec.global_shape[0], store.master(entry)});
-  }
-  store.refresh_compute_copies();
-  infer::Decoder decoder(model, static_cast<int64_t>(prompts.size()), config.batch.sequence_length);
+  const LoadedModel loaded(reader, config, *self);  // all experts in this process
+  infer::Decoder decoder(loaded.model(), static_cast<int64_t>(prompts.size()), config.batch.sequence_length);
 
   // One text is shown while it grows, several one after the other.
   const bool one_text = prompts.size() == 1;

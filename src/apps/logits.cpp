@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/trained_model.h"
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/infer/decoder.h>
@@ -15,7 +16,6 @@ void logits(const LogitsArguments& arguments) {
   CheckpointReader reader(arguments.checkpoint);
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());
-  config.model = model::fit_to_ranks(config.model, 1);
   const auto n = static_cast<int64_t>(arguments.tokens.size());
   const int64_t vocabulary = config.model.vocab_size;
   check(0 < n && n <= config.model.max_sequence, ErrorKind::argument,
@@ -27,17 +27,9 @@ void logits(const LogitsArguments& arguments) {
 
   set_thread_count(available_cores());
   const auto self = make_self_communicator();
-  const ProcessGroups groups(*self, ParallelPlan(1, config.model.expert_parallel_sizes()));
-  nn::ParamStore store({.compute = train::compute_dtype(config.precision), .trainable = false});
-  const model::Gpt model(config.model, store, groups);
-  store.finalize();
-  for (const nn::ParamEntry& entry : store.entries()) {
-    reader.read(
-        {entry.spec.name, entry.spec.global_shape, 0, entry.spec.global_shape[0], store.master(entry)});
-  }
-  store.refresh_compute_copies();
+  const LoadedModel loaded(reader, config, *self);  // all experts in this process
 
-  infer::Decoder decoder(model, 1, n);
+  infer::Decoder decoder(loaded.model(), 1, n);
   std::vector<float> rows(static_cast<size_t>(n * vocabulary));
   for (int64_t i = 0; i < n; ++i) {
     const int32_t token = arguments.tokens[static_cast<size_t>(i)];

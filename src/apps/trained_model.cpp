@@ -29,36 +29,36 @@ train::Precision precision_of(const std::string& name, train::Precision trained,
 
 }  // namespace
 
+LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& config, Communicator& world) {
+  const model::ModelConfig shape = model::fit_to_ranks(config.model, world.size());
+  groups_ = std::make_unique<ProcessGroups>(world, ParallelPlan(world.size(), shape.expert_parallel_sizes()));
+  store_ = std::make_unique<nn::ParamStore>(
+      nn::ParamStore::Options{.compute = train::compute_dtype(config.precision), .trainable = false});
+  model_ = std::make_unique<model::Gpt>(shape, *store_, *groups_);
+  store_->finalize();
+  for (const nn::ParamEntry& entry : store_->entries()) {
+    const nn::ParamSpec& spec = entry.spec;
+    const int64_t begin = is_expert(spec) ? spec.row_begin : 0,
+                  end = is_expert(spec) ? spec.row_end : spec.global_shape[0];
+    checkpoint.read({spec.name, spec.global_shape, begin, end, store_->master(entry)});
+  }
+  store_->refresh_compute_copies();
+}
+
 TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& precision,
                            const std::string& tokenizer, Communicator& world)
     : reader_(checkpoint), world_(world) {
   parse_config(config_, reader_.manifest().config, reader_.path());
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
   if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());
-  config_.model = model::fit_to_ranks(config_.model, world.size());
-  groups_ = std::make_unique<ProcessGroups>(
-      world, ParallelPlan(world.size(), config_.model.expert_parallel_sizes()));
-  store_ = std::make_unique<nn::ParamStore>(
-      nn::ParamStore::Options{.compute = train::compute_dtype(config_.precision), .trainable = false});
-  model_ = std::make_unique<model::Gpt>(config_.model, *store_, *groups_);
-  store_->finalize();
-  read_weights();
-}
-
-void TrainedModel::read_weights() {
-  for (const nn::ParamEntry& entry : store_->entries()) {
-    const nn::ParamSpec& spec = entry.spec;
-    const int64_t begin = is_expert(spec) ? spec.row_begin : 0,
-                  end = is_expert(spec) ? spec.row_end : spec.global_shape[0];
-    reader_.read({spec.name, spec.global_shape, begin, end, store_->master(entry)});
-  }
-  store_->refresh_compute_copies();
+  loaded_ = std::make_unique<LoadedModel>(reader_, config_, world);
 }
 
 std::string TrainedModel::weight_hash() const {
   std::string mine;
-  for (const nn::ParamEntry& entry : store_->entries()) {
-    const Tensor values = store_->master(entry);
+  const nn::ParamStore& weights = loaded_->weights();
+  for (const nn::ParamEntry& entry : weights.entries()) {
+    const Tensor values = weights.master(entry);
     const int64_t pieces = is_expert(entry.spec) ? values.dim(0) : 1, first = entry.spec.row_begin;
     if (!is_expert(entry.spec) && world_.rank() != 0) continue;
     const auto bytes = static_cast<size_t>(values.numel() / pieces * size_of(values.dtype()));

@@ -11,16 +11,31 @@
 
 namespace ziggurat::apps {
 
+// The weights of a checkpoint as a model. Collective: the ranks of `world` share the experts as they would in
+// training. Both must outlive it.
+class LoadedModel {
+ public:
+  LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& config, Communicator& world);
+
+  const model::Gpt& model() const { return *model_; }
+  const nn::ParamStore& weights() const { return *store_; }
+
+ private:
+  std::unique_ptr<ProcessGroups> groups_;
+  std::unique_ptr<nn::ParamStore> store_;
+  std::unique_ptr<model::Gpt> model_;
+};
+
 class TrainedModel {
  public:
-  // Collective: the ranks of `world`, which must outlive this, share the experts as they would in training.
+  // Collective over `world`, as LoadedModel.
   // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; empty: as in
   // training. `tokenizer`: a path, or empty: the one that the model was trained with.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
                Communicator& world);
 
   const train::RunConfig& config() const { return config_; }
-  const model::Gpt& model() const { return *model_; }
+  const model::Gpt& model() const { return loaded_->model(); }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const std::string& path() const { return reader_.path(); }
   int64_t step() const { return reader_.manifest().step; }
@@ -29,15 +44,11 @@ class TrainedModel {
   std::string weight_hash() const;
 
  private:
-  void read_weights();
-
   CheckpointReader reader_;
   train::RunConfig config_;
   Communicator& world_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<ProcessGroups> groups_;
-  std::unique_ptr<nn::ParamStore> store_;
-  std::unique_ptr<model::Gpt> model_;
+  std::unique_ptr<LoadedModel> loaded_;
 };
 
 }  // namespace ziggurat::apps
