@@ -95,8 +95,9 @@ void make_output_folder(const Path& folder) {
   check(std::filesystem::is_directory(folder, reason), ErrorKind::argument,
         "--output {}: expected a folder, but it or a part of its path is a file; choose another",
         folder.string());
-  check(::access(folder.c_str(), W_OK | X_OK) == 0, ErrorKind::argument,
-        "--output {}: cannot write into the folder: {}", folder.string(), reason_of(errno));
+  const int refusal = ::access(folder.c_str(), W_OK | X_OK) == 0 ? 0 : errno;
+  check(refusal == 0, ErrorKind::argument, "--output {}: cannot write into the folder: {}", folder.string(),
+        reason_of(refusal));
 }
 
 void check_source_name(const std::string& source, const char* option) {

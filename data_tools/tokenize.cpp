@@ -77,8 +77,8 @@ void check_options(const TokenizeOptions& options, const Tokenizer& tokenizer, c
   check(ranks == 1 || !stdin_read, ErrorKind::argument,
         "[tokenize] standard input goes to one process only; give files, or start it without mpirun");
   for (const Path& file : source.files()) {
-    check(file == "-" || ::access(file.c_str(), R_OK) == 0, ErrorKind::data, "--input {}: {}", file.string(),
-          reason_of(errno));
+    const int reason = file == "-" || ::access(file.c_str(), R_OK) == 0 ? 0 : errno;
+    check(reason == 0, ErrorKind::data, "--input {}: {}", file.string(), reason_of(reason));
   }
 }
 
@@ -326,6 +326,13 @@ void count_pieces(TextSource& source, int64_t max_bytes, BpeTrainer& trainer) {
 
 // Before the text is read.
 void check_no_tokenizer(const TrainTokenizerOptions& options) {
+  const auto there = [&](const char* name) { return std::filesystem::exists(options.output / name); };
+  const bool of_two_files =
+      (there("vocab.bpe") || there("merges.txt")) && (there("encoder.json") || there("vocab.json"));
+  check(!of_two_files, ErrorKind::data,
+        "{} holds a tokenizer of two files, which a tokenizer.json beside them would hide; choose another "
+        "--output",
+        options.output.string());
   for (const Path& path : entries_of(options.output)) {
     const std::string name = path.filename().string();
     const bool tokenizer = name == "tokenizer.json" || name == "tokenizer.model";

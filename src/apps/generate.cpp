@@ -22,8 +22,9 @@ namespace {
 void show(std::string_view text) {
   const std::string readable = with_replacement_characters(text);
   const bool written = std::fwrite(readable.data(), 1, readable.size(), stdout) == readable.size();
-  check(written && std::fflush(stdout) == 0, ErrorKind::internal,
-        "the text cannot be written to standard output: {}", std::strerror(errno));
+  const int reason = written && std::fflush(stdout) == 0 ? 0 : errno;
+  check(reason == 0, ErrorKind::internal, "the text cannot be written to standard output: {}",
+        std::strerror(reason));
 }
 
 // Standard output is for texts.

@@ -4,9 +4,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
+#include <iostream>
 #include <string_view>
 
 #include <data_tools/commands.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "apps/command_line.h"
@@ -50,9 +52,26 @@ bool only_prints(int argc, char** argv) {
          (word_in(1, {"data"}) && word_in(2, {"inspect", "verify", "sample", "stats", "bench"}));
 }
 
+// Files that are opened later must not become the standard streams of who closed them.
+void open_closed_streams() {
+  for (int stream = 0; stream <= 2; ++stream) {
+    if (fcntl(stream, F_GETFD) < 0 && open("/dev/null", stream == 0 ? O_RDONLY : O_WRONLY) != stream) {
+      std::exit(exit_code(ErrorKind::internal));
+    }
+  }
+}
+
+// What was printed must have arrived, or a full disk looks like success.
+int after_printing(int code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.flush()) return code;
+  std::fprintf(stderr, "ziggurat: standard output cannot be written; is the disk full?\n");
+  return code != 0 ? code : exit_code(ErrorKind::internal);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  open_closed_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a file past `ulimit -f` is then an error with a name, EFBIG
   CLI::App app{"Ziggurat: trains dense, MoE and PR-MoE GPT models from YAML files", "ziggurat"};
   app.set_version_flag("--version", fmt::format("ziggurat {} ({})", kVersion, kBuildType));
@@ -68,10 +87,10 @@ int main(int argc, char** argv) {
   try {
     check_first_word(app, argc, argv);
     app.parse(argc, argv);
-    return 0;
+    return only_prints(argc, argv) ? after_printing(0) : 0;
   } catch (const CLI::ParseError& error) {
     let_rank_0_speak();
-    return app.exit(error) == 0 ? 0 : exit_code(ErrorKind::config);
+    return app.exit(error) == 0 ? after_printing(0) : exit_code(ErrorKind::config);
   } catch (const Error& error) {
     let_rank_0_speak();
     std::fprintf(stderr, "ziggurat: %s error:\n%s\n", to_string(error.kind()), error.what());

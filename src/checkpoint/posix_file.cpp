@@ -54,7 +54,11 @@ void sync_descriptor(int fd, const std::string& path) {
 }  // namespace
 
 void fail_errno(const char* what, const std::string& path, int error) {
-  fail(ErrorKind::checkpoint, "[checkpoint] {} {}: {} (errno {})", what, path, std::strerror(error), error);
+  const bool no_room = error == ENOSPC || error == EDQUOT || error == EFBIG;
+  fail(ErrorKind::checkpoint, "[checkpoint] {} {}: {} (errno {}){}", what, path, std::strerror(error), error,
+       no_room ? "; make room or raise the limit (ulimit -f, quota), or keep fewer checkpoints with "
+                 "checkpoint.keep"
+               : "");
 }
 
 OutputFile::OutputFile(const std::string& path)

@@ -29,8 +29,9 @@ class FileDescriptor {
 
 void sync_path(const std::filesystem::path& path, int flags) {
   const FileDescriptor file(path, flags);
-  check(::fsync(file.get()) == 0, ErrorKind::data, "cannot write {} to the disk: {} (is the disk full?)",
-        path.string(), std::strerror(errno));
+  const int reason = ::fsync(file.get()) == 0 ? 0 : errno;
+  check(reason == 0, ErrorKind::data, "cannot write {} to the disk: {} (is the disk full?)", path.string(),
+        std::strerror(reason));
 }
 
 // Fills the front of `block`; how many bytes, 0 at the end.

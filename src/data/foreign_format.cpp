@@ -147,6 +147,9 @@ bool is_pdf(std::string_view head) {  // "%PDF-1.7" alone on its line; the rest 
 
 ForeignFormat foreign_format(std::string_view head) {
   head = head.substr(0, kFormatHeadBytes);
+  if (head.starts_with("{\\rtf")) {
+    return {"a rich text document (RTF)", "convert it to plain text first, as in: unrtf --text FILE"};
+  }
   if (is_pdf(head)) return {"a PDF document", "convert it to plain text first, as in: pdftotext FILE"};
   const bool binary = std::any_of(head.begin(), head.end(), is_binary);
   for (const Magic& magic : kMagics) {

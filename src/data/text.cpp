@@ -1,13 +1,16 @@
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include "data/input_file.h"
 #include "data/invalid_text.h"
 #include "data/json_field.h"
 #include "data/nfc.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/log.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/text.h>
 
@@ -34,6 +37,26 @@ void list_files(const Path& input, std::vector<Path>& files) {
   const std::vector<Path> found = files_below(input);
   check(!found.empty(), ErrorKind::data, "folder {} holds no files", input.string());
   files.insert(files.end(), found.begin(), found.end());
+}
+
+// Under two names, by links or by a folder and a file in it: its text would count twice.
+void tell_files_named_twice(const std::vector<Path>& files) {
+  std::map<std::pair<dev_t, ino_t>, const Path*> seen;
+  int64_t again = 0;
+  std::string first;
+  for (const Path& file : files) {
+    struct stat status = {};
+    if (file == "-" || ::stat(file.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) continue;
+    const auto [other, is_new] = seen.try_emplace({status.st_dev, status.st_ino}, &file);
+    if (is_new) continue;
+    if (again++ == 0) first = fmt::format("{} and {}", other->second->string(), file.string());
+  }
+  if (again == 0) return;
+  warn(
+      "--input names {} files more than once, and their text counts as often (the first: {}); name each "
+      "once, "
+      "unless that is meant, or say --deduplicate",
+      again, first);
 }
 
 }  // namespace
@@ -181,6 +204,7 @@ void TextSource::stop() {
 bool TextSource::next_raw(std::string& document) {
   for (;;) {
     if (!open_) {
+      if (next_file_ == 0) tell_files_named_twice(files_);
       if (next_file_ == files_.size()) return false;
       open_ = std::make_unique<OpenFile>(files_[next_file_++], options_.line_ends);
     }

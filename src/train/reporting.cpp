@@ -15,13 +15,13 @@ void Trainer::sum_losses(const StepPlan& plan) {
       .all_reduce(Tensor(micro_losses_.data(), DType::f64, {2 * plan.micro_batches}), ReduceOp::sum,
                   ReduceOrder::any, stream_)
       .wait();
-  check(
-      std::all_of(micro_losses_.begin(), micro_losses_.end(),
-                  [](double loss) { return std::isfinite(loss); }),
-      ErrorKind::numeric,
-      "step {}: the loss is not finite. Lower optimizer.lr, lengthen optimizer.warmup_tokens, or start again "
-      "from a checkpoint with another seed",
-      step_ + 1);
+  check(std::all_of(micro_losses_.begin(), micro_losses_.end(),
+                    [](double loss) { return std::isfinite(loss); }),
+        ErrorKind::numeric,
+        "step {}: the loss is not finite. Lower optimizer.lr, lengthen optimizer.warmup_tokens, look at the "
+        "loss's own factors (model.moe.balance_coefficient, model.moe.z_coefficient), or start again from a "
+        "checkpoint with another seed",
+        step_ + 1);
 }
 
 StepRecord Trainer::record(const StepPlan& plan, double grad_norm, double seconds) {
@@ -46,7 +46,7 @@ StepRecord Trainer::record(const StepPlan& plan, double grad_norm, double second
   r.flops_per_second = r.tokens_per_second * flops_per_token_;
   if (roof_ > 0) r.roof_fraction = r.flops_per_second / roof_;
   // The largest memory of any rank; and did rank 0 have to make the folder again?
-  double of_all[] = {static_cast<double>(resident_bytes()), folder_.keep() ? 1.0 : 0.0};
+  double of_all[] = {static_cast<double>(resident_bytes()), folder_.keep(step_) ? 1.0 : 0.0};
   world_.all_reduce(Tensor(of_all, DType::f64, {2}), ReduceOp::max, ReduceOrder::any, stream_).wait();
   r.memory_bytes = static_cast<int64_t>(of_all[0]);
   if (of_all[1] > 0) remake_log_file();

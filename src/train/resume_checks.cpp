@@ -71,7 +71,13 @@ bool other_tokenizer(const CheckpointReader& checkpoint, const SampleSource& dat
 void check_model(const CheckpointReader& checkpoint, const RunConfig& config, const SampleSource& data,
                  const Tensors& tensors) {
   std::string lines;
-  for (const ConfigDifference& d : model::model_differences(config_of(checkpoint).model, config.model)) {
+  const RunConfig before = config_of(checkpoint);
+  const bool was_f64 = before.precision == Precision::fp64, is_f64 = config.precision == Precision::fp64;
+  check(was_f64 == is_f64, ErrorKind::config,
+        "{}: was trained with precision {}, the config says {}: fp64 keeps other weights than fp32 and bf16; "
+        "restore the precision, or start afresh with another output folder or checkpoint.resume=never",
+        checkpoint.path(), enum_text(before.precision), enum_text(config.precision));
+  for (const ConfigDifference& d : model::model_differences(before.model, config.model)) {
     lines += fmt::format("\n  {}: {} -> {}", d.key, d.before, d.after);
   }
   if (other_tokenizer(checkpoint, data)) {

@@ -129,6 +129,16 @@ void check_update(const OptimizerConfig& o, Problems& problems) {
 }  // namespace
 
 void RunConfig::validate(Problems& problems) const {
+  const auto has_control = [](const std::string& text) {
+    return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < ' ' || c == 0x7f; });
+  };
+  if (has_control(name)) problems.add("name", "expected no control characters");
+  if (has_control(output)) problems.add("output", "expected no control characters");
+  if (output.starts_with('~')) {
+    problems.add("output", fmt::format("expected a path as the system has it, got {}: nobody replaces the ~ "
+                                       "here; write the home folder out, or begin with ./",
+                                       output));
+  }
   if (batch.sequence_length > model.max_sequence) {
     problems.add("batch.sequence_length", fmt::format("expected at most model.max_sequence ({}), got {}",
                                                       model.max_sequence, batch.sequence_length));

@@ -86,16 +86,21 @@ void RunFolder::begin(const Start& start) {
     for (const std::string& path : set_aside_later(checkpoints(), start.step)) {
       warn("a later step than the run goes on from is kept as {}", path);
     }
-    const std::string metrics = path_ + "/metrics.jsonl";
-    cut_metrics(metrics, start.step);
-    metrics_ = JsonlWriter(metrics);
+    cut_metrics(path_ + "/metrics.jsonl", start.step);
+    open_metrics(start.step);
     write_config();
     return std::string();
   };
   on_rank_0(world_, take_possession, ErrorKind::config);
-  nlohmann::ordered_json marker = {{"kind", "start"},   {"step", start.step},     {"resumed_from", nullptr},
-                                   {"time", utc_now()}, {"ranks", world_.size()}, {"lineage", start.lineage}};
-  if (!start.resumed_from.empty()) marker["resumed_from"] = start.resumed_from;
+}
+
+// And says after which step its records go on.
+void RunFolder::open_metrics(int64_t step) {
+  metrics_ = JsonlWriter(path_ + "/metrics.jsonl");
+  nlohmann::ordered_json marker = {{"kind", "start"},         {"step", step},
+                                   {"resumed_from", nullptr}, {"time", utc_now()},
+                                   {"ranks", world_.size()},  {"lineage", start_->lineage}};
+  if (!start_->resumed_from.empty()) marker["resumed_from"] = start_->resumed_from;
   metrics_.write(marker.dump());
 }
 
@@ -113,7 +118,14 @@ void RunFolder::set_aside_earlier_run() const {
   std::error_code error;
   fs::create_directory(folder(), error);
   for (const fs::path& path : found) {
-    if (!error) fs::rename(path, fs::path(folder()) / path.filename(), error);
+    const fs::path kept = fs::path(folder()) / path.filename();
+    if (!error && fs::is_symlink(path)) {  // a relative one would lead elsewhere from there
+      const fs::path target = fs::canonical(path, error);
+      if (!error) fs::create_symlink(target, kept, error);
+      if (!error) fs::remove(path, error);
+    } else if (!error) {
+      fs::rename(path, kept, error);
+    }
   }
   check(!error, ErrorKind::config,
         "output: an earlier run's files cannot be set aside in {}: {} (errno {}); choose another output",
@@ -131,28 +143,35 @@ bool RunFolder::ended_at(int64_t step) const {
   return !on_rank_0(world_, [&] { return says_ended(path_ + "/metrics.jsonl", step) ? "yes" : ""; }).empty();
 }
 
-bool RunFolder::keep() {
-  if (!lock_ || !start_) return false;
-  const LockState state = lock_->state();
-  if (state == LockState::held) return false;
+bool RunFolder::keep(int64_t step) {
+  if (world_.rank() != 0 || !start_) return false;
+  const LockState state = lock_ ? lock_->state() : LockState::gone;
   check(state != LockState::taken, ErrorKind::config,
         "output: {} was taken by another job: {}. This one stops, so that they do not mix; choose another "
         "output",
-        path_, lock_->owner().text());
+        path_, lock_ ? lock_->owner().text() : "");
+  const std::string metrics = path_ + "/metrics.jsonl";
+  if (state == LockState::held && fs::exists(metrics)) return false;
   const bool removed = !fs::exists(path_);
   try {
-    make();
+    if (state == LockState::gone) {
+      lock_.reset();
+      make();
+      take_lock();
+      write_config();
+    }
+    open_metrics(step);
   } catch (const Error& e) {
-    if (!std::exchange(warned_, true)) warn("{} was removed: {}; training goes on", path_, e.what());
-    return false;
+    if (!lock_ && fs::exists(path_ + "/run.lock")) throw;  // another job was faster
+    if (!std::exchange(warned_, true)) warn("{} cannot be made again: {}; training goes on", path_, e.what());
+    return false;  // the next step tries again
   }
-  lock_.reset();
-  take_lock();
-  metrics_ = JsonlWriter(path_ + "/metrics.jsonl");
-  write_config();
-  warn("{} was removed while training: made again; {}training goes on", removed ? path_ : lock_->path(),
-       removed ? "checkpoints and metrics so far are gone, " : "");
-  return true;
+  warn("{} was removed or moved away while training: made again; {}training goes on",
+       state == LockState::held ? metrics
+       : removed                ? path_
+                                : lock_->path(),
+       removed ? "checkpoints and metrics so far are not in it, " : "");
+  return state == LockState::gone;
 }
 
 }  // namespace ziggurat::train

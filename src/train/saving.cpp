@@ -86,7 +86,16 @@ void Trainer::save() {
                       {"seed", config_.seed},
                       {"data", train_data_->fingerprint()},
                       {"tokenizer", train_data_->tokenizer_sha256()}};
-  save_checkpoint(folder_.checkpoints(), checkpoint, slices_of(store_, groups_, true), world_);
+  const std::vector<TensorSlice> slices = slices_of(store_, groups_, true);
+  try {
+    save_checkpoint(folder_.checkpoints(), checkpoint, slices, world_);
+  } catch (const Error&) {
+    // On every rank. If somebody removed the folder meanwhile, what is in memory goes into a new one.
+    const auto made_again = [&] { return folder_.keep(step_) ? "yes" : ""; };
+    if (on_rank_0(world_, made_again).empty()) throw;
+    remake_log_file();
+    save_checkpoint(folder_.checkpoints(), checkpoint, slices, world_);
+  }
   info("checkpoint of step {} saved in {:.1f} s: {}", step_, timer.seconds(), folder_.checkpoints());
 }
 

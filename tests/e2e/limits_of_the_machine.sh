@@ -60,3 +60,11 @@ expect_text piped/rank_0.log "nobody reads standard output" "step $steps"
 [ "$(grep -c "nobody reads" piped/rank_0.log)" = 1 ] || fail "told more than once"
 "$ziggurat" config help 2>errors | true && fail "config help was to end with its reader"
 [ ! -s errors ] || { cat errors; fail "a command that only prints spoke when its reader left"; }
+
+# What was printed onto a full disk is no success.
+for command in "plan $tiny" "config check $tiny" "--help"; do
+  code=0
+  "$ziggurat" $command >/dev/full 2>log || code=$?
+  [ $code = 1 ] || fail "expected exit code 1 of $command onto a full disk, got $code"
+  expect_text log "standard output cannot be written"
+done

@@ -83,11 +83,25 @@ expect_end 3 log bash -c 'ulimit -f 64; exec "$@"' _ "${train[@]}" output=limite
 expect_text log "errno 27"
 [ -z "$(find limited -name '*.tmp')" ] || fail "a failed save left something behind"
 
-# A folder removed while training is made again.
+# A folder removed while training is made again, and so are its metrics alone.
 "${train[@]}" output=removed train.tokens=10M checkpoint.every=0 eval.every=0 >job.log 2>&1 &
 job=$!
 for ((i = 0; i < 500; ++i)); do grep -q '"kind":"step"' removed/metrics.jsonl 2>/dev/null && break; sleep 0.02; done
+rm removed/metrics.jsonl
+for ((i = 0; i < 500; ++i)); do grep -q '"kind":"step"' removed/metrics.jsonl 2>/dev/null && break; sleep 0.02; done
+head -n 1 removed/metrics.jsonl | grep -q '"kind":"start"' || fail "metrics made again do not say where they begin"
 rm -rf removed
 kill_when grep -q '"kind":"step"' removed/metrics.jsonl
-grep -q "removed was removed while training: made again" job.log || { cat job.log; fail "no word of the removed folder"; }
+grep -q "removed was removed or moved away while training: made again" job.log || { cat job.log; fail "no word of the removed folder"; }
 [ -e removed/run.lock ] && [ -e removed/config.yaml ] && [ -e removed/rank_0.log ] || fail "the folder was not made again"
+
+# Checkpoints behind a link are still an earlier run's after it was set aside.
+"${train[@]}" output=linked >job.log 2>&1
+mv linked/checkpoints elsewhere
+ln -s ../elsewhere linked/checkpoints
+"${train[@]}" output=linked checkpoint.resume=never >job.log 2>&1
+"$ziggurat" logits --checkpoint linked/earlier_1 --tokens 1,2 --output logits.safetensors
+
+# Whoever starts a job without standard streams has files of its own under their numbers.
+"${train[@]}" output=closed >&- 2>&- || fail "a job without standard streams failed"
+head -n 1 closed/metrics.jsonl | grep -q '"kind":"start"' || fail "something else was written into the metrics"

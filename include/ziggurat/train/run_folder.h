@@ -46,15 +46,16 @@ class RunFolder {
   void write(const std::string& json) { metrics_.write(json); }
   void sync() { metrics_.sync(); }
 
-  // Once a step. True if the folder, or its lock, had been removed and is made again: what was in it is gone,
-  // training goes on. Throws Error(config) if another job took it meanwhile.
-  bool keep();
+  // Once a step, `step` of them being done. True if the folder, or its lock, had been removed and is made
+  // again: what was in it is gone, training goes on. Throws Error(config) if another job took it meanwhile.
+  bool keep(int64_t step);
 
  private:
   void make();
   void take_lock();
   void set_aside_earlier_run() const;
   void write_config() const;
+  void open_metrics(int64_t step);
 
   std::string path_;
   Communicator& world_;

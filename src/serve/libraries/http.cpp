@@ -42,7 +42,8 @@ void send(const Reply& reply, httplib::Response& response) {
 class Stopper {
  public:
   explicit Stopper(httplib::Server& server) {
-    check(::pipe(wake_) == 0, ErrorKind::internal, "no pipe: {}", std::strerror(errno));
+    const int reason = ::pipe(wake_) == 0 ? 0 : errno;
+    check(reason == 0, ErrorKind::internal, "no pipe: {}", std::strerror(reason));
     for (const int signal : kSignals)
       std::signal(signal, [](int number) { wake(static_cast<char>(number)); });
     thread_ = std::thread([&server] {

@@ -74,6 +74,7 @@ const std::vector<std::array<std::string, 3>> kForeign = {
     {"MZ\x90\0\x03\0"s, "Windows program", "leave it out"},
     {"\xcf\xfa\xed\xfe\x0c\0"s, "Mach-O", "leave it out"},
     {"%PDF-1.4\n1 0 obj << >> endobj"s, "PDF", "pdftotext"},
+    {"{\\rtf1\\ansi hello}"s, "RTF", "unrtf"},
     {"\x89PNG\r\n\x1a\n\0\0"s, "PNG", "leave it out"},
     {"\xff\xd8\xff\xe0\0\x10JFIF"s, "JPEG", "leave it out"},
     {"GIF89a\x01\0\x01\0"s, "GIF", "leave it out"},

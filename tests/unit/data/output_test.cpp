@@ -206,6 +206,12 @@ TEST_F(Output, ATokenizerIsNotReplacedUnasked) {
   write_text(dir / "kept/tokenizer.json", "{\"kind\": \"bytes\"}\n");
   error_of(ErrorKind::data, [&] { tokenize_text(o); });
   EXPECT_EQ(read_text(dir / "kept/tokenizer.json"), "{\"kind\": \"bytes\"}\n");
+  // A tokenizer.json would hide one of two files from whoever names the folder.
+  write_text(dir / "two/vocab.bpe", "#version: 0.2\n");
+  write_text(dir / "two/encoder.json", "{}\n");
+  EXPECT_NE(error_of(ErrorKind::data, [&] { make_tokenizer("other", "two", true); }).find("two files"),
+            std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(dir / "two/tokenizer.json"));
 }
 
 TEST_F(Output, NamesStayInTheFolder) {

@@ -36,6 +36,9 @@ struct Case {
 TEST(Review, MistakesAreRefusedByKey) {
   const std::vector<Case> cases = {
       {{"data.train=\"\""}, "data.train"},
+      {{"output=~/runs"}, "output"},
+      {{"output=\"a\\0b\""}, "output"},
+      {{"name=\"a\\nb\""}, "name"},
       {{"batch.sequence_length=65"}, "batch.sequence_length"},
       {{"batch.sequence_length=65", "model.positions=rope"}, "batch.sequence_length"},
       {{"batch.micro_batch=5"}, "batch.global_batch"},
