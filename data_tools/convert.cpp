@@ -67,11 +67,18 @@ class ShardFolder {
     }
     builder_.append(ids);
     ++documents_;
+    if (!ids.empty() && ids.back() == common_.eod_id) ++ended_;
     if (builder_.tokens() >= options_.shard_tokens) write();
   }
 
   ShardManifest finish() {
     if (builder_.documents() > 0 || shards_ == 0) write();
+    if (common_.eod_id >= 0 && ended_ < documents_) {
+      warn(
+          "{} of {} documents do not end with token {}, which is to end documents; is --eod-id right, and "
+          "--tokenizer? Training cannot keep such documents apart",
+          documents_ - ended_, documents_, common_.eod_id);
+    }
     return folder_.finish({shards_}, tokenizer_).at(0);
   }
 
@@ -87,7 +94,7 @@ class ShardFolder {
   const Tokenizer* tokenizer_;
   ShardBuilder builder_;
   OutputFolder folder_;
-  int64_t documents_ = 0, shards_ = 0;
+  int64_t documents_ = 0, ended_ = 0, shards_ = 0;  // ended_: documents whose last token says so
   std::optional<PreparedFolder> prepared_;
 };
 
