@@ -52,10 +52,11 @@ bool only_prints(int argc, char** argv) {
          (word_in(1, {"data"}) && word_in(2, {"inspect", "verify", "sample", "stats", "bench"}));
 }
 
-// Files that are opened later must not become the standard streams of who closed them.
+// Files that are opened later must not become the standard streams of who closed them. The other way round
+// than these are used, so that using them still fails.
 void open_closed_streams() {
   for (int stream = 0; stream <= 2; ++stream) {
-    if (fcntl(stream, F_GETFD) < 0 && open("/dev/null", stream == 0 ? O_RDONLY : O_WRONLY) != stream) {
+    if (fcntl(stream, F_GETFD) < 0 && open("/dev/null", stream == 0 ? O_WRONLY : O_RDONLY) != stream) {
       std::exit(exit_code(ErrorKind::internal));
     }
   }
