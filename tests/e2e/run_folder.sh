@@ -96,12 +96,12 @@ grep -q "removed was removed or moved away while training: made again" job.log |
 [ -e removed/run.lock ] && [ -e removed/config.yaml ] && [ -e removed/rank_0.log ] || fail "the folder was not made again"
 
 # Checkpoints behind a link are still an earlier run's after it was set aside.
-"${train[@]}" output=linked >job.log 2>&1
+"${train[@]}" output=linked train.tokens=8K >job.log 2>&1
 mv linked/checkpoints elsewhere
 ln -s ../elsewhere linked/checkpoints
-"${train[@]}" output=linked checkpoint.resume=never >job.log 2>&1
+"${train[@]}" output=linked train.tokens=8K checkpoint.resume=never >job.log 2>&1
 "$ziggurat" logits --checkpoint linked/earlier_1 --tokens 1,2 --output logits.safetensors
 
 # Whoever starts a job without standard streams has files of its own under their numbers.
-"${train[@]}" output=closed >&- 2>&- || fail "a job without standard streams failed"
+"${train[@]}" output=closed train.tokens=8K >&- 2>&- || fail "a job without standard streams failed"
 head -n 1 closed/metrics.jsonl | grep -q '"kind":"start"' || fail "something else was written into the metrics"
