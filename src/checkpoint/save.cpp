@@ -1,15 +1,13 @@
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <set>
-
-#include <fmt/chrono.h>
 
 #include "manifest.h"
 #include "posix_file.h"
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/comm/agreement.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/utc.h>
 
 namespace ziggurat {
 
@@ -19,11 +17,6 @@ namespace {
 
 // A leading dot and this ending mark what no reader looks at and anybody may remove.
 constexpr std::string_view kTemporaryEnding = ".tmp";
-
-std::string utc_now() {
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
-}
 
 // A whole tensor keeps its name, so that a checkpoint of one rank is a plain safetensors file.
 std::string stored_name(const TensorSlice& s) {

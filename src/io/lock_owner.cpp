@@ -2,14 +2,14 @@
 
 #include <array>
 #include <cstdlib>
-#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <random>
 
-#include <fmt/chrono.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
+
+#include <ziggurat/core/utc.h>
 
 namespace ziggurat {
 
@@ -60,7 +60,7 @@ LockOwner this_process() {
           .kernel = first_line("/proc/sys/kernel/random/boot_id"),
           .pid = ::getpid(),
           .job = batch_job(),
-          .started = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))),
+          .started = utc_now(),
           .command = command_line(),
           .id = fmt::format("{:08x}{:08x}", random(), random())};
 }

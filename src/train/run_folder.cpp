@@ -1,15 +1,14 @@
 #include <algorithm>
-#include <ctime>
 #include <filesystem>
 #include <utility>
 
-#include <fmt/chrono.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/comm/agreement.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/utc.h>
 #include <ziggurat/io/replace_file.h>
 #include <ziggurat/train/run_folder.h>
 
@@ -28,8 +27,6 @@ bool belongs_to_a_run(const fs::path& entry) {
   return name == "metrics.jsonl" || name == "config.yaml" || name == "tokenizer" ||
          (name.starts_with("rank_") && entry.extension() == ".log");
 }
-
-std::string utc_now() { return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))); }
 
 }  // namespace
 
