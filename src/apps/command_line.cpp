@@ -120,6 +120,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--limit", arguments->limit, "the first documents of each task only")
       ->transform(whole_number(1));
   command->add_option("--output", arguments->output, "results as JSON, in lm-eval's form");
+  command->add_option("--scores", arguments->scores, "log-likelihood of every continuation as JSONL");
   command->add_option("--dump-requests", arguments->dump_requests, "write every request as JSONL");
   command->add_flag("--request-hash", arguments->request_hash,
                     "print lm-eval's hash of each task's requests");

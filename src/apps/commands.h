@@ -42,7 +42,7 @@ struct GenerateArguments {
 void generate(const GenerateArguments& arguments);
 
 struct EvalArguments {
-  std::string checkpoint, tokenizer, data, output, dump_requests;
+  std::string checkpoint, tokenizer, data, output, scores, dump_requests;
   std::string precision;  // bf16, fp32 or fp64; empty: as in training
   std::vector<std::string> tasks;
   eval::Form form = eval::Form::current;

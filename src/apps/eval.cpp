@@ -97,7 +97,9 @@ void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vecto
     if (world.rank() != 0 || arguments.output.empty()) continue;
     write_file_atomically(arguments.output, eval::report(subject, arguments.form, evaluated).dump(2) + "\n");
   }
-  if (world.rank() == 0) std::fputs(eval::table(evaluated).c_str(), stdout);
+  if (world.rank() != 0) return;
+  if (!arguments.scores.empty()) write_file_atomically(arguments.scores, eval::score_lines(evaluated));
+  std::fputs(eval::table(evaluated).c_str(), stdout);
 }
 
 }  // namespace
@@ -113,6 +115,7 @@ void eval(const EvalArguments& arguments) {
     }
     if (!arguments.dump_requests.empty()) write_requests(tasks, arguments.dump_requests);
     check_writable(arguments.output);
+    check_writable(arguments.scores);
   }
   if (arguments.checkpoint.empty()) return;
   on_ranks(arguments.threads, [&](Communicator& world) { evaluate_on(world, arguments, std::move(tasks)); });

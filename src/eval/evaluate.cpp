@@ -86,8 +86,8 @@ TaskResult score_continuations(const Task& task, Form form, const Tokenizer& tok
       requests.push_back(encode_request(*encoder, tokenizer.eod_id(), document.context, continuation, form));
     }
   }
-  const std::vector<Score> scores = scorer.score(requests, progress);
-  return {metrics_of(task, scores), std::ssize(requests), 0};
+  std::vector<Score> scores = scorer.score(requests, progress);
+  return {metrics_of(task, scores), std::ssize(requests), 0, std::move(scores)};
 }
 
 // What the model wrote, up to the first of the texts that end it.
@@ -127,7 +127,7 @@ TaskResult generate_answers(const Task& task, const Tokenizer& tokenizer, Scorer
     right.push_back(std::any_of(answers.begin(), answers.end(),
                                 [&](const std::string& answer) { return comparable(answer) == text; }));
   }
-  return {{mean_metric("exact_match", right)}, std::ssize(contexts), 0};
+  return {{mean_metric("exact_match", right)}, std::ssize(contexts), 0, {}};
 }
 
 }  // namespace

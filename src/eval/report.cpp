@@ -69,6 +69,26 @@ ordered_json report(const Subject& subject, Form form, const std::vector<Evaluat
   return root;
 }
 
+std::string score_lines(const std::vector<Evaluated>& evaluated) {
+  std::string lines;
+  for (const auto& [task, result] : evaluated) {
+    if (result.scores.empty()) continue;
+    auto score = result.scores.begin();
+    for (size_t d = 0; d < task.documents.size(); ++d) {
+      for (const std::string& continuation : task.documents[d].continuations) {
+        const ordered_json line = {{"task", task.name},
+                                   {"document", d},
+                                   {"continuation", continuation},
+                                   {"log_likelihood", number_or_null(score->log_likelihood)},
+                                   {"greedy", score->greedy}};
+        lines += line.dump() + "\n";
+        ++score;
+      }
+    }
+  }
+  return lines;
+}
+
 std::string table(const std::vector<Evaluated>& evaluated) {
   std::string lines =
       fmt::format("{:<20} {:>9}  {:<12} {:>10}   {}\n", "task", "documents", "metric", "value", "stderr");

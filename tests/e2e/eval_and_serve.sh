@@ -68,6 +68,10 @@ expect_end 2 out "$ziggurat" eval --tasks lambada --data "$sets" --any-size
 expect_end 2 out "${evaluate[@]}" --tasks lambada --any-size --max-length 257
 expect_end 3 out "${evaluate[@]}" --tasks lambada --any-size --output nowhere/report.json
 expect_text out "nowhere/report.json"
+expect_end 3 out "${evaluate[@]}" --tasks lambada --any-size --scores nowhere/scores.jsonl
+expect_text out "nowhere/scores.jsonl"
+"${evaluate[@]}" --tasks piqa,triviaqa --any-size --limit 3 --scores scores.jsonl >out 2>&1 || { cat out; fail "--scores"; }
+[ "$(wc -l <scores.jsonl)" = 6 ] || fail "expected the 6 solutions of 3 documents in scores.jsonl"
 expect_end 3 out "$ziggurat" eval --checkpoint text --tasks lambada --data "$sets" --any-size
 cp -r run/checkpoints damaged
 truncate -s -100 damaged/step_*/rank_00000.safetensors

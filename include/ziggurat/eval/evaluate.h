@@ -24,6 +24,7 @@ struct TaskResult {
   std::vector<Metric> metrics;
   int64_t requests = 0;  // scored
   double seconds = 0;
+  std::vector<Score> scores;  // of every continuation of every document, in their order
 };
 
 // A context and its continuation as token ids, exactly as lm-eval's form encodes them.

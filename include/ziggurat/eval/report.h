@@ -31,6 +31,10 @@ struct Evaluated {
 // versions, config; under "ziggurat" what lm-eval has no place for.
 nlohmann::ordered_json report(const Subject& subject, Form form, const std::vector<Evaluated>& evaluated);
 
+// A line of JSON for every continuation: its task, document, text, log_likelihood and whether it is greedy.
+// Answers that the model writes have none.
+std::string score_lines(const std::vector<Evaluated>& evaluated);
+
 // For people: a line a metric.
 std::string table(const std::vector<Evaluated>& evaluated);
 

@@ -1,4 +1,5 @@
 // Metrics of a task, counted by hand from its scores; texts are bytes, so that every id is a character.
+#include <algorithm>
 #include <cmath>
 
 #include <gmock/gmock.h>
@@ -61,6 +62,16 @@ TEST_F(Evaluate, LastWords) {
   EXPECT_DOUBLE_EQ(result.metrics[1].value, 1.0 / 3);
   EXPECT_DOUBLE_EQ(result.metrics[1].standard_error, std::sqrt((4.0 / 9 + 1.0 / 9 + 1.0 / 9) / 2 / 3));
   EXPECT_EQ(result.requests, 3);
+  ASSERT_EQ(result.scores.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(result.scores[i].log_likelihood, sums[i]);
+  EXPECT_FALSE(result.scores[0].greedy);
+  EXPECT_TRUE(result.scores[1].greedy);
+  const std::string lines = score_lines({{task, result}});
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 3);
+  const auto first = nlohmann::json::parse(lines.substr(0, lines.find('\n')));
+  EXPECT_EQ(first["task"], "words");
+  EXPECT_EQ(first["continuation"], " c");
+  EXPECT_EQ(first["log_likelihood"], sums[0]);
 }
 
 TEST_F(Evaluate, Choices) {
