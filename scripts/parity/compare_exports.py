@@ -10,6 +10,9 @@ import transformers
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import compare_gguf
+import compare_scores
+
 LARGEST_DIFFERENCE = 1e-4
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -92,7 +95,7 @@ def compare_tokenizer(folder, text_file):
     return len(theirs), faults
 
 
-def main(prompt, text_file):
+def main(prompt, text_file, ziggurat, eval_data, limit, evaluations):
     wrong = 0
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, fp32\n")
     print("| model | class | largest difference of a logit | greedy text | import, export again |")
@@ -112,6 +115,8 @@ def main(prompt, text_file):
         tokens, faults = compare_tokenizer(folder, text_file)
         wrong += len(faults)
         print(f"{folder.name}: {tokens} ids of a text {'as ours' if not faults else 'WRONG'}", *faults, sep="\n  ")
+    wrong += compare_scores.main(ziggurat, eval_data, int(limit), evaluations)
+    wrong += compare_gguf.main("llama.cpp")
     print(f"\n{wrong} faults")
     return 1 if wrong else 0
 

@@ -2,14 +2,29 @@
 # Is an exported model the model? Trains every tiny model, and variants for every class of transformers, for a few
 # steps; exports each, loads it in transformers and compares logits (fp32) and greedy text; imports the folder and
 # exports it again, which must give the same bytes; upcycles a dense model and compares its logits with the dense
-# ones. Prints a table; exit code 1 if anything differs.
+# ones. lm-evaluation-harness scores models of every class, exported and served, as `ziggurat eval` does;
+# llama.cpp's converter makes GGUF of what that format expresses, with the same tensors. Prints tables; exit code 1 if
+# anything differs.
 #
-#   scripts/parity/export.sh [FOLDER]   works in FOLDER (default: a temporary one); needs PyPI for .venv/parity
+#   scripts/parity/export.sh [--eval-data DIR] [--limit N] [FOLDER]
+#
+# Works in FOLDER (default: a temporary one), where what is finished stays; needs PyPI for .venv/parity. DIR holds
+# lambada/lambada_test.jsonl and piqa/valid.jsonl, valid-labels.lst (default: made-up ones); N documents of each count.
 set -euo pipefail
 source_dir=$(realpath "$(dirname "$0")/../..")
 ziggurat=${ZIGGURAT:-$source_dir/build/release/ziggurat}
 python=${PARITY_PYTHON:-$source_dir/.venv/parity/bin/python}
-folder=${1:-$(mktemp -d)}
+eval_data='' limit=50 folder=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --eval-data) eval_data=$(realpath "$2"); shift ;;
+    --limit) limit=$2; shift ;;
+    -*) echo "export.sh: unknown option '$1'; see the head of this file" >&2; exit 2 ;;
+    *) folder=$1 ;;
+  esac
+  shift
+done
+folder=${folder:-$(mktemp -d)}
 mkdir -p "$folder"
 folder=$(realpath "$folder")
 
@@ -74,6 +89,32 @@ upcycle upcycled 350m_dense experts=4,every=2
 upcycle upcycled_top1 llama experts=4,every=1,top_k=1
 upcycle upcycled_residual llama_biases_untied experts=3,every=3,residual=true
 
+# Models that know the texts a little, for evaluations: the right word is often the likeliest.
+if [ -z "$eval_data" ]; then
+  eval_data=$folder/evaluation_set
+  "$python" "$source_dir/scripts/parity/make_evaluation_set.py" "$eval_data"
+fi
+[ -e judged.tok ] || "$ziggurat" data train-tokenizer --input "$eval_data/lambada/lambada_test.jsonl" --document-per json \
+  --key text --vocab-size 350 --output judged.tok >judged.log 2>&1
+[ -e evaluated_texts ] || "$ziggurat" data tokenize --input "$eval_data/lambada/lambada_test.jsonl" --document-per json \
+  --key text --tokenizer judged.tok --output evaluated_texts --split 1,0,0 >>judged.log 2>&1
+evaluations=lambada:512,piqa:512,lambada:24  # task:tokens that the model sees; the last cuts contexts
+make_judged() {  # NAME CONFIG [key=value ...]: a model, and what `ziggurat eval` says of it
+  make_model "$@" model.vocab_size=350 model.max_sequence=512 batch.sequence_length=128 batch.global_batch=16 \
+    train.tokens=200K data.tokenizer=judged.tok data.train=evaluated_texts
+  for evaluation in ${evaluations//,/ }; do
+    local task=${evaluation%:*} length=${evaluation#*:}
+    "$ziggurat" eval --checkpoint "$1/run/checkpoints" --tasks "$task" --data "$eval_data" --any-size --limit "$limit" \
+      --max-length "$length" --output "$1/${task}_$length.json" --scores "$1/${task}_$length.jsonl" >>"$1/log" 2>&1
+  done
+}
+make_judged judged_gpt2 "$dense"
+make_judged judged_llama "$dense" "${llama[@]}" model.kv_heads=2
+make_judged judged_mixtral "$modern" "$all_moe" model.kv_heads=2
+make_judged judged_qwen2_moe "$modern" "$all_moe" model.moe.renormalise=none
+make_judged judged_moe "$tiny/125m_moe64.yaml"
+make_judged judged_pr_moe "$tiny/pr_moe.yaml"
+
 # Tokenizers: ids of a text, by Ziggurat in shards and by the exported folder.
 make_tokenizer() {  # NAME TOKENIZER
   [ -e "$1/done" ] && return
@@ -93,4 +134,12 @@ for kind in bpe unigram; do
     model_prefix='$kind', model_type='$kind', vocab_size=500, hard_vocab_limit=False, byte_fallback=True, minloglevel=2)"
   make_tokenizer tokenizer_sentencepiece_$kind $kind.model
 done
-"$python" "$source_dir/scripts/parity/compare_exports.py" "$prompt" "$source_dir/README.md"
+# llama.cpp's converter comes with the source of llama-cpp-python, which need not be built.
+if [ ! -e llama.cpp/convert_hf_to_gguf.py ]; then
+  "$python" -m pip download --quiet --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36
+  mkdir -p llama.cpp
+  tar -xzf llama_cpp_python-*.tar.gz -C llama.cpp --strip-components=3 --wildcards \
+    '*/vendor/llama.cpp/conversion' '*/vendor/llama.cpp/gguf-py' '*/vendor/llama.cpp/convert_hf_to_gguf.py'
+fi
+"$python" "$source_dir/scripts/parity/compare_exports.py" "$prompt" "$source_dir/README.md" "$ziggurat" "$eval_data" \
+  "$limit" "$evaluations"

@@ -37,6 +37,7 @@ void gpt2(V& v, Described& d) {
   model::ModelConfig& m = d.model;
   v.value("vocab_size", m.vocab_size);
   v.value("n_positions", m.max_sequence);
+  v.repeated("n_ctx", m.max_sequence);  // llama.cpp's converter asks for the older name
   v.value("n_embd", m.hidden);
   v.value("n_layer", d.layers);
   v.value("n_head", m.heads);

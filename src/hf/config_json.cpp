@@ -21,6 +21,7 @@ class Writer {
     out_[name] = field;
   }
   void or_derived(const char* name, int64_t& field) { out_[name] = field; }
+  void repeated(const char* name, int64_t field) { out_[name] = field; }
   template <class T>
   void word(const char* name, T& field, const Words<T>& words) {
     for (const auto& [text, meaning] : words) {
@@ -53,6 +54,7 @@ class Reader {
       field = read<T>(in_[name], name);
     }
   }
+  void repeated(const char*, int64_t) {}
   void or_derived(const char* name, int64_t& field) {
     field = absent(name) ? 0 : read<int64_t>(in_[name], name);
   }

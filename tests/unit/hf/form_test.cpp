@@ -25,6 +25,13 @@ TEST(HfForm, EverySmallModelHasItsClass) {
   }
 }
 
+TEST(HfForm, Gpt2SaysItsLengthByBothNames) {
+  const ModelConfig config = model_named("gpt2");
+  const auto json = hf::to_config_json(hf::choose_form(config), config, DType::f32, -1);
+  EXPECT_EQ(json["n_positions"], config.max_sequence);
+  EXPECT_EQ(json["n_ctx"], config.max_sequence);
+}
+
 // What one changed field makes of a model.
 struct Change {
   const char* from;
