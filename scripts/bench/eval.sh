@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
 # `ziggurat eval` beside lm-evaluation-harness with transformers: the same dense model, LAMBADA, threads and machine.
 #
-#   scripts/bench/eval.sh --checkpoint DIR --exported DIR --data DIR [--limit N] [--batch-size N] [--threads N] [--rounds N]
+#   scripts/bench/eval.sh --checkpoint DIR --exported DIR --data DIR [--limit N] [--max-length N] [--batch-size N]
+#     [--threads N] [--rounds N]
 #
 # --exported is what `ziggurat export --dtype fp32` made of the checkpoint; --data holds lambada/lambada_test.jsonl.
 # $BENCH_PYTHON is a Python with torch, transformers, lm_eval and datasets. Both run in every round, and the best of each
-# counts: the clock of a shared machine changes. Seconds are those of the evaluation, without loading the model.
+# counts: the clock of a shared machine changes. Without --max-length (the tokens that the model sees) Ziggurat takes the
+# length of training, lm_eval the model's positions. Seconds are those of the evaluation, without loading the model.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-checkpoint='' exported='' data='' limit='' batch_size=16 threads=$(nproc) rounds=1
+checkpoint='' exported='' data='' limit='' max_length='' batch_size=16 threads=$(nproc) rounds=1
 while [ $# -gt 0 ]; do
   case $1 in
     --checkpoint) checkpoint=$2 ;;
     --exported) exported=$2 ;;
     --data) data=$2 ;;
     --limit) limit=$2 ;;
+    --max-length) max_length=$2 ;;
     --batch-size) batch_size=$2 ;;
     --threads) threads=$2 ;;
     --rounds) rounds=$2 ;;
@@ -28,10 +31,11 @@ results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 for round in $(seq "$rounds"); do
   build/release/ziggurat eval --checkpoint "$checkpoint" --tasks lambada --data "$data" --precision fp32 \
-    --threads "$threads" ${limit:+--limit "$limit"} --output "$results/$round.ours.json" >"$results/log" 2>&1 ||
+    --threads "$threads" ${limit:+--limit "$limit"} ${max_length:+--max-length "$max_length"} \
+    --output "$results/$round.ours.json" >"$results/log" 2>&1 ||
     { cat "$results/log" >&2; exit 1; }
   HF_HUB_OFFLINE=1 OMP_NUM_THREADS=$threads "${BENCH_PYTHON:-python3}" scripts/lm_eval/run.py --data "$data" \
-    --tasks lambada --model hf --model-args "pretrained=$exported,dtype=float32" --batch-size "$batch_size" \
+    --tasks lambada --model hf --model-args "pretrained=$exported,dtype=float32${max_length:+,max_length=$max_length}" --batch-size "$batch_size" \
     ${limit:+--limit "$limit"} --output "$results/$round.lm_eval.json" >"$results/log" 2>&1 ||
     { cat "$results/log" >&2; exit 1; }
 done
