@@ -50,14 +50,27 @@ def expected_tensors(folder, config):
     return tensors
 
 
-def compare(reader, folder, config):
-    expected = expected_tensors(folder, config)
-    found = {tensor.name: tensor.data for tensor in reader.tensors}
+def compare_tensors(expected, found):
     faults = [f"{name} is on one side only" for name in sorted(expected.keys() ^ found.keys())]
     for name in expected.keys() & found.keys():
         a, b = expected[name].squeeze(), found[name].squeeze()
         if a.shape != b.shape or not np.array_equal(a, b):
             faults.append(f"{name} differs")
+    return faults
+
+
+def check_that_faults_are_found():
+    """What compare_tensors must not take for equal."""
+    weight = np.arange(8, dtype=np.float32).reshape(4, 2)
+    assert not compare_tensors({"a": weight}, {"a": weight.copy()})
+    for other in ({"a": weight + np.float32(1e-6)}, {"a": weight.T}, {"a": rotated_in_pairs(weight, 1)}, {"b": weight}):
+        assert compare_tensors({"a": weight}, other), other
+    assert compare_tensors({"a": weight}, {"a": weight, "b": weight})
+
+
+def compare(reader, folder, config):
+    found = {tensor.name: tensor.data for tensor in reader.tensors}
+    faults = compare_tensors(expected_tensors(folder, config), found)
     vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     ids = {**vocabulary["model"]["vocab"], **{t["content"]: t["id"] for t in vocabulary["added_tokens"]}}
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
@@ -67,6 +80,7 @@ def compare(reader, folder, config):
 
 
 def main(llama_cpp):
+    check_that_faults_are_found()
     print("\n| model | class | GGUF by llama.cpp's converter |\n|---|---|---|")
     wrong = 0
     for folder in sorted(Path(".").glob("judged_*")):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import lm_eval.evaluator
+import numpy as np
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 
@@ -59,7 +60,7 @@ def compare(ours, theirs):
     (our_metrics, our_scores), (their_metrics, their_scores) = ours, theirs
     if len(our_scores) != len(their_scores):
         return float("nan"), [f"{len(their_scores)} continuations, ours {len(our_scores)}"]
-    difference = max(abs(a[0] - b[0]) for a, b in zip(our_scores, their_scores))
+    difference = float(np.max(np.abs([a[0] - b[0] for a, b in zip(our_scores, their_scores)])))  # keeps a NaN
     faults = []
     if not difference <= LARGEST_DIFFERENCE:
         faults.append(f"a log-likelihood differs by {difference:.1e}")
@@ -70,6 +71,21 @@ def compare(ours, theirs):
         if a != b:
             faults.append(f"{metric} {b}, ours {a}")
     return difference, faults
+
+
+def check_that_faults_are_found():
+    """What compare must not take for equal."""
+    metrics, scores = {"acc,none": 0.5}, [(-3.0, True), (-40.0, False)]
+    assert compare((metrics, scores), (metrics, scores)) == (0.0, [])
+    for other in (
+        (metrics, [(-3.0, True), (-40.002, False)]),
+        (metrics, [(float("nan"), True), (-40.0, False)]),
+        (metrics, [(-3.0, False), (-40.0, False)]),
+        (metrics, scores[:1]),
+        ({"acc,none": 0.52}, scores),
+        ({}, scores),
+    ):
+        assert compare((metrics, scores), other)[1], other
 
 
 def report(model, task, way, ours, theirs):
@@ -83,6 +99,7 @@ def report(model, task, way, ours, theirs):
 
 def main(ziggurat, data, limit, lengths):
     """lengths: of a task, the tokens that the model sees; evaluated files are called TASK_LENGTH."""
+    check_that_faults_are_found()
     print("\n| model | task, tokens seen | lm-eval | ziggurat eval | lm-eval's scores | largest difference of a log-likelihood"
           " | greedy texts, accuracy |\n|---|---|---|---|---|---|---|")  # fmt: skip
     wrong = 0
