@@ -35,8 +35,8 @@ for round in $(seq "$rounds"); do
     --output "$results/$round.ours.json" >"$results/log" 2>&1 ||
     { cat "$results/log" >&2; exit 1; }
   HF_HUB_OFFLINE=1 OMP_NUM_THREADS=$threads "${BENCH_PYTHON:-python3}" scripts/lm_eval/run.py --data "$data" \
-    --tasks lambada --model hf --model-args "pretrained=$exported,dtype=float32${max_length:+,max_length=$max_length}" --batch-size "$batch_size" \
-    ${limit:+--limit "$limit"} --output "$results/$round.lm_eval.json" >"$results/log" 2>&1 ||
+    --tasks lambada --model hf --model-args "pretrained=$exported,dtype=float32${max_length:+,max_length=$max_length}" \
+    --batch-size "$batch_size" ${limit:+--limit "$limit"} --output "$results/$round.lm_eval.json" >"$results/log" 2>&1 ||
     { cat "$results/log" >&2; exit 1; }
 done
 python3 - "$results" <<'PY'
