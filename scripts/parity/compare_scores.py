@@ -2,6 +2,7 @@
 of `ziggurat eval`: the same documents, compared one by one."""
 import contextlib
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import local_tasks
 
 LARGEST_DIFFERENCE = 1e-3  # of a document's log-likelihood
 METRICS = ("acc", "acc_norm")
+logging.getLogger("lm_eval").setLevel(logging.ERROR)  # a line for every context that it cuts
 
 
 def lm_eval_scores(model, task_name, data, limit):
