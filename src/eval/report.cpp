@@ -81,7 +81,7 @@ std::string score_lines(const std::vector<Evaluated>& evaluated) {
                                    {"continuation", continuation},
                                    {"log_likelihood", number_or_null(score->log_likelihood)},
                                    {"greedy", score->greedy}};
-        lines += line.dump() + "\n";
+        lines += line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";  // of any bytes
         ++score;
       }
     }
