@@ -38,7 +38,7 @@ void rms_norm_backward(const RmsNormGradArgs<T>& g, Arena& workspace, Stream& st
   const ArenaScope scope(workspace);
   A* dweight = nullptr;  // [blocks, cols] sums of each block
   if (g.dweight != nullptr) {
-    dweight = workspace.take<A>(blocks * cols);
+    dweight = workspace.take_on_device<A>(blocks * cols);
   }
   parallel_for_blocks(g.rows, kRows, [=](int64_t begin, int64_t end) {
     A* const block_dweight = dweight == nullptr ? nullptr : dweight + begin / kRows * cols;
