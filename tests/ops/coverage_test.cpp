@@ -28,6 +28,7 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"dropout", "the CPU backend comes first"},
       {"dropout_add", "runs dropout's kernel"},
       {"embedding", "the CPU backend comes first"},
+      {"gated_add", "the CPU backend comes first"},
       {"grouped_linear", "a composition of gemm and bias_activation"},
       {"layer_norm", "the CPU backend comes first"},
       {"linear", "a composition of gemm and bias_activation"},

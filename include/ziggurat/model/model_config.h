@@ -97,8 +97,7 @@ struct ModelConfig {
     v.field("heads", heads, "attention heads", at_least(1), at_most(1 << 16));
     v.field("kv_heads", kv_heads, "key and value heads; 0: as heads", at_least(0), at_most(1 << 16));
     v.field("head_dim", head_dim, "width of a head; 0: hidden / heads", at_least(0), at_most(1 << 16));
-    v.field("ffn_hidden", ffn_hidden, "inner width of an MLP or expert; 0: 4 x hidden", at_least(0),
-            at_most(1 << 24));
+    v.field("ffn_hidden", ffn_hidden, "inner width of an MLP; 0: 4 x hidden", at_least(0), at_most(1 << 24));
     v.field("activation", activation, "of MLPs and experts");
     v.field("norm", norm, "normalisation before each sub-layer");
     v.field("norm_eps", norm_eps, "added to the variance", above(0.0));
@@ -124,6 +123,8 @@ struct ModelConfig {
   int64_t head_width() const { return head_dim > 0 ? head_dim : hidden / heads; }
   int64_t key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   int64_t ffn_width() const { return ffn_hidden > 0 ? ffn_hidden : 4 * hidden; }
+  int64_t expert_width() const { return moe.expert_hidden > 0 ? moe.expert_hidden : ffn_width(); }
+  int64_t residual_width() const { return moe.residual_hidden > 0 ? moe.residual_hidden : ffn_width(); }
 };
 
 // The model as it is laid out on `world_size` ranks: each layer's experts are shared by the largest number of

@@ -48,6 +48,18 @@ TEST(ModelCounts, MoeFlopsByHand) {
   EXPECT_EQ(counts.parameters, dense + 4 * 8 + 4 * (512 + 40) + 2 * 8 + 2);
   c.moe.residual_mix = moe::ResidualMix::sum;
   EXPECT_EQ(count(c, 16).parameters, dense + 4 * 8 + 4 * (512 + 40));
+  c.moe.residual_mix = moe::ResidualMix::sigmoid;
+  EXPECT_EQ(count(c, 16).parameters, dense + 4 * 8 + 4 * (512 + 40) + 8 + 1);
+  c.moe.coefficient_bias = false;
+  EXPECT_EQ(count(c, 16).parameters, dense + 4 * 8 + 4 * (512 + 40) + 8);
+
+  c.moe.expert_hidden = 6;  // 2 x 8 x 6 + 6 + 8
+  c.moe.residual_hidden = 10;
+  counts = count(c, 16);
+  EXPECT_EQ(counts.expert_parameters, 4 * (96 + 14));
+  EXPECT_EQ(counts.parameters, dense - (512 + 40) + (160 + 18) + 4 * 8 + 4 * (96 + 14) + 8);
+  EXPECT_EQ(counts.active_parameters, dense - (512 + 40) + (160 + 18) + 4 * 8 + 2 * (96 + 14) + 8);
+  EXPECT_EQ(counts.flops_per_token, 6 * (96 + 2 * 256 + 512 + 160 + 4 * 8 + 8 + 2 * 96) + 2 * 1536);
 }
 
 TEST(FitToRanks, TakesTheLargestShareThatDividesRanksAndExperts) {
