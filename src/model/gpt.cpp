@@ -25,6 +25,8 @@ nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
           c.head_width(),
           c.bias,
           c.positions == Positions::rope ? c.rope_theta : 0.0,
+          c.qk_norm,
+          c.norm_eps,
           c.dropout.attention,
           c.init_std,
           output_std(c),
