@@ -31,6 +31,7 @@ class Writer {
     }
   }
   void fixed(const char* name, bool must_be) { out_[name] = must_be; }
+  void nothing(const char* name) { out_[name] = nullptr; }
   void rope(double& theta, double) {
     out_["rope_theta"] = theta;  // transformers 4, vLLM
     out_["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", theta}};
@@ -75,6 +76,10 @@ class Reader {
   void fixed(const char* name, bool must_be) {
     check(absent(name) || read<bool>(in_[name], name) == must_be, ErrorKind::checkpoint,
           "{}: '{}' is {}, which a model here cannot have", where_, name, !must_be);
+  }
+  void nothing(const char* name) {
+    check(absent(name), ErrorKind::checkpoint, "{}: '{}' is {}, which a model here cannot have: expected null",
+          where_, name, in_[name].dump());
   }
   // transformers 5 says rope_parameters, 4 rope_theta and rope_scaling.
   void rope(double& theta, double otherwise) {
@@ -143,6 +148,12 @@ const char* model_type(ModelClass model_class) {
       return "mixtral";
     case ModelClass::qwen2_moe:
       return "qwen2_moe";
+    case ModelClass::qwen3:
+      return "qwen3";
+    case ModelClass::qwen3_moe:
+      return "qwen3_moe";
+    case ModelClass::olmoe:
+      return "olmoe";
     case ModelClass::ziggurat:
       return "ziggurat";
   }
@@ -176,22 +187,19 @@ std::pair<Form, ModelConfig> from_config_json(const json& in, const ModelConfig&
   const auto type = in["model_type"].get<std::string>();
   Described d{.model = base};
   json entries = in;
-  if (type.starts_with("qwen2") && !in.contains("use_sliding_window")) entries["use_sliding_window"] = false;
+  if (type.starts_with("qwen") && !in.contains("use_sliding_window")) entries["use_sliding_window"] = false;
   // Mistral and Qwen2 have Llama's layers and tensors: one with a window, one with biases of q, k and v.
   const std::map<std::string, ModelClass> known = {
-      {"gpt2", ModelClass::gpt2},        {"llama", ModelClass::llama},
-      {"mistral", ModelClass::llama},    {"qwen2", ModelClass::llama},
-      {"mixtral", ModelClass::mixtral},  {"qwen2_moe", ModelClass::qwen2_moe},
-      {"ziggurat", ModelClass::ziggurat}};
+      {"gpt2", ModelClass::gpt2},       {"llama", ModelClass::llama},
+      {"mistral", ModelClass::llama},   {"qwen2", ModelClass::llama},
+      {"mixtral", ModelClass::mixtral}, {"qwen2_moe", ModelClass::qwen2_moe},
+      {"qwen3", ModelClass::qwen3},     {"qwen3_moe", ModelClass::qwen3_moe},
+      {"olmoe", ModelClass::olmoe},     {"ziggurat", ModelClass::ziggurat}};
   const auto found = known.find(type);
-  if (found == known.end()) {
-    const bool query_norms = type.starts_with("olmo") || type.starts_with("qwen3");
-    fail(
-        ErrorKind::checkpoint,
-        "{}: models of type '{}' cannot be imported{}; those that can: gpt2, llama, mistral, qwen2, mixtral, "
-        "qwen2_moe and what `ziggurat export` writes",
-        where, type, query_norms ? ", for they normalise queries and keys" : "");
-  }
+  check(found != known.end(), ErrorKind::checkpoint,
+        "{}: models of type '{}' cannot be imported; those that can: gpt2, llama, mistral, qwen2, mixtral, "
+        "qwen2_moe, qwen3, qwen3_moe, olmoe and what `ziggurat export` writes",
+        where, type);
   d.form.model_class = found->second;
   Reader reader(entries, where);
   visit_entries(reader, d);
