@@ -1,6 +1,6 @@
 // Root-mean-square normalisation of one row (kernels/rms_norm.h), for the kernels that differ in what a row
-// is. With xhat = x rstd and v = dy weight: y = xhat weight, dx = rstd (v - xhat mean_j(v xhat)), dweight += dy
-// xhat.
+// is. With xhat = x rstd and v = dy weight: y = xhat weight, dx = rstd (v - xhat mean_j(v xhat)), dweight +=
+// dy xhat.
 #pragma once
 
 #include <cmath>

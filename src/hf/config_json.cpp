@@ -78,8 +78,8 @@ class Reader {
           "{}: '{}' is {}, which a model here cannot have", where_, name, !must_be);
   }
   void nothing(const char* name) {
-    check(absent(name), ErrorKind::checkpoint, "{}: '{}' is {}, which a model here cannot have: expected null",
-          where_, name, in_[name].dump());
+    check(absent(name), ErrorKind::checkpoint,
+          "{}: '{}' is {}, which a model here cannot have: expected null", where_, name, in_[name].dump());
   }
   // transformers 5 says rope_parameters, 4 rope_theta and rope_scaling.
   void rope(double& theta, double otherwise) {

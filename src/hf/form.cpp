@@ -106,8 +106,10 @@ std::optional<std::string> obstacle(ModelClass model_class, const ModelConfig& c
     auto found = llama_block_obstacle(model_class, c);
     return found ? found : first_unmet(needs);
   };
-  const Need experts{kinds.moe, "it has no experts"}, no_experts{!kinds.moe && !kinds.residual, "it has experts"},
-      no_dense{!kinds.dense, "it has dense layers"}, no_residual{!kinds.residual, "it has residual MoE layers"},
+  const Need experts{kinds.moe, "it has no experts"},
+      no_experts{!kinds.moe && !kinds.residual, "it has experts"},
+      no_dense{!kinds.dense, "it has dense layers"},
+      no_residual{!kinds.residual, "it has residual MoE layers"},
       full_heads{heads_fill_width, "its heads are not hidden / heads wide"},
       no_bias{!c.bias, "its linear layers have biases"},
       same_experts{kinds.same_experts, "its layers have different numbers of experts"};
@@ -121,8 +123,8 @@ std::optional<std::string> obstacle(ModelClass model_class, const ModelConfig& c
                           full_heads,
                           same_qk_norm(model_class, c)});
     case ModelClass::llama:
-      return llama_block_and({no_experts,
-                              {c.hidden % c.heads == 0, "its hidden width is no multiple of its heads"}});
+      return llama_block_and(
+          {no_experts, {c.hidden % c.heads == 0, "its hidden width is no multiple of its heads"}});
     case ModelClass::mixtral:
       return llama_block_and({experts,
                               no_residual,

@@ -75,7 +75,9 @@ Attention::Attention(ParamStore& store, const std::string& name, const Attention
            Init::normal(s.init_std)),
       out_(store, name + ".out", s.heads * s.head_dim, s.width, s.bias, Init::normal(s.output_init_std)) {
   if (s.qk_norm == QkNorm::none) return;
-  const auto width = [&](int64_t heads) { return s.qk_norm == QkNorm::head ? s.head_dim : heads * s.head_dim; };
+  const auto width = [&](int64_t heads) {
+    return s.qk_norm == QkNorm::head ? s.head_dim : heads * s.head_dim;
+  };
   q_norm_ = &add_norm_weight(store, name + ".q_norm", width(s.heads));
   k_norm_ = &add_norm_weight(store, name + ".k_norm", width(s.kv_heads));
 }
@@ -83,7 +85,8 @@ Attention::Attention(ParamStore& store, const std::string& name, const Attention
 Var Attention::project(Tape& tape, Var x, const ops::AttentionShape& heads) const {
   const Var qkv = qkv_(tape, x);
   if (shape_.qk_norm == QkNorm::none) return qkv;
-  return ops::qk_norm(tape, qkv, {heads, shape_.qk_norm == QkNorm::head}, *q_norm_, *k_norm_, shape_.norm_eps);
+  return ops::qk_norm(tape, qkv, {heads, shape_.qk_norm == QkNorm::head}, *q_norm_, *k_norm_,
+                      shape_.norm_eps);
 }
 
 Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {

@@ -47,8 +47,8 @@ Var qk_norm(Tape& tape, Var qkv, const QkNormShape& shape, const Param& q_weight
       kernels::qk_norm_backward<D>(
           kernels::QkNormGradArgs<T>{shape, qkv.value().data<T>(), q_weight.value.data<A>(),
                                      k_weight.value.data<A>(), rstd.data<A>(), dy.data<T>(),
-                                     dqkv ? dqkv.grad.data<T>() : nullptr, dqkv.accumulate, gradient(q_weight),
-                                     gradient(k_weight)},
+                                     dqkv ? dqkv.grad.data<T>() : nullptr, dqkv.accumulate,
+                                     gradient(q_weight), gradient(k_weight)},
           t.workspace(), t.stream());
     });
   });

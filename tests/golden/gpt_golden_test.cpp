@@ -74,9 +74,10 @@ TinyRunOptions options_of(const GoldenFile& file, DType dtype) {
 int64_t roundings(const TinyRunOptions& o) {
   const model::ModelConfig& c = o.model;
   const int64_t qk_norm = c.qk_norm == nn::QkNorm::none ? 0 : c.hidden;
-  const int64_t attention = 3 * c.hidden + qk_norm + c.head_width() + o.length;  // norm, qkv, scores, values, out
-  const int64_t feed_forward = 2 * c.hidden + c.ffn_width();           // norm, up, down
-  const int64_t head = 2 * c.hidden + c.vocab_size;                    // norm, product, softmax
+  const int64_t attention =
+      3 * c.hidden + qk_norm + c.head_width() + o.length;     // norm, qkv, scores, values, out
+  const int64_t feed_forward = 2 * c.hidden + c.ffn_width();  // norm, up, down
+  const int64_t head = 2 * c.hidden + c.vocab_size;           // norm, product, softmax
   const auto layers = static_cast<int64_t>(c.layers().size());
   return 2 * (layers * (attention + feed_forward) + head) + o.samples_per_step() * o.length;
 }

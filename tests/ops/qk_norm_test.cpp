@@ -83,12 +83,14 @@ TEST_P(QkNorm, GradientsOfLowerDtypesEqualThoseOfF64) {
         });
         return same;
       };
-      Param &q = bench.param("q", accum_dtype(in), {s.q_cols()}), &k = bench.param("k", accum_dtype(in), {s.k_cols()});
+      Param &q = bench.param("q", accum_dtype(in), {s.q_cols()}),
+            &k = bench.param("k", accum_dtype(in), {s.k_cols()});
       const Var x = tape.variable(rounded("x"));
       const Var y = ops::qk_norm(tape, x, s, q, k, kEps);
       tape.pass_grad(x, rounded("first"));  // to be added to
       tape.backward(y, rounded("dy"));
-      return std::vector<std::vector<double>>{test::to_doubles(tape.grad(x)), test::to_doubles(q.grad), test::to_doubles(k.grad)};
+      return std::vector<std::vector<double>>{test::to_doubles(tape.grad(x)), test::to_doubles(q.grad),
+                                              test::to_doubles(k.grad)};
     };
     const auto got = gradients(dtype), want = gradients(DType::f64);
     for (size_t i = 0; i < got.size(); ++i) {
@@ -160,7 +162,8 @@ TEST(QkNormForward, BitsOfARowDoNotDependOnItsNeighbours) {
   for (const QkNormShape& s : {kPerHead, kWidth}) {
     OpBench bench;
     Tape& tape = bench.tape();
-    const Param &q = bench.param("q", DType::f32, {s.q_cols()}), &k = bench.param("k", DType::f32, {s.k_cols()});
+    const Param &q = bench.param("q", DType::f32, {s.q_cols()}),
+                &k = bench.param("k", DType::f32, {s.k_cols()});
     const Tensor x = bench.tensor("x", DType::f32, qkv_of(s));
     const Tensor all = ops::qk_norm(tape, tape.constant(x), s, q, k, kEps).value();
     QkNormShape alone = s;

@@ -23,9 +23,8 @@ enum class ModelClass {
   ziggurat,  // the code that an export brings along: any model of ours
 };
 inline constexpr ModelClass kNativeClasses[] = {
-    ModelClass::gpt2,      ModelClass::llama, ModelClass::mixtral,
-    ModelClass::qwen2_moe, ModelClass::qwen3, ModelClass::qwen3_moe,
-    ModelClass::olmoe};
+    ModelClass::gpt2,  ModelClass::llama,     ModelClass::mixtral, ModelClass::qwen2_moe,
+    ModelClass::qwen3, ModelClass::qwen3_moe, ModelClass::olmoe};
 
 const char* class_name(ModelClass model_class);  // "GPT2LMHeadModel"
 

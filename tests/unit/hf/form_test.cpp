@@ -227,10 +227,9 @@ TEST(HfForm, WhatAModelCannotBeIsRefusedByName) {
   EXPECT_THAT(refused([](J& j) { j["rope_parameters"] = {{"rope_type", "llama3"}}; }), HasSubstr("llama3"));
   EXPECT_THAT(refused([](J& j) { j["model_type"] = "olmoe", j["clip_qkv"] = 8.0; }),
               HasSubstr("'clip_qkv' is 8.0, which a model here cannot have"));
-  EXPECT_THAT(refused([](J& j) {
-                j["model_type"] = "qwen3_moe", j["num_experts"] = 4, j["mlp_only_layers"] = {0};
-              }),
-              HasSubstr("layer 0 is dense and 24 wide, experts are 768 wide"));
+  EXPECT_THAT(
+      refused([](J& j) { j["model_type"] = "qwen3_moe", j["num_experts"] = 4, j["mlp_only_layers"] = {0}; }),
+      HasSubstr("layer 0 is dense and 24 wide, experts are 768 wide"));
   EXPECT_EQ(refused([](J& j) {
               j["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 3.0}};
             }),

@@ -139,7 +139,8 @@ TEST(ModelConfig, EveryMistakeIsTold) {
   c = good, c.positions = Positions::rope, c.head_dim = 5;
   EXPECT_THAT(problems_of(c), HasSubstr("expected an even width, got 5"));
   c = good, c.qk_norm = nn::QkNorm::head, c.head_dim = 1;
-  EXPECT_THAT(problems_of(c), HasSubstr("qk_norm: normalising a head of one number leaves nothing but its sign"));
+  EXPECT_THAT(problems_of(c),
+              HasSubstr("qk_norm: normalising a head of one number leaves nothing but its sign"));
   c.qk_norm = nn::QkNorm::width;
   EXPECT_EQ(problems_of(c), "");
   c = good, c.moe.top_k = 5;
