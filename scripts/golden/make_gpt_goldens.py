@@ -85,8 +85,8 @@ def parameter_shapes(m):
         d = C // m.heads
         linear(f"{b}.attention.qkv", (m.heads + 2 * m.kv_heads) * d, C)
         if m.qk_norm:
-            for kind, heads in (("q", m.heads), ("k", m.kv_heads)):
-                shapes[f"{b}.attention.{kind}_norm.weight"] = (d if m.qk_norm == "head" else heads * d,)
+            for part, heads in (("q", m.heads), ("k", m.kv_heads)):
+                shapes[f"{b}.attention.{part}_norm.weight"] = (d if m.qk_norm == "head" else heads * d,)
         linear(f"{b}.attention.out", C, C)
         norm(f"{b}.norm2")
         if kind != "moe":

@@ -133,7 +133,7 @@ void qwen3_moe(V& v, Described& d) {
   v.or_derived("head_dim", d.model.head_dim);
   v.value("attention_bias", d.form.qkv_bias, false);
   d.form.out_bias = d.form.qkv_bias;
-  v.value("num_experts", d.experts, 128);
+  v.renamed("num_experts", "num_local_experts", d.experts, 128);  // the latter is transformers 5's
   v.value("num_experts_per_tok", d.model.moe.top_k, 8);
   v.value("norm_topk_prob", d.renormalised, false);
   v.value("decoder_sparse_step", d.sparse_step, 1);

@@ -22,6 +22,7 @@ class Writer {
   }
   void or_derived(const char* name, int64_t& field) { out_[name] = field; }
   void repeated(const char* name, int64_t field) { out_[name] = field; }
+  void renamed(const char* name, const char*, int64_t& field, int64_t) { out_[name] = field; }
   template <class T>
   void word(const char* name, T& field, const Words<T>& words) {
     for (const auto& [text, meaning] : words) {
@@ -56,6 +57,9 @@ class Reader {
     }
   }
   void repeated(const char*, int64_t) {}
+  void renamed(const char* name, const char* newer, int64_t& field, int64_t otherwise) {
+    value(absent(name) ? newer : name, field, otherwise);
+  }
   void or_derived(const char* name, int64_t& field) {
     field = absent(name) ? 0 : read<int64_t>(in_[name], name);
   }
@@ -100,7 +104,8 @@ class Reader {
   }
   // Attention that looks back over a window only is ours for sequences that fit into it.
   void window(int64_t& max_sequence) {
-    if (absent("sliding_window") || in_.value("use_sliding_window", true) == false) return;
+    if (absent("sliding_window")) return;
+    if (!absent("use_sliding_window") && !read<bool>(in_["use_sliding_window"], "use_sliding_window")) return;
     max_sequence = std::min(max_sequence, read<int64_t>(in_["sliding_window"], "sliding_window"));
   }
 
@@ -170,6 +175,8 @@ ordered_json to_config_json(const Form& form, const ModelConfig& config, DType d
                        {"AutoModel", "modeling_ziggurat.ZigguratModel"},
                        {"AutoModelForCausalLM", "modeling_ziggurat.ZigguratForCausalLM"}};
   }
+  // Its default is token 1, which would never be trained on there.
+  if (form.model_class == ModelClass::olmoe) out["pad_token_id"] = nullptr;
   out["torch_dtype"] = dtype == DType::bf16 ? "bfloat16" : "float32";
   for (const char* name : {"bos_token_id", "eos_token_id"}) {
     out[name] = eod >= 0 ? ordered_json(eod) : ordered_json();

@@ -175,7 +175,7 @@ TEST(HfForm, QueryNormsComeWithTheClass) {
   EXPECT_EQ(c.head_width(), 128);  // transformers' default, whatever hidden / heads is
   EXPECT_EQ(c.key_value_heads(), 32);
   json["model_type"] = "qwen3_moe", json["num_key_value_heads"] = 2;
-  json["moe_intermediate_size"] = 24, json["decoder_sparse_step"] = 2, json["num_experts"] = 6;
+  json["moe_intermediate_size"] = 24, json["decoder_sparse_step"] = 2, json["num_local_experts"] = 6;
   hf::Form form;
   std::tie(form, c) = hf::from_config_json(json, {}, "x");
   EXPECT_EQ(c.qk_norm, nn::QkNorm::head);
