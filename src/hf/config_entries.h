@@ -114,6 +114,47 @@ void qwen2_moe(V& v, Described& d) {
   v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.001);
 }
 
+template <class V>
+void qwen3(V& v, Described& d) {
+  llama_block(v, d, 10000.0, 1e-6);
+  v.value("intermediate_size", d.model.ffn_hidden);
+  v.value("num_key_value_heads", d.model.kv_heads, 32);
+  v.value("head_dim", d.model.head_dim, 128);
+  v.value("attention_bias", d.form.qkv_bias, false);
+  d.form.out_bias = d.form.qkv_bias;
+}
+
+template <class V>
+void qwen3_moe(V& v, Described& d) {
+  llama_block(v, d, 10000.0, 1e-6);
+  v.value("intermediate_size", d.dense_width, 6144);
+  v.value("moe_intermediate_size", d.model.ffn_hidden, 768);
+  v.value("num_key_value_heads", d.model.kv_heads, 4);
+  v.or_derived("head_dim", d.model.head_dim);
+  v.value("attention_bias", d.form.qkv_bias, false);
+  d.form.out_bias = d.form.qkv_bias;
+  v.renamed("num_experts", "num_local_experts", d.experts, 128);  // the latter is transformers 5's
+  v.value("num_experts_per_tok", d.model.moe.top_k, 8);
+  v.value("norm_topk_prob", d.renormalised, false);
+  v.value("decoder_sparse_step", d.sparse_step, 1);
+  v.value("mlp_only_layers", d.dense_layers, std::vector<int64_t>{});
+  v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.001);
+}
+
+template <class V>
+void olmoe(V& v, Described& d) {
+  llama_block(v, d, 10000.0, 1e-5);
+  v.value("intermediate_size", d.model.ffn_hidden);
+  v.or_derived("num_key_value_heads", d.model.kv_heads);
+  v.value("attention_bias", d.form.qkv_bias, false);
+  d.form.out_bias = d.form.qkv_bias;
+  v.nothing("clip_qkv");
+  v.value("num_experts", d.experts, 64);
+  v.value("num_experts_per_tok", d.model.moe.top_k, 8);
+  v.value("norm_topk_prob", d.renormalised, false);
+  v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.01);
+}
+
 template <class T>
 Words<T> our_words(std::vector<EnumName>& names) {
   Words<T> words;
@@ -143,6 +184,7 @@ void ziggurat(V& v, Described& d) {
   v.value("norm_eps", m.norm_eps);
   our_word(v, "positions", m.positions);
   v.value("rope_theta", m.rope_theta);
+  our_word(v, "qk_norm", m.qk_norm);
   v.value("use_bias", m.bias);
   v.value("tie_word_embeddings", m.tied_embeddings);
   v.value("ffn_kinds", d.ffn_kinds);
@@ -168,6 +210,12 @@ void visit_entries(V& v, Described& d) {
       return mixtral(v, d);
     case ModelClass::qwen2_moe:
       return qwen2_moe(v, d);
+    case ModelClass::qwen3:
+      return qwen3(v, d);
+    case ModelClass::qwen3_moe:
+      return qwen3_moe(v, d);
+    case ModelClass::olmoe:
+      return olmoe(v, d);
     case ModelClass::ziggurat:
       return ziggurat(v, d);
   }

@@ -61,7 +61,9 @@ class ModelBuilder {
       const bool gpt2_like = model_class == ModelClass::gpt2;
       m.norm = gpt2_like ? nn::NormKind::layer_norm : nn::NormKind::rms_norm;
       m.positions = gpt2_like ? model::Positions::learned : model::Positions::rope;
-      if (gpt2_like) m.kv_heads = m.head_dim = 0;
+      m.qk_norm = qk_norm_of(model_class);
+      if (gpt2_like) m.kv_heads = 0;
+      if (gpt2_like || model_class == ModelClass::olmoe) m.head_dim = 0;
       if (model_class == ModelClass::mixtral) d_.renormalised = true;
       m.bias = use_biases();
     }
@@ -89,9 +91,12 @@ class ModelBuilder {
     switch (d_.form.model_class) {
       case ModelClass::gpt2:
       case ModelClass::llama:
+      case ModelClass::qwen3:
         break;
       case ModelClass::mixtral:
       case ModelClass::qwen2_moe:
+      case ModelClass::qwen3_moe:
+      case ModelClass::olmoe:
         for (int64_t i = 0; i < d_.layers; ++i) {
           const bool dense = std::count(d_.dense_layers.begin(), d_.dense_layers.end(), i) > 0 ||
                              (i + 1) % std::max<int64_t>(d_.sparse_step, 1) != 0 || d_.experts == 0;

@@ -19,16 +19,10 @@ nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner) {
 }
 
 nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
-  return {c.hidden,
-          c.heads,
-          c.key_value_heads(),
-          c.head_width(),
-          c.bias,
-          c.positions == Positions::rope ? c.rope_theta : 0.0,
-          c.dropout.attention,
-          c.init_std,
-          output_std(c),
-          layer};
+  return {c.hidden,       c.heads,       c.key_value_heads(),
+          c.head_width(), c.bias,        c.positions == Positions::rope ? c.rope_theta : 0.0,
+          c.qk_norm,      c.norm_eps,    c.dropout.attention,
+          c.init_std,     output_std(c), layer};
 }
 
 }  // namespace

@@ -100,6 +100,11 @@ void ModelConfig::validate(Problems& problems) const {
     problems.add("head_dim",
                  fmt::format("rotary positions rotate pairs: expected an even width, got {}", head_width()));
   }
+  if (qk_norm == nn::QkNorm::head && heads > 0 && head_width() == 1) {
+    problems.add("qk_norm",
+                 "normalising a head of one number leaves nothing but its sign: make heads wider, or say "
+                 "width or none");
+  }
   if (layer_count() > kMostLayers) {
     problems.add("blocks", fmt::format("expected at most {} layers (repeat x pattern), got {}", kMostLayers,
                                        layer_count()));
@@ -153,6 +158,7 @@ ModelCounts count(const ModelConfig& c, int64_t sequence_length) {
   const int64_t h = c.hidden, d = c.head_width(), vocab = c.padded_vocab();
   const int64_t q = c.heads * d, kv = c.key_value_heads() * d;
   const int64_t bias = c.bias ? 1 : 0, norm = c.norm == nn::NormKind::layer_norm ? 2 * h : h;
+  const int64_t qk_norm = c.qk_norm == nn::QkNorm::none ? 0 : c.qk_norm == nn::QkNorm::head ? 2 * d : q + kv;
   const bool gated = c.activation == nn::MlpKind::swiglu;
 
   // Matrix and bias parameters of each part.
@@ -173,7 +179,7 @@ ModelCounts count(const ModelConfig& c, int64_t sequence_length) {
   int64_t active_experts = 0;
   const std::vector<BlockSpec> layers = c.layers();
   for (const BlockSpec& layer : layers) {
-    dense += attention_matrices + attention_biases + 2 * norm;
+    dense += attention_matrices + attention_biases + qk_norm + 2 * norm;
     active_matrices += attention_matrices;
     if (layer.ffn != FfnKind::moe) {
       const Mlp fixed = mlp(layer.ffn == FfnKind::dense ? c.ffn_width() : c.residual_width());

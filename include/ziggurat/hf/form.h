@@ -17,10 +17,14 @@ enum class ModelClass {
   llama,
   mixtral,
   qwen2_moe,
+  qwen3,
+  qwen3_moe,
+  olmoe,
   ziggurat,  // the code that an export brings along: any model of ours
 };
-inline constexpr ModelClass kNativeClasses[] = {ModelClass::gpt2, ModelClass::llama, ModelClass::mixtral,
-                                                ModelClass::qwen2_moe};
+inline constexpr ModelClass kNativeClasses[] = {
+    ModelClass::gpt2,  ModelClass::llama,     ModelClass::mixtral, ModelClass::qwen2_moe,
+    ModelClass::qwen3, ModelClass::qwen3_moe, ModelClass::olmoe};
 
 const char* class_name(ModelClass model_class);  // "GPT2LMHeadModel"
 
@@ -30,6 +34,9 @@ struct Form {
   bool qkv_bias = false, out_bias = false, mlp_bias = false;
   int64_t shared_expert_width = 0;  // Qwen2-MoE's, which is always there
 };
+
+// What the class does with queries and keys; our own: whatever its config.json says.
+nn::QkNorm qk_norm_of(ModelClass model_class);
 
 // Why the class cannot express the model; nullopt if it can.
 std::optional<std::string> obstacle(ModelClass model_class, const model::ModelConfig& config);

@@ -8,6 +8,8 @@ class ZigguratConfig(PretrainedConfig):
     ffn_experts: of each layer, how many experts.
     hidden_act: "gelu_tanh" or "gelu_erf" (down(gelu(up(x)))), or "swiglu" (down(silu(gate(x)) * up(x))).
     norm: "layer_norm" or "rms_norm".  positions: "learned" or "rope" (half-split, as Llama).
+    qk_norm: "none", or RMS normalisation of queries and keys, before they are rotated: over each "head" (as Qwen3) or
+        over the "width" of all heads (as OLMoE).
     norm_topk_prob: divide the chosen experts' probabilities by their sum.
     residual_mix: "softmax" (c0 * experts + c1 * mlp, c = softmax of a linear layer) or "sum".
     """
@@ -30,6 +32,7 @@ class ZigguratConfig(PretrainedConfig):
         norm_eps=1e-5,
         positions="learned",
         rope_theta=10000.0,
+        qk_norm="none",
         use_bias=True,
         ffn_kinds=None,
         ffn_experts=None,
@@ -58,6 +61,7 @@ class ZigguratConfig(PretrainedConfig):
         self.norm_eps = norm_eps
         self.positions = positions
         self.rope_theta = rope_theta
+        self.qk_norm = qk_norm
         self.use_bias = use_bias
         self.ffn_kinds = ffn_kinds or ["dense"] * num_hidden_layers
         self.ffn_experts = ffn_experts or [0] * num_hidden_layers

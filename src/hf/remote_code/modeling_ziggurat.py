@@ -29,6 +29,10 @@ class RMSNorm(nn.Module):
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
         return (self.weight.float() * y).to(x.dtype)
 
+    def in_groups(self, x):
+        """Each stretch of x that is as long as the weight by itself."""
+        return self(x.unflatten(-1, (-1, len(self.weight)))).flatten(-2)
+
 
 def make_norm(config):
     kind = nn.LayerNorm if config.norm == "layer_norm" else RMSNorm
@@ -53,11 +57,21 @@ class ZigguratAttention(nn.Module):
             config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.use_bias
         )
         self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=config.use_bias)
+        if config.qk_norm != "none":
+            q_heads, k_heads = (1, 1) if config.qk_norm == "head" else (self.heads, self.kv_heads)
+            self.q_norm = RMSNorm(q_heads * self.head_dim, config.norm_eps)
+            self.k_norm = RMSNorm(k_heads * self.head_dim, config.norm_eps)
+
+    def split(self, qkv):
+        """q, k and v [batch, heads, length, head_dim] each; qkv [batch, length, width]."""
+        q, k, v = qkv.split([heads * self.head_dim for heads in (self.heads, self.kv_heads, self.kv_heads)], dim=-1)
+        if hasattr(self, "q_norm"):
+            q, k = self.q_norm.in_groups(q), self.k_norm.in_groups(k)
+        return (x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for x in (q, k, v))
 
     def forward(self, x, mask, rotation, cache):
         batch, length, _ = x.shape
-        qkv = self.qkv(x).view(batch, length, -1, self.head_dim).transpose(1, 2)
-        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        q, k, v = self.split(self.qkv(x))
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:

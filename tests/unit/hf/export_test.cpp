@@ -115,7 +115,9 @@ TEST_P(HfModels, Bf16IsRounded) {
 
 // Written by transformers itself, with its logits (scripts/golden/make_hf_goldens.py).
 class HfGolden : public HfTest, public ::testing::WithParamInterface<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Hf, HfGolden, ::testing::Values("gpt2", "llama", "mixtral", "qwen2_moe", "ziggurat"),
+INSTANTIATE_TEST_SUITE_P(Hf, HfGolden,
+                         ::testing::Values("gpt2", "llama", "mixtral", "qwen2_moe", "qwen3", "qwen3_moe",
+                                           "olmoe", "ziggurat", "ziggurat_qk_norm"),
                          [](const auto& golden) { return std::string(golden.param); });
 
 TEST_P(HfGolden, FolderOfTransformersComputesTheSameHereAndLeavesAsItCame) {

@@ -55,6 +55,14 @@ inline const std::vector<std::pair<std::string, ModelConfig>>& small_models() {
     all.emplace_back("ziggurat", small_model({mixed, {1, {{FfnKind::residual_moe, 2}}}}));
     all.emplace_back("ziggurat_gated", llama_block(small_model({{1, {{FfnKind::residual_moe, 3}, {}}}})));
     all.back().second.bias = true, all.back().second.tied_embeddings = false;
+    all.emplace_back("qwen3", llama_block(small_model({dense})));
+    all.back().second.qk_norm = nn::QkNorm::head, all.back().second.head_dim = 6;
+    all.emplace_back("qwen3_moe", llama_block(small_model({mixed})));
+    all.back().second.qk_norm = nn::QkNorm::head;
+    all.emplace_back("olmoe", llama_block(small_model({moe})));
+    all.back().second.qk_norm = nn::QkNorm::width;
+    all.emplace_back("ziggurat_qk_norm", small_model({mixed}));
+    all.back().second.qk_norm = nn::QkNorm::width, all.back().second.kv_heads = 2;
     return all;
   }();
   return models;
