@@ -76,6 +76,35 @@ std::string on_rank_0(Communicator& comm, const std::function<std::string()>& wo
       .front();
 }
 
+std::vector<std::string> share(Communicator& comm, size_t n, const std::function<std::string(size_t)>& work,
+                               ErrorKind others) {
+  std::vector<std::string> all;
+  const auto size = static_cast<size_t>(comm.size());
+  for (size_t first = 0; first < n; first += size) {
+    const size_t mine = first + static_cast<size_t>(comm.rank());
+    const std::vector<std::string> answers =
+        agree(comm, [&] { return mine < n ? work(mine) : std::string(); }, others);
+    all.insert(all.end(), answers.begin(), answers.end());
+  }
+  all.resize(n);
+  return all;
+}
+
+SharedProgress::SharedProgress(const Communicator& comm, std::span<const int64_t> sizes, Tell tell)
+    : tell_(std::move(tell)) {
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    total_ += sizes[i];
+    if (i % static_cast<size_t>(comm.size()) == static_cast<size_t>(comm.rank())) mine_ += sizes[i];
+  }
+}
+
+void SharedProgress::add(int64_t done) {
+  done_ += done;
+  if (!tell_) return;
+  const double part = static_cast<double>(done_) / static_cast<double>(mine_);
+  tell_(done_ == mine_ ? total_ : static_cast<int64_t>(part * static_cast<double>(total_)), total_);
+}
+
 void check_same_on_all_ranks(Communicator& comm, std::span<const NamedValue> values) {
   const std::string mine = nlohmann::json(std::vector<NamedValue>(values.begin(), values.end()))
                                .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
