@@ -99,8 +99,10 @@ SafetensorsEntry parse_entry(const std::string& name, const json& value, int64_t
   const int64_t begin = json_int64(offsets[0], where), end = json_int64(offsets[1], where);
   const int64_t data_bytes = file_bytes - data_begin;
   check(begin <= end && end <= data_bytes, ErrorKind::checkpoint,
-        "[safetensors] {}: data_offsets [{}, {}] outside the {} data bytes of the file", where, begin, end,
-        data_bytes);
+        "[safetensors] {}: data_offsets [{}, {}] outside the {} data bytes of the file; was it cut off? Make "
+        "or "
+        "copy it again",
+        where, begin, end, data_bytes);
   if (const int64_t element = element_bytes(entry.code)) {
     const int64_t expected = checked_bytes(entry.shape, element, where);
     check(end - begin == expected, ErrorKind::checkpoint,
@@ -235,6 +237,7 @@ void SafetensorsFile::read(const SafetensorsEntry& entry, int64_t first, std::sp
 
 std::span<const std::byte> SafetensorsFile::data(const std::string& name) const {
   const SafetensorsEntry& found = entry(name);
+  const std::lock_guard lock(mapping_);
   if (mapped_.empty()) mapped_ = InputFile(path_, identity_).map();
   return mapped_.subspan(static_cast<size_t>(found.begin), static_cast<size_t>(found.end - found.begin));
 }

@@ -82,8 +82,8 @@ std::vector<std::string> share(Communicator& comm, size_t n, const std::function
   const auto size = static_cast<size_t>(comm.size());
   for (size_t first = 0; first < n; first += size) {
     const size_t mine = first + static_cast<size_t>(comm.rank());
-    const std::vector<std::string> answers =
-        agree(comm, [&] { return mine < n ? work(mine) : std::string(); }, others);
+    const std::vector<std::string> answers = agree(
+        comm, [&] { return mine < n ? work(mine) : std::string(); }, others);
     all.insert(all.end(), answers.begin(), answers.end());
   }
   all.resize(n);

@@ -18,11 +18,12 @@ namespace {
 
 json read_json(const std::string& path) {
   std::ifstream file(path);
-  check(file.good(), ErrorKind::checkpoint, "cannot read {}: {}", path, std::strerror(errno));
+  check(file.good(), ErrorKind::checkpoint, "cannot read {}: {}; copy the folder again, with all its files",
+        path, std::strerror(errno));
   try {
     return json::parse(file);
   } catch (const json::exception& e) {
-    fail(ErrorKind::checkpoint, "{} is no valid JSON: {}", path, e.what());
+    fail(ErrorKind::checkpoint, "{} is no valid JSON, copy it again: {}", path, e.what());
   }
 }
 
@@ -43,7 +44,8 @@ void widen(const SafetensorsFile& file, const SafetensorsEntry& entry, int64_t f
     const auto piece = std::span(stored).first(std::min(stored.size(), into.size()));
     file.read(entry, first * static_cast<int64_t>(sizeof(Stored)), std::as_writable_bytes(piece));
     parallel_for_blocks(std::ssize(piece), 65536, [&](int64_t begin, int64_t end) {
-      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) into[i] = to_float(piece[i]);
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+        into[i] = to_float(piece[i]);
     });
     first += std::ssize(piece);
     into = into.subspan(piece.size());
@@ -55,14 +57,18 @@ constexpr const char* kDtypes[] = {"F32", "BF16", "F16", "F64"};
 }  // namespace
 
 ModelFolder::ModelFolder(const std::string& path) : path_(path) {
-  check(fs::is_directory(path_), ErrorKind::checkpoint, "{} is no folder", path_);
+  check(fs::is_directory(path_), ErrorKind::checkpoint,
+        "{} is no folder: expected one with config.json and model.safetensors, as save_pretrained() or "
+        "`ziggurat "
+        "export` writes it",
+        path_);
   config_ = read_json(config_path());
   const std::string single = path_ + "/model.safetensors", index = single + ".index.json";
   if (fs::exists(index)) {
     const json listed = read_json(index);
     const bool has_map =
         listed.is_object() && listed.contains("weight_map") && listed["weight_map"].is_object();
-    check(has_map, ErrorKind::checkpoint, "{}: expected an object with a 'weight_map'", index);
+    check(has_map, ErrorKind::checkpoint, "{}: expected an object with a 'weight_map': copy it again", index);
     std::set<std::string> files;
     for (const auto& [name, file] : listed["weight_map"].items()) {
       const std::string text = file.is_string() ? file.get<std::string>() : "";
@@ -72,7 +78,11 @@ ModelFolder::ModelFolder(const std::string& path) : path_(path) {
             file.dump());
       files.insert(text);
     }
-    for (const std::string& file : files) open(file);
+    for (const std::string& file : files) {
+      check(fs::exists(fs::path(path_) / file), ErrorKind::checkpoint,
+            "{} names {}, which is not there: copy the folder again, with all its files", index, file);
+      open(file);
+    }
     for (const auto& [name, file] : listed["weight_map"].items()) {
       const auto found = tensors_.find(name);
       const bool there = found != tensors_.end() && found->second.file == file.get<std::string>();
@@ -88,7 +98,11 @@ ModelFolder::ModelFolder(const std::string& path) : path_(path) {
           "{}: pytorch_model.bin is a program that loading would run; make it safetensors first, in Python: "
           "AutoModelForCausalLM.from_pretrained(\"{}\").save_pretrained(NEW_FOLDER, safe_serialization=True)",
           path_, path_);
-    fail(ErrorKind::checkpoint, "{} holds neither model.safetensors nor model.safetensors.index.json", path_);
+    fail(ErrorKind::checkpoint,
+         "{} holds neither model.safetensors nor model.safetensors.index.json: copy the folder again, with "
+         "all its "
+         "files",
+         path_);
   }
   open("model.safetensors");
 }
@@ -100,7 +114,8 @@ void ModelFolder::open(const std::string& file) {
   files_.emplace_back(resolved.string(), std::nullopt, AcceptDtypes::any);
   for (const auto& [name, entry] : files_.back().entries()) {
     const auto [other, is_new] = tensors_.emplace(name, Place{file, &files_.back()});
-    check(is_new, ErrorKind::checkpoint, "{}: '{}' stands in two files: {} and {}", path_, name,
+    check(is_new, ErrorKind::checkpoint,
+          "{}: '{}' stands in two files: {} and {}; take away the one of another model", path_, name,
           other->second.file, file);
   }
 }
@@ -115,10 +130,11 @@ void ModelFolder::check_dtype(const std::string& name) const {
   const Place& place = tensors_.at(name);
   const std::string& code = place.contents->entry(name).code;
   const bool known = std::find(std::begin(kDtypes), std::end(kDtypes), code) != std::end(kDtypes);
-  check(known, ErrorKind::checkpoint,
-        "{}: '{}' is of dtype {}; expected F32, BF16, F16 or F64. Quantised weights cannot be trained on: take "
-        "the model they were made from",
-        place.contents->path(), name, code);
+  check(
+      known, ErrorKind::checkpoint,
+      "{}: '{}' is of dtype {}; expected F32, BF16, F16 or F64. Quantised weights cannot be trained on: take "
+      "the model they were made from",
+      place.contents->path(), name, code);
 }
 
 void ModelFolder::read(const std::string& name, int64_t first, std::span<float> into) const {

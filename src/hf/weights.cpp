@@ -95,7 +95,8 @@ std::vector<std::string> write_shards(CheckpointReader& checkpoint, const model:
   for (const Shard& shard : shards) bytes.push_back(shard.bytes);
   SharedProgress shared(comm, bytes, progress);
   const auto write_shard = [&](size_t s) {
-    const std::span<const FolderTensor> its = tensors.subspan(shards[s].begin, shards[s].end - shards[s].begin);
+    const std::span<const FolderTensor> its =
+        tensors.subspan(shards[s].begin, shards[s].end - shards[s].begin);
     std::vector<TensorHeader> headers;
     for (const FolderTensor& tensor : its) headers.push_back({tensor.name, dtype, tensor.shape});
     std::vector<std::string> hashes;

@@ -39,8 +39,9 @@ void draw_initial(const ParamSpec& spec, uint64_t seed, int64_t first, const Ten
   const Philox rng(seed, Purpose::init, hash_name(spec.name));
   const int64_t n = values.numel();
   // Identical rows all have the elements of row 0.
-  const int64_t period =
-      spec.identical_rows ? spec.global_shape.numel() / std::max<int64_t>(1, spec.global_shape[0]) : INT64_MAX;
+  const int64_t period = spec.identical_rows
+                             ? spec.global_shape.numel() / std::max<int64_t>(1, spec.global_shape[0])
+                             : INT64_MAX;
   visit_device_dtype(values, [&]<Device D, class T>() {
     for (int64_t at = 0; at < n;) {
       const int64_t element = (first + at) % period, count = std::min(n - at, period - element);

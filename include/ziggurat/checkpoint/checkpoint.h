@@ -95,8 +95,8 @@ struct Manifest {
 void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::span<const TensorSlice> slices,
                      Communicator& comm);
 
-// The same of tensors that nobody holds: rank f % size writes the slices of files[f] as if it were rank f, and
-// `make` hands the bytes of one slice to write(), in as many pieces as it likes. So the checkpoint is the
+// The same of tensors that nobody holds: rank f % size writes the slices of files[f] as if it were rank f,
+// and `make` hands the bytes of one slice to write(), in as many pieces as it likes. So the checkpoint is the
 // same for any number of ranks. Each rank gives all files.
 void save_checkpoint(const std::string& dir, const CheckpointInfo& info,
                      std::span<const std::vector<SliceHeader>> files,

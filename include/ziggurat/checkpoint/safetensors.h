@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -110,7 +111,8 @@ class SafetensorsFile {
   void check_coverage(int64_t data_begin) const;
 
   std::string path_;
-  FileIdentity identity_;                         // of the file that was opened
+  FileIdentity identity_;                           // of the file that was opened
+  mutable std::mutex mapping_;                      // of the next
   mutable std::span<const std::byte> mapped_ = {};  // once a view was asked for
   std::map<std::string, SafetensorsEntry> entries_;
   std::map<std::string, std::string> metadata_;

@@ -22,8 +22,8 @@ std::vector<std::string> agree(Communicator& comm, const std::function<std::stri
 std::string on_rank_0(Communicator& comm, const std::function<std::string()>& work,
                       ErrorKind others = ErrorKind::internal);
 
-// Collective. Runs work(i) once for each i in [0, n), on rank i % size, one round after the other; returns the
-// answers in the order of i. An error comes as from agree(), at the end of its round: no rank goes on for
+// Collective. Runs work(i) once for each i in [0, n), on rank i % size, one round after the other; returns
+// the answers in the order of i. An error comes as from agree(), at the end of its round: no rank goes on for
 // hours with what is lost already.
 std::vector<std::string> share(Communicator& comm, size_t n, const std::function<std::string(size_t)>& work,
                                ErrorKind others = ErrorKind::internal);

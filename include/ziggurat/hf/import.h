@@ -35,9 +35,9 @@ class FolderWeights {
   // a second copy of a tied embedding, which must be equal to it. Looks at every parts-th such tensor.
   void check_values(int part = 0, int parts = 1) const;
 
-  // Fills `to` ([n], f32 or f64) with the parameter's values from element `first` on, row by row. Rows that pad
-  // the vocabulary and biases that the class lacks are zero; what upcycling adds has its initial values. Reads
-  // through a buffer of fixed size, but of a transposed matrix the whole.
+  // Fills `to` ([n], f32 or f64) with the parameter's values from element `first` on, row by row. Rows that
+  // pad the vocabulary and biases that the class lacks are zero; what upcycling adds has its initial values.
+  // Reads through a buffer of fixed size, but of a transposed matrix the whole.
   void read(const nn::ParamEntry& entry, int64_t first, const Tensor& to);
 
  private:
