@@ -108,6 +108,7 @@ class WholeModel {
   }
 
   nn::ParamStore& store() { return store_; }
+  const nn::ParamStore& store() const { return store_; }
 
   // A checkpoint of it; `folder` must not hold one.
   void save(const std::string& folder) {

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "tests/unit/hf/hf_test_support.h"
+#include <ziggurat/checkpoint/staged_folder.h>
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/hf/upcycle.h>
 
@@ -212,6 +213,32 @@ TEST_F(HfImport, BadFoldersAreRefused) {
   EXPECT_THAT(index(R"({"weight_map": {"transformer.ln_f.weight": "model.safetensors",
                                        "transformer.ln_f.bias": "copy.safetensors"}})"),
               HasSubstr("two files"));
+}
+
+TEST_F(HfImport, AFileThatChangesWhileItIsReadIsNamed) {
+  gpt2();
+  const auto message_after = [&](const auto& change) {
+    fs::remove_all(path("changing"));
+    fs::copy(path("good"), path("changing"));
+    const ModelFolder folder(path("changing"));
+    change(path("changing/model.safetensors"));
+    return error_of(ErrorKind::checkpoint, [&] { folder.read("transformer.ln_f.weight"); });
+  };
+  EXPECT_THAT(message_after([](const std::string& file) { fs::resize_file(file, fs::file_size(file) / 2); }),
+              AllOf(HasSubstr("changing/model.safetensors was cut off"), HasSubstr("copy this one again")));
+  EXPECT_THAT(message_after([&](const std::string& file) {
+                fs::copy_file(path("good/model.safetensors"), path("new"));
+                fs::rename(path("new"), file);
+              }),
+              HasSubstr("was replaced while it was in use"));
+}
+
+TEST_F(HfImport, AFullDiskIsToldBeforeAnythingIsWritten) {
+  StagedFolder folder(path("out"));
+  folder.create();
+  EXPECT_NO_THROW(folder.check_room(1));
+  EXPECT_THAT(error_of(ErrorKind::checkpoint, [&] { folder.check_room(int64_t{1} << 60); }),
+              AllOf(HasSubstr(path("out")), HasSubstr("would take"), HasSubstr("make room")));
 }
 
 // ---- A piece at a time
