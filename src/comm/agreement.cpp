@@ -2,11 +2,13 @@
 #include <cstring>
 #include <exception>
 #include <map>
+#include <new>
 
 #include <nlohmann/json.hpp>
 #include <xxhash.h>
 
 #include <ziggurat/comm/agreement.h>
+#include <ziggurat/memory/arena.h>
 
 namespace ziggurat {
 
@@ -54,6 +56,8 @@ std::vector<std::string> agree(Communicator& comm, const std::function<std::stri
     answer = kDone + work();
   } catch (const Error& e) {
     answer = failed(e.kind(), e.what());
+  } catch (const std::bad_alloc&) {
+    answer = failed(ErrorKind::device, ("no memory is left: " + Arena::describe_limits()).c_str());
   } catch (const std::exception& e) {
     answer = failed(others, e.what());
   }

@@ -81,8 +81,8 @@ void check_tensors(const CheckpointReader& checkpoint, const model::ModelConfig&
     if (tensor.ours.empty()) continue;
     const CheckpointReader::TensorInfo& stored = checkpoint.tensor(tensor.ours);
     check(stored.shape == ours.at(tensor.ours), ErrorKind::checkpoint,
-          "{}: tensor '{}' is {}, its own config makes it {}: take another checkpoint of the run", checkpoint.path(),
-          tensor.ours, stored.shape, ours.at(tensor.ours));
+          "{}: tensor '{}' is {}, its own config makes it {}: take another checkpoint of the run",
+          checkpoint.path(), tensor.ours, stored.shape, ours.at(tensor.ours));
   }
 }
 

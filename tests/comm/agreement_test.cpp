@@ -56,6 +56,17 @@ TEST(Agreement, OtherExceptionsGetTheCallersKind) {
   });
 }
 
+TEST(Agreement, MemoryThatIsLackingIsToldWithItsLimits) {
+  run_on_threads(2, [](Communicator& comm) {
+    const auto work = [&]() -> std::string {
+      if (comm.rank() == 1) throw std::bad_alloc();
+      return "";
+    };
+    EXPECT_THAT(error_of(ErrorKind::device, [&] { agree(comm, work, ErrorKind::checkpoint); }),
+                AllOf(HasSubstr("no memory is left"), HasSubstr("rank 1 of 2")));
+  });
+}
+
 TEST(Share, EveryPieceIsDoneOnceAndAnsweredInOrder) {
   for (const int ranks : {1, 2, 3, 7}) {
     std::array<std::atomic<int>, 5> times = {};

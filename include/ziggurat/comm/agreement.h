@@ -14,7 +14,7 @@ namespace ziggurat {
 
 // Collective. Runs `work` on every rank and returns the ranks' answers in rank order. When it threw on some
 // rank, every rank throws the error of the lowest such rank, which the message names; exceptions that are no
-// Error become one of kind `others`.
+// Error become one of kind `others`; that no memory is left is one of kind device.
 std::vector<std::string> agree(Communicator& comm, const std::function<std::string()>& work,
                                ErrorKind others = ErrorKind::internal);
 
