@@ -202,12 +202,15 @@ void add_import(CLI::App& app) {
   auto arguments = std::make_shared<ImportArguments>();
   CLI::App* command = app.add_subcommand(
       "import",
-      "Make a folder of Hugging Face transformers the start of a run: config.yaml and a checkpoint");
+      "Make a folder of Hugging Face transformers the start of a run: config.yaml and a checkpoint; mpirun "
+      "shares the work");
   command->add_option("--from", arguments->from, "folder with config.json and safetensors")->required();
   command->add_option("--output", arguments->output, "a new folder, that of the run")->required();
   command->add_option("--config", arguments->overrides, "key=value ... of the run, e.g. data.train=data");
   command->add_option("--upcycle", arguments->upcycle,
                       "give a dense model experts: experts=8,every=2[,top_k=2][,residual=true]");
+  command->add_option("--shard-size", arguments->shard_size, "of a file of the checkpoint at most")
+      ->capture_default_str();
   command->callback([arguments] { import_model(*arguments); });
 }
 

@@ -50,7 +50,8 @@ class Reader {
   template <class T>
   void value(const char* name, T& field, std::optional<std::type_identity_t<T>> otherwise = {}) {
     if (absent(name)) {
-      check(otherwise.has_value(), ErrorKind::checkpoint, "{}: '{}' is missing", where_, name);
+      check(otherwise.has_value(), ErrorKind::checkpoint,
+            "{}: '{}' is missing; take the config.json that came with the weights", where_, name);
       field = *otherwise;
     } else {
       field = read<T>(in_[name], name);
@@ -92,7 +93,8 @@ class Reader {
       if (absent(name)) continue;
       const json& rope = in_[name];
       const auto text = [&](const char* key) { return rope.contains(key) ? rope[key].dump() : ""; };
-      check(rope.is_object(), ErrorKind::checkpoint, "{}: '{}' is no object", where_, name);
+      check(rope.is_object(), ErrorKind::checkpoint, "{}: '{}' is {}, expected an object", where_, name,
+            rope.dump());
       const std::string type = rope.contains("rope_type") ? text("rope_type") : text("type");
       const bool plain = (type.empty() || type == "\"default\"") &&
                          (!rope.contains("partial_rotary_factor") || rope["partial_rotary_factor"] == 1.0);

@@ -18,6 +18,21 @@
 #include <ziggurat/infer/decoder.h>
 #include <ziggurat/train/starting_point.h>
 
+namespace ziggurat::hf {
+
+// All weights of a folder in a model that is whole in this process; returns what was skipped.
+inline std::vector<std::string> read_weights(const ModelFolder& folder, const Form& form,
+                                             const model::ModelConfig& config, nn::ParamStore& store) {
+  FolderWeights weights(folder, form, config, store);
+  weights.check_values();
+  for (const nn::ParamEntry& entry : store.entries()) {
+    weights.read(entry, 0, store.master(entry).reshape({entry.numel}));
+  }
+  return weights.skipped();
+}
+
+}  // namespace ziggurat::hf
+
 namespace ziggurat::test {
 
 namespace fs = std::filesystem;
@@ -101,13 +116,18 @@ class WholeModel {
   }
 
   nn::ParamStore& store() { return store_; }
+  const nn::ParamStore& store() const { return store_; }
 
   // A checkpoint of it; `folder` must not hold one.
   void save(const std::string& folder) {
     train::RunConfig run;
     run.model = config_;
     run.data.train = "synthetic";
-    train::save_starting_point(run, store_, "", folder);
+    const auto values = [&](const nn::ParamEntry& entry, int64_t first, const Tensor& to) {
+      const Tensor master = store_.master(entry).reshape({entry.numel});
+      copy(master.rows(first, first + to.numel()), to);
+    };
+    train::save_starting_point({run, store_, values}, folder, *self_);
   }
 
  private:
