@@ -67,6 +67,10 @@ def models(folder):
         rope_theta=100.0, qk_norm="width", hidden_act="swiglu", use_bias=False,
         ffn_kinds=["residual_moe", "dense"], ffn_experts=[2, 0],
     ))  # fmt: skip
+    yield "qwen2_moe_shared", Qwen2MoeForCausalLM(Qwen2MoeConfig(
+        **BLOCK, moe_intermediate_size=12, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=2,
+        shared_expert_intermediate_size=20,
+    ))  # fmt: skip
 
 
 def main(out, *names):
@@ -77,7 +81,9 @@ def main(out, *names):
             torch.manual_seed(seed)
             for key, value in model.named_parameters():  # far from the initial values, so that every part matters
                 value.data = torch.randn(value.shape) * 0.3 + (1.0 if key.endswith(("norm.weight", "ln_1.weight")) else 0)
-                if "shared_expert" in key or (name == "qwen2_moe" and key.endswith("_proj.bias")):
+                if name.startswith("qwen2_moe") and key.endswith("_proj.bias"):
+                    value.data.zero_()
+                if name == "qwen2_moe" and "shared_expert" in key:
                     value.data.zero_()
             model.tie_weights()
             folder = Path(out) / f"hf_{name}"

@@ -80,13 +80,17 @@ make_model mixtral "$modern" "$all_moe" model.kv_heads=2
 make_model mixtral_top1 "$modern" "$all_moe" model.moe.top_k=1 model.head_dim=12
 make_model qwen2_moe_every_layer "$modern" "$all_moe" model.moe.renormalise=none model.moe.top_k=3
 make_model qwen2_moe_top1 "$modern" model.moe.renormalise=none model.moe.top_k=1 model.tied_embeddings=false
+make_model qwen2_moe_shared_interleaved "$tiny/qwen2_moe.yaml" model.moe.renormalise=chosen model.tied_embeddings=false \
+  model.ffn_hidden=80 'model.blocks=[{repeat: 2, pattern: [{}, {ffn: residual_moe, experts: 4}]}]'
 make_model qwen3 "$dense" "${llama[@]}" model.qk_norm=head model.head_dim=16 model.kv_heads=1
 make_model qwen3_moe_interleaved "$modern" model.qk_norm=head model.moe.renormalise=none model.moe.top_k=1 \
-  model.tied_embeddings=false
+  model.tied_embeddings=false model.moe.expert_hidden=24
 make_model olmoe_renormalised "$tiny/olmoe.yaml" model.kv_heads=2 model.moe.renormalise=chosen model.moe.top_k=3
 make_model dense_norm_width "$dense" model.qk_norm=width model.kv_heads=2
 make_model pr_moe_norm_head "$tiny/pr_moe.yaml" "${llama[@]}" model.qk_norm=head
 make_model pr_moe_sum "$tiny/pr_moe.yaml" model.moe.residual_mix=sum model.moe.top_k=2 model.moe.renormalise=survivors
+make_model pr_moe_sigmoid "$tiny/pr_moe.yaml" model.moe.residual_mix=sigmoid model.moe.expert_hidden=24 \
+  model.moe.residual_hidden=72
 make_model pr_moe_modern "$tiny/pr_moe.yaml" "${llama[@]}" model.kv_heads=2 model.moe.coefficient_bias=false \
   model.rope_theta=500 model.head_dim=10 model.tied_embeddings=false
 make_model moe_erf "$tiny/125m_moe64.yaml" model.activation=gelu_erf model.moe.top_k=3

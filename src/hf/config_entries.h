@@ -15,7 +15,7 @@ namespace ziggurat::hf {
 struct Described {
   model::ModelConfig model;
   Form form = {};
-  int64_t layers = 0, experts = 0, dense_width = 0;
+  int64_t layers = 0, experts = 0;
   bool renormalised = false;
   int64_t sparse_step = 1;                  // every so many layers there are experts ...
   std::vector<int64_t> dense_layers = {};   // ... but in these
@@ -24,8 +24,10 @@ struct Described {
 };
 
 Described described(const Form& form, const model::ModelConfig& config);
-// The model, on top of `base`. Throws Error(checkpoint) naming `where`.
-model::ModelConfig model_of(Described described, const model::ModelConfig& base, const std::string& where);
+// The model, on top of `base`; with_shared_expert: see from_config_json. Throws Error(checkpoint) naming
+// `where`.
+model::ModelConfig model_of(Described described, bool with_shared_expert, const model::ModelConfig& base,
+                            const std::string& where);
 
 template <class T>
 using Words = std::vector<std::pair<const char*, T>>;  // the first of several words for one value is written
@@ -89,7 +91,7 @@ void llama(V& v, Described& d) {
 template <class V>
 void mixtral(V& v, Described& d) {
   llama_block(v, d, 1e6, 1e-5);
-  v.value("intermediate_size", d.model.ffn_hidden);
+  v.value("intermediate_size", d.model.moe.expert_hidden);
   v.value("num_key_value_heads", d.model.kv_heads);
   v.or_derived("head_dim", d.model.head_dim);
   v.value("num_local_experts", d.experts);
@@ -100,8 +102,8 @@ void mixtral(V& v, Described& d) {
 template <class V>
 void qwen2_moe(V& v, Described& d) {
   llama_block(v, d, 10000.0, 1e-6);
-  v.value("intermediate_size", d.dense_width, 0);
-  v.value("moe_intermediate_size", d.model.ffn_hidden);
+  v.value("intermediate_size", d.model.ffn_hidden, 5632);
+  v.value("moe_intermediate_size", d.model.moe.expert_hidden);
   v.value("num_key_value_heads", d.model.kv_heads);
   v.or_derived("head_dim", d.model.head_dim);
   v.value("num_experts", d.experts);
@@ -127,8 +129,8 @@ void qwen3(V& v, Described& d) {
 template <class V>
 void qwen3_moe(V& v, Described& d) {
   llama_block(v, d, 10000.0, 1e-6);
-  v.value("intermediate_size", d.dense_width, 6144);
-  v.value("moe_intermediate_size", d.model.ffn_hidden, 768);
+  v.value("intermediate_size", d.model.ffn_hidden, 6144);
+  v.value("moe_intermediate_size", d.model.moe.expert_hidden, 768);
   v.value("num_key_value_heads", d.model.kv_heads, 4);
   v.or_derived("head_dim", d.model.head_dim);
   v.value("attention_bias", d.form.qkv_bias, false);
@@ -144,7 +146,7 @@ void qwen3_moe(V& v, Described& d) {
 template <class V>
 void olmoe(V& v, Described& d) {
   llama_block(v, d, 10000.0, 1e-5);
-  v.value("intermediate_size", d.model.ffn_hidden);
+  v.value("intermediate_size", d.model.moe.expert_hidden);
   v.or_derived("num_key_value_heads", d.model.kv_heads);
   v.value("attention_bias", d.form.qkv_bias, false);
   d.form.out_bias = d.form.qkv_bias;
@@ -175,6 +177,8 @@ void ziggurat(V& v, Described& d) {
   v.value("max_position_embeddings", m.max_sequence);
   v.value("hidden_size", m.hidden);
   v.value("intermediate_size", m.ffn_hidden);
+  v.value("moe_intermediate_size", m.moe.expert_hidden, 0);
+  v.value("shared_expert_intermediate_size", m.moe.residual_hidden, 0);
   v.value("num_hidden_layers", d.layers);
   v.value("num_attention_heads", m.heads);
   v.value("num_key_value_heads", m.kv_heads);

@@ -190,7 +190,7 @@ ordered_json to_config_json(const Form& form, const ModelConfig& config, DType d
 }
 
 std::pair<Form, ModelConfig> from_config_json(const json& in, const ModelConfig& base,
-                                              const std::string& where) {
+                                              const std::string& where, bool with_shared_expert) {
   const bool named = in.is_object() && in.contains("model_type") && in["model_type"].is_string();
   check(named, ErrorKind::checkpoint, "{}: expected an object with a 'model_type'", where);
   const auto type = in["model_type"].get<std::string>();
@@ -216,7 +216,7 @@ std::pair<Form, ModelConfig> from_config_json(const json& in, const ModelConfig&
   if (type == "gpt2") d.form.qkv_bias = d.form.out_bias = d.form.mlp_bias = true;
   if (type == "ziggurat") d.form.qkv_bias = d.form.out_bias = d.form.mlp_bias = d.model.bias;
   const Form form = d.form;
-  return {form, model_of(std::move(d), base, where)};
+  return {form, model_of(std::move(d), with_shared_expert, base, where)};
 }
 
 }  // namespace ziggurat::hf

@@ -134,7 +134,15 @@ std::optional<std::string> obstacle(ModelClass model_class, const ModelConfig& c
                               {weights_sum_to_one(c), "its experts' weights do not sum to 1"}});
     case ModelClass::qwen2_moe:  // other widths of heads than hidden / heads load in transformers, not in
                                  // vLLM
-      return llama_block_and({experts, no_residual, same_experts, no_bias, full_heads});
+      return llama_block_and(
+          {{kinds.moe || kinds.residual, "it has no experts"},
+           {!kinds.residual || c.moe.residual_mix == moe::ResidualMix::sigmoid,
+            "its residual MoE layers are not mixed by a sigmoid"},
+           {!kinds.residual || !c.moe.coefficient_bias, "its sigmoid gate has a bias"},
+           {!kinds.residual || !kinds.moe, "not all of its layers with experts are residual"},
+           same_experts,
+           no_bias,
+           full_heads});
     case ModelClass::qwen3:
       return llama_block_and({no_experts, no_bias});
     case ModelClass::qwen3_moe:
@@ -157,7 +165,8 @@ Form choose_form(const ModelConfig& c) {
       case ModelClass::gpt2:
         return {model_class, true, true, true};
       case ModelClass::qwen2_moe:
-        return {model_class, true, false, false, kSharedExpertWidth};  // vLLM always has qkv biases
+        return {model_class, true, false, false,  // vLLM always has qkv biases
+                c.has(FfnKind::residual_moe) ? c.residual_width() : kSharedExpertWidth};
       default:
         return {model_class, c.bias, c.bias, c.bias};
     }

@@ -143,12 +143,15 @@ void FolderWeights::read_part(const FolderTensor& tensor, int64_t first, const T
 }
 
 std::pair<Form, model::ModelConfig> read_config(const ModelFolder& folder, const model::ModelConfig& base) {
-  auto [form, config] = from_config_json(folder.config(), base, folder.config_path());
-  if (form.model_class != ModelClass::qwen2_moe) return {form, config};
   const std::vector<std::string> names = folder.names();
-  config.bias = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
-    return name.ends_with("_proj.bias") && !folder.all_zero(name);
-  });
+  const auto has_numbers = [&](const char* part) {
+    return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+      return name.find(part) != std::string::npos && !folder.all_zero(name);
+    });
+  };
+  auto [form, config] =
+      from_config_json(folder.config(), base, folder.config_path(), has_numbers(".mlp.shared_expert"));
+  if (form.model_class == ModelClass::qwen2_moe) config.bias = has_numbers("_proj.bias");
   return {form, config};
 }
 

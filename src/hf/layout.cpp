@@ -82,24 +82,31 @@ class Builder {
         linear(there + "mlp.up_proj", ours + "mlp.up", form_.mlp_bias);
         linear(there + "mlp.down_proj", ours + "mlp.down", form_.mlp_bias);
       } else {
-        llama_like_experts(there, ours + "moe.", block.experts);
+        llama_like_experts(there, ours, block);
       }
     }
     norm("model.norm", "final_norm");
     head();
   }
 
-  void llama_like_experts(const std::string& there, const std::string& ours, int64_t experts) {
+  void llama_like_experts(const std::string& there, const std::string& layer, const BlockSpec& spec) {
+    const std::string ours = layer + "moe.";
     const bool mixtral = form_.model_class == ModelClass::mixtral;
     const std::string block = there + (mixtral ? "block_sparse_moe." : "mlp.");
     whole(block + "gate.weight", ours + "router.weight");
-    for (int64_t e = 0; e < experts; ++e) {
+    for (int64_t e = 0; e < spec.experts; ++e) {
       const std::string expert = fmt::format("{}experts.{}.", block, e);
       linear(expert + (mixtral ? "w1" : "gate_proj"), ours + "experts.gate", false, e);
       linear(expert + (mixtral ? "w3" : "up_proj"), ours + "experts.up", false, e);
       linear(expert + (mixtral ? "w2" : "down_proj"), ours + "experts.down", false, e);
     }
     if (form_.model_class != ModelClass::qwen2_moe) return;
+    if (spec.ffn == FfnKind::residual_moe) {
+      linear(block + "shared_expert.gate_proj", layer + "mlp.gate", false);
+      linear(block + "shared_expert.up_proj", layer + "mlp.up", false);
+      linear(block + "shared_expert.down_proj", layer + "mlp.down", false);
+      return whole(block + "shared_expert_gate.weight", ours + "coefficient.weight");
+    }
     const int64_t shared = form_.shared_expert_width, hidden = config_.hidden;
     zeros(block + "shared_expert.gate_proj.weight", {shared, hidden});
     zeros(block + "shared_expert.up_proj.weight", {shared, hidden});

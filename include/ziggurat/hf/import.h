@@ -14,8 +14,8 @@ namespace ziggurat::hf {
 
 struct FolderTensor;
 
-// The class and the model of config.json (see from_config_json). Biases of q, k and v that are all zero, as
-// an export to Qwen2-MoE has them, are none.
+// The class and the model of config.json (see from_config_json). Biases of q, k and v and shared experts
+// that are all zero, as an export to Qwen2-MoE may have them, are none.
 std::pair<Form, model::ModelConfig> read_config(const ModelFolder& folder, const model::ModelConfig& base);
 
 // Any part of any parameter at a time, so that a model may be far larger than memory. Errors are

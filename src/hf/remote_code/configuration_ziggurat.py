@@ -11,7 +11,10 @@ class ZigguratConfig(PretrainedConfig):
     qk_norm: "none", or RMS normalisation of queries and keys, before they are rotated: over each "head" (as Qwen3) or
         over the "width" of all heads (as OLMoE).
     norm_topk_prob: divide the chosen experts' probabilities by their sum.
-    residual_mix: "softmax" (c0 * experts + c1 * mlp, c = softmax of a linear layer) or "sum".
+    residual_mix: "softmax" (c0 * experts + c1 * mlp, c = softmax of a linear layer), "sum", or "sigmoid" (experts +
+        c * mlp, c = sigmoid of a linear layer, as Qwen2-MoE's shared expert).
+    moe_intermediate_size: inner width of an expert, and shared_expert_intermediate_size: of the MLP beside experts in a
+        residual layer; 0: intermediate_size.
     """
 
     model_type = "ziggurat"
@@ -23,6 +26,8 @@ class ZigguratConfig(PretrainedConfig):
         max_position_embeddings=2048,
         hidden_size=768,
         intermediate_size=3072,
+        moe_intermediate_size=0,
+        shared_expert_intermediate_size=0,
         num_hidden_layers=12,
         num_attention_heads=12,
         num_key_value_heads=12,
@@ -52,6 +57,8 @@ class ZigguratConfig(PretrainedConfig):
         self.max_position_embeddings = max_position_embeddings
         self.hidden_size = hidden_size
         self.intermediate_size = intermediate_size
+        self.moe_intermediate_size = moe_intermediate_size or intermediate_size
+        self.shared_expert_intermediate_size = shared_expert_intermediate_size or intermediate_size
         self.num_hidden_layers = num_hidden_layers
         self.num_attention_heads = num_attention_heads
         self.num_key_value_heads = num_key_value_heads

@@ -85,10 +85,10 @@ class ZigguratAttention(nn.Module):
 
 
 class ZigguratMlp(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, inner):
         super().__init__()
         self.act = config.hidden_act
-        width, inner, bias = config.hidden_size, config.intermediate_size, config.use_bias
+        width, bias = config.hidden_size, config.use_bias
         if self.act == "swiglu":
             self.gate = nn.Linear(width, inner, bias=bias)
         self.up = nn.Linear(width, inner, bias=bias)
@@ -108,9 +108,10 @@ class ZigguratExperts(nn.Module):
         experts = config.ffn_experts[layer]
         self.top_k, self.norm_topk_prob = config.num_experts_per_tok, config.norm_topk_prob
         self.router = nn.Linear(config.hidden_size, experts, bias=False)
-        self.expert_list = nn.ModuleList(ZigguratMlp(config) for _ in range(experts))
-        if config.ffn_kinds[layer] == "residual_moe" and config.residual_mix == "softmax":
-            self.coefficient = nn.Linear(config.hidden_size, 2, bias=config.coefficient_bias)
+        self.expert_list = nn.ModuleList(ZigguratMlp(config, config.moe_intermediate_size) for _ in range(experts))
+        if config.ffn_kinds[layer] == "residual_moe" and config.residual_mix != "sum":
+            coefficients = 2 if config.residual_mix == "softmax" else 1
+            self.coefficient = nn.Linear(config.hidden_size, coefficients, bias=config.coefficient_bias)
 
     def forward(self, x):
         """x [tokens, width]"""
@@ -128,7 +129,10 @@ class ZigguratExperts(nn.Module):
     def mix(self, routed, fixed, x):
         if not hasattr(self, "coefficient"):
             return routed + fixed
-        c = self.coefficient(x).float().softmax(-1).to(x.dtype)
+        c = self.coefficient(x).float()
+        if c.shape[-1] == 1:
+            return routed + c.sigmoid().to(x.dtype) * fixed
+        c = c.softmax(-1).to(x.dtype)
         return c[:, :1] * routed + c[:, 1:] * fixed
 
 
@@ -139,7 +143,8 @@ class ZigguratLayer(nn.Module):
         self.norm1 = make_norm(config)
         self.attention = ZigguratAttention(config, layer)
         self.norm2 = make_norm(config)
-        self.mlp = ZigguratMlp(config) if kind != "moe" else None
+        inner = config.intermediate_size if kind == "dense" else config.shared_expert_intermediate_size
+        self.mlp = ZigguratMlp(config, inner) if kind != "moe" else None
         self.moe = ZigguratExperts(config, layer) if kind != "dense" else None
         self.dropout = nn.Dropout(config.hidden_dropout)
 
