@@ -26,6 +26,9 @@ void fill_noise(const Philox& rng, float* out, int64_t n, const Transform& trans
   });
 }
 
+// Tokens of each group of a balancing loss. No tokens may make up no groups.
+int64_t group_length(int64_t tokens, int64_t groups) { return groups == 0 ? 0 : tokens / groups; }
+
 // The largest value whose expert is not yet among chosen[0, taken); of equals, and of NaNs, the first.
 template <class Value>
 int32_t best_of_rest(int64_t experts, const int32_t* chosen, int64_t taken, const Value& value) {
@@ -184,7 +187,7 @@ void router_weights(const RouterWeightArgs<T>& g, Stream& stream) {
 template <Device D, class T>
 void router_means(const RouterMeanArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "router_means");
-  const int64_t length = g.tokens / g.groups;
+  const int64_t length = group_length(g.tokens, g.groups);
   parallel_for(g.groups, [&](int64_t group) {
     double* mean = g.mean_probability + group * g.experts;
     double* fraction = g.fraction + group * g.experts;
@@ -209,7 +212,7 @@ void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& strea
   const RouterWeightArgs<T>& f = g.forward;
   const ArenaScope scope(workspace);
   T* dp_all = workspace.take_on_device<T>(f.tokens * f.experts);
-  const int64_t length = std::max<int64_t>(f.tokens / g.groups, 1);
+  const int64_t length = std::max<int64_t>(group_length(f.tokens, g.groups), 1);
   const double per_token = 1.0 / static_cast<double>(std::max<int64_t>(f.tokens, 1));
   const double balance = g.balance_coefficient * static_cast<double>(f.experts) * per_token;
   parallel_for_blocks(f.tokens, kTokens, [&](int64_t begin, int64_t end) {

@@ -39,7 +39,9 @@ Tensor Decoder::prefill(int64_t sequence, std::span<const int32_t> tokens) {
   for (int64_t begin = 0; begin < n; begin += prefill_tokens_) {
     const int64_t count = std::min(prefill_tokens_, n - begin);
     std::fill_n(sequence_.begin(), count, static_cast<int32_t>(sequence));
-    logits = run(1, count, tokens.data() + begin, sequence_.data());
+    const auto last = static_cast<int32_t>(count - 1);
+    const std::span wanted(&last, begin + count == n ? 1 : 0);
+    logits = run(1, count, tokens.data() + begin, sequence_.data(), wanted);
   }
   return logits;
 }
@@ -53,11 +55,12 @@ Tensor Decoder::step(std::span<const int32_t> sequences, std::span<const int32_t
           "[decoder] sequence {} is full with {} tokens: prefill it with the end of its text", sequence,
           context_);
   }
-  return run(static_cast<int64_t>(tokens.size()), 1, tokens.data(), sequences.data());
+  return run(static_cast<int64_t>(tokens.size()), 1, tokens.data(), sequences.data(), {});
 }
 
 // One forward over sequences x length new tokens; of_sequence names each token's sequence.
-Tensor Decoder::run(int64_t sequences, int64_t length, const int32_t* tokens, const int32_t* of_sequence) {
+Tensor Decoder::run(int64_t sequences, int64_t length, const int32_t* tokens, const int32_t* of_sequence,
+                    const Wanted& wanted) {
   for (int64_t row = 0; row < sequences * length; ++row) {
     int64_t& past = lengths_[static_cast<size_t>(of_sequence[row])];
     positions_[static_cast<size_t>(row)] = static_cast<int32_t>(past++);
@@ -66,14 +69,14 @@ Tensor Decoder::run(int64_t sequences, int64_t length, const int32_t* tokens, co
   // Few rows are products of our own, which wait for nobody; many are the matrix library's.
   std::optional<InPieces> pieces;
   if (sequences * length <= kernels::kFewRows) pieces.emplace();
-  return model_
-      .next_token_logits(tape_, {.tokens = tokens,
-                                 .sequences = sequences,
-                                 .length = length,
-                                 .positions = positions_.data(),
-                                 .cache = &cache_,
-                                 .cached_sequence = of_sequence})
-      .value();
+  const Var hidden = model_.forward(tape_, {.tokens = tokens,
+                                            .sequences = sequences,
+                                            .length = length,
+                                            .positions = positions_.data(),
+                                            .cache = &cache_,
+                                            .cached_sequence = of_sequence,
+                                            .wanted = wanted});
+  return model_.logits(tape_, hidden, 0, hidden.dim(0)).value();
 }
 
 void Decoder::read(std::span<const int32_t> sequences, std::span<const int32_t> tokens,
@@ -89,23 +92,24 @@ void Decoder::read(std::span<const int32_t> sequences, std::span<const int32_t> 
             sequences[begin + i], context_);
       positions_[i] = static_cast<int32_t>(past++);
     }
+    std::vector<int32_t> wanted;
+    for (size_t i = next; i < rows.size() && static_cast<size_t>(rows[i]) < begin + count; ++i) {
+      wanted.push_back(rows[i] - static_cast<int32_t>(begin));
+    }
     tape_.begin({.training = false, .dropless = true});
     const Var hidden = model_.forward(tape_, {.tokens = tokens.data() + begin,
                                               .sequences = static_cast<int64_t>(count),
                                               .length = 1,
                                               .positions = positions_.data(),
                                               .cache = &cache_,
-                                              .cached_sequence = sequences.data() + begin});
-    while (next < rows.size() && static_cast<size_t>(rows[next]) < begin + count) {
-      std::vector<int32_t> piece;
-      for (size_t i = next; i < rows.size() && std::ssize(piece) < kLogitsRows; ++i) {
-        if (static_cast<size_t>(rows[i]) >= begin + count) break;
-        piece.push_back(rows[i] - static_cast<int32_t>(begin));
-      }
+                                              .cached_sequence = sequences.data() + begin,
+                                              .wanted = wanted});
+    for (int64_t row = 0; row < hidden.dim(0); row += kLogitsRows) {
       const ArenaScope scope(activations_);
-      visit(next, model_.logits(tape_, hidden, piece).value());
-      next += piece.size();
+      const int64_t n = std::min(kLogitsRows, hidden.dim(0) - row);
+      visit(next + static_cast<size_t>(row), model_.logits(tape_, hidden, row, n).value());
     }
+    next += wanted.size();
   }
 }
 

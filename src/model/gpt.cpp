@@ -1,7 +1,7 @@
 #include <cmath>
-#include <cstring>
 
 #include <ziggurat/model/gpt.h>
+#include <ziggurat/ops/choose_rows.h>
 #include <ziggurat/ops/dropout.h>
 #include <ziggurat/ops/dropout_add.h>
 #include <ziggurat/ops/embedding.h>
@@ -53,14 +53,16 @@ Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec,
 Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
   const auto site = [this](int64_t branch) { return 2 * layer_ + branch; };  // names the random numbers
   const Var attended = attention_(tape, norm1_(tape, x), sequences);
+  if (sequences.wanted) x = ops::choose_rows(tape, x, *sequences.wanted);
   x = ops::dropout_add(tape, attended, x, dropout_, Purpose::hidden_dropout, site(0));
   const Var h = norm2_(tape, x);
+  const int64_t length = sequences.wanted ? 1 : sequences.length;  // wanted rows are no whole sequences
   const Var fed = std::visit(
       [&]<class Ffn>(const std::unique_ptr<Ffn>& ffn) {
         if constexpr (std::is_same_v<Ffn, nn::Mlp>) {
           return (*ffn)(tape, h);
         } else {
-          return (*ffn)(tape, h, sequences.length);
+          return (*ffn)(tape, h, length);
         }
       },
       ffn_);
@@ -98,9 +100,9 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   Var x = ops::embedding(tape, batch.tokens, batch.size(), batch.length, *token_embedding_,
                          position_embedding_, batch.positions);
   x = ops::dropout(tape, x, config_.dropout.embedding, Purpose::embedding_dropout, 0);
-  const nn::Sequences sequences{batch.length, batch.positions, batch.first_key, batch.cache,
-                                batch.cached_sequence};
+  nn::Sequences sequences{batch.length, batch.positions, batch.first_key, batch.cache, batch.cached_sequence};
   for (const auto& block : blocks_) {
+    if (block == blocks_.back()) sequences.wanted = batch.wanted;
     const auto run = [block = block.get(), sequences](Tape& t, Var in) { return (*block)(t, in, sequences); };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
   }
@@ -116,23 +118,8 @@ ops::LossResult Gpt::loss(Tape& tape, const TokenBatch& batch, double grad_scale
   return ops::cross_entropy(tape, forward(tape, batch), *head_, batch.targets, args);
 }
 
-Var Gpt::next_token_logits(Tape& tape, const TokenBatch& batch) const {
-  check(batch.sequences == 1 || batch.length == 1, ErrorKind::argument,
-        "[gpt] expected one sequence or one token a sequence, got {} x {}", batch.sequences, batch.length);
-  const Var hidden = forward(tape, batch);
-  return ops::logits(tape, tape.constant(hidden.value().rows(batch.size() - batch.sequences, batch.size())),
-                     *head_);
-}
-
-Var Gpt::logits(Tape& tape, Var hidden, std::span<const int32_t> rows) const {
-  const Var chosen =
-      tape.output(hidden.dtype(), {static_cast<int64_t>(rows.size()), hidden.dim(1)}, /*wants_grad=*/false);
-  const auto bytes = static_cast<size_t>(hidden.dim(1) * size_of(hidden.dtype()));
-  for (size_t i = 0; i < rows.size(); ++i) {
-    std::memcpy(static_cast<char*>(chosen.value().raw()) + i * bytes,
-                static_cast<const char*>(hidden.value().raw()) + static_cast<size_t>(rows[i]) * bytes, bytes);
-  }
-  return ops::logits(tape, chosen, *head_);
+Var Gpt::logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const {
+  return ops::logits(tape, tape.constant(hidden.value().rows(begin, begin + n)), *head_);
 }
 
 nn::KvCache Gpt::make_cache(int64_t sequences, int64_t capacity) const {

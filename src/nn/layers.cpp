@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include <ziggurat/nn/layers.h>
+#include <ziggurat/ops/choose_rows.h>
 #include <ziggurat/ops/layer_norm.h>
 #include <ziggurat/ops/qk_norm.h>
 #include <ziggurat/ops/rms_norm.h>
@@ -93,14 +94,16 @@ Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
   const ops::AttentionShape heads{x.dim(0) / sequences.length, sequences.length, shape_.heads,
                                   shape_.kv_heads, shape_.head_dim};
   const double scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
+  const auto out = [&](Var y) {
+    return out_(tape, sequences.wanted ? ops::choose_rows(tape, y, *sequences.wanted) : y);
+  };
   Var qkv = project(tape, x, heads);
   if (sequences.cache != nullptr) {
-    return out_(tape, ops::cached_attention(tape, qkv, heads, scale, sequences.cache->layer(shape_.layer),
-                                            {sequences.cached_sequence, sequences.positions}));
+    return out(ops::cached_attention(tape, qkv, heads, scale, sequences.cache->layer(shape_.layer),
+                                     {sequences.cached_sequence, sequences.positions}));
   }
   if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta, sequences.positions);
-  return out_(tape,
-              ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer, sequences.first_key));
+  return out(ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer, sequences.first_key));
 }
 
 }  // namespace ziggurat::nn

@@ -23,6 +23,7 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"all_to_all", "no kernel: calls the communicator"},
       {"attention", "the CPU backend comes first"},
       {"cached_attention", "the CPU backend comes first"},
+      {"choose_rows", "runs dispatch's kernel"},
       {"cross_entropy", "the CPU backend comes first"},
       {"dispatch", "the CPU backend comes first"},
       {"dropout", "the CPU backend comes first"},
@@ -49,6 +50,7 @@ const std::map<std::string, std::string>& own_gradient_check() {
   static const std::map<std::string, std::string> tests = {
       {"all_to_all", "RowsArriveAndGradientsReturn"},        // moves rows between ranks, changes no value
       {"cached_attention", "RefusesTraining"},               // inference only
+      {"choose_rows", "RefusesTraining"},                    // inference only
       {"cross_entropy", "GradientsEqualFiniteDifferences"},  // its loss is no Var
   };
   return tests;

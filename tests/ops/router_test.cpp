@@ -233,9 +233,12 @@ RouterArgs with(RouterArgs a, const std::function<void(RouterArgs&)>& change) {
 INSTANTIATE_TEST_SUITE_P(
     Cases, Router,
     testing::Values(
-        RouterCase{0, 3, args(1, DropPolicy::random, 1)}, RouterCase{1, 1, args(1, DropPolicy::random, 1)},
-        RouterCase{1, 5, args(2, DropPolicy::position, 1)}, RouterCase{9, 4, args(1, DropPolicy::none, 1)},
-        RouterCase{9, 4, args(1, DropPolicy::random, 1)},
+        RouterCase{0, 3, args(1, DropPolicy::random, 1)},
+        RouterCase{0, 4,
+                   with(args(2, DropPolicy::none, 1),
+                        [](auto& a) { a.balance_scope = BalanceScope::sequence, a.sequence_length = 3; })},
+        RouterCase{1, 1, args(1, DropPolicy::random, 1)}, RouterCase{1, 5, args(2, DropPolicy::position, 1)},
+        RouterCase{9, 4, args(1, DropPolicy::none, 1)}, RouterCase{9, 4, args(1, DropPolicy::random, 1)},
         RouterCase{9, 4, args(1, DropPolicy::random, 1, Renormalise::none, ChoiceNoise::rsample)},
         RouterCase{3, 4, with(args(1, DropPolicy::random, 1), [](auto& a) { a.min_capacity = 8; })},
         RouterCase{13, 5,

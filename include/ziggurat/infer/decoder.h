@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -54,7 +55,10 @@ class Decoder {
   void set_profile(Profile* profile) { stream_.set_profile(profile); }
 
  private:
-  Tensor run(int64_t sequences, int64_t length, const int32_t* tokens, const int32_t* of_sequence);
+  // The rows of a forward of which logits are wanted, or nothing: of all.
+  using Wanted = std::optional<std::span<const int32_t>>;
+  Tensor run(int64_t sequences, int64_t length, const int32_t* tokens, const int32_t* of_sequence,
+             const Wanted& wanted);
 
   const model::Gpt& model_;
   int64_t context_, prefill_tokens_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -26,10 +27,13 @@ struct TokenBatch {
   // Not null: the tokens extend cached sequences; see nn::Sequences.
   nn::KvCache* cache = nullptr;
   const int32_t* cached_sequence = nullptr;
+  // In inference, the rows whose hidden states are wanted, ascending; nothing: all. The last layer goes on
+  // with these alone once all have been attended to.
+  std::optional<std::span<const int32_t>> wanted = {};
   int64_t size() const { return sequences * length; }
 };
 
-// x += attention(norm(x)); x += feed_forward(norm(x))
+// x += attention(norm(x)); x += feed_forward(norm(x)), the latter of the wanted rows.
 class Block {
  public:
   Block(nn::ParamStore& store, const ModelConfig& config, const BlockSpec& spec, int64_t layer,
@@ -56,7 +60,7 @@ class Gpt {
   // model.
   Gpt(const ModelConfig& config, nn::ParamStore& store, const ProcessGroups& groups, bool recompute = false);
 
-  // Hidden states after the final norm, [sequences * length, hidden].
+  // Hidden states after the final norm, [sequences * length, hidden], or of the wanted rows only.
   Var forward(Tape& tape, const TokenBatch& batch) const;
 
   // Sum of the token losses; in training also runs the head's backward, so that tape.backward() does the
@@ -64,13 +68,9 @@ class Gpt {
   ops::LossResult loss(Tape& tape, const TokenBatch& batch, double grad_scale,
                        double* token_losses = nullptr) const;
 
-  // Logits [sequences, padded vocab], in the accumulation dtype, of each sequence's last token. The batch has
-  // one sequence, or one token a sequence.
-  Var next_token_logits(Tape& tape, const TokenBatch& batch) const;
-
-  // Logits [rows.size(), padded vocab], in the accumulation dtype, of chosen rows of forward()'s hidden
+  // Logits [n, padded vocab], in the accumulation dtype, of rows [begin, begin + n) of forward()'s hidden
   // states.
-  Var logits(Tape& tape, Var hidden, std::span<const int32_t> rows) const;
+  Var logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const;
 
   // For TokenBatch::cache: holds `sequences` sequences of up to `capacity` <= max_sequence tokens.
   nn::KvCache make_cache(int64_t sequences, int64_t capacity) const;

@@ -2,6 +2,8 @@
 // function of (tape, input) afterwards.
 #pragma once
 
+#include <optional>
+#include <span>
 #include <string>
 
 #include <ziggurat/nn/kv_cache.h>
@@ -84,9 +86,12 @@ struct Sequences {
   // Not null: the rows extend sequences that are cached. `cached_sequence` says which, and `positions` where.
   KvCache* cache = nullptr;
   const int32_t* cached_sequence = nullptr;
+  // In inference, the rows whose results anybody wants, ascending; nothing: all. The others are attended to,
+  // and that is all that is computed of them.
+  std::optional<std::span<const int32_t>> wanted = {};
 };
 
-// Causal self-attention; x [sequences * length, width].
+// Causal self-attention of x [sequences * length, width]. The result has the wanted rows only.
 class Attention {
  public:
   Attention(ParamStore& store, const std::string& name, const AttentionLayerShape& shape);

@@ -147,12 +147,10 @@ TEST_F(Generate, GoesOnPastTheWindowWithTheModelsOwnChoices) {
     for (const int32_t token : added[i]) {
       const size_t length = std::min<size_t>(8, text.size());
       tape_.begin({.training = false});
-      const Tensor logits = model_
-                                .next_token_logits(tape_, {.tokens = text.data() + text.size() - length,
-                                                           .sequences = 1,
-                                                           .length = static_cast<int64_t>(length)})
-                                .value();
-      const float* l = logits.data<float>();
+      const auto rows = static_cast<int64_t>(length);
+      const Var hidden = model_.forward(
+          tape_, {.tokens = text.data() + text.size() - length, .sequences = 1, .length = rows});
+      const float* l = model_.logits(tape_, hidden, rows - 1, 1).value().data<float>();
       EXPECT_EQ(token, std::max_element(l, l + 30) - l);
       text.push_back(token);
     }
