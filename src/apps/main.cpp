@@ -37,6 +37,7 @@ void check_first_word(const CLI::App& app, int argc, char** argv) {
   std::string known;
   for (const CLI::App* command : app.get_subcommands(nullptr)) {
     if (argc >= 2 && command->get_name() == argv[1]) return;
+    if (command->get_group().empty()) continue;  // hidden
     known += (known.empty() ? "" : ", ") + command->get_name();
   }
   fail(ErrorKind::config, "expected a sub-command ({}), got {}; --help tells more", known,
