@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include "apps/commands.h"
+#include "apps/option_table.h"
 #include <ziggurat/config/option_values.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -264,6 +265,17 @@ void add_bench(CLI::App& app) {
   add_bench_decode(*bench);
 }
 
+void add_pages(CLI::App& app) {
+  auto folder = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand("pages", "Write manual pages, and completion for bash and zsh");
+  command->group("");  // hidden
+  command
+      ->add_option("--output", *folder, "folder like /usr/share, of which man, bash-completion and zsh know")
+      ->required()
+      ->transform(not_empty());
+  command->callback([&app, folder] { write_pages(app, *folder); });
+}
+
 }  // namespace
 
 void use_threads(int asked, const char* option, int local_ranks) {
@@ -282,6 +294,7 @@ void add_commands(CLI::App& app) {
   add_export(app);
   add_import(app);
   add_bench(app);
+  add_pages(app);
 }
 
 }  // namespace ziggurat::apps
