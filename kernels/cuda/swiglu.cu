@@ -13,8 +13,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) swiglu_forward_kernel(SwigluArgs<T> g) {
   const int64_t at = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;

@@ -82,7 +82,7 @@ GradSlot Tape::grad_slot(Var x) {
   }
   if (block_of(node.grad)->owners > 1) {  // another variable still reads it: copy before writing
     const Tensor own = acquire(node.value.dtype(), node.value.shape());
-    copy(node.grad, own);
+    copy(node.grad, own, stream_);
     release(node.grad);
     node.grad = own;
   }
@@ -102,8 +102,8 @@ void Tape::pass_grad(Var x, const Tensor& dy) {
     return;
   }
   const GradSlot slot = grad_slot(x);
-  if (!slot.accumulate) return copy(dy, slot.grad);
-  visit_device_dtype(dy, [&]<Device D, class T>() {
+  if (!slot.accumulate) return copy(dy, slot.grad, stream_);
+  visit_kernels<kernels::ElementwiseKernels>(dy, [&]<Device D, class T>() {
     kernels::accumulate<D>(dy.data<T>(), slot.grad.data<T>(), dy.numel(), stream_);
   });
 }

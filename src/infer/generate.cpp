@@ -70,7 +70,7 @@ class Generation {
   void append(size_t i, const Tensor& logits) {
     std::vector<int32_t>& text = texts_[i];
     int32_t token = options_.stop_token;
-    visit_device_dtype(logits, [&]<Device D, class T>() {
+    visit_float_dtype(logits.dtype(), [&]<class T>() {
       if constexpr (!std::is_same_v<T, bf16>) {
         token = sampler_(logits.data<T>(), static_cast<int64_t>(text.size()), static_cast<int64_t>(i));
       }

@@ -24,11 +24,11 @@ std::vector<NextToken> next_tokens(const Tensor& logits, int64_t vocabulary) {
   std::vector<NextToken> result(count);
   std::vector<double> sum(count);
   const std::vector<int32_t> any_target(count, 0);
-  visit_device_dtype(logits, [&]<Device D, class T>() {
+  visit_float_dtype(logits.dtype(), [&]<class T>() {
     if constexpr (!std::is_same_v<T, bf16>) {
       std::vector<T> reference(count), maximum(count), target_logit(count);
       Stream stream;
-      kernels::softmax_tile<D>(
+      kernels::softmax_tile<Device::cpu>(
           kernels::SoftmaxTileArgs<T, T>{rows, vocabulary, stride, logits.data<T>(), any_target.data(), 0,
                                          nullptr, reference.data(), maximum.data(), sum.data(),
                                          target_logit.data(), nullptr},
@@ -50,7 +50,7 @@ std::vector<NextToken> next_tokens(const Tensor& logits, int64_t vocabulary) {
 
 std::vector<int32_t> likeliest_tokens(const Tensor& logits, size_t row, int64_t vocabulary, int64_t n) {
   std::vector<int32_t> best;
-  visit_device_dtype(logits, [&]<Device D, class T>() {
+  visit_float_dtype(logits.dtype(), [&]<class T>() {
     if constexpr (!std::is_same_v<T, bf16>) {
       const T* values = logits.data<T>() + static_cast<int64_t>(row) * logits.dim(1);
       for (int32_t v = 0; n > 0 && v < vocabulary; ++v) {

@@ -9,6 +9,7 @@
 #include "memory/addresses.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/memory/arena.h>
+#include <ziggurat/runtime/backend.h>
 
 namespace ziggurat {
 
@@ -33,6 +34,15 @@ Arena::Arena(const char* name, int64_t capacity, Device device, Canaries canarie
     base_ = reinterpret_cast<char*>(kAlignment);  // anything but null
     return;
   }
+  if (device_ == Device::cuda) {
+    host_ = std::make_unique<Arena>(name, all_memory());
+    base_ = static_cast<char*>(backend(device_).allocate(std::max<int64_t>(capacity_, 1)));
+    check(base_ != nullptr, ErrorKind::device,
+          "[arena {}] cannot get {} bytes of the device's memory: {} are free. Use a smaller micro-batch, turn "
+          "train.recompute on, or use more ranks",
+          name_, capacity_, backend(device_).free_memory());
+    return;
+  }
   if (capacity_ > kStep) base_ = take_room(capacity_);
   if (base_ != nullptr) {
     room_ = capacity_;
@@ -47,6 +57,7 @@ Arena::Arena(const char* name, int64_t capacity, Device device, Canaries canarie
 
 Arena::~Arena() {
   if (device_ == Device::meta) return;
+  if (device_ == Device::cuda) return backend(device_).free(base_);
   if (room_ == 0 || held_ > 0) munmap(base_, static_cast<size_t>(std::max<int64_t>(held_, 1)));
   if (room_ > 0) give_back_room(base_);
 }
@@ -76,6 +87,7 @@ int64_t Arena::footprint(int64_t bytes) const {
 }
 
 void* Arena::allocate(int64_t bytes) {
+  if (host_) return host_->allocate(bytes);
   void* const p = allocate_on_device(bytes);
   if (device_ != Device::meta) return p;
   const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1) + kAlignment);
@@ -97,7 +109,7 @@ void* Arena::allocate_on_device(int64_t bytes) {
          name_, bytes, capacity_ - used_, capacity_, describe_memory_limits());
   }
   char* p = base_ + used_;
-  if (device_ != Device::meta) hold(used_ + rounded);
+  if (device_ == Device::cpu) hold(used_ + rounded);
   if (canaries_ == Canaries::checked) {
     std::memset(p, kFresh, static_cast<size_t>(bytes));
     guard(used_, bytes);
@@ -108,12 +120,13 @@ void* Arena::allocate_on_device(int64_t bytes) {
 }
 
 void* Arena::rewind_keeping(Mark mark, const void* data, int64_t bytes) {
-  check(base_ + mark <= data && static_cast<const char*>(data) + bytes <= base_ + used_, ErrorKind::internal,
+  check(device_ != Device::cuda, ErrorKind::internal, "[arena {}] cannot move memory of the device", name_);
+  check(base_ + mark.used <= data && static_cast<const char*>(data) + bytes <= base_ + used_, ErrorKind::internal,
         "[arena {}] cannot keep {} bytes that were not allocated since the mark", name_, bytes);
   rewind(mark);
-  char* p = base_ + mark;
+  char* p = base_ + mark.used;
   if (device_ != Device::meta) std::memmove(p, data, static_cast<size_t>(bytes));
-  if (canaries_ == Canaries::checked) guard(mark, bytes);
+  if (canaries_ == Canaries::checked) guard(mark.used, bytes);
   used_ += footprint(bytes);
   return p;
 }
@@ -123,7 +136,7 @@ void Arena::guard(int64_t offset, int64_t bytes) {
   guarded_.push_back({offset, bytes});
 }
 
-void Arena::verify_and_forget(Mark mark) {
+void Arena::verify_and_forget(int64_t mark) {
   const bool unwinding = std::uncaught_exceptions() > 0;  // another error is on its way: don't hide it
   while (!guarded_.empty() && guarded_.back().offset >= mark) {
     const auto [offset, bytes] = guarded_.back();

@@ -42,7 +42,7 @@ void draw_initial(const ParamSpec& spec, uint64_t seed, int64_t first, const Ten
   const int64_t period = spec.identical_rows
                              ? spec.global_shape.numel() / std::max<int64_t>(1, spec.global_shape[0])
                              : INT64_MAX;
-  visit_device_dtype(values, [&]<Device D, class T>() {
+  visit_kernels<kernels::RandomNormalKernels>(values, [&]<Device D, class T>() {
     for (int64_t at = 0; at < n;) {
       const int64_t element = (first + at) % period, count = std::min(n - at, period - element);
       draw<D>(spec.init, rng, element, values.data<T>() + at, count);

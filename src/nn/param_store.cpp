@@ -127,7 +127,7 @@ void ParamStore::draw(const ParamEntry& entry) {
   // Identical rows are drawn once and copied.
   const int64_t drawn = spec.identical_rows ? std::min(row, entry.numel) : entry.numel;
   draw_initial(spec, options_.seed, spec.row_begin * row, values.reshape({entry.numel}).rows(0, drawn));
-  visit_device_dtype(values, [&]<Device D, class T>() {
+  visit_float_dtype(values.dtype(), [&]<class T>() {
     T* p = values.data<T>();
     const int64_t copies = drawn > 0 ? entry.numel / drawn - 1 : 0;
     parallel_for(copies, [&](int64_t i) { std::copy(p, p + drawn, p + (i + 1) * drawn); });

@@ -8,7 +8,7 @@ Var add(Tape& tape, Var a, Var b) {
         "[add] expected two equal shapes and dtypes, got {} {} and {} {}", to_string(a.dtype()), a.shape(),
         to_string(b.dtype()), b.shape());
   const Var y = tape.output(a.dtype(), a.shape(), a.wants_grad() || b.wants_grad());
-  visit_device_dtype(a.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::ElementwiseKernels>(a.value(), [&]<Device D, class T>() {
     kernels::add<D>(a.value().data<T>(), b.value().data<T>(), y.value().data<T>(), y.value().numel(),
                     tape.stream());
   });

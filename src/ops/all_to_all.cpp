@@ -29,7 +29,7 @@ Var all_to_all_rows(Tape& tape, Var x, Communicator& group, std::span<const int6
     // Rows go back where they came from.
     group.all_to_all_v(dy, recv_rows, received, send_rows, t.stream()).wait();
     if (!dx.accumulate) return;
-    visit_device_dtype(received, [&]<Device D, class T>() {
+    visit_kernels<kernels::ElementwiseKernels>(received, [&]<Device D, class T>() {
       kernels::accumulate<D>(received.data<T>(), dx.grad.data<T>(), received.numel(), t.stream());
     });
   });

@@ -33,7 +33,7 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
   // One number per row and head lets backward recompute the probabilities, which are T times as many.
   const Tensor lse = tape.save(accum_dtype(qkv.dtype()), {shape.batch, shape.heads, shape.length});
 
-  visit_device_dtype(qkv.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::AttentionKernels>(qkv.value(), [&]<Device D, class T>() {
     kernels::attention_forward<D>(
         kernels::AttentionArgs<T>{shape, scale, drop, first_key, qkv.value().data<T>(), y.value().data<T>(),
                                   lse.data<Accum<T>>()},
@@ -42,7 +42,7 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
 
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot dqkv = t.grad_slot(qkv);
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::AttentionKernels>(dy, [&]<Device D, class T>() {
       // p = softmax(scale q k^T); dv = p^T dy, dp = dy v^T, ds = p (dp - dy . y), dq = scale ds k,
       // dk = scale ds^T q                                   (Dao et al. 2022, FlashAttention, algorithm 4)
       kernels::attention_backward<D>(

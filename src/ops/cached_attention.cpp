@@ -46,7 +46,7 @@ Var cached_attention(Tape& tape, Var qkv, const AttentionShape& shape, double sc
         "[cached_attention] has no backward: begin the tape with "
         "training = false");
   const Var y = tape.output(qkv.dtype(), {shape.rows(), shape.heads * shape.head_dim}, false);
-  visit_device_dtype(qkv.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::CachedAttentionKernels>(qkv.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     kernels::cached_attention<D>(
         kernels::CachedAttentionArgs<T>{shape, scale, qkv.value().data<T>(), rows.sequence, rows.position,

@@ -14,7 +14,7 @@ Var choose_rows(Tape& tape, Var x, std::span<const int32_t> rows) {
   const auto count = static_cast<int64_t>(rows.size());
   const int64_t width = x.dim(1);
   const Var y = tape.output(x.dtype(), {count, width}, false);
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::DispatchKernels>(x.value(), [&]<Device D, class T>() {
     kernels::gather_rows<D>(
         kernels::GatherRowsArgs<T>{count, width, x.value().data<T>(), rows.data(), y.value().data<T>()},
         tape.stream());

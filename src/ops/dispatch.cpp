@@ -8,7 +8,7 @@ Var gather_tokens(Tape& tape, Var x, const Routing& routing) {
         "[gather_tokens] expected x [{}, C], got {}", routing.tokens, x.shape());
   const int64_t width = x.dim(1), tokens = routing.tokens, top_k = routing.top_k, rows = routing.rows;
   const Var y = tape.output(x.dtype(), {rows, width}, x.wants_grad());
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::DispatchKernels>(x.value(), [&]<Device D, class T>() {
     kernels::gather_rows<D>(kernels::GatherRowsArgs<T>{rows, width, x.value().data<T>(), routing.token_of_row,
                                                        y.value().data<T>()},
                             tape.stream());
@@ -16,7 +16,7 @@ Var gather_tokens(Tape& tape, Var x, const Routing& routing) {
   tape.record(y, [=, row_of_choice = routing.row_of_choice](Tape& t, const Tensor& dy) {
     const GradSlot dx = t.grad_slot(x);
     // dx[s] = sum over j of dy[row_of_choice[s,j]]
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::DispatchKernels>(dy, [&]<Device D, class T>() {
       kernels::combine_rows<D>(kernels::CombineRowsArgs<T>{tokens, top_k, width, dy.data<T>(), row_of_choice,
                                                            nullptr, dx.accumulate, dx.grad.data<T>()},
                                t.stream());
@@ -40,13 +40,13 @@ Var combine(Tape& tape, Var rows, const Routing& routing) {
         tokens, top_k, width, rows.value().data<T>(), row_of_choice, weights.value().data<Accum<T>>(),
         false,  out};
   };
-  visit_device_dtype(rows.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::DispatchKernels>(rows.value(), [&]<Device D, class T>() {
     kernels::combine_rows<D>(forward(y.value().data<T>()), tape.stream());
   });
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot drows = t.grad_slot(rows), dweights = t.grad_slot(weights);
     // drows[row] = w[s,j] dy[s], dw[s,j] = rows[row] . dy[s]; every row belongs to one choice
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::DispatchKernels>(dy, [&]<Device D, class T>() {
       kernels::combine_rows_backward<D>(
           kernels::CombineRowsGradArgs<T>{
               forward(static_cast<T*>(nullptr)), dy.data<T>(), drows ? drows.grad.data<T>() : nullptr,
@@ -61,7 +61,7 @@ Var permute_rows(Tape& tape, Var x, const int32_t* from_row) {
   check(x.shape().rank() == 2, ErrorKind::argument, "[permute_rows] expected x [R, C], got {}", x.shape());
   const int64_t rows = x.dim(0), width = x.dim(1);
   const Var y = tape.output(x.dtype(), {rows, width}, x.wants_grad());
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::DispatchKernels>(x.value(), [&]<Device D, class T>() {
     kernels::gather_rows<D>(
         kernels::GatherRowsArgs<T>{rows, width, x.value().data<T>(), from_row, y.value().data<T>()},
         tape.stream());
@@ -69,7 +69,7 @@ Var permute_rows(Tape& tape, Var x, const int32_t* from_row) {
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot dx = t.grad_slot(x);
     // dx[from_row[r]] = dy[r]
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::DispatchKernels>(dy, [&]<Device D, class T>() {
       kernels::scatter_rows<D>(
           kernels::ScatterRowsArgs<T>{rows, width, dy.data<T>(), from_row, dx.accumulate, dx.grad.data<T>()},
           t.stream());

@@ -10,7 +10,7 @@ Var dropout(Tape& tape, Var x, double rate, Purpose purpose, int64_t layer) {
   const Philox rng = dropout_stream(tape, purpose, layer);
   const int64_t n = x.value().numel();
 
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::DropoutKernels>(x.value(), [&]<Device D, class T>() {
     kernels::dropout<D>(
         kernels::DropoutArgs<T>{n, rate, rng, x.value().data<T>(), nullptr, y.value().data<T>()},
         tape.stream());
@@ -20,7 +20,7 @@ Var dropout(Tape& tape, Var x, double rate, Purpose purpose, int64_t layer) {
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot dx = t.grad_slot(x);
     if (!dx) return;
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::DropoutKernels>(dy, [&]<Device D, class T>() {
       T* out = dx.grad.data<T>();
       kernels::dropout<D>(
           kernels::DropoutArgs<T>{n, rate, rng, dy.data<T>(), dx.accumulate ? out : nullptr, out},

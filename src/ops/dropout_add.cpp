@@ -15,7 +15,7 @@ Var dropout_add(Tape& tape, Var x, Var residual, double rate, Purpose purpose, i
   const Philox rng = dropout_stream(tape, purpose, layer);
   const int64_t n = x.value().numel();
 
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::DropoutKernels>(x.value(), [&]<Device D, class T>() {
     kernels::dropout<D>(kernels::DropoutArgs<T>{n, rate, rng, x.value().data<T>(), residual.value().data<T>(),
                                                 y.value().data<T>()},
                         tape.stream());
@@ -26,7 +26,7 @@ Var dropout_add(Tape& tape, Var x, Var residual, double rate, Purpose purpose, i
     t.pass_grad(residual, dy);
     const GradSlot dx = t.grad_slot(x);
     if (!dx) return;
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::DropoutKernels>(dy, [&]<Device D, class T>() {
       T* out = dx.grad.data<T>();
       kernels::dropout<D>(
           kernels::DropoutArgs<T>{n, rate, rng, dy.data<T>(), dx.accumulate ? out : nullptr, out},

@@ -42,7 +42,7 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
   const bool wants_grad = table.trainable() || (position_table != nullptr && position_table->trainable());
   const Var y = tape.output(w.dtype(), {n, cols}, wants_grad);
 
-  visit_device_dtype(w, [&]<Device D, class T>() {
+  visit_kernels<kernels::EmbeddingKernels>(w, [&]<Device D, class T>() {
     const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();
     kernels::embedding_forward<D>(kernels::EmbeddingArgs<T>{n, cols, tokens, sequence_length, positions,
                                                             w.data<T>(), p, y.value().data<T>()},
@@ -52,7 +52,7 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
   // dtable[tokens_i] += dy_i, dposition_table[positions_i] += dy_i
   tape.record(y, [=, &table](Tape& t, const Tensor& dy) {
     if (table.trainable()) table.settle_grad();
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::EmbeddingKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       const bool position_grad = position_table != nullptr && position_table->trainable();
       kernels::embedding_backward<D>(

@@ -14,7 +14,7 @@ Var gated_add(Tape& tape, Var a, Var b, Var gate_logits) {
         to_string(logits.dtype()), logits.shape());
   const Var y = tape.output(a.dtype(), {rows, cols}, a.wants_grad() || b.wants_grad() || logits.wants_grad());
 
-  visit_device_dtype(a.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::GatedAddKernels>(a.value(), [&]<Device D, class T>() {
     kernels::gated_add_forward<D>(
         kernels::GatedAddArgs<T>{rows, cols, a.value().data<T>(), b.value().data<T>(),
                                  logits.value().data<Accum<T>>(), y.value().data<T>()},
@@ -25,7 +25,7 @@ Var gated_add(Tape& tape, Var a, Var b, Var gate_logits) {
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     t.pass_grad(a, dy);
     const GradSlot db = t.grad_slot(b), dlogits = t.grad_slot(logits);
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::GatedAddKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       kernels::gated_add_backward<D>(
           kernels::GatedAddGradArgs<T>{rows, cols, b.value().data<T>(), logits.value().data<A>(),

@@ -64,7 +64,7 @@ Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const P
   };
   const bool few = std::all_of(segments.begin(), segments.end(),
                                [&](const Segment& s) { return reads_weights_once(tape, s.rows); });
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::GroupedLinearKernels, kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
     if (few) {
       const auto f = forward(static_cast<T*>(nullptr));
       return kernels::few_rows_linear<D>(
@@ -80,7 +80,7 @@ Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const P
     const bool bias_grad = bias != nullptr && bias->trainable();
     // dz = dy * activation'(z); per segment: dweight[e] += dz^T x, dbias[e] += sum over rows of dz, dx = dz
     // weight[e]
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::GroupedLinearKernels, kernels::FewRowsKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       kernels::grouped_linear_backward<D>(
           kernels::GroupedLinearGradArgs<T>{

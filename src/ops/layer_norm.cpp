@@ -21,7 +21,7 @@ Var layer_norm(Tape& tape, Var x, const Param& weight, const Param& bias, double
   // Two numbers per row: to compute them again would cost backward another two passes over x.
   const Tensor mean = tape.save(accum, {rows}), rstd = tape.save(accum, {rows});
 
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::LayerNormKernels>(x.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     kernels::layer_norm_forward<D>(
         kernels::LayerNormArgs<T>{rows, cols, static_cast<A>(eps), x.value().data<T>(),
@@ -34,7 +34,7 @@ Var layer_norm(Tape& tape, Var x, const Param& weight, const Param& bias, double
     const GradSlot dx = t.grad_slot(x);
     // With xhat = (x - mean) rstd and v = dy weight:
     // dx = rstd (v - mean(v) - xhat mean(v xhat)), dweight += sum over rows of dy xhat, dbias += sum of dy
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::LayerNormKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       kernels::layer_norm_backward<D>(
           kernels::LayerNormGradArgs<T>{rows, cols, x.value().data<T>(), weight.value.data<A>(),

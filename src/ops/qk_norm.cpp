@@ -27,7 +27,7 @@ Var qk_norm(Tape& tape, Var qkv, const QkNormShape& shape, const Param& q_weight
   // One number per group of columns, for another pass over x in backward.
   const Tensor rstd = tape.save(accum, {shape.qkv.rows(), shape.groups()});
 
-  visit_device_dtype(qkv.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::QkNormKernels>(qkv.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     kernels::qk_norm_forward<D>(
         kernels::QkNormArgs<T>{shape, static_cast<A>(eps), qkv.value().data<T>(), q_weight.value.data<A>(),
@@ -39,7 +39,7 @@ Var qk_norm(Tape& tape, Var qkv, const QkNormShape& shape, const Param& q_weight
     const GradSlot dqkv = t.grad_slot(qkv);
     // Of each group, with xhat = x rstd and v = dy weight:
     // dx = rstd (v - xhat mean(v xhat)), dweight += sum over rows, and heads that share it, of dy xhat
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::QkNormKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       const auto gradient = [](const Param& weight) {
         return weight.trainable() ? weight.grad.data<A>() : nullptr;

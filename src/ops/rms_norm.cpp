@@ -16,7 +16,7 @@ Var rms_norm(Tape& tape, Var x, const Param& weight, double eps) {
   const Var y = tape.output(x.dtype(), {rows, cols}, x.wants_grad() || weight.trainable());
   const Tensor rstd = tape.save(accum, {rows});  // one number per row, for another pass over x in backward
 
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::RmsNormKernels>(x.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     kernels::rms_norm_forward<D>(
         kernels::RmsNormArgs<T>{rows, cols, static_cast<A>(eps), x.value().data<T>(), weight.value.data<A>(),
@@ -28,7 +28,7 @@ Var rms_norm(Tape& tape, Var x, const Param& weight, double eps) {
     const GradSlot dx = t.grad_slot(x);
     // With xhat = x rstd and v = dy weight:
     // dx = rstd (v - xhat mean(v xhat)), dweight += sum over rows of dy xhat
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::RmsNormKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       kernels::rms_norm_backward<D>(
           kernels::RmsNormGradArgs<T>{rows, cols, x.value().data<T>(), weight.value.data<A>(), rstd.data<A>(),

@@ -14,7 +14,7 @@ Var rope(Tape& tape, Var qkv, const AttentionShape& shape, double theta, const i
   check_positions("rope", positions, shape.rows(), shape.length);
 
   const Var y = tape.output(qkv.dtype(), qkv.shape(), qkv.wants_grad());
-  visit_device_dtype(qkv.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::RopeKernels>(qkv.value(), [&]<Device D, class T>() {
     kernels::rope<D>(
         kernels::RopeArgs<T>{shape, theta, false, positions, qkv.value().data<T>(), y.value().data<T>()},
         tape.workspace(), tape.stream());
@@ -23,7 +23,7 @@ Var rope(Tape& tape, Var qkv, const AttentionShape& shape, double theta, const i
   // Nothing is saved: dqkv = the inverse rotation of dy.
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot dqkv = t.grad_slot(qkv);
-    visit_device_dtype(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::RopeKernels>(dy, [&]<Device D, class T>() {
       kernels::rope<D>(kernels::RopeArgs<T>{shape, theta, true, positions, dy.data<T>(), dqkv.grad.data<T>(),
                                             dqkv.accumulate},
                        t.workspace(), t.stream());

@@ -131,17 +131,17 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
     std::fill(r.fraction, r.fraction + r.groups * experts, 0.0);
     std::fill(mean_probability, mean_probability + r.groups * experts, 0.0);
   } else {
-    visit_device_dtype(logits.value(), assign);
+    visit_kernels<kernels::RouterKernels>(logits.value(), assign);
   }
 
   // The losses' gradients must arrive even if nobody used the weights: the weights' gradient starts as zeros.
   const bool has_loss = args.balance_coefficient != 0 || args.z_coefficient != 0;
-  if (const GradSlot start = has_loss ? tape.grad_slot(r.weights) : GradSlot{}) fill_zero(start.grad);
+  if (const GradSlot start = has_loss ? tape.grad_slot(r.weights) : GradSlot{}) fill_zero(start.grad, tape.stream());
 
   tape.record(r.weights, [=, renormalise = args.renormalise, balance = args.balance_coefficient,
                           z = args.z_coefficient](Tape& t, const Tensor& dweights) {
     const GradSlot dlogits = t.grad_slot(logits);
-    visit_device_dtype(dweights, [&]<Device D, class T>() {
+    visit_kernels<kernels::RouterKernels>(dweights, [&]<Device D, class T>() {
       if constexpr (!std::is_same_v<T, bf16>) {
         const kernels::RouterWeightArgs<T> forward{tokens,
                                                    experts,

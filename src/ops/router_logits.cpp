@@ -45,7 +45,7 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
   const Philox rng(m.seed, Purpose::router_jitter, static_cast<uint64_t>(layer), m.moment());
 
   const ArenaScope forward_scope(tape.workspace());
-  visit_device_dtype(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::RouterLogitsKernels, kernels::GemmKernels, kernels::BiasActivationKernels>(x.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     const A* wide = router_input<D, T>(x.value(), eps, rng, tape.workspace(), tape.stream());
     kernels::gemm<D>(kernels::GemmArgs<A, A>{false, true, rows, experts, cols, wide, cols, w.data<A>(), cols,
@@ -63,7 +63,7 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
   tape.record(logits, [=, &weight](Tape& t, const Tensor& dlogits) {
     const ArenaScope scope(t.workspace());
     const GradSlot dx = t.grad_slot(x);
-    visit_device_dtype(x.value(), [&]<Device D, class T>() {
+    visit_kernels<kernels::RouterLogitsKernels, kernels::GemmKernels, kernels::BiasActivationKernels>(x.value(), [&]<Device D, class T>() {
       using A = Accum<T>;
       // dbias += sum over rows of dlogits
       if (bias != nullptr && bias->trainable()) {

@@ -31,7 +31,7 @@ void check_params(const FlatParams& p, std::span<const ParamRange> ranges, const
 void adamw_step(const FlatParams& p, std::span<const ParamRange> ranges, const OptimizerConfig& config,
                 const AdamWStep& step, Stream& stream) {
   check_params(p, ranges, step);
-  visit_device_dtype(p.master, [&]<Device D, class T>() {
+  visit_kernels<kernels::AdamWKernels>(p.master, [&]<Device D, class T>() {
     if constexpr (std::is_same_v<T, bf16>) {
       fail(ErrorKind::internal, "[adamw] masters must be f32 or f64, got bf16");
     } else {
@@ -59,7 +59,7 @@ void adamw_step(const FlatParams& p, std::span<const ParamRange> ranges, const O
 
 double sum_of_squares(const Tensor& flat, Stream& stream) {
   double sum = 0;
-  visit_device_dtype(flat, [&]<Device D, class T>() {
+  visit_kernels<kernels::AdamWKernels>(flat, [&]<Device D, class T>() {
     if constexpr (std::is_same_v<T, bf16>) {
       fail(ErrorKind::internal, "[clip] gradients must be f32 or f64, got bf16");
     } else {

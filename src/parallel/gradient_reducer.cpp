@@ -10,7 +10,7 @@ namespace ziggurat::parallel {
 namespace {
 
 void add_into(const Tensor& x, const Tensor& y, Stream& stream) {
-  visit_device_dtype(
+  visit_kernels<kernels::ElementwiseKernels>(
       x, [&]<Device D, class T>() { kernels::accumulate<D>(x.data<T>(), y.data<T>(), x.numel(), stream); });
 }
 
@@ -48,9 +48,9 @@ void GradientReducer::fold(const nn::ParamGroup& group, LaneTree& tree) {
   const Tensor& carry = group.gradient;
   for (size_t level = 0; level < tree.levels.size(); ++level) {
     if (!tree.occupied[level]) {
-      copy(carry, tree.levels[level]);
+      copy(carry, tree.levels[level], stream);
       tree.occupied[level] = true;
-      fill_zero(carry);  // the slab of the next lane
+      fill_zero(carry, stream);  // the slab of the next lane
       return;
     }
     add_into(tree.levels[level], carry, stream);
@@ -101,7 +101,7 @@ double GradientReducer::squared_norm(Stream& stream) {
     const Tensor grad = entry.param.grad.reshape({held, entry.numel / held});
     for (int64_t r = 0; r < held; ++r) {
       const Tensor row = grad.rows(r, r + 1);
-      visit_device_dtype(row, [&]<Device D, class T>() {
+      visit_kernels<kernels::AdamWKernels>(row, [&]<Device D, class T>() {
         if constexpr (!std::is_same_v<T, bf16>) {
           parts[base + static_cast<size_t>(first + r)] =
               kernels::sum_of_squares<D>(row.data<T>(), row.numel(), stream);

@@ -172,7 +172,7 @@ class Completer::Prompt {
 
   int32_t draw(const Growing& choice, const Tensor& logits, size_t row) {
     int32_t token = 0;
-    visit_device_dtype(logits, [&]<Device D, class T>() {
+    visit_float_dtype(logits.dtype(), [&]<class T>() {
       if constexpr (!std::is_same_v<T, bf16>) {
         token = sampler_(logits.data<T>() + static_cast<int64_t>(row) * logits.dim(1),
                          std::ssize(prompt_) + choice.tokens, static_cast<int64_t>(choice.choice));

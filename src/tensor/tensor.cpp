@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include <ziggurat/runtime/backend.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/tensor/tensor.h>
 
@@ -7,7 +8,12 @@ namespace ziggurat {
 
 namespace {
 constexpr int64_t kFillBlock = int64_t{1} << 20;  // bytes a thread takes at once
+
+void check_alike(const Tensor& from, const Tensor& to) {
+  check(from.dtype() == to.dtype() && from.numel() == to.numel(), ErrorKind::internal,
+        "[copy] {} {} to {} {}", to_string(from.dtype()), from.shape(), to_string(to.dtype()), to.shape());
 }
+}  // namespace
 
 const char* to_string(DType dtype) {
   switch (dtype) {
@@ -86,7 +92,28 @@ Tensor allocate(Arena& arena, DType dtype, Shape shape) {
   return Tensor(arena.allocate_on_device(shape.numel() * size_of(dtype)), dtype, shape, arena.device());
 }
 
+void fail_without_kernels(const char* kernels, Device device, DType dtype, bool declared) {
+  check(!declared, ErrorKind::device,
+        "[{}] this build has no kernels for {}: build with -DZIGGURAT_CUDA=ON where the CUDA toolkit is, or "
+        "use the CPU",
+        kernels, to_string(device));
+  fail(ErrorKind::device, "[{}] no kernel for {} on {} yet: use another dtype, or the CPU", kernels,
+       to_string(dtype), to_string(device));
+}
+
+void fill_zero(const Tensor& tensor, Stream& stream) {
+  if (tensor.device() != Device::cuda) return fill_zero(tensor);
+  if (tensor.numel() > 0) backend(Device::cuda).fill_zero(tensor.raw(), tensor.bytes(), stream);
+}
+
+void copy(const Tensor& from, const Tensor& to, Stream& stream) {
+  if (from.device() != Device::cuda && to.device() != Device::cuda) return copy(from, to);
+  check_alike(from, to);
+  if (from.numel() > 0) backend(Device::cuda).copy(from.raw(), to.raw(), from.bytes(), stream);
+}
+
 void fill_zero(const Tensor& tensor) {
+  check(tensor.device() != Device::cuda, ErrorKind::internal, "[fill_zero] memory of a device needs a stream");
   if (tensor.device() == Device::meta || tensor.numel() == 0) return;
   parallel_for_blocks(tensor.bytes(), kFillBlock, [&](int64_t begin, int64_t end) {
     std::memset(static_cast<char*>(tensor.raw()) + begin, 0, static_cast<size_t>(end - begin));
@@ -94,8 +121,9 @@ void fill_zero(const Tensor& tensor) {
 }
 
 void copy(const Tensor& from, const Tensor& to) {
-  check(from.dtype() == to.dtype() && from.numel() == to.numel(), ErrorKind::internal,
-        "[copy] {} {} to {} {}", to_string(from.dtype()), from.shape(), to_string(to.dtype()), to.shape());
+  check_alike(from, to);
+  check(from.device() != Device::cuda && to.device() != Device::cuda, ErrorKind::internal,
+        "[copy] memory of a device needs a stream");
   if (from.device() == Device::meta || from.numel() == 0) return;
   std::memcpy(to.raw(), from.raw(), static_cast<size_t>(from.bytes()));
 }

@@ -13,7 +13,7 @@ namespace ziggurat::train {
 namespace {
 
 void fill(const Tensor& t, double value) {  // small numbers: zeros would cost less power, and so less time
-  visit_device_dtype(t, [&]<Device D, class T>() { std::fill_n(t.data<T>(), t.numel(), T(value)); });
+  visit_float_dtype(t.dtype(), [&]<class T>() { std::fill_n(t.data<T>(), t.numel(), T(value)); });
 }
 
 }  // namespace
@@ -100,7 +100,7 @@ void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t i
 
 // y = x w^T, dx = dy w, dw += dy^T x; in the first micro-batch dw = dy^T x
 void GemmBound::run_linear(const Linear& l, bool first) {
-  visit_device_dtype(x_, [&]<Device D, class T>() {
+  visit_float_dtype(x_.dtype(), [&]<class T>() {
     using A = Accum<T>;
     using Args = kernels::GemmArgs<T, A>;
     using Product = kernels::WeightProduct<T, A>;
@@ -137,16 +137,16 @@ void GemmBound::run_linear(const Linear& l, bool first) {
     };
     if (l.groups == 1) {
       products(
-          0, [&](const Args& g) { kernels::gemm<D>(g, workspace_, stream_); },
-          [&](const Product& p) { kernels::weight_product<D>(p, workspace_, stream_); });
+          0, [&](const Args& g) { kernels::gemm<Device::cpu>(g, workspace_, stream_); },
+          [&](const Product& p) { kernels::weight_product<Device::cpu>(p, workspace_, stream_); });
     } else {
       parallel_for(l.groups, [&](int64_t group) {
         const OneThread alone;
         products(
-            group, [](const Args& g) { kernels::gemm_on_this_thread<D>(g); },
+            group, [](const Args& g) { kernels::gemm_on_this_thread<Device::cpu>(g); },
             [&](const Product& p) {  // packed ones take no scratch, which threads could not share
-              if (p.packed != nullptr) return kernels::weight_product<D>(p, workspace_, stream_);
-              kernels::gemm_on_this_thread<D>(kernels::without_copy(p));
+              if (p.packed != nullptr) return kernels::weight_product<Device::cpu>(p, workspace_, stream_);
+              kernels::gemm_on_this_thread<Device::cpu>(kernels::without_copy(p));
             });
       });
     }
@@ -156,7 +156,7 @@ void GemmBound::run_linear(const Linear& l, bool first) {
 // Per head and block of queries: scores = q k^T, y = p v; dp = dy v^T, dv += p^T dy, dk += ds^T q, dq = ds k.
 void GemmBound::run_attention() {
   const auto [layers, count, length, width] = attention_;
-  visit_device_dtype(x_, [&, count = count, length = length, width = width]<Device D, class T>() {
+  visit_float_dtype(x_.dtype(), [&, count = count, length = length, width = width]<class T>() {
     using A = Accum<T>;
     using Args = kernels::GemmArgs<T, A>;
     parallel_for(count, [&](int64_t head) {
@@ -166,7 +166,7 @@ void GemmBound::run_attention() {
       const T* p = dy_.data<T>() + thread_index() * attention_tile();
       A* scores = y_.data<A>() + thread_index() * attention_tile();
       A* out = scores + kernels::kAttentionQueries * length;
-      const auto gemm = [](const Args& g) { kernels::gemm_on_this_thread<D>(g); };
+      const auto gemm = [](const Args& g) { kernels::gemm_on_this_thread<Device::cpu>(g); };
       for (int64_t begin = 0; begin < length; begin += kernels::kAttentionQueries) {
         const int64_t n = std::min(kernels::kAttentionQueries, length - begin), end = begin + n;
         gemm({false, true, n, end, width, q + begin * width, width, k, width, scores, length});

@@ -70,7 +70,7 @@ std::vector<size_t> inverse(const std::vector<size_t>& order) {
 
 Tensor tensor_of(OpBench& bench, DType dtype, Shape shape, const std::vector<double>& values) {
   const Tensor t = bench.zeros(dtype, shape);
-  visit_device_dtype(t, [&]<Device D, class T>() {
+  visit_float_dtype(t.dtype(), [&]<class T>() {
     for (size_t i = 0; i < values.size(); ++i) t.data<T>()[i] = static_cast<T>(values[i]);
   });
   return t;

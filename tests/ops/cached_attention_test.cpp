@@ -130,7 +130,7 @@ TEST_P(CachedAttention, EqualsTheDefinitionInAnyPortions) {
     const Tensor qkv = bench.tensor("qkv", dtype, {length, (c.heads + 2 * c.kv_heads) * c.head_dim});
     const auto got = in_portions(bench, c, qkv, c.portions);
     const Tensor y = bench.zeros(dtype, {length, c.heads * c.head_dim});
-    visit_device_dtype(y, [&]<Device D, class T>() {
+    visit_float_dtype(y.dtype(), [&]<class T>() {
       std::transform(got.begin(), got.end(), y.data<T>(), [](double v) { return T(v); });
     });
     // Terms: those of a score and of a sum over positions. Values reach 4; a rotated row is rounded once

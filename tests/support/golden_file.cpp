@@ -81,7 +81,7 @@ void load_parameters(nn::ParamStore& store, const GoldenFile& file, const std::s
     const std::vector<double> values =
         held(entry, file.doubles(prefix + entry.spec.name.substr(strip.size())));
     const Tensor master = store.master(entry);
-    visit_device_dtype(master, [&]<Device D, class T>() {
+    visit_float_dtype(master.dtype(), [&]<class T>() {
       for (size_t i = 0; i < values.size(); ++i) master.data<T>()[i] = static_cast<T>(values[i]);
     });
   }

@@ -5,8 +5,13 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct AdamWKernels : OnCpu {
+  static constexpr const char* kName = "adamw";
+};
 
 // Decoupled weight decay (Loshchilov and Hutter 2019, Algorithm 2, with decay scaled by lr as PyTorch does):
 //   g = grad_scale grad     m = beta1 m + (1 - beta1) g     v = beta2 v + (1 - beta2) g^2

@@ -14,8 +14,13 @@
 #include <ziggurat/kernels/attention_shape.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct AttentionKernels : OnCpu {
+  static constexpr const char* kName = "attention";
+};
 
 // Query rows scored at once. Half a block above the diagonal is wasted, so small; but a product needs some
 // rows to run near its peak.

@@ -14,8 +14,13 @@
 #include <ziggurat/kernels/attention_shape.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct CachedAttentionKernels : OnCpu {
+  static constexpr const char* kName = "cached_attention";
+};
 
 template <class T>
 struct CachedAttentionArgs {

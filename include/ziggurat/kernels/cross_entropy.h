@@ -17,8 +17,13 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct CrossEntropyKernels : OnCpu {
+  static constexpr const char* kName = "cross_entropy";
+};
 
 template <class A, class G>
 struct SoftmaxTileArgs {

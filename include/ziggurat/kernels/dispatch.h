@@ -7,8 +7,13 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct DispatchKernels : OnCpu {
+  static constexpr const char* kName = "dispatch";
+};
 
 // y[r] = x[from[r]]
 template <class T>

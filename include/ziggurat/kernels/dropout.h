@@ -8,8 +8,13 @@
 
 #include <ziggurat/core/philox.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct DropoutKernels : OnCpu {
+  static constexpr const char* kName = "dropout";
+};
 
 template <class T>
 struct DropoutArgs {

@@ -4,8 +4,14 @@
 #include <cstdint>
 
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct ElementwiseKernels : OnCpu {
+  static constexpr const char* kName = "elementwise";
+  using Cuda = Dtypes<float, bf16>;
+};
 
 // y += x, n elements.
 template <Device D, class T>

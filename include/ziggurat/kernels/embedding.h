@@ -6,8 +6,13 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct EmbeddingKernels : OnCpu {
+  static constexpr const char* kName = "embedding";
+};
 
 template <class T>
 struct EmbeddingArgs {

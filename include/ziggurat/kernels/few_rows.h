@@ -10,8 +10,13 @@
 #include <ziggurat/kernels/grouped_linear.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct FewRowsKernels : OnCpu {
+  static constexpr const char* kName = "few_rows";
+};
 
 // Up to this many rows of one weight this kernel is the faster way: beyond, its 2 flop per row and weight no
 // longer hide behind the read.

@@ -6,8 +6,14 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct GatedAddKernels : OnCpu {
+  static constexpr const char* kName = "gated_add";
+  using Cuda = Dtypes<float, bf16>;
+};
 
 template <class T>
 struct GatedAddArgs {

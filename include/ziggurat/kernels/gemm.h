@@ -7,8 +7,13 @@
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct GemmKernels : OnCpu {
+  static constexpr const char* kName = "gemm";
+};
 
 template <class T, class TC>
 struct GemmArgs {

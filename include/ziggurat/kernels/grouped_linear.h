@@ -11,8 +11,13 @@
 #include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct GroupedLinearKernels : OnCpu {
+  static constexpr const char* kName = "grouped_linear";
+};
 
 // Rows [row_begin, row_begin + rows) belong to local expert `expert` and came from rank `source` of the
 // expert-parallel group. Segments are disjoint.

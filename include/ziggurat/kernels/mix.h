@@ -6,8 +6,14 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct MixKernels : OnCpu {
+  static constexpr const char* kName = "mix";
+  using Cuda = Dtypes<float, bf16>;
+};
 
 template <class T>
 struct MixArgs {

@@ -16,8 +16,13 @@
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct WeightProductKernels : OnCpu {
+  static constexpr const char* kName = "weight_product";
+};
 
 enum class Side { forward, backward };  // y = x W^T, and dx = dy W
 enum class Copies { forward, both };    // for which sides there are copies

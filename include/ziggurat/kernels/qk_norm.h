@@ -10,8 +10,13 @@
 #include <ziggurat/kernels/attention_shape.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct QkNormKernels : OnCpu {
+  static constexpr const char* kName = "qk_norm";
+};
 
 // Which columns of a row of qkv are normalised together: groups of q, and after them groups of k.
 struct QkNormShape {

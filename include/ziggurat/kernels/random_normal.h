@@ -8,8 +8,13 @@
 
 #include <ziggurat/core/philox.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct RandomNormalKernels : OnCpu {
+  static constexpr const char* kName = "random_normal";
+};
 
 template <class T>
 struct RandomNormalArgs {

@@ -12,8 +12,13 @@
 #include <ziggurat/kernels/attention_shape.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct RopeKernels : OnCpu {
+  static constexpr const char* kName = "rope";
+};
 
 template <class T>
 struct RopeArgs {

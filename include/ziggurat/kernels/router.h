@@ -8,8 +8,13 @@
 
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct RouterKernels : OnCpu {
+  static constexpr const char* kName = "router";
+};
 
 // Which candidates of an expert with more than `capacity` of them lose their place.
 //   none         nobody (dropless): the capacity is the fullest expert's count

@@ -8,8 +8,13 @@
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/core/philox.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct RouterLogitsKernels : OnCpu {
+  static constexpr const char* kName = "router_logits";
+};
 
 template <class T>
 struct RouterInputArgs {

@@ -5,8 +5,14 @@
 #include <cstdint>
 
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 
 namespace ziggurat::kernels {
+
+struct SwigluKernels : OnCpu {
+  static constexpr const char* kName = "swiglu";
+  using Cuda = Dtypes<float, bf16>;
+};
 
 template <class T>
 struct SwigluArgs {

@@ -1,6 +1,7 @@
 // A bump allocator over one range of addresses, of which it holds as much as was ever in use. Memory is
 // touched once and then reused every micro-batch, so nothing is allocated (and no page faults) in steady
-// state. On Device::meta it only counts.
+// state. On Device::meta it only counts. On Device::cuda all of the device's memory is taken at once, and what
+// the host uses lies in an arena of its own.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +22,10 @@ enum class Canaries { off, checked };
 
 class Arena {
  public:
-  using Mark = int64_t;
+  // How much was in use: on the arena's device, and apart from that by the host.
+  struct Mark {
+    int64_t used = 0, host = 0;
+  };
   static constexpr int64_t kAlignment = 64;  // bytes; one AVX-512 register, one cache line
   static constexpr int64_t kGuard = 64;      // bytes behind an allocation, besides the rest of its last line
 
@@ -32,7 +36,7 @@ class Arena {
   // What limits it and what is in use, for an error's text.
   static std::string describe_limits();
 
-  // Never more than `capacity` bytes. Addresses are taken as they are needed, above those that are in use, so
+  // Never more than `capacity` bytes, on Device::cuda exactly so many. Addresses are taken as they are needed, above those that are in use, so
   // that limits on them (ulimit -v) allow what the work needs; pages are backed on first touch (huge pages
   // where the system has them).
   Arena(const char* name, int64_t capacity, Device device = Device::cpu, Canaries canaries = Canaries::off);
@@ -56,16 +60,18 @@ class Arena {
     return static_cast<T*>(allocate_on_device(n * static_cast<int64_t>(sizeof(T))));
   }
 
-  Mark mark() const { return used_; }
+  Mark mark() const { return {used_, host_ ? host_->used_ : 0}; }
   // Frees everything allocated since `mark`. Throws Error(internal) naming the arena if a guard was
   // overwritten.
   void rewind(Mark mark) {
-    if (canaries_ == Canaries::checked) verify_and_forget(mark);
-    while (!host_blocks_.empty() && host_blocks_.back().first >= mark) host_blocks_.pop_back();
-    used_ = mark;
+    if (canaries_ == Canaries::checked) verify_and_forget(mark.used);
+    while (!host_blocks_.empty() && host_blocks_.back().first >= mark.used) host_blocks_.pop_back();
+    if (host_) host_->rewind({mark.host});
+    used_ = mark.used;
   }
-  void reset() { rewind(0); }
-  // rewind(mark), but what lies at `data`, allocated since, moves down to the mark and lives on.
+  void reset() { rewind({}); }
+  // rewind(mark), but what lies at `data`, allocated since, moves down to the mark and lives on. Not on
+  // Device::cuda.
   void* rewind_keeping(Mark mark, const void* data, int64_t bytes);
 
   Device device() const { return device_; }
@@ -80,13 +86,14 @@ class Arena {
   void hold(int64_t bytes);                // takes addresses for as many bytes, at least
   int64_t footprint(int64_t bytes) const;  // bytes that an allocation takes, with its guard
   void guard(int64_t offset, int64_t bytes);
-  void verify_and_forget(Mark mark);
+  void verify_and_forget(int64_t mark);
 
   const char* name_;
   Device device_;
   Canaries canaries_;
   std::vector<Guarded> guarded_;  // live allocations, if canaries are checked
-  std::vector<std::pair<Mark, std::unique_ptr<std::byte[]>>> host_blocks_;  // on Device::meta
+  std::vector<std::pair<int64_t, std::unique_ptr<std::byte[]>>> host_blocks_;  // on Device::meta
+  std::unique_ptr<Arena> host_;                                                // on Device::cuda
   char* base_ = nullptr;
   int64_t room_ = 0;  // bytes from base_ on that no other arena takes
   int64_t capacity_, held_ = 0, used_ = 0, high_water_ = 0;

@@ -12,6 +12,7 @@
 #include <ziggurat/core/error.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/kernel_support.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat {
@@ -87,8 +88,13 @@ static_assert(std::is_trivially_copyable_v<Tensor>);  // tensors live inside are
 // Uninitialised tensor from an arena.
 Tensor allocate(Arena& arena, DType dtype, Shape shape);
 
+// In the order of the stream. copy: same dtype and numel; the tensors may lie on two devices, of which the
+// stream is one's.
+void fill_zero(const Tensor& tensor, Stream& stream);
+void copy(const Tensor& from, const Tensor& to, Stream& stream);
+// At once: of tensors on Device::cpu (or meta, where nothing happens).
 void fill_zero(const Tensor& tensor);
-void copy(const Tensor& from, const Tensor& to);  // same dtype and numel
+void copy(const Tensor& from, const Tensor& to);
 
 // Calls f.template operator()<T>() for a floating dtype.
 template <class F>
@@ -106,21 +112,35 @@ void visit_float_dtype(DType dtype, F&& f) {
   fail(ErrorKind::argument, "[dispatch] expected a floating-point tensor, got {}", to_string(dtype));
 }
 
-// Calls f.template operator()<Device, T>() for x's device and floating dtype; on Device::meta as on the CPU,
-// but as a dry run.
-//   visit_device_dtype(x, [&]<Device D, class T>() { kernels::gelu_forward<D, T>({...}, stream); });
-template <class F>
-void visit_device_dtype(const Tensor& x, F&& f) {
-  const auto on_cpu = [&] {
-    visit_float_dtype(x.dtype(), [&]<class T>() { f.template operator()<Device::cpu, T>(); });
+// Throws Error(device): the kernels do not exist for this device and dtype, or not in this build.
+[[noreturn]] void fail_without_kernels(const char* kernels, Device device, DType dtype, bool declared);
+
+// Calls f.template operator()<Device, T>() for x's device and floating dtype, for which all of `Kernels` must
+// exist (runtime/kernel_support.h). On Device::meta as on the CPU, but as a dry run.
+//   visit_kernels<kernels::SwigluKernels>(
+//       x, [&]<Device D, class T>() { kernels::swiglu_forward<D, T>({...}, stream); });
+template <class... Kernels, class F>
+void visit_kernels(const Tensor& x, F&& f) {
+  const auto on = [&]<Device D>() {
+    visit_float_dtype(x.dtype(), [&]<class T>() {
+      if constexpr ((kExists<Kernels, D, T> && ...)) {
+        f.template operator()<D, T>();
+      } else {
+        const auto check_one = []<class K>() {
+          if (!kExists<K, D, T>) fail_without_kernels(K::kName, D, dtype_of<T>(), kDeclared<K, D, T>);
+        };
+        (check_one.template operator()<Kernels>(), ...);
+      }
+    });
   };
   if (x.device() == Device::meta) {
     const DryRun dry;
-    return on_cpu();
+    on.template operator()<Device::cpu>();
+  } else if (x.device() == Device::cuda) {
+    on.template operator()<Device::cuda>();
+  } else {
+    on.template operator()<Device::cpu>();
   }
-  check(x.device() == Device::cpu, ErrorKind::device, "[dispatch] this build has no {} kernels",
-        to_string(x.device()));
-  on_cpu();
 }
 
 }  // namespace ziggurat

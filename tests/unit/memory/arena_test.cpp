@@ -229,7 +229,7 @@ TEST(Canaries, AWriteBehindAnAllocationIsNamed) {
     EXPECT_THAT(internal_error([&] { arena.reset(); }), HasSubstr(want));
     arena.reset();
     spoil();
-    EXPECT_THAT(internal_error([&] { arena.rewind(0); }), HasSubstr(want));
+    EXPECT_THAT(internal_error([&] { arena.rewind({}); }), HasSubstr(want));
     arena.reset();
     EXPECT_THAT(internal_error([&] {
                   const ArenaScope scope(arena);

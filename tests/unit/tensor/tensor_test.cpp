@@ -1,5 +1,7 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <ziggurat/runtime/kernel_support.h>
 #include <ziggurat/tensor/tensor.h>
 
 namespace ziggurat {
@@ -34,6 +36,10 @@ TEST(ShapeMisuse, NegativeDimsAndHighRanksAreRefused) {
   EXPECT_THROW((Shape{1, 1, 1, 1, 1}), Error);
   EXPECT_NO_THROW((Shape{1, 1, 1, 1}));
 }
+
+struct EveryDtype : OnCpu {
+  static constexpr const char* kName = "every_dtype";
+};
 
 class TensorTest : public testing::Test {
  protected:
@@ -81,7 +87,7 @@ TEST_F(TensorTest, MetaTensorsAreNeverTouched) {
   fill_zero(a);
   copy(a, b);
   int kernels = 0;
-  visit_device_dtype(a, [&]<Device D, class T>() {  // a kernel takes its memory, and its loops are left out
+  visit_kernels<EveryDtype>(a, [&]<Device D, class T>() {  // a kernel takes its memory, and its loops are left out
     ++kernels;
     for (const int64_t n : {1, 1000}) {
       parallel_for(n, [](int64_t) { FAIL(); });
@@ -98,7 +104,8 @@ TEST_F(TensorTest, MetaTensorsAreNeverTouched) {
 TEST_F(TensorTest, DispatchesOnDtype) {
   const auto dispatched = [&](DType dtype) {
     DType seen = DType::i32;
-    visit_device_dtype(allocate(arena_, dtype, {1}), [&]<Device D, class T>() { seen = dtype_of<T>(); });
+    visit_kernels<EveryDtype>(allocate(arena_, dtype, {1}),
+                              [&]<Device D, class T>() { seen = dtype_of<T>(); });
     return seen;
   };
   for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) EXPECT_EQ(dispatched(dtype), dtype);
@@ -109,7 +116,24 @@ TEST_F(TensorTest, AForeignDeviceIsRefused) {
   const Tensor t(this, DType::f32, {1}, Device::cuda);
   if (kHasCuda) GTEST_SKIP() << "this build knows the device";
   const auto kernel = []<Device D, class T>() {};
-  EXPECT_THROW(visit_device_dtype(t, kernel), Error);
+  EXPECT_THROW(visit_kernels<EveryDtype>(t, kernel), Error);
+}
+
+struct NoBf16 : OnCpu {
+  static constexpr const char* kName = "no_bf16";
+  using Cpu = Dtypes<float, double>;
+};
+
+TEST_F(TensorTest, AMissingKernelIsNamed) {
+  const auto kernel = []<Device D, class T>() {};
+  EXPECT_NO_THROW((visit_kernels<EveryDtype, NoBf16>(allocate(arena_, DType::f32, {1}), kernel)));
+  try {
+    visit_kernels<EveryDtype, NoBf16>(allocate(arena_, DType::bf16, {1}), kernel);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::device);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("[no_bf16] no kernel for bf16 on cpu"));
+  }
 }
 
 TEST_F(TensorTest, MisuseIsRefused) {

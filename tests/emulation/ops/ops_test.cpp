@@ -1,0 +1,70 @@
+#include "tests/emulation/ops/device_and_cpu.h"
+#include <ziggurat/ops/add.h>
+#include <ziggurat/ops/gated_add.h>
+#include <ziggurat/ops/mix.h>
+#include <ziggurat/ops/swiglu.h>
+
+namespace ziggurat::emulation {
+namespace {
+
+class EmulatedOps : public EmulatedTest {};
+
+// Shapes with and without rows that can be loaded by 16 bytes. Every op twice on the same inputs: gradients
+// are added up.
+const Shape kShapes[] = {{3, 128}, {5, 131}, {1, 1}};
+
+TEST_F(EmulatedOps, Add) {
+  for (const Shape& shape : kShapes) {
+    expect_device_equals_cpu({{"a", shape}, {"b", shape}}, [](Tape& tape, const std::vector<Var>& v) {
+      return ops::add(tape, ops::add(tape, v[0], v[1]), v[0]);
+    });
+  }
+}
+
+TEST_F(EmulatedOps, Swiglu) {
+  for (const Shape& shape : kShapes) {
+    expect_device_equals_cpu({{"gate", shape}, {"up", shape}}, [](Tape& tape, const std::vector<Var>& v) {
+      return ops::swiglu(tape, ops::swiglu(tape, v[0], v[1]), v[1]);
+    });
+  }
+}
+
+TEST_F(EmulatedOps, Mix) {
+  for (const Shape& shape : kShapes) {
+    expect_device_equals_cpu(
+        {{"a", shape}, {"b", shape}, {"logits", {shape[0], 2}, InputType::accumulation}},
+        [](Tape& tape, const std::vector<Var>& v) {
+          return ops::mix(tape, ops::mix(tape, v[0], v[1], v[2]), v[0], v[2]);
+        });
+  }
+}
+
+TEST_F(EmulatedOps, GatedAdd) {
+  for (const Shape& shape : kShapes) {
+    expect_device_equals_cpu(
+        {{"a", shape}, {"b", shape}, {"gates", {shape[0], 1}, InputType::accumulation}},
+        [](Tape& tape, const std::vector<Var>& v) {
+          return ops::gated_add(tape, ops::gated_add(tape, v[0], v[1], v[2]), v[0], v[2]);
+        });
+  }
+}
+
+TEST_F(EmulatedOps, AnOpWithoutKernelsThereIsNamed) {
+  Stream stream(Device::cuda);
+  Arena memory("memory", 1 << 20, Device::cuda), gradients("gradients", 1 << 20, Device::cuda),
+      workspace("workspace", 1 << 20, Device::cuda), data("data", 1 << 20, Device::cuda);
+  Tape tape(memory, gradients, workspace, stream);
+  tape.begin({});
+  const Var x = tape.constant(allocate(data, DType::f64, {2, 3}));
+  try {
+    ops::swiglu(tape, x, x);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::device);
+    EXPECT_NE(std::string(error.what()).find("[swiglu] no kernel for f64 on cuda"), std::string::npos)
+        << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace ziggurat::emulation
