@@ -10,6 +10,7 @@
 #include <kernels/cuda/device/reduce.h>
 
 #include "tests/emulation/emulator_tests.h"
+#include "tests/support/allocation_counter.h"
 
 namespace ziggurat::emulation {
 namespace {
@@ -156,6 +157,21 @@ __global__ void sums(float* out) {
 
 TEST_F(Language, ASumOverABlockMayBeTakenAgain) {
   EXPECT_EQ(run(128, sums, 1, 128, 0), std::vector<float>(128, 127 * 64 + 128));
+}
+
+// Threads and their stacks are made once: what a kernel takes does not grow with its blocks.
+TEST_F(Language, BlocksAllocateNothing) {
+  const auto allocations = [](unsigned blocks) {
+    const DeviceArray<int> x(256);
+    const int64_t before = test::allocation_count();
+    expect_success(start(scan<256>, blocks, 256, 0, nullptr, x.data()));
+    expect_success(cudaDeviceSynchronize());
+    return test::allocation_count() - before;
+  };
+  allocations(4);
+  const int64_t few = allocations(1);
+  EXPECT_LT(few, 20);
+  EXPECT_EQ(allocations(40), few);
 }
 
 __global__ void counting(int* out) {

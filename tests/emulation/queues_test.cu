@@ -249,7 +249,7 @@ TEST_F(Queues, CopiesAreChecked) {
           "260 bytes at byte 0 of an allocation of 256");
   refused(cudaMemcpyAsync(host, log, 4, cudaMemcpyHostToDevice, first), "no memory of the device");
   refused(cudaMemcpyAsync(log, log, 4, cudaMemcpyDeviceToHost, first),
-          "memory of the device, which its kind");
+          "is memory of the device, against its kind");
   refused(cudaMemsetAsync(host, 0, 4, first), "no memory of the device");
   refused(cudaFree(host), "never allocated");
 }
