@@ -1,8 +1,10 @@
-# Decides whether the CUDA rooms (kernels/cuda, NCCL) are built.
+# Decides whether the CUDA kernels are built. ZIGGURAT_HAS_CUDA, which code reads as kHasCuda, stays 0: the rooms above
+# the kernels do not know the device yet.
 #   AUTO  the toolkit and a driver are both present
 #   ON    the toolkit must be present; a driver is not needed to compile
 #   OFF   never
 set(ZIGGURAT_HAS_CUDA 0)
+set(ZIGGURAT_CUDA_KERNELS OFF)
 if(NOT ZIGGURAT_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "ZIGGURAT_CUDA must be AUTO, ON or OFF, got '${ZIGGURAT_CUDA}'")
 endif()
@@ -13,14 +15,13 @@ if(NOT ZIGGURAT_CUDA STREQUAL "OFF")
     message(FATAL_ERROR "ZIGGURAT_CUDA=ON needs the CUDA toolkit: set CUDAToolkit_ROOT, or use -DZIGGURAT_CUDA=OFF")
   endif()
   if(ZIGGURAT_CUDA STREQUAL "ON" OR (CUDAToolkit_FOUND AND EXISTS /proc/driver/nvidia/version))
-    set(ZIGGURAT_HAS_CUDA 1)
+    set(ZIGGURAT_CUDA_KERNELS ON)
   endif()
 endif()
-message(STATUS "Ziggurat CUDA rooms: ${ZIGGURAT_HAS_CUDA} (ZIGGURAT_CUDA=${ZIGGURAT_CUDA})")
+message(STATUS "Ziggurat CUDA kernels: ${ZIGGURAT_CUDA_KERNELS} (ZIGGURAT_CUDA=${ZIGGURAT_CUDA})")
 
 # ziggurat_cuda: the kernels, for A100, H100/H200 and B200. No kernel may spill registers: ptxas warns, and warnings are
-# errors. Not linked to anything yet: the rooms above do not know the device.
-if(ZIGGURAT_HAS_CUDA)
+# errors. if(ZIGGURAT_CUDA_KERNELS)
   # CMake 3.25 does not know that this nvcc takes it.
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
