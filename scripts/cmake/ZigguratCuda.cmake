@@ -21,7 +21,8 @@ endif()
 message(STATUS "Ziggurat CUDA kernels: ${ZIGGURAT_CUDA_KERNELS} (ZIGGURAT_CUDA=${ZIGGURAT_CUDA})")
 
 # ziggurat_cuda: the kernels, for A100, H100/H200 and B200. No kernel may spill registers: ptxas warns, and warnings are
-# errors. if(ZIGGURAT_CUDA_KERNELS)
+# errors.
+if(ZIGGURAT_CUDA_KERNELS)
   # CMake 3.25 does not know that this nvcc takes it.
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
