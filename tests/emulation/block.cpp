@@ -68,6 +68,11 @@ class Block {
     accesses_.access(current_, address, bytes, kind, site);
   }
   std::string describe_fault() const;
+  // `stack`, or where that has overflowed the middle of the same one: its frames are not needed again.
+  uintptr_t usable_stack(uintptr_t stack) const {
+    const uintptr_t offset = (stack - stacks_) % kStack;
+    return offset < kStack / 2 ? stack - offset + kStack / 2 : stack;
+  }
 
   // What kernels call runs in here: their loads and stores are seen, the emulator's own are not. An exception
   // ends the block at once; device code is not unwound, as it would not be on a GPU.
@@ -414,12 +419,9 @@ void on_fault(int signal, siginfo_t* info, void* machine) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
   if (running != nullptr && running->on_fiber) {
     running->fault = address;
-    // The thread goes on in leave_after_fault, on its own stack below what it uses (or, if that is what
-    // overflowed, on any part of it: its frames are not needed again).
+    // The thread goes on in leave_after_fault, below what its stack holds.
     auto& registers = static_cast<ucontext_t*>(machine)->uc_mcontext.gregs;
-    auto stack = static_cast<uintptr_t>(registers[REG_RSP]);
-    const uintptr_t room = kStack / 2;
-    if (stack % kStack < room) stack = stack / kStack * kStack + room;
+    const uintptr_t stack = running->usable_stack(static_cast<uintptr_t>(registers[REG_RSP]));
     registers[REG_RSP] = static_cast<greg_t>(((stack - 256) & ~uintptr_t{15}) - 8);
     registers[REG_RIP] = reinterpret_cast<greg_t>(&leave_after_fault);
     return;
