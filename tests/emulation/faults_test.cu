@@ -101,7 +101,7 @@ TEST_F(Faults, AVectorAtAnAddressThatIsNoMultipleIsFound) {
 }
 
 __global__ void recurse(volatile int* depth, int n) {
-  volatile char frame[1024];
+  [[maybe_unused]] volatile char frame[1024];
   frame[0] = 1;
   *depth = n;
   if (n > 0) recurse(depth, n - 1);
@@ -184,7 +184,7 @@ TEST_F(Faults, SharedMemoryThatNobodyWroteIsFound) {
 }
 
 __global__ void store_shared(int i) {
-  __shared__ float tile[64];
+  [[maybe_unused]] __shared__ float tile[64];
   tile[i] = 1;
 }
 __global__ void store_dynamic(int i) { reinterpret_cast<float*>(kernels::dynamic_shared_bytes)[i] = 1; }
