@@ -105,7 +105,7 @@ __global__ void recurse(volatile int* depth, int n) {
   frame[0] = 1;
   *depth = n;
   if (n > 0) recurse(depth, n - 1);
-  frame[1] = 2;
+  *depth = frame[0];
 }
 
 TEST_F(Faults, AStackThatOverflowsIsFound) {
@@ -186,6 +186,7 @@ TEST_F(Faults, SharedMemoryThatNobodyWroteIsFound) {
 __global__ void store_shared(int i) {
   [[maybe_unused]] __shared__ float tile[64];
   tile[i] = 1;
+  if (tile[i] != 1) __trap();
 }
 __global__ void store_dynamic(int i) { reinterpret_cast<float*>(kernels::dynamic_shared_bytes)[i] = 1; }
 
