@@ -510,6 +510,14 @@ void see_access(uintptr_t address, size_t bytes, Access kind, const void* site) 
   });
 }
 
+void see_bad_index(int64_t index, Site site) {
+  if (running == nullptr || !running->in_kernel) return;
+  running->emulate([&]() -> bool {
+    throw KernelError(
+        fmt::format("index {} of an array, which is out of bounds at {}:{}", index, site.file, site.line));
+  });
+}
+
 void atomic_access(const volatile void* address, size_t bytes) {
   see_access(reinterpret_cast<uintptr_t>(address), bytes, Access::atomic, __builtin_return_address(0));
 }

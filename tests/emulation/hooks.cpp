@@ -47,6 +47,17 @@ void __tsan_vptr_update(void*, void*) {}
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
+
+// An index that is not in an array of constant size (-fsanitize=bounds).
+struct UbsanOutOfBounds {
+  const char* file;
+  uint32_t line, column;
+};
+void __ubsan_handle_out_of_bounds(UbsanOutOfBounds* where, uintptr_t index) {
+  ziggurat::emulation::see_bad_index(static_cast<int64_t>(index),
+                                     {where->file, static_cast<int>(where->line)});
+}
+
 void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 void __tsan_atomic_signal_fence(int) {}
 }
