@@ -114,8 +114,8 @@ class ExpertProducts {
     if (!strict_) return multiply(rows, a, c, adds());
     for (int64_t i = 0; i < rows; i += kStrictRows) {
       const int64_t n = std::min(kStrictRows, rows - i), computed = padded_rows(n);
-      if (n == computed) {
-        multiply(n, a + i * k_, c + i * n_, adds());
+      if (n == computed && !adds()) {  // see gemm.cpp
+        multiply(n, a + i * k_, c + i * n_, false);
       } else {
         padded(n, computed, a + i * k_, c + i * n_,
                [&](const O* tail, A* sum) { multiply(computed, tail, sum, false); });

@@ -126,8 +126,21 @@ void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
 // than those that the library adds up alike, zeros follow them.
 template <class T, class TC>
 void row_by_row_gemm(const GemmArgs<T, TC>& g, Arena& workspace, const Stream& stream) {
+  if (!stream.strict() || g.transpose_a) return tiled_gemm(g, stream);
+  if (g.accumulate) {  // of many terms the library would add one part after the other to what is there
+    GemmArgs<T, TC> product = g;
+    product.c = workspace.take_on_device<TC>(g.m * g.n);
+    product.ldc = g.n;
+    product.accumulate = false;
+    row_by_row_gemm(product, workspace, stream);
+    return parallel_for_blocks(g.m, rows_per_block(g.n), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t j = 0; j < g.n; ++j) g.c[i * g.ldc + j] += product.c[i * g.n + j];
+      }
+    });
+  }
   const int64_t rest = g.m % kTileRows, rows = padded_rows(rest);
-  if (!stream.strict() || g.transpose_a || rest == 0 || rest == rows) return tiled_gemm(g, stream);
+  if (rest == 0 || rest == rows) return tiled_gemm(g, stream);
   T* a = workspace.take_on_device<T>(rows * g.k);
   TC* c = workspace.take_on_device<TC>(rows * g.n);
   if (DryRun::on()) return;
@@ -138,10 +151,7 @@ void row_by_row_gemm(const GemmArgs<T, TC>& g, Arena& workspace, const Stream& s
   for (int64_t i = 0; i < rest; ++i) std::copy_n(g.a + (whole.m + i) * g.lda, g.k, a + i * g.k);
   tiled_gemm(GemmArgs<T, TC>{false, g.transpose_b, rows, g.n, g.k, a, g.k, g.b, g.ldb, c, g.n, false},
              stream);
-  for (int64_t i = 0; i < rest; ++i) {
-    TC* to = g.c + (whole.m + i) * g.ldc;
-    for (int64_t j = 0; j < g.n; ++j) to[j] = g.accumulate ? TC(to[j] + c[i * g.n + j]) : c[i * g.n + j];
-  }
+  for (int64_t i = 0; i < rest; ++i) std::copy_n(c + i * g.n, g.n, g.c + (whole.m + i) * g.ldc);
 }
 
 // AVX2 products read their operands as they lie unless these are large. Where they read down the columns of a

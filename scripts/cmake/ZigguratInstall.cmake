@@ -11,11 +11,12 @@ install(FILES README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 # The binary writes them itself. One that was built for other CPUs than this machine's cannot.
 set(ZIGGURAT_PAGES ${PROJECT_BINARY_DIR}/pages)
 install(CODE "
-  file(REMOVE_RECURSE ${ZIGGURAT_PAGES})
-  execute_process(COMMAND $<TARGET_FILE:ziggurat> pages --output ${ZIGGURAT_PAGES} RESULT_VARIABLE code)
+  file(REMOVE_RECURSE \"${ZIGGURAT_PAGES}\")
+  execute_process(COMMAND \"$<TARGET_FILE:ziggurat>\" pages --output \"${ZIGGURAT_PAGES}\" RESULT_VARIABLE code)
   if(NOT code EQUAL 0)
     message(WARNING \"without manual pages and completion, which the binary writes itself: it does not run here\")
-    file(MAKE_DIRECTORY ${ZIGGURAT_PAGES}/man ${ZIGGURAT_PAGES}/bash-completion ${ZIGGURAT_PAGES}/zsh/site-functions)
+    file(MAKE_DIRECTORY \"${ZIGGURAT_PAGES}/man\" \"${ZIGGURAT_PAGES}/bash-completion\"
+      \"${ZIGGURAT_PAGES}/zsh/site-functions\")
   endif()")
 install(DIRECTORY ${ZIGGURAT_PAGES}/man/ DESTINATION ${CMAKE_INSTALL_MANDIR})
 install(DIRECTORY ${ZIGGURAT_PAGES}/bash-completion DESTINATION ${CMAKE_INSTALL_DATADIR})

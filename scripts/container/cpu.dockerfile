@@ -16,7 +16,7 @@ RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --
       libcpp-httplib-dev \
       libgtest-dev libgmock-dev \
       libbenchmark-dev \
-      libpcre2-dev \
+      libpcre2-dev libboost-context-dev \
       python3 \
       dpkg-dev file git && \
     rm -rf /var/lib/apt/lists/*

@@ -21,10 +21,10 @@ RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --
       libcpp-httplib-dev \
       libgtest-dev libgmock-dev \
       libbenchmark-dev \
-      libpcre2-dev \
+      libpcre2-dev libboost-context-dev \
       python3 \
       dpkg-dev file git \
-      cuda-nvcc-12-6 cuda-cudart-dev-12-6 libcublas-dev-12-6 libnccl-dev && \
+      cuda-nvcc-13-0 cuda-cudart-dev-13-0 libcublas-dev-13-0 libnccl-dev && \
     rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY .git .git
@@ -37,7 +37,7 @@ COPY kernels kernels
 COPY scripts scripts
 COPY src src
 COPY tests tests
-RUN cmake --preset package -B /build -DZIGGURAT_CUDA=ON -DCUDAToolkit_ROOT=/usr/local/cuda-12.6 && \
+RUN cmake --preset package -B /build -DZIGGURAT_CUDA=ON -DCUDAToolkit_ROOT=/usr/local/cuda-13.0 && \
     cmake --build /build --target package
 
 FROM cuda

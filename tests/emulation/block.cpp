@@ -502,7 +502,6 @@ uint64_t warp_exchange(uint32_t mask, Combine combine, uint64_t value, uint64_t 
   return running->emulate([&] { return running->exchange(wait); });
 }
 
-namespace {
 void see_access(uintptr_t address, size_t bytes, Access kind, const void* site) {
   if (running == nullptr || !running->in_kernel) return;  // code of the host
   running->emulate([&] {
@@ -510,7 +509,14 @@ void see_access(uintptr_t address, size_t bytes, Access kind, const void* site) 
     return true;
   });
 }
-}  // namespace
+
+void see_bad_index(int64_t index, Site site) {
+  if (running == nullptr || !running->in_kernel) return;
+  running->emulate([&]() -> bool {
+    throw KernelError(
+        fmt::format("index {} of an array, which is out of bounds at {}:{}", index, site.file, site.line));
+  });
+}
 
 void atomic_access(const volatile void* address, size_t bytes) {
   see_access(reinterpret_cast<uintptr_t>(address), bytes, Access::atomic, __builtin_return_address(0));
@@ -523,45 +529,3 @@ void device_failure(const char* what, Site site) {
 }
 
 }  // namespace ziggurat::emulation
-
-// gcc's hooks.
-#define ZIGGURAT_HOOK(name, bytes, kind)                                                             \
-  extern "C" void name(void* address) {                                                              \
-    ziggurat::emulation::see_access(reinterpret_cast<uintptr_t>(address), bytes,                     \
-                                    ziggurat::emulation::Access::kind, __builtin_return_address(0)); \
-  }
-#define ZIGGURAT_HOOKS(bytes)                                \
-  ZIGGURAT_HOOK(__tsan_read##bytes, bytes, load)             \
-  ZIGGURAT_HOOK(__tsan_write##bytes, bytes, store)           \
-  ZIGGURAT_HOOK(__tsan_unaligned_read##bytes, bytes, load)   \
-  ZIGGURAT_HOOK(__tsan_unaligned_write##bytes, bytes, store) \
-  ZIGGURAT_HOOK(__tsan_volatile_read##bytes, bytes, load)    \
-  ZIGGURAT_HOOK(__tsan_volatile_write##bytes, bytes, store)
-ZIGGURAT_HOOKS(1)
-ZIGGURAT_HOOKS(2)
-ZIGGURAT_HOOKS(4)
-ZIGGURAT_HOOKS(8)
-ZIGGURAT_HOOKS(16)
-
-// Sizes that no instruction has are moved in smaller pieces.
-static void see_range(void* address, size_t bytes, ziggurat::emulation::Access kind, const char* site) {
-  const auto begin = reinterpret_cast<uintptr_t>(address);
-  const size_t piece = (begin | bytes) % 16 == 0 ? 16 : (begin | bytes) % 4 == 0 ? 4 : 1;
-  for (size_t i = 0; i < bytes; i += piece) {
-    ziggurat::emulation::see_access(begin + i, piece, kind, site + i / piece);
-  }
-}
-
-extern "C" void __tsan_read_range(void* address, size_t bytes) {
-  see_range(address, bytes, ziggurat::emulation::Access::load,
-            static_cast<const char*>(__builtin_return_address(0)));
-}
-extern "C" void __tsan_write_range(void* address, size_t bytes) {
-  see_range(address, bytes, ziggurat::emulation::Access::store,
-            static_cast<const char*>(__builtin_return_address(0)));
-}
-extern "C" void __tsan_vptr_read(void*) {}
-extern "C" void __tsan_vptr_update(void*, void*) {}
-extern "C" void __tsan_init() {}
-extern "C" void __tsan_func_entry(void*) {}
-extern "C" void __tsan_func_exit() {}

@@ -23,7 +23,8 @@ DeviceMemory::DeviceMemory() {
   void* range = mmap(nullptr, kRange, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (range == MAP_FAILED)
     throw std::runtime_error("the emulated device needs 64 GiB of addresses: ulimit -v");
-  begin_ = next_ = reinterpret_cast<uintptr_t>(range);
+  begin_ = reinterpret_cast<uintptr_t>(range);
+  next_ = begin_ + kPage;
 }
 
 // Addresses are not used again before free_all: a pointer to freed memory stays one.
@@ -51,7 +52,7 @@ bool DeviceMemory::free(void* memory) {
 
 void DeviceMemory::free_all() {
   while (!allocations_.empty()) free(pointer(allocations_.begin()->first));
-  next_ = begin_;
+  next_ = begin_ + kPage;
   closing_error_ = fail_next_close_ = false;
 }
 

@@ -53,7 +53,8 @@ class DeviceMemory {
   bool look_up(uintptr_t address, size_t bytes);
   void protect(int protection);
 
-  uintptr_t begin_ = 0, next_ = 0;
+  uintptr_t begin_ = 0;  // of the range, whose first page stays closed
+  uintptr_t next_ = 0;
   std::map<uintptr_t, size_t> allocations_;
   uintptr_t cached_begin_ = 0;
   size_t cached_bytes_ = 0;

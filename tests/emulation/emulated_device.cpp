@@ -269,9 +269,9 @@ void copy_now(void* to, const void* from, size_t bytes) {
 
 cudaError_t copy(EmulatedDevice& d, CUstream_st& stream, const char* name, void* to, const void* from,
                  size_t bytes, cudaMemcpyKind kind) {
+  if (bytes == 0) return cudaSuccess;
   const std::string why = refuse_copy(name, to, from, bytes, kind);
   if (!why.empty()) return d.refuse(cudaErrorInvalidValue, why);
-  if (bytes == 0) return cudaSuccess;
   if (!is_device(from) && !is_pinned(d, from)) {
     // Ordinary memory of the host is taken at once, and may be used again.
     const auto taken = std::make_shared<std::vector<char>>(static_cast<const char*>(from),

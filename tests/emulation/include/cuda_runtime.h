@@ -28,24 +28,38 @@
 // Threads of a block are fibers of one thread of the host.
 #define __shared__ thread_local
 
-// Vector types. Unions, because gcc copies a union whole: one load of 16 bytes, as on a GPU. CUDA's are built
-// by make_float4 and the like.
-#define ZIGGURAT_VECTOR2(name, type)                           \
-  union alignas(2 * sizeof(type)) name {                       \
-    struct {                                                   \
-      type x, y;                                               \
-    };                                                         \
-    type whole __attribute__((vector_size(2 * sizeof(type)))); \
-  };                                                           \
-  inline name make_##name(type x, type y) { return {{x, y}}; }
-#define ZIGGURAT_VECTOR4(name, type)                           \
-  union alignas(4 * sizeof(type)) name {                       \
-    struct {                                                   \
-      type x, y, z, w;                                         \
-    };                                                         \
-    type whole __attribute__((vector_size(4 * sizeof(type)))); \
-  };                                                           \
-  inline name make_##name(type x, type y, type z, type w) { return {{x, y, z, w}}; }
+// Vector types. They are copied as one vector of gcc's: one load or store of 16 bytes, as on a GPU.
+#define ZIGGURAT_VECTOR(name, type, count, ...)                    \
+  union alignas(count * sizeof(type)) name {                       \
+    struct {                                                       \
+      type __VA_ARGS__;                                            \
+    };                                                             \
+    type whole __attribute__((vector_size(count * sizeof(type)))); \
+    name() = default;                                              \
+    name(const name& other) : whole(other.whole) {}                \
+    name& operator=(const name& other) {                           \
+      whole = other.whole;                                         \
+      return *this;                                                \
+    }                                                              \
+  };
+#define ZIGGURAT_VECTOR2(name, type)        \
+  ZIGGURAT_VECTOR(name, type, 2, x, y)      \
+  inline name make_##name(type x, type y) { \
+    name v;                                 \
+    v.x = x;                                \
+    v.y = y;                                \
+    return v;                               \
+  }
+#define ZIGGURAT_VECTOR4(name, type)                        \
+  ZIGGURAT_VECTOR(name, type, 4, x, y, z, w)                \
+  inline name make_##name(type x, type y, type z, type w) { \
+    name v;                                                 \
+    v.x = x;                                                \
+    v.y = y;                                                \
+    v.z = z;                                                \
+    v.w = w;                                                \
+    return v;                                               \
+  }
 ZIGGURAT_VECTOR2(float2, float)
 ZIGGURAT_VECTOR2(int2, int)
 ZIGGURAT_VECTOR2(uint2, unsigned)
@@ -55,6 +69,7 @@ ZIGGURAT_VECTOR4(int4, int)
 ZIGGURAT_VECTOR4(uint4, unsigned)
 #undef ZIGGURAT_VECTOR2
 #undef ZIGGURAT_VECTOR4
+#undef ZIGGURAT_VECTOR
 
 struct uint3 {
   unsigned x, y, z;

@@ -28,9 +28,9 @@ std::vector<T> values(const std::string& name, size_t n, double scale = 1.0) {
   return result;
 }
 
-// Half a unit in the last place of a value near 1.
+// The last place of a value of T, at most, relative to it.
 template <class T>
-constexpr double kRounding = sizeof(T) == 2 ? 0x1p-9 : 0x1p-24;
+constexpr double kLastPlace = sizeof(T) == 2 ? 0x1p-7 : 0x1p-23;
 
 // Both round once to T, after sums of `length` terms up to `magnitude` in fp32: the results differ by the
 // last place of T, relative to the value, and by a random walk of fp32's roundings.
@@ -41,7 +41,7 @@ void expect_near(const std::vector<T>& got, const std::vector<T>& want, const st
   const double sums = 16 * 0x1p-24 * std::sqrt(length) * magnitude;
   for (size_t i = 0; i < got.size(); ++i) {
     const double g = to_double(got[i]), w = to_double(want[i]);
-    ASSERT_LE(std::abs(g - w), 2 * kRounding<T> * std::abs(w) + sums)
+    ASSERT_LE(std::abs(g - w), kLastPlace<T> * std::abs(w) + sums)
         << what << ": element " << i << " is " << g << ", on the CPU " << w;
   }
 }

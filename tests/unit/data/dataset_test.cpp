@@ -245,5 +245,18 @@ TEST(ShardManifest, DamageIsFoundAndNamed) {
   }
 }
 
+TEST(ShardManifest, AnotherVersionIsRefused) {
+  const TempDir dir;
+  counting_shards(dir.path(), {100});
+  const auto file = dir / "counting-train.json";
+  std::string text = read_text(file);
+  const size_t at = text.find("\"version\": 1");
+  ASSERT_NE(at, std::string::npos) << text;
+  write_text(file, text.replace(at, 12, "\"version\": 2"));
+  const std::string message = error_of(ErrorKind::data, [&] { read_manifest(dir.path(), "train"); });
+  EXPECT_NE(message.find("counting-train.json: version 2"), std::string::npos) << message;
+  EXPECT_NE(message.find("reads version 1"), std::string::npos) << message;
+}
+
 }  // namespace
 }  // namespace ziggurat

@@ -341,7 +341,7 @@ TEST_F(HfImport, RanksWriteTheSameFiles) {
     });
     return CheckpointReader(to);
   };
-  CheckpointReader one = import(1, 1 << 30), many = import(1, 5000), three = import(3, 5000);
+  CheckpointReader one = import(1, 1 << 30), many = import(1, 2000), three = import(3, 2000);
   ASSERT_EQ(one.manifest().files.size(), 1u);
   ASSERT_GT(many.manifest().files.size(), 10u);
   ASSERT_EQ(three.manifest().files.size(), many.manifest().files.size());

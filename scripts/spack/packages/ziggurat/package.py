@@ -42,6 +42,7 @@ class Ziggurat(CMakePackage, CudaPackage):
 
     depends_on("googletest+gmock", when="+tests")
     depends_on("pcre2", when="+tests")
+    depends_on("boost+context", when="+tests")
 
     generator("ninja")
     conflicts("%gcc@:11")
