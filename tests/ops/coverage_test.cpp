@@ -26,7 +26,6 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"choose_rows", "runs dispatch's kernel"},
       {"cross_entropy", "the CPU backend comes first"},
       {"dispatch", "the CPU backend comes first"},
-      {"dropout", "the CPU backend comes first"},
       {"dropout_add", "runs dropout's kernel"},
       {"embedding", "the CPU backend comes first"},
       {"grouped_linear", "a composition of gemm and bias_activation"},
