@@ -14,6 +14,7 @@ namespace ziggurat::kernels {
 
 struct DropoutKernels : OnCpu {
   static constexpr const char* kName = "dropout";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class T>
