@@ -1,5 +1,7 @@
 #include "tests/emulation/ops/device_and_cpu.h"
 #include <ziggurat/ops/add.h>
+#include <ziggurat/ops/dropout.h>
+#include <ziggurat/ops/dropout_add.h>
 #include <ziggurat/ops/gated_add.h>
 #include <ziggurat/ops/mix.h>
 #include <ziggurat/ops/swiglu.h>
@@ -46,6 +48,15 @@ TEST_F(EmulatedOps, GatedAdd) {
         [](Tape& tape, const std::vector<Var>& v) {
           return ops::gated_add(tape, ops::gated_add(tape, v[0], v[1], v[2]), v[0], v[2]);
         });
+  }
+}
+
+TEST_F(EmulatedOps, Dropout) {
+  for (const Shape& shape : kShapes) {
+    expect_device_equals_cpu({{"x", shape}, {"residual", shape}}, [](Tape& tape, const std::vector<Var>& v) {
+      const Var dropped = ops::dropout(tape, v[0], 0.3, Purpose::embedding_dropout, 0);
+      return ops::dropout_add(tape, dropped, v[1], 0.2, Purpose::hidden_dropout, 1);
+    });
   }
 }
 
