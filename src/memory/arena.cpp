@@ -57,7 +57,10 @@ Arena::Arena(const char* name, int64_t capacity, Device device, Canaries canarie
 
 Arena::~Arena() {
   if (device_ == Device::meta) return;
-  if (device_ == Device::cuda) return backend(device_).free(base_);
+  if (device_ == Device::cuda) {
+    backend(device_).free(base_);
+    return;
+  }
   if (room_ == 0 || held_ > 0) munmap(base_, static_cast<size_t>(std::max<int64_t>(held_, 1)));
   if (room_ > 0) give_back_room(base_);
 }
