@@ -9,7 +9,7 @@ namespace ziggurat::emulation {
 
 namespace {
 
-constexpr int64_t kMemory = int64_t{1} << 24;  // bytes of an arena
+constexpr int64_t kMemory = int64_t{1} << 19;  // bytes of an arena
 
 // A tape on one device, and tensors of the host on it and back.
 class DeviceBench {
@@ -76,6 +76,7 @@ void expect_device_equals_cpu(const std::vector<OpInput>& inputs,
           input.name, input.type == InputType::storage ? dtype : accum_dtype(dtype), input.shape));
     }
     const auto want = run(Device::cpu, host, tensors, op), got = run(Device::cuda, host, tensors, op);
+    EXPECT_FALSE(all_counts().empty()) << "no kernel ran on the device";
     for (size_t i = 0; i < want.size(); ++i) {
       const std::string what =
           std::string(to_string(dtype)) + (i == 0 ? ", output" : ", gradient of " + inputs[i - 1].name);
