@@ -1,5 +1,4 @@
 #include <cuda_runtime.h>
-
 #include <kernels/cuda/device/launch.h>
 
 #include <ziggurat/core/error.h>

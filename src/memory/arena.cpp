@@ -37,10 +37,11 @@ Arena::Arena(const char* name, int64_t capacity, Device device, Canaries canarie
   if (device_ == Device::cuda) {
     host_ = std::make_unique<Arena>(name, all_memory());
     base_ = static_cast<char*>(backend(device_).allocate(std::max<int64_t>(capacity_, 1)));
-    check(base_ != nullptr, ErrorKind::device,
-          "[arena {}] cannot get {} bytes of the device's memory: {} are free. Use a smaller micro-batch, turn "
-          "train.recompute on, or use more ranks",
-          name_, capacity_, backend(device_).free_memory());
+    check(
+        base_ != nullptr, ErrorKind::device,
+        "[arena {}] cannot get {} bytes of the device's memory: {} are free. Use a smaller micro-batch, turn "
+        "train.recompute on, or use more ranks",
+        name_, capacity_, backend(device_).free_memory());
     return;
   }
   if (capacity_ > kStep) base_ = take_room(capacity_);
@@ -124,8 +125,9 @@ void* Arena::allocate_on_device(int64_t bytes) {
 
 void* Arena::rewind_keeping(Mark mark, const void* data, int64_t bytes) {
   check(device_ != Device::cuda, ErrorKind::internal, "[arena {}] cannot move memory of the device", name_);
-  check(base_ + mark.used <= data && static_cast<const char*>(data) + bytes <= base_ + used_, ErrorKind::internal,
-        "[arena {}] cannot keep {} bytes that were not allocated since the mark", name_, bytes);
+  check(base_ + mark.used <= data && static_cast<const char*>(data) + bytes <= base_ + used_,
+        ErrorKind::internal, "[arena {}] cannot keep {} bytes that were not allocated since the mark", name_,
+        bytes);
   rewind(mark);
   char* p = base_ + mark.used;
   if (device_ != Device::meta) std::memmove(p, data, static_cast<size_t>(bytes));

@@ -38,7 +38,8 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
   const Tensor z =
       activated ? tape.save(x.dtype(), {rows, out}) : y.value();  // GELU's derivative needs its input
 
-  visit_kernels<kernels::WeightProductKernels, kernels::GemmKernels, kernels::BiasActivationKernels, kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::WeightProductKernels, kernels::GemmKernels, kernels::BiasActivationKernels,
+                kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
     if (reads_weights_once(tape, rows)) {
       return few_rows<D, T, T>(tape, x.value(), w, bias, activation, y.value());
     }
@@ -59,7 +60,8 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
     const Tensor dz = activated ? allocate(t.workspace(), dy.dtype(), dy.shape()) : dy;
     const bool bias_grad = bias != nullptr && bias->trainable();
     const GradSlot dx = t.grad_slot(x);
-    visit_kernels<kernels::WeightProductKernels, kernels::GemmKernels, kernels::BiasActivationKernels, kernels::FewRowsKernels>(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::WeightProductKernels, kernels::GemmKernels, kernels::BiasActivationKernels,
+                  kernels::FewRowsKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       // dz = dy * activation'(z), dbias += sum over rows of dz
       if (activated || bias_grad) {
@@ -99,7 +101,8 @@ Var logits(Tape& tape, Var x, const Param& weight) {
         "[logits] has no backward: a loss starts from ops::cross_entropy");
   const int64_t rows = x.dim(0), in = w.dim(1), out = w.dim(0);
   const Var y = tape.output(accum_dtype(x.dtype()), {rows, out}, false);
-  visit_kernels<kernels::WeightProductKernels, kernels::GemmKernels, kernels::BiasActivationKernels, kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
+  visit_kernels<kernels::WeightProductKernels, kernels::GemmKernels, kernels::BiasActivationKernels,
+                kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     if (reads_weights_once(tape, rows)) {
       return few_rows<D, T, A>(tape, x.value(), w, nullptr, Activation::none, y.value());

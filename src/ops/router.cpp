@@ -136,7 +136,8 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
 
   // The losses' gradients must arrive even if nobody used the weights: the weights' gradient starts as zeros.
   const bool has_loss = args.balance_coefficient != 0 || args.z_coefficient != 0;
-  if (const GradSlot start = has_loss ? tape.grad_slot(r.weights) : GradSlot{}) fill_zero(start.grad, tape.stream());
+  if (const GradSlot start = has_loss ? tape.grad_slot(r.weights) : GradSlot{})
+    fill_zero(start.grad, tape.stream());
 
   tape.record(r.weights, [=, renormalise = args.renormalise, balance = args.balance_coefficient,
                           z = args.z_coefficient](Tape& t, const Tensor& dweights) {

@@ -45,51 +45,54 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
   const Philox rng(m.seed, Purpose::router_jitter, static_cast<uint64_t>(layer), m.moment());
 
   const ArenaScope forward_scope(tape.workspace());
-  visit_kernels<kernels::RouterLogitsKernels, kernels::GemmKernels, kernels::BiasActivationKernels>(x.value(), [&]<Device D, class T>() {
-    using A = Accum<T>;
-    const A* wide = router_input<D, T>(x.value(), eps, rng, tape.workspace(), tape.stream());
-    kernels::gemm<D>(kernels::GemmArgs<A, A>{false, true, rows, experts, cols, wide, cols, w.data<A>(), cols,
-                                             logits.value().data<A>(), experts},
-                     tape.workspace(), tape.stream());
-    if (bias != nullptr) {
-      kernels::bias_activation_forward<D>(
-          kernels::BiasActivationArgs<A>{kernels::Activation::none, rows, experts, logits.value().data<A>(),
-                                         bias->value.data<A>()},
-          tape.stream());
-    }
-  });
+  visit_kernels<kernels::RouterLogitsKernels, kernels::GemmKernels, kernels::BiasActivationKernels>(
+      x.value(), [&]<Device D, class T>() {
+        using A = Accum<T>;
+        const A* wide = router_input<D, T>(x.value(), eps, rng, tape.workspace(), tape.stream());
+        kernels::gemm<D>(kernels::GemmArgs<A, A>{false, true, rows, experts, cols, wide, cols, w.data<A>(),
+                                                 cols, logits.value().data<A>(), experts},
+                         tape.workspace(), tape.stream());
+        if (bias != nullptr) {
+          kernels::bias_activation_forward<D>(
+              kernels::BiasActivationArgs<A>{kernels::Activation::none, rows, experts,
+                                             logits.value().data<A>(), bias->value.data<A>()},
+              tape.stream());
+        }
+      });
 
   // Saves nothing: x' is made again from x, which is half its size in bf16 and kept by its producer anyway.
   tape.record(logits, [=, &weight](Tape& t, const Tensor& dlogits) {
     const ArenaScope scope(t.workspace());
     const GradSlot dx = t.grad_slot(x);
-    visit_kernels<kernels::RouterLogitsKernels, kernels::GemmKernels, kernels::BiasActivationKernels>(x.value(), [&]<Device D, class T>() {
-      using A = Accum<T>;
-      // dbias += sum over rows of dlogits
-      if (bias != nullptr && bias->trainable()) {
-        kernels::bias_activation_backward<D>(
-            kernels::BiasActivationGradArgs<A>{kernels::Activation::none, rows, experts, nullptr,
-                                               dlogits.data<A>(), nullptr, bias->grad.data<A>()},
-            t.workspace(), t.stream());
-      }
-      // dweight += dlogits^T x'
-      if (weight.trainable()) {
-        const A* wide = router_input<D, T>(x.value(), eps, rng, t.workspace(), t.stream());
-        kernels::gemm<D>(kernels::GemmArgs<A, A>{true, false, experts, cols, rows, dlogits.data<A>(), experts,
-                                                 wide, cols, weight.grad.data<A>(), cols, true},
-                         t.workspace(), t.stream());
-      }
-      // dx = (dlogits weight) * noise
-      if (dx) {
-        A* dwide = allocate(t.workspace(), accum, {rows, cols}).template data<A>();
-        kernels::gemm<D>(kernels::GemmArgs<A, A>{false, false, rows, cols, experts, dlogits.data<A>(),
-                                                 experts, weight.value.data<A>(), cols, dwide, cols},
-                         t.workspace(), t.stream());
-        kernels::router_input_backward<D>(
-            kernels::RouterInputGradArgs<T>{rows * cols, eps, rng, dwide, dx.grad.data<T>(), dx.accumulate},
-            t.stream());
-      }
-    });
+    visit_kernels<kernels::RouterLogitsKernels, kernels::GemmKernels, kernels::BiasActivationKernels>(
+        x.value(), [&]<Device D, class T>() {
+          using A = Accum<T>;
+          // dbias += sum over rows of dlogits
+          if (bias != nullptr && bias->trainable()) {
+            kernels::bias_activation_backward<D>(
+                kernels::BiasActivationGradArgs<A>{kernels::Activation::none, rows, experts, nullptr,
+                                                   dlogits.data<A>(), nullptr, bias->grad.data<A>()},
+                t.workspace(), t.stream());
+          }
+          // dweight += dlogits^T x'
+          if (weight.trainable()) {
+            const A* wide = router_input<D, T>(x.value(), eps, rng, t.workspace(), t.stream());
+            kernels::gemm<D>(kernels::GemmArgs<A, A>{true, false, experts, cols, rows, dlogits.data<A>(),
+                                                     experts, wide, cols, weight.grad.data<A>(), cols, true},
+                             t.workspace(), t.stream());
+          }
+          // dx = (dlogits weight) * noise
+          if (dx) {
+            A* dwide = allocate(t.workspace(), accum, {rows, cols}).template data<A>();
+            kernels::gemm<D>(kernels::GemmArgs<A, A>{false, false, rows, cols, experts, dlogits.data<A>(),
+                                                     experts, weight.value.data<A>(), cols, dwide, cols},
+                             t.workspace(), t.stream());
+            kernels::router_input_backward<D>(
+                kernels::RouterInputGradArgs<T>{rows * cols, eps, rng, dwide, dx.grad.data<T>(),
+                                                dx.accumulate},
+                t.stream());
+          }
+        });
   });
   return logits;
 }

@@ -113,7 +113,8 @@ void copy(const Tensor& from, const Tensor& to, Stream& stream) {
 }
 
 void fill_zero(const Tensor& tensor) {
-  check(tensor.device() != Device::cuda, ErrorKind::internal, "[fill_zero] memory of a device needs a stream");
+  check(tensor.device() != Device::cuda, ErrorKind::internal,
+        "[fill_zero] memory of a device needs a stream");
   if (tensor.device() == Device::meta || tensor.numel() == 0) return;
   parallel_for_blocks(tensor.bytes(), kFillBlock, [&](int64_t begin, int64_t end) {
     std::memset(static_cast<char*>(tensor.raw()) + begin, 0, static_cast<size_t>(end - begin));

@@ -1,7 +1,7 @@
 // A bump allocator over one range of addresses, of which it holds as much as was ever in use. Memory is
 // touched once and then reused every micro-batch, so nothing is allocated (and no page faults) in steady
-// state. On Device::meta it only counts. On Device::cuda all of the device's memory is taken at once, and what
-// the host uses lies in an arena of its own.
+// state. On Device::meta it only counts. On Device::cuda all of the device's memory is taken at once, and
+// what the host uses lies in an arena of its own.
 #pragma once
 
 #include <cstddef>
@@ -36,9 +36,9 @@ class Arena {
   // What limits it and what is in use, for an error's text.
   static std::string describe_limits();
 
-  // Never more than `capacity` bytes, on Device::cuda exactly so many. Addresses are taken as they are needed, above those that are in use, so
-  // that limits on them (ulimit -v) allow what the work needs; pages are backed on first touch (huge pages
-  // where the system has them).
+  // Never more than `capacity` bytes, on Device::cuda exactly so many. Addresses are taken as they are
+  // needed, above those that are in use, so that limits on them (ulimit -v) allow what the work needs; pages
+  // are backed on first touch (huge pages where the system has them).
   Arena(const char* name, int64_t capacity, Device device = Device::cpu, Canaries canaries = Canaries::off);
   ~Arena();
   Arena(const Arena&) = delete;

@@ -28,7 +28,8 @@ struct OnCpu {
 
 // In any build.
 template <class Kernels, Device D, class T>
-constexpr bool kDeclared = D == Device::cuda ? Kernels::Cuda::template kHas<T> : Kernels::Cpu::template kHas<T>;
+constexpr bool kDeclared =
+    D == Device::cuda ? Kernels::Cuda::template kHas<T> : Kernels::Cpu::template kHas<T>;
 // In this one.
 template <class Kernels, Device D, class T>
 constexpr bool kExists = kDeclared<Kernels, D, T> && (D != Device::cuda || kHasCuda);

@@ -72,8 +72,8 @@ void expect_device_equals_cpu(const std::vector<OpInput>& inputs,
     test::OpBench host;
     std::vector<Tensor> tensors;
     for (const OpInput& input : inputs) {
-      tensors.push_back(host.tensor(
-          input.name, input.type == InputType::storage ? dtype : accum_dtype(dtype), input.shape));
+      tensors.push_back(host.tensor(input.name, input.type == InputType::storage ? dtype : accum_dtype(dtype),
+                                    input.shape));
     }
     const auto want = run(Device::cpu, host, tensors, op), got = run(Device::cuda, host, tensors, op);
     EXPECT_FALSE(all_counts().empty()) << "no kernel ran on the device";

@@ -33,21 +33,20 @@ TEST_F(EmulatedOps, Swiglu) {
 
 TEST_F(EmulatedOps, Mix) {
   for (const Shape& shape : kShapes) {
-    expect_device_equals_cpu(
-        {{"a", shape}, {"b", shape}, {"logits", {shape[0], 2}, InputType::accumulation}},
-        [](Tape& tape, const std::vector<Var>& v) {
-          return ops::mix(tape, ops::mix(tape, v[0], v[1], v[2]), v[0], v[2]);
-        });
+    expect_device_equals_cpu({{"a", shape}, {"b", shape}, {"logits", {shape[0], 2}, InputType::accumulation}},
+                             [](Tape& tape, const std::vector<Var>& v) {
+                               return ops::mix(tape, ops::mix(tape, v[0], v[1], v[2]), v[0], v[2]);
+                             });
   }
 }
 
 TEST_F(EmulatedOps, GatedAdd) {
   for (const Shape& shape : kShapes) {
-    expect_device_equals_cpu(
-        {{"a", shape}, {"b", shape}, {"gates", {shape[0], 1}, InputType::accumulation}},
-        [](Tape& tape, const std::vector<Var>& v) {
-          return ops::gated_add(tape, ops::gated_add(tape, v[0], v[1], v[2]), v[0], v[2]);
-        });
+    expect_device_equals_cpu({{"a", shape}, {"b", shape}, {"gates", {shape[0], 1}, InputType::accumulation}},
+                             [](Tape& tape, const std::vector<Var>& v) {
+                               return ops::gated_add(tape, ops::gated_add(tape, v[0], v[1], v[2]), v[0],
+                                                     v[2]);
+                             });
   }
 }
 

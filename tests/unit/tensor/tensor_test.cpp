@@ -87,14 +87,15 @@ TEST_F(TensorTest, MetaTensorsAreNeverTouched) {
   fill_zero(a);
   copy(a, b);
   int kernels = 0;
-  visit_kernels<EveryDtype>(a, [&]<Device D, class T>() {  // a kernel takes its memory, and its loops are left out
-    ++kernels;
-    for (const int64_t n : {1, 1000}) {
-      parallel_for(n, [](int64_t) { FAIL(); });
-      parallel_for_blocks(n, 10, [](int64_t, int64_t) { FAIL(); });
-    }
-    on_every_thread([] { FAIL(); });
-  });
+  visit_kernels<EveryDtype>(
+      a, [&]<Device D, class T>() {  // a kernel takes its memory, and its loops are left out
+        ++kernels;
+        for (const int64_t n : {1, 1000}) {
+          parallel_for(n, [](int64_t) { FAIL(); });
+          parallel_for_blocks(n, 10, [](int64_t, int64_t) { FAIL(); });
+        }
+        on_every_thread([] { FAIL(); });
+      });
   EXPECT_EQ(kernels, 1);
   EXPECT_FALSE(DryRun::on());
   EXPECT_EQ(a.device(), Device::meta);
