@@ -10,6 +10,29 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/source_dir.h"
+#include <ziggurat/kernels/adamw.h>
+#include <ziggurat/kernels/attention.h>
+#include <ziggurat/kernels/bias_activation.h>
+#include <ziggurat/kernels/cached_attention.h>
+#include <ziggurat/kernels/cross_entropy.h>
+#include <ziggurat/kernels/dispatch.h>
+#include <ziggurat/kernels/dropout.h>
+#include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/kernels/embedding.h>
+#include <ziggurat/kernels/few_rows.h>
+#include <ziggurat/kernels/gated_add.h>
+#include <ziggurat/kernels/gemm.h>
+#include <ziggurat/kernels/grouped_linear.h>
+#include <ziggurat/kernels/layer_norm.h>
+#include <ziggurat/kernels/mix.h>
+#include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/qk_norm.h>
+#include <ziggurat/kernels/random_normal.h>
+#include <ziggurat/kernels/rms_norm.h>
+#include <ziggurat/kernels/rope.h>
+#include <ziggurat/kernels/router.h>
+#include <ziggurat/kernels/router_logits.h>
+#include <ziggurat/kernels/swiglu.h>
 
 namespace ziggurat {
 namespace {
@@ -89,6 +112,29 @@ TEST(OpCoverage, EveryOpHasACudaKernelOrADeclaredReason) {
     EXPECT_TRUE(has_cuda_kernel(op) || without_cuda_kernel().contains(op))
         << op << " has no kernels/cuda/" << op << ".cu: write it, or declare in this test why not";
   }
+}
+
+// What the dispatch reads (runtime/kernel_support.h) is what there is.
+template <class Kernels>
+void expect_declared() {
+  const bool declared = kDeclared<Kernels, Device::cuda, float> || kDeclared<Kernels, Device::cuda, bf16>;
+  EXPECT_EQ(declared, has_cuda_kernel(Kernels::kName))
+      << Kernels::kName << ": kernels/cuda and the contract in include/ziggurat/kernels disagree";
+}
+template <class... Kernels>
+void expect_all_declared() {
+  (expect_declared<Kernels>(), ...);
+}
+
+TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
+  expect_all_declared<kernels::AdamWKernels, kernels::AttentionKernels, kernels::BiasActivationKernels,
+                      kernels::CachedAttentionKernels, kernels::CrossEntropyKernels, kernels::DispatchKernels,
+                      kernels::DropoutKernels, kernels::ElementwiseKernels, kernels::EmbeddingKernels,
+                      kernels::FewRowsKernels, kernels::GatedAddKernels, kernels::GemmKernels,
+                      kernels::GroupedLinearKernels, kernels::LayerNormKernels, kernels::MixKernels,
+                      kernels::WeightProductKernels, kernels::QkNormKernels, kernels::RandomNormalKernels,
+                      kernels::RmsNormKernels, kernels::RopeKernels, kernels::RouterKernels,
+                      kernels::RouterLogitsKernels, kernels::SwigluKernels>();
 }
 
 TEST(OpCoverage, TheListOfReasonsIsNotStale) {
