@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include <ziggurat/kernels/cached_attention.h>
 #include <ziggurat/kernels/rope.h>
 #include <ziggurat/nn/kv_cache.h>
 
@@ -25,7 +26,7 @@ KvCache::KvCache(const KvCacheShape& shape, DType dtype)
     const Shape table{shape.capacity, shape.head_dim / 2};
     layer.cosine = allocate(arena_, accum_dtype(dtype), table);
     layer.sine = allocate(arena_, accum_dtype(dtype), table);
-    visit_kernels<kernels::RopeKernels>(layer.cosine, [&]<Device D, class A>() {
+    visit_kernels<kernels::CachedAttentionKernels>(layer.cosine, [&]<Device D, class A>() {
       if constexpr (!std::is_same_v<A, bf16>) {
         kernels::rotation_tables<D>(shape.rope_theta, shape.head_dim, shape.capacity, false,
                                     layer.cosine.data<A>(), layer.sine.data<A>());

@@ -56,7 +56,6 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"linear", "a composition of gemm and bias_activation"},
       {"qk_norm", "the CPU backend comes first"},
       {"rms_norm", "the CPU backend comes first"},
-      {"rope", "the CPU backend comes first"},
       {"router", "the CPU backend comes first"},
       {"router_logits", "a composition of gemm and bias_activation, with an element-wise input"},
   };

@@ -18,6 +18,7 @@ namespace ziggurat::kernels {
 
 struct RopeKernels : OnCpu {
   static constexpr const char* kName = "rope";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class T>

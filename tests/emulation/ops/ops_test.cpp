@@ -4,6 +4,7 @@
 #include <ziggurat/ops/dropout_add.h>
 #include <ziggurat/ops/gated_add.h>
 #include <ziggurat/ops/mix.h>
+#include <ziggurat/ops/rope.h>
 #include <ziggurat/ops/swiglu.h>
 
 namespace ziggurat::emulation {
@@ -56,6 +57,16 @@ TEST_F(EmulatedOps, Dropout) {
       const Var dropped = ops::dropout(tape, v[0], 0.3, Purpose::embedding_dropout, 0);
       return ops::dropout_add(tape, dropped, v[1], 0.2, Purpose::hidden_dropout, 1);
     });
+  }
+}
+
+TEST_F(EmulatedOps, Rope) {
+  for (const ops::AttentionShape& shape : {ops::AttentionShape{2, 5, 4, 2, 16}, {1, 3, 2, 1, 6}, {2, 1, 1, 1, 64}}) {
+    expect_device_equals_cpu({{"qkv", {shape.rows(), shape.width()}}},
+                             [&shape](Tape& tape, const std::vector<Var>& v) {
+                               const Var once = ops::rope(tape, v[0], shape, 100.0);
+                               return ops::add(tape, ops::rope(tape, once, shape, 10000.0), v[0]);
+                             });
   }
 }
 
