@@ -13,6 +13,7 @@ namespace ziggurat::kernels {
 
 struct LayerNormKernels : OnCpu {
   static constexpr const char* kName = "layer_norm";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class T>

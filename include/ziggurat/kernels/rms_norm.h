@@ -13,6 +13,7 @@ namespace ziggurat::kernels {
 
 struct RmsNormKernels : OnCpu {
   static constexpr const char* kName = "rms_norm";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class T>

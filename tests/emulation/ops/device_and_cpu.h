@@ -2,11 +2,13 @@
 // of a training step, forward and backward.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "tests/emulation/emulated_test.h"
+#include <ziggurat/autograd/param.h>
 #include <ziggurat/autograd/tape.h>
 
 namespace ziggurat::emulation {
@@ -22,5 +24,9 @@ struct OpInput {
 // Output and the gradients of all inputs agree, in f32 and bf16. The op may use its inputs several times.
 void expect_device_equals_cpu(const std::vector<OpInput>& inputs,
                               const std::function<Var(Tape&, const std::vector<Var>&)>& op);
+// The same with parameters.
+using OpWithParams = std::function<Var(Tape&, const std::vector<Var>&, const std::deque<Param>&)>;
+void expect_device_equals_cpu(const std::vector<OpInput>& inputs, const std::vector<OpInput>& params,
+                              const OpWithParams& op);
 
 }  // namespace ziggurat::emulation
