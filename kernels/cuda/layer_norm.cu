@@ -1,8 +1,9 @@
-// Forward: a block normalises one row, 16 bytes a thread at a time, or one value where sizes or addresses are no
-// multiple of that; the second and third time a row is read it comes from the cache (the variance is that of the
-// differences from the mean, as on the CPU). Backward: a block takes 32 rows one after the other, and keeps the
-// parameters' gradients of its columns in shared memory. Floor: forward 2 rows cols sizeof(T) bytes and 7 FLOPs a
-// value, backward 3 rows cols sizeof(T) bytes (1 more where dx is added to) and 14 FLOPs a value. Memory's.
+// Forward: a block normalises one row, 16 bytes a thread at a time, or one value where sizes or addresses are
+// no multiple of that; the second and third time a row is read it comes from the cache (the variance is that
+// of the differences from the mean, as on the CPU). Backward: a block takes 32 rows one after the other, and
+// keeps the parameters' gradients of its columns in shared memory. Floor: forward 2 rows cols sizeof(T) bytes
+// and 7 FLOPs a value, backward 3 rows cols sizeof(T) bytes (1 more where dx is added to) and 14 FLOPs a
+// value. Memory's.
 #include <kernels/cuda/device/dynamic_shared.h>
 #include <kernels/cuda/device/launch.h>
 #include <kernels/cuda/device/number.h>

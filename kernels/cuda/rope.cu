@@ -1,7 +1,7 @@
 // A block rotates one row, 16 bytes of each half of a head a thread at a time, or one pair where sizes or
-// addresses are no multiple of that. Angles are computed in f64 once for each position, as on the CPU. Floor: one
-// read and one write of qkv (one more read where y is added to), 3 FLOPs a value; the tables of cosines and sines
-// are 8 bytes for each position and pair, which all heads share. Memory's.
+// addresses are no multiple of that. Angles are computed in f64 once for each position, as on the CPU. Floor:
+// one read and one write of qkv (one more read where y is added to), 3 FLOPs a value; the tables of cosines
+// and sines are 8 bytes for each position and pair, which all heads share. Memory's.
 #include <kernels/cuda/device/launch.h>
 #include <kernels/cuda/device/number.h>
 
@@ -19,8 +19,7 @@ __global__ void __launch_bounds__(kThreads)
                            float* sine) {
   const int64_t half = head_dim / 2, at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (at >= positions * half) return;
-  const double frequency =
-      pow(theta, -2.0 * static_cast<double>(at % half) / static_cast<double>(head_dim));
+  const double frequency = pow(theta, -2.0 * static_cast<double>(at % half) / static_cast<double>(head_dim));
   const double angle = static_cast<double>(at / half) * frequency;
   cosine[at] = static_cast<float>(cos(angle));
   sine[at] = static_cast<float>(inverse ? -sin(angle) : sin(angle));

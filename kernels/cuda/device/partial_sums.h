@@ -1,5 +1,5 @@
-// Gradients of parameters that all rows share: each block of rows leaves its sums, which are added up in order, so
-// that the bits depend on nothing but the shape.
+// Gradients of parameters that all rows share: each block of rows leaves its sums, which are added up in
+// order, so that the bits depend on nothing but the shape.
 #pragma once
 
 #include <kernels/cuda/device/launch.h>

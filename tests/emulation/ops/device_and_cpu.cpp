@@ -31,6 +31,11 @@ class DeviceBench {
     copy(host, there, stream_);
     return there;
   }
+  Param param_on_device(const Tensor& host) {
+    const Tensor gradient = allocate(data_, accum_dtype(host.dtype()), host.shape());
+    fill_zero(gradient, stream_);
+    return {on_device(host), gradient};
+  }
   std::vector<double> values(const Tensor& there) {
     if (there.device() == Device::cpu) return test::to_doubles(there);
     const Tensor here = allocate(host_, there.dtype(), there.shape());
@@ -47,14 +52,17 @@ class DeviceBench {
 
 // Output, then the gradients.
 std::vector<std::vector<double>> run(Device device, test::OpBench& host, const std::vector<Tensor>& inputs,
-                                     const std::function<Var(Tape&, const std::vector<Var>&)>& op) {
+                                     const std::vector<Tensor>& params, const OpWithParams& op) {
   DeviceBench bench(device);
   std::vector<Var> vars;
   for (const Tensor& input : inputs) vars.push_back(bench.tape().variable(bench.on_device(input)));
-  const Var y = op(bench.tape(), vars);
+  std::deque<Param> there;
+  for (const Tensor& param : params) there.push_back(bench.param_on_device(param));
+  const Var y = op(bench.tape(), vars, there);
   bench.tape().backward(y, bench.on_device(host.tensor("dy", y.dtype(), y.shape())));
   std::vector<std::vector<double>> results = {bench.values(y.value())};
   for (const Var& var : vars) results.push_back(bench.values(bench.tape().grad(var)));
+  for (const Param& param : there) results.push_back(bench.values(param.grad));
   return results;
 }
 
@@ -68,18 +76,32 @@ double norm(const std::vector<double>& values) {
 
 void expect_device_equals_cpu(const std::vector<OpInput>& inputs,
                               const std::function<Var(Tape&, const std::vector<Var>&)>& op) {
+  expect_device_equals_cpu(
+      inputs, {},
+      [&](Tape& tape, const std::vector<Var>& vars, const std::deque<Param>&) { return op(tape, vars); });
+}
+
+void expect_device_equals_cpu(const std::vector<OpInput>& inputs, const std::vector<OpInput>& params,
+                              const OpWithParams& op) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     test::OpBench host;
-    std::vector<Tensor> tensors;
-    for (const OpInput& input : inputs) {
-      tensors.push_back(host.tensor(input.name, input.type == InputType::storage ? dtype : accum_dtype(dtype),
-                                    input.shape));
-    }
-    const auto want = run(Device::cpu, host, tensors, op), got = run(Device::cuda, host, tensors, op);
+    const auto made = [&](const std::vector<OpInput>& specs) {
+      std::vector<Tensor> tensors;
+      for (const OpInput& spec : specs) {
+        const DType of = spec.type == InputType::storage ? dtype : accum_dtype(dtype);
+        tensors.push_back(host.tensor(spec.name, of, spec.shape));
+      }
+      return tensors;
+    };
+    const std::vector<Tensor> tensors = made(inputs), weights = made(params);
+    std::vector<std::string> names = {"output"};
+    for (const OpInput& input : inputs) names.push_back("gradient of " + input.name);
+    for (const OpInput& param : params) names.push_back("gradient of " + param.name);
+    const auto want = run(Device::cpu, host, tensors, weights, op);
+    const auto got = run(Device::cuda, host, tensors, weights, op);
     EXPECT_FALSE(all_counts().empty()) << "no kernel ran on the device";
     for (size_t i = 0; i < want.size(); ++i) {
-      const std::string what =
-          std::string(to_string(dtype)) + (i == 0 ? ", output" : ", gradient of " + inputs[i - 1].name);
+      const std::string what = std::string(to_string(dtype)) + ", " + names[i];
       // A handful of roundings to the dtype went into each; their errors are independent, so that a tensor's
       // norm is off by less than its worst element.
       test::expect_within(got[i], want[i], test::random_walk(dtype, 4) * test::largest(want[i]), what);

@@ -3,7 +3,9 @@
 #include <ziggurat/ops/dropout.h>
 #include <ziggurat/ops/dropout_add.h>
 #include <ziggurat/ops/gated_add.h>
+#include <ziggurat/ops/layer_norm.h>
 #include <ziggurat/ops/mix.h>
+#include <ziggurat/ops/rms_norm.h>
 #include <ziggurat/ops/rope.h>
 #include <ziggurat/ops/swiglu.h>
 
@@ -61,12 +63,36 @@ TEST_F(EmulatedOps, Dropout) {
 }
 
 TEST_F(EmulatedOps, Rope) {
-  for (const ops::AttentionShape& shape : {ops::AttentionShape{2, 5, 4, 2, 16}, {1, 3, 2, 1, 6}, {2, 1, 1, 1, 64}}) {
+  for (const ops::AttentionShape& shape :
+       {ops::AttentionShape{2, 5, 4, 2, 16}, {1, 3, 2, 1, 6}, {2, 1, 1, 1, 64}}) {
     expect_device_equals_cpu({{"qkv", {shape.rows(), shape.width()}}},
                              [&shape](Tape& tape, const std::vector<Var>& v) {
                                const Var once = ops::rope(tape, v[0], shape, 100.0);
                                return ops::add(tape, ops::rope(tape, once, shape, 10000.0), v[0]);
                              });
+  }
+}
+
+// More rows than a partial sum has.
+const Shape kNormShapes[] = {{70, 128}, {33, 131}, {1, 1}};
+
+TEST_F(EmulatedOps, RmsNorm) {
+  for (const Shape& shape : kNormShapes) {
+    expect_device_equals_cpu({{"x", shape}}, {{"weight", {shape[1]}, InputType::accumulation}},
+                             [](Tape& tape, const std::vector<Var>& v, const std::deque<Param>& p) {
+                               return ops::add(tape, ops::rms_norm(tape, v[0], p[0], 1e-5), v[0]);
+                             });
+  }
+}
+
+TEST_F(EmulatedOps, LayerNorm) {
+  for (const Shape& shape : kNormShapes) {
+    expect_device_equals_cpu(
+        {{"x", shape}},
+        {{"weight", {shape[1]}, InputType::accumulation}, {"bias", {shape[1]}, InputType::accumulation}},
+        [](Tape& tape, const std::vector<Var>& v, const std::deque<Param>& p) {
+          return ops::add(tape, ops::layer_norm(tape, v[0], p[0], p[1], 1e-5), v[0]);
+        });
   }
 }
 
