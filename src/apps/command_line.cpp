@@ -10,8 +10,8 @@
 #include "apps/commands.h"
 #include "apps/doctor.h"
 #include "apps/option_table.h"
-#include <ziggurat/config/units.h>
 #include <ziggurat/config/option_values.h>
+#include <ziggurat/config/units.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::apps {
