@@ -11,6 +11,7 @@
 #include "apps/doctor.h"
 #include "apps/option_table.h"
 #include <ziggurat/config/option_values.h>
+#include <ziggurat/config/units.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::apps {
@@ -293,6 +294,12 @@ void add_pages(CLI::App& app) {
 void use_threads(int asked, const char* option, int local_ranks) {
   const std::string slow = choose_thread_count(asked, option, local_ranks);
   if (!slow.empty()) fmt::print(stderr, "ziggurat: {}\n", slow);
+}
+
+int64_t parse_shard_size(const std::string& text) {
+  const int64_t bytes = parse_bytes(text);
+  check(bytes >= 1000, ErrorKind::argument, "--shard-size: expected at least 1KB, got {}", text);
+  return bytes;
 }
 
 void add_commands(CLI::App& app) {

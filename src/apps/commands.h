@@ -12,6 +12,9 @@ namespace ziggurat::apps {
 // choose_thread_count; the warning goes to stderr.
 void use_threads(int asked, const char* option, int local_ranks = 1);
 
+// Of --shard-size; throws Error where it is no number of bytes or makes a file of every row.
+int64_t parse_shard_size(const std::string& text);
+
 struct ConfigArguments {
   std::string path;                    // YAML file
   std::vector<std::string> overrides;  // key=value

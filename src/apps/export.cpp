@@ -76,7 +76,7 @@ std::unique_ptr<Tokenizer> tokenizer_of(const ExportArguments& arguments, const 
 
 void export_model(const ExportArguments& arguments) {
   hf::ExportOptions options;
-  options.shard_bytes = parse_bytes(arguments.shard_size);
+  options.shard_bytes = parse_shard_size(arguments.shard_size);
   options.overwrite = arguments.overwrite;
   MpiRuntime mpi;
   Communicator& world = mpi.world();

@@ -213,7 +213,7 @@ void import_on(Communicator& world, const ImportArguments& arguments, int64_t fi
 }  // namespace
 
 void import_model(const ImportArguments& arguments) {
-  const int64_t file_bytes = parse_bytes(arguments.shard_size);
+  const int64_t file_bytes = parse_shard_size(arguments.shard_size);
   MpiRuntime mpi;
   init_log(mpi.world().rank(), mpi.world().size());
   set_thread_count(std::max(1, available_cores() / mpi.local_size()));

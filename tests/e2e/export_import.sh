@@ -49,6 +49,10 @@ expect_end 3 log mpirun -n 2 "$ziggurat" export --checkpoint dense/checkpoints -
 expect_text log "vocabulary of 257" "one of 96"
 expect_end 3 log "$ziggurat" export --checkpoint nowhere --output bad
 expect_end 2 log "$ziggurat" export --checkpoint run/checkpoints --output bad --shard-size much
+expect_end 2 log "$ziggurat" export --checkpoint run/checkpoints --output bad --shard-size 999B
+expect_text log "--shard-size: expected at least 1KB"
+expect_end 2 log "$ziggurat" import --from dense_hf --output bad --shard-size 0B
+expect_text log "--shard-size: expected at least 1KB"
 expect_end 2 log "$ziggurat" import --from dense_hf --output bad --config model.hidden=64
 expect_text log "hidden_size"
 expect_end 2 log "$ziggurat" import --from hf --output bad --upcycle experts=4
