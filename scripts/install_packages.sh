@@ -14,6 +14,7 @@ packages=(
   libutf8proc-dev libsentencepiece-dev   # NFC; SentencePiece models
   libcpp-httplib-dev                     # ziggurat serve
   libgtest-dev libgmock-dev              # tests
+  libboost-context-dev                   # tests of the CUDA kernels on an emulated device
   libbenchmark-dev                       # benchmarks
   libpcre2-dev                           # test oracle of the tokenizer's split rule
   python3                                # the layering test, the corpus script

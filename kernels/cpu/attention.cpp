@@ -184,7 +184,7 @@ void for_each_key_head(const Args& g, Arena& workspace, int64_t scratch_bytes, c
   const ArenaScope scope(workspace);
   const int threads = thread_count();
   const int64_t stride = 2 * bytes<G>(s.length * s.head_dim) + scratch_bytes;
-  auto* const base = workspace.take<std::byte>(threads * stride);
+  auto* const base = workspace.take_on_device<std::byte>(threads * stride);
   parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
     const OneThread one_thread;
     Scratch scratch(base + (threads == 1 ? 0 : thread_index()) * stride);

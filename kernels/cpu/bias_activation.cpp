@@ -88,7 +88,7 @@ void bias_activation_backward(const BiasActivationGradArgs<T>& g, Arena& workspa
   const ArenaScope scope(workspace);
   A* partial = nullptr;  // [blocks, cols] column sums of each block
   if (g.dbias != nullptr) {
-    partial = workspace.take<A>(blocks * g.cols);
+    partial = workspace.take_on_device<A>(blocks * g.cols);
   }
   parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
     A* sum = partial == nullptr ? nullptr : partial + begin / kRows * g.cols;

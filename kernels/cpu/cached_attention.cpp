@@ -64,7 +64,7 @@ void cached_attention(const CachedAttentionArgs<T>& g, Arena& workspace, Stream&
   for (int64_t r = 0; r < rows; ++r) longest = std::max<int64_t>(longest, g.position[r] + 1);
   // Of each thread: q and y [queries, d], scores [queries, longest], and a row of q as it is rotated.
   const int64_t scratch = queries * (2 * d + longest) + d, threads = thread_count();
-  A* const all_scratch = workspace.take<A>(threads * scratch);
+  A* const all_scratch = workspace.take_on_device<A>(threads * scratch);
   const auto head_of = [&](T* cache, int64_t row, int64_t head) {
     return cache + (g.sequence[row] * s.kv_heads + head) * g.capacity * d;
   };

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include <kernels/cpu/operand_copies.h>
+#include <kernels/cpu/strict_rows.h>
 
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/grouped_linear.h>
@@ -58,10 +59,12 @@ class ExpertProducts {
       const OneThread alone;
       packed_->prepare(stale[i], side);
     });
-    if (kRounds) sums_ = workspace.take<A>(threads_ * kUnitRows * n_);
-    if (packed_ != nullptr || stream.strict()) {
-      tails_ = workspace.take<O>(threads_ * kRowStep * k_);
-      tail_sums_ = workspace.take<A>(threads_ * kRowStep * n_);
+    if (kRounds) sums_ = workspace.take_on_device<A>(threads_ * kUnitRows * n_);
+    strict_ = stream.strict() && !std::is_same_v<T, double>;
+    if (packed_ != nullptr || strict_) {
+      most_tail_rows_ = strict_ ? kStrictRows : kRowStep;
+      tails_ = workspace.take_on_device<O>(threads_ * most_tail_rows_ * k_);
+      tail_sums_ = workspace.take_on_device<A>(threads_ * most_tail_rows_ * n_);
     }
   }
 
@@ -108,18 +111,25 @@ class ExpertProducts {
       gemm_on_this_thread<Device::cpu>(without_copy(
           WeightProduct<O, A>{side_, n, g_.out, g_.in, from, weights_[expert], nullptr, expert, to, add}));
     };
-    // A few rows alone would be added up in another order (see gemm.cpp).
-    if (tails_ == nullptr || rows >= kRowStep) return multiply(rows, a, c, adds());
-    padded(rows, a, c, [&](const O* tail, A* sum) { multiply(kRowStep, tail, sum, false); });
+    if (!strict_) return multiply(rows, a, c, adds());
+    for (int64_t i = 0; i < rows; i += kStrictRows) {
+      const int64_t n = std::min(kStrictRows, rows - i), computed = padded_rows(n);
+      if (n == computed) {
+        multiply(n, a + i * k_, c + i * n_, adds());
+      } else {
+        padded(n, computed, a + i * k_, c + i * n_,
+               [&](const O* tail, A* sum) { multiply(computed, tail, sum, false); });
+      }
+    }
   }
 
-  // Fewer rows than a step, in scratch that is padded to one.
+  // A product of `computed` rows in scratch: `rows`, and zeros.
   template <class Multiply>
-  void padded(int64_t rows, const O* a, A* c, const Multiply& multiply) const {
-    O* tail = tails_ + thread() * kRowStep * k_;
-    A* sum = tail_sums_ + thread() * kRowStep * n_;
+  void padded(int64_t rows, int64_t computed, const O* a, A* c, const Multiply& multiply) const {
+    O* tail = tails_ + thread() * most_tail_rows_ * k_;
+    A* sum = tail_sums_ + thread() * most_tail_rows_ * n_;
     std::copy_n(a, rows * k_, tail);
-    std::fill(tail + rows * k_, tail + kRowStep * k_, O{});
+    std::fill(tail + rows * k_, tail + computed * k_, O{});
     multiply(tail, sum);
     for (int64_t i = 0; i < rows * n_; ++i) c[i] = adds() ? c[i] + sum[i] : sum[i];
   }
@@ -129,7 +139,7 @@ class ExpertProducts {
     const int64_t whole = rows / kRowStep * kRowStep, rest = rows - whole;
     if (whole > 0) packed_product_on_this_thread<Device::cpu>(packed(expert, whole, a, c, adds()));
     if (rest == 0) return;
-    padded(rest, a + whole * k_, c + whole * n_, [&](const O* tail, A* sum) {
+    padded(rest, kRowStep, a + whole * k_, c + whole * n_, [&](const O* tail, A* sum) {
       packed_product_on_this_thread<Device::cpu>(packed(expert, kRowStep, tail, sum, false));
     });
   }
@@ -144,10 +154,12 @@ class ExpertProducts {
   PackedWeights* packed_;  // or null: there are no copies for this side
   int64_t n_, k_;
   int64_t threads_ = thread_count();
-  const O** weights_;       // by expert, where there are no packed copies
-  A* sums_ = nullptr;       // [threads, kUnitRows, n] where C is rounded
-  O* tails_ = nullptr;      // [threads, kRowStep, k]
-  A* tail_sums_ = nullptr;  // [threads, kRowStep, n]
+  const O** weights_;    // by expert, where there are no packed copies
+  A* sums_ = nullptr;    // [threads, kUnitRows, n] where C is rounded
+  bool strict_ = false;  // a row's bits depend on no other row
+  int64_t most_tail_rows_ = 0;
+  O* tails_ = nullptr;      // [threads, most_tail_rows, k]
+  A* tail_sums_ = nullptr;  // [threads, most_tail_rows, n]
 };
 
 }  // namespace ziggurat::kernels

@@ -6,6 +6,7 @@
 
 #include <kernels/cpu/matmul.h>
 #include <kernels/cpu/operand_copies.h>
+#include <kernels/cpu/strict_rows.h>
 
 #include <ziggurat/build_config.h>
 #include <ziggurat/core/error.h>
@@ -24,7 +25,7 @@ namespace {
 
 // Tiles of a strict product: large enough for oneDNN to stay near its peak, small enough to share among
 // threads.
-constexpr int64_t kTileRows = 128, kTileCols = 512;
+constexpr int64_t kTileRows = kStrictRows, kTileCols = 512;
 
 char flag(bool transpose) { return transpose ? 'T' : 'N'; }
 
@@ -121,22 +122,21 @@ void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
   });
 }
 
-// Below so many rows of A the library adds up in another order (seen on AVX-512; gemm_test holds it). So
-// where the last tile of a strict product has fewer, zeros follow them: a row's bits depend on no other row.
+// A row's bits depend on no other row: where the last tile of a strict product has another number of rows
+// than those that the library adds up alike, zeros follow them.
 template <class T, class TC>
 void row_by_row_gemm(const GemmArgs<T, TC>& g, Arena& workspace, const Stream& stream) {
-  constexpr int64_t kLeastRows = 16;
-  const int64_t rest = g.m % kTileRows;
-  if (!stream.strict() || g.transpose_a || rest == 0 || rest >= kLeastRows) return tiled_gemm(g, stream);
-  T* a = workspace.take<T>(kLeastRows * g.k);
-  TC* c = workspace.take<TC>(kLeastRows * g.n);
+  const int64_t rest = g.m % kTileRows, rows = padded_rows(rest);
+  if (!stream.strict() || g.transpose_a || rest == 0 || rest == rows) return tiled_gemm(g, stream);
+  T* a = workspace.take_on_device<T>(rows * g.k);
+  TC* c = workspace.take_on_device<TC>(rows * g.n);
   if (DryRun::on()) return;
   GemmArgs<T, TC> whole = g;
   whole.m = g.m - rest;
   if (whole.m > 0) tiled_gemm(whole, stream);
-  std::fill(a + rest * g.k, a + kLeastRows * g.k, T{});
+  std::fill(a + rest * g.k, a + rows * g.k, T{});
   for (int64_t i = 0; i < rest; ++i) std::copy_n(g.a + (whole.m + i) * g.lda, g.k, a + i * g.k);
-  tiled_gemm(GemmArgs<T, TC>{false, g.transpose_b, kLeastRows, g.n, g.k, a, g.k, g.b, g.ldb, c, g.n, false},
+  tiled_gemm(GemmArgs<T, TC>{false, g.transpose_b, rows, g.n, g.k, a, g.k, g.b, g.ldb, c, g.n, false},
              stream);
   for (int64_t i = 0; i < rest; ++i) {
     TC* to = g.c + (whole.m + i) * g.ldc;
@@ -164,11 +164,11 @@ std::pair<const float*, int64_t> copy_operand(const T* x, int64_t rows, int64_t 
 void float_gemm(GemmArgs<float, float> g, Arena& workspace, const Stream& stream) {
   // Enough products an element to be worth its copy; and of B's, few enough to be read in place. The tiles of
   // strict products are, and whether B is copied must not depend on the rows of A, which a layout changes.
-  constexpr int64_t kWorthACopy = 512, kReadInPlace = 256;
+  constexpr int64_t kWorthACopy = 512, kWorthBCopy = 128, kReadInPlace = 256;
   if (g.transpose_a && in_whole_pages(g.lda) && g.n >= kWorthACopy) {
     std::tie(g.a, g.lda) = copy_operand(g.a, g.k, g.m, g.lda, workspace);
   }
-  const bool few_rows = g.m >= kTileRows && g.m <= kReadInPlace * thread_count();
+  const bool few_rows = g.m >= kWorthBCopy && g.m <= kReadInPlace * thread_count();
   if (!g.transpose_b && in_whole_pages(g.ldb) && (few_rows || stream.strict())) {
     std::tie(g.b, g.ldb) = copy_operand(g.b, g.k, g.n, g.ldb, workspace);
   }
@@ -205,7 +205,7 @@ void gemm(const GemmArgs<T, TC>& g, Arena& workspace, Stream& stream) {
   } else if constexpr (std::is_same_v<TC, float>) {
     bf16_to_float_gemm(g, workspace, stream);
   } else {  // sum in f32, round once
-    auto* sum = workspace.take<float>(g.m * g.n);
+    auto* sum = workspace.take_on_device<float>(g.m * g.n);
     bf16_to_float_gemm({g.transpose_a, g.transpose_b, g.m, g.n, g.k, g.a, g.lda, g.b, g.ldb, sum, g.n, false},
                        workspace, stream);
     round_sum(sum, g.m, g.n, g.c, g.ldc, g.accumulate);

@@ -126,7 +126,7 @@ void grouped_linear_backward(const GroupedLinearGradArgs<T>& g, Arena& workspace
   // dz = dy * activation'(z)
   const T* dz_stored = g.dy;
   if (f.activation != Activation::none) {
-    T* dz = workspace.take<T>(f.rows * f.out);
+    T* dz = workspace.take_on_device<T>(f.rows * f.out);
     bias_activation_backward<D>(
         BiasActivationGradArgs<T>{f.activation, f.rows, f.out, f.z, g.dy, dz, nullptr}, workspace, stream);
     dz_stored = dz;

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include <kernels/cpu/row_sums.h>
+#include <kernels/cpu/scaled_row.h>
 
 #include <ziggurat/kernels/mix.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -19,12 +20,6 @@ struct Coefficients {
         b(A(1) / (A(1) + std::exp(logits[0] - logits[1]))) {}
   A a, b;
 };
-
-template <class T>
-void write_scaled(const T* x, Accum<T> c, T* out, bool accumulate, int64_t n) {
-  using A = Accum<T>;
-  for (int64_t j = 0; j < n; ++j) out[j] = T(accumulate ? A(out[j]) + c * A(x[j]) : c * A(x[j]));
-}
 
 }  // namespace
 

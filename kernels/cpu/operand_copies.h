@@ -21,7 +21,7 @@ inline int64_t rows_per_block(int64_t cols) {
 template <class T>
 const float* float_copy(const T* x, int64_t rows, int64_t cols, int64_t ld, int64_t ld_copy,
                         Arena& workspace) {
-  auto* copy = workspace.take<float>(rows * ld_copy);
+  auto* copy = workspace.take_on_device<float>(rows * ld_copy);
   parallel_for_blocks(rows, rows_per_block(cols), [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t j = 0; j < cols; ++j) copy[i * ld_copy + j] = x[i * ld + j];
@@ -55,7 +55,7 @@ struct Same {
 struct Widened {
   using Operand = float;
   static const float* matrix(const bf16* x, int64_t n, Arena& workspace, Stream& stream) {
-    auto* wide = workspace.take<float>(n);
+    auto* wide = workspace.take_on_device<float>(n);
     convert<Device::cpu>(x, wide, n, stream);
     return wide;
   }

@@ -212,7 +212,7 @@ void weight_product(const WeightProduct<T, TC>& g, Arena& workspace, Stream& str
           wide.c = g.c, wide.accumulate = g.accumulate;
           return packed_product(wide);
         } else {
-          wide.c = workspace.take<float>(g.rows * n);
+          wide.c = workspace.take_on_device<float>(g.rows * n);
           packed_product(wide);
           return round_sum(wide.c, g.rows, n, g.c, n, g.accumulate);
         }

@@ -211,7 +211,7 @@ void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& strea
   const Span span(stream.profile(), "router_backward");
   const RouterWeightArgs<T>& f = g.forward;
   const ArenaScope scope(workspace);
-  T* dp_all = workspace.take<T>(f.tokens * f.experts);
+  T* dp_all = workspace.take_on_device<T>(f.tokens * f.experts);
   const int64_t length = std::max<int64_t>(group_length(f.tokens, g.groups), 1);
   const double per_token = 1.0 / static_cast<double>(std::max<int64_t>(f.tokens, 1));
   const double balance = g.balance_coefficient * static_cast<double>(f.experts) * per_token;

@@ -38,11 +38,13 @@ class Model:
     capacity_factor: float = 1.0
     min_capacity: int = 2
     packed: str = ""  # what begins anew after the end of a document: "positions", "attention", or both words
+    qk_norm: str = ""  # RMSNorm of queries and keys: over each "head", or over the "width" of all heads
     modern: bool = False  # RMSNorm, RoPE, SwiGLU and no biases instead of LayerNorm, learned positions and tanh-GELU
     vocabulary: int = 64
     sequence: int = 12
     width: int = 16
     heads: int = 2
+    kv_heads: int = 2
     hidden: int = 32
     batch: int = 3  # sequences per micro-batch
 
@@ -55,6 +57,8 @@ MODELS = [
     Model("modern", (("dense",), ("dense",)), seed=15, modern=True),
     Model("packed", (("dense",), ("dense",)), seed=16, packed="positions attention"),
     Model("packed_modern", (("dense",), ("dense",)), seed=17, packed="positions", modern=True),
+    Model("qk_norm_head", (("dense",), ("dense",)), seed=18, qk_norm="head", modern=True, heads=4),
+    Model("qk_norm_width", (("dense",), ("moe", 4)), seed=19, qk_norm="width", heads=4),
 ]
 
 
@@ -78,7 +82,11 @@ def parameter_shapes(m):
     for i, (kind, *experts) in enumerate(m.layers):
         b = f"blocks.{i}"
         norm(f"{b}.norm1")
-        linear(f"{b}.attention.qkv", 3 * C, C)
+        d = C // m.heads
+        linear(f"{b}.attention.qkv", (m.heads + 2 * m.kv_heads) * d, C)
+        if m.qk_norm:
+            for part, heads in (("q", m.heads), ("k", m.kv_heads)):
+                shapes[f"{b}.attention.{part}_norm.weight"] = (d if m.qk_norm == "head" else heads * d,)
         linear(f"{b}.attention.out", C, C)
         norm(f"{b}.norm2")
         if kind != "moe":
@@ -127,9 +135,12 @@ class Forward:
         y = x @ self.p[f"{name}.weight"].T
         return y if self.m.modern else y + self.p[f"{name}.bias"]
 
+    def rms(self, name, x):
+        return x / torch.sqrt((x * x).mean(-1, keepdim=True) + NORM_EPS) * self.p[f"{name}.weight"]
+
     def norm(self, name, x):
         if self.m.modern:
-            return x / torch.sqrt((x * x).mean(-1, keepdim=True) + NORM_EPS) * self.p[f"{name}.weight"]
+            return self.rms(name, x)
         centred = x - x.mean(-1, keepdim=True)
         variance = (centred * centred).mean(-1, keepdim=True)
         return centred / torch.sqrt(variance + NORM_EPS) * self.p[f"{name}.weight"] + self.p[f"{name}.bias"]
@@ -157,12 +168,17 @@ class Forward:
 
     def attention(self, name, x):
         B, T, C = x.shape
-        d = C // self.m.heads
-        q, k, v = (
-            part.reshape(B, T, self.m.heads, d).transpose(1, 2) for part in self.linear(f"{name}.qkv", x).split(C, -1)
-        )
+        d, heads, kv_heads = C // self.m.heads, self.m.heads, self.m.kv_heads
+        q, k, v = self.linear(f"{name}.qkv", x).split([heads * d, kv_heads * d, kv_heads * d], -1)
+        if self.m.qk_norm == "width":
+            q, k = self.rms(f"{name}.q_norm", q), self.rms(f"{name}.k_norm", k)
+        q, k, v = (part.reshape(B, T, -1, d).transpose(1, 2) for part in (q, k, v))
+        if self.m.qk_norm == "head":
+            q, k = self.rms(f"{name}.q_norm", q), self.rms(f"{name}.k_norm", k)
         if self.m.modern:
             q, k = self.rotate(q), self.rotate(k)
+        # Neighbouring query heads share a key head.
+        k, v = (part.repeat_interleave(heads // kv_heads, dim=1) for part in (k, v))
         scores = q @ k.transpose(-1, -2) / math.sqrt(d)
         weights = torch.softmax(scores.masked_fill(self.hidden, -math.inf), -1)
         return self.linear(f"{name}.out", (weights @ v).transpose(1, 2).reshape(B, T, C))
@@ -296,6 +312,8 @@ def metadata(m, drops):
     )  # fmt: skip
     if m.packed:
         facts["eod"] = EOD
+    if m.kv_heads == m.heads:
+        del facts["kv_heads"]
     return {key: str(value) for key, value in facts.items() if value != ""}
 
 

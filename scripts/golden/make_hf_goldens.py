@@ -5,7 +5,8 @@
     /tmp/gold/bin/python scripts/golden/make_hf_goldens.py tests/golden/data
 
 Every folder has config.json, model.safetensors and logits.safetensors (tokens [n] i32, logits [n, vocabulary] f32).
-hf_ziggurat is a PR-MoE in the code that an export brings along (src/hf/remote_code).
+hf_ziggurat is a PR-MoE in the code that an export brings along (src/hf/remote_code), hf_ziggurat_qk_norm one that
+normalises queries and keys. NAMES after the folder: only these.
 The committed files were made with torch 2.15.0, transformers 5.24.0.
 """
 import importlib
@@ -17,8 +18,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import (
-    GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, Qwen2MoeConfig,
-    Qwen2MoeForCausalLM,
+    GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, OlmoeConfig,
+    OlmoeForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )  # fmt: skip
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -53,15 +55,35 @@ def models(folder):
         num_key_value_heads=4, head_dim=4, max_position_embeddings=32,
         ffn_kinds=["dense", "residual_moe", "moe"], ffn_experts=[0, 2, 4],
     ))  # fmt: skip
+    yield "qwen3", Qwen3ForCausalLM(Qwen3Config(**BLOCK, head_dim=6))
+    yield "qwen3_moe", Qwen3MoeForCausalLM(Qwen3MoeConfig(
+        **BLOCK, head_dim=6, moe_intermediate_size=24, num_experts=4, num_experts_per_tok=2, norm_topk_prob=True,
+        mlp_only_layers=[0],
+    ))  # fmt: skip
+    yield "olmoe", OlmoeForCausalLM(OlmoeConfig(**BLOCK, num_experts=4, num_experts_per_tok=2, pad_token_id=None))
+    yield "ziggurat_qk_norm", model(config(
+        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=6, max_position_embeddings=32, norm="rms_norm", positions="rope",
+        rope_theta=100.0, qk_norm="width", hidden_act="swiglu", use_bias=False,
+        ffn_kinds=["residual_moe", "dense"], ffn_experts=[2, 0],
+    ))  # fmt: skip
+    yield "qwen2_moe_shared", Qwen2MoeForCausalLM(Qwen2MoeConfig(
+        **BLOCK, moe_intermediate_size=12, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=2,
+        shared_expert_intermediate_size=20,
+    ))  # fmt: skip
 
 
-def main(out):
+def main(out, *names):
     with tempfile.TemporaryDirectory() as temporary:
         for seed, (name, model) in enumerate(models(temporary)):
+            if names and name not in names:
+                continue
             torch.manual_seed(seed)
             for key, value in model.named_parameters():  # far from the initial values, so that every part matters
                 value.data = torch.randn(value.shape) * 0.3 + (1.0 if key.endswith(("norm.weight", "ln_1.weight")) else 0)
-                if "shared_expert" in key or (name == "qwen2_moe" and key.endswith("_proj.bias")):
+                if name.startswith("qwen2_moe") and key.endswith("_proj.bias"):
+                    value.data.zero_()
+                if name == "qwen2_moe" and "shared_expert" in key:
                     value.data.zero_()
             model.tie_weights()
             folder = Path(out) / f"hf_{name}"
@@ -77,4 +99,4 @@ def main(out):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -100,7 +100,10 @@ def main(prompt, text_file, ziggurat, eval_data, limit, evaluations):
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, fp32\n")
     print("| model | class | largest difference of a logit | greedy text | import, export again |")
     print("|---|---|---|---|---|")
-    upcycled_from = {"upcycled": "350m_dense", "upcycled_top1": "llama", "upcycled_residual": "llama_biases_untied"}
+    upcycled_from = {
+        "upcycled": "350m_dense", "upcycled_top1": "llama", "upcycled_qwen3": "qwen3",
+        "upcycled_residual": "llama_biases_untied",
+    }  # fmt: skip
     for folder in sorted(Path(".").iterdir()):
         if not (folder / "logits.safetensors").exists():
             continue

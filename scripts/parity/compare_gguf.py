@@ -1,6 +1,7 @@
 """GGUF files that llama.cpp's own converter makes of exported folders: every tensor and token beside what was exported.
 
-GGUF expresses GPT-2, Llama, Mixtral and Qwen2-MoE with experts in every layer; classes of our own the converter refuses.
+GGUF expresses GPT-2, Llama, Mixtral, Qwen3, and, with experts in every layer, Qwen2-MoE, Qwen3-MoE (weights that sum to
+1) and OLMoE (raw probabilities); classes of our own the converter refuses.
 """
 import json
 import re
@@ -17,6 +18,9 @@ ARCHITECTURES = {
     "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA,
     "MixtralForCausalLM": gguf.MODEL_ARCH.LLAMA,
     "Qwen2MoeForCausalLM": gguf.MODEL_ARCH.QWEN2MOE,
+    "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
+    "Qwen3MoeForCausalLM": gguf.MODEL_ARCH.QWEN3MOE,
+    "OlmoeForCausalLM": gguf.MODEL_ARCH.OLMOE,
 }
 EXPERT = re.compile(r"layers\.(\d+)\.\w+\.experts\.(\d+)\.(\w+)\.weight$")
 EXPERT_TENSORS = {"w1": "gate", "w3": "up", "w2": "down", "gate_proj": "gate", "up_proj": "up", "down_proj": "down"}

@@ -80,13 +80,24 @@ make_model mixtral "$modern" "$all_moe" model.kv_heads=2
 make_model mixtral_top1 "$modern" "$all_moe" model.moe.top_k=1 model.head_dim=12
 make_model qwen2_moe_every_layer "$modern" "$all_moe" model.moe.renormalise=none model.moe.top_k=3
 make_model qwen2_moe_top1 "$modern" model.moe.renormalise=none model.moe.top_k=1 model.tied_embeddings=false
+make_model qwen2_moe_shared_interleaved "$tiny/qwen2_moe.yaml" model.moe.renormalise=chosen model.tied_embeddings=false \
+  model.ffn_hidden=80 'model.blocks=[{repeat: 2, pattern: [{}, {ffn: residual_moe, experts: 4}]}]'
+make_model qwen3 "$dense" "${llama[@]}" model.qk_norm=head model.head_dim=16 model.kv_heads=1
+make_model qwen3_moe_interleaved "$modern" model.qk_norm=head model.moe.renormalise=none model.moe.top_k=1 \
+  model.tied_embeddings=false model.moe.expert_hidden=24
+make_model olmoe_renormalised "$tiny/olmoe.yaml" model.kv_heads=2 model.moe.renormalise=chosen model.moe.top_k=3
+make_model dense_norm_width "$dense" model.qk_norm=width model.kv_heads=2
+make_model pr_moe_norm_head "$tiny/pr_moe.yaml" "${llama[@]}" model.qk_norm=head
 make_model pr_moe_sum "$tiny/pr_moe.yaml" model.moe.residual_mix=sum model.moe.top_k=2 model.moe.renormalise=survivors
+make_model pr_moe_sigmoid "$tiny/pr_moe.yaml" model.moe.residual_mix=sigmoid model.moe.expert_hidden=24 \
+  model.moe.residual_hidden=72
 make_model pr_moe_modern "$tiny/pr_moe.yaml" "${llama[@]}" model.kv_heads=2 model.moe.coefficient_bias=false \
   model.rope_theta=500 model.head_dim=10 model.tied_embeddings=false
 make_model moe_erf "$tiny/125m_moe64.yaml" model.activation=gelu_erf model.moe.top_k=3
 make_model dense_rms_learned "$dense" model.norm=rms_norm
 upcycle upcycled 350m_dense experts=4,every=2
 upcycle upcycled_top1 llama experts=4,every=1,top_k=1
+upcycle upcycled_qwen3 qwen3 experts=4,every=2
 upcycle upcycled_residual llama_biases_untied experts=3,every=3,residual=true
 
 # Models that know the texts a little, for evaluations: the right word is often the likeliest.
@@ -112,6 +123,9 @@ make_judged judged_gpt2 "$dense"
 make_judged judged_llama "$dense" "${llama[@]}" model.kv_heads=2
 make_judged judged_mixtral "$modern" "$all_moe" model.kv_heads=2
 make_judged judged_qwen2_moe "$modern" "$all_moe" model.moe.renormalise=none
+make_judged judged_qwen3 "$dense" "${llama[@]}" model.kv_heads=2 model.qk_norm=head
+make_judged judged_qwen3_moe "$tiny/qwen3_moe.yaml"
+make_judged judged_olmoe "$tiny/olmoe.yaml"
 make_judged judged_moe "$tiny/125m_moe64.yaml"
 make_judged judged_pr_moe "$tiny/pr_moe.yaml"
 

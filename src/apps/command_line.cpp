@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include "apps/commands.h"
+#include "apps/option_table.h"
 #include <ziggurat/config/option_values.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -202,12 +203,15 @@ void add_import(CLI::App& app) {
   auto arguments = std::make_shared<ImportArguments>();
   CLI::App* command = app.add_subcommand(
       "import",
-      "Make a folder of Hugging Face transformers the start of a run: config.yaml and a checkpoint");
+      "Make a folder of Hugging Face transformers the start of a run: config.yaml and a checkpoint; mpirun "
+      "shares the work");
   command->add_option("--from", arguments->from, "folder with config.json and safetensors")->required();
   command->add_option("--output", arguments->output, "a new folder, that of the run")->required();
   command->add_option("--config", arguments->overrides, "key=value ... of the run, e.g. data.train=data");
   command->add_option("--upcycle", arguments->upcycle,
                       "give a dense model experts: experts=8,every=2[,top_k=2][,residual=true]");
+  command->add_option("--shard-size", arguments->shard_size, "of a file of the checkpoint at most")
+      ->capture_default_str();
   command->callback([arguments] { import_model(*arguments); });
 }
 
@@ -261,6 +265,17 @@ void add_bench(CLI::App& app) {
   add_bench_decode(*bench);
 }
 
+void add_pages(CLI::App& app) {
+  auto folder = std::make_shared<std::string>();
+  CLI::App* command = app.add_subcommand("pages", "Write manual pages, and completion for bash and zsh");
+  command->group("");  // hidden
+  command
+      ->add_option("--output", *folder, "folder like /usr/share, of which man, bash-completion and zsh know")
+      ->required()
+      ->transform(not_empty());
+  command->callback([&app, folder] { write_pages(app, *folder); });
+}
+
 }  // namespace
 
 void use_threads(int asked, const char* option, int local_ranks) {
@@ -279,6 +294,7 @@ void add_commands(CLI::App& app) {
   add_export(app);
   add_import(app);
   add_bench(app);
+  add_pages(app);
 }
 
 }  // namespace ziggurat::apps

@@ -82,6 +82,7 @@ struct ImportArguments {
   std::string from, output;
   std::vector<std::string> overrides;  // key=value of the run that goes on
   std::string upcycle;                 // experts=8,every=2; empty: none
+  std::string shard_size = "5GB";
 };
 void import_model(const ImportArguments& arguments);
 

@@ -5,10 +5,9 @@
 
 #include "apps/commands.h"
 #include "apps/on_ranks.h"
+#include "apps/progress_lines.h"
 #include "apps/trained_model.h"
-#include <ziggurat/config/units.h>
 #include <ziggurat/core/log.h>
-#include <ziggurat/core/timer.h>
 #include <ziggurat/data/atomic_file.h>
 #include <ziggurat/eval/report.h>
 
@@ -54,23 +53,6 @@ void check_writable(const std::filesystem::path& file) {
   write_file(probe, "");
   std::filesystem::remove(probe);
 }
-
-// A line every few seconds.
-class ProgressLines {
- public:
-  explicit ProgressLines(const std::string& task) : task_(task) {}
-  void operator()(int64_t done, int64_t total) {
-    if (done < total && since_last_.seconds() < 10) return;
-    since_last_.restart();
-    const double seconds = since_start_.seconds(), speed = static_cast<double>(done) / seconds;
-    info("{} {:.0f}% | {}/s | ETA {}", task_, 100.0 * static_cast<double>(done) / static_cast<double>(total),
-         format_count(speed), format_duration(static_cast<double>(total - done) / speed));
-  }
-
- private:
-  std::string task_;
-  Timer since_start_, since_last_;
-};
 
 void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, world,

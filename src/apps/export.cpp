@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/progress_lines.h"
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/hf/export.h>
@@ -79,7 +80,10 @@ void export_model(const ExportArguments& arguments) {
   options.overwrite = arguments.overwrite;
   MpiRuntime mpi;
   Communicator& world = mpi.world();
+  init_log(world.rank(), world.size());
   set_thread_count(std::max(1, available_cores() / mpi.local_size()));
+  ProgressLines progress("export", format_bytes);
+  options.progress = std::ref(progress);
   CheckpointReader reader(arguments.checkpoint);
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());

@@ -2,10 +2,13 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <sstream>
 
 #include "apps/commands.h"
+#include "apps/progress_lines.h"
 #include <ziggurat/checkpoint/staged_folder.h>
+#include <ziggurat/comm/agreement.h>
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/log.h>
@@ -92,22 +95,21 @@ void check_same_function(const model::ModelConfig& imported, const model::ModelC
   }
 }
 
-}  // namespace
+// What every rank knows of the job from the folder alone.
+struct Import {
+  hf::ModelFolder folder;
+  hf::Form form;
+  model::ModelConfig dense;  // the folder's; without upcycling the run's too
+  train::RunConfig run;
+};
 
-void import_model(const ImportArguments& arguments) {
-  check(!started_by_mpi_launcher(std::getenv), ErrorKind::argument,
-        "import runs in one process: start it without mpirun");
-  const fs::path output(arguments.output);
-  check(!fs::exists(output) || (fs::is_directory(output) && fs::is_empty(output)), ErrorKind::argument,
-        "--output: {} stands already: choose another folder", arguments.output);
-  set_thread_count(available_cores());
-
-  const hf::ModelFolder folder(arguments.from);
+Import read_folder(const ImportArguments& arguments) {
+  hf::ModelFolder folder(arguments.from);
   train::RunConfig run = base_of(folder);
   const auto [form, dense] = hf::read_config(folder, run.model);
   run.model = dense;
   if (!arguments.upcycle.empty()) run.model = hf::upcycled(dense, parse_upcycling(arguments.upcycle));
-  const model::ModelConfig imported = run.model;
+  const fs::path output(arguments.output);
   if (run.data.train.empty()) {  // no earlier run of ours
     run.precision = is_half(folder) ? train::Precision::bf16 : train::Precision::fp32;
     run.batch.sequence_length = std::min(run.batch.sequence_length, run.model.max_sequence);
@@ -115,40 +117,107 @@ void import_model(const ImportArguments& arguments) {
   }
   run.output = arguments.output;
   run.checkpoint.resume = train::Resume::automatic;
+  run.data.tokenizer = "";
+  return {std::move(folder), form, dense, std::move(run)};
+}
+
+train::RunConfig with_overrides(const train::RunConfig& run, const std::vector<std::string>& overrides) {
+  train::RunConfig final = run;
+  parse_config(final, dump_config(run), "the imported run", overrides);
+  check_same_function(run.model, final.model);
+  return final;
+}
+
+// The parameters of a whole model, of which none is in memory.
+class Parameters {
+ public:
+  explicit Parameters(const train::RunConfig& run)
+      : config_(model::fit_to_ranks(run.model, 1)),
+        groups_(*self_, ParallelPlan(1, config_.expert_parallel_sizes())),
+        store_({.compute = run.precision == train::Precision::fp64 ? DType::f64 : DType::f32,
+                .device = Device::meta,
+                .seed = static_cast<uint64_t>(run.seed),
+                .trainable = false}),
+        model_(config_, store_, groups_) {}
+  const nn::ParamStore& store() const { return store_; }
+
+ private:
+  const model::ModelConfig config_;
+  const std::unique_ptr<Communicator> self_ = make_self_communicator();
+  const ProcessGroups groups_;
+  nn::ParamStore store_;
+  const model::Gpt model_;
+};
+
+void import_on(Communicator& world, const ImportArguments& arguments, int64_t file_bytes) {
+  const fs::path output(arguments.output);
+  on_rank_0(world, [&] {
+    check(!fs::exists(output) || (fs::is_directory(output) && fs::is_empty(output)), ErrorKind::argument,
+          "--output: {} stands already: choose another folder", arguments.output);
+    return std::string();
+  });
+  std::optional<Import> import;
+  agree(world, [&] {
+    import.emplace(read_folder(arguments));
+    return std::string();
+  });
 
   StagedFolder staged(arguments.output);
   try {
-    staged.create();
-    const auto tokenizer = copy_tokenizer(arguments.from, staged, run.model.vocab_size);
-    run.data.tokenizer = tokenizer ? (output / "tokenizer").string() : "";
-    train::RunConfig final = run;
-    parse_config(final, dump_config(run), "the imported run", arguments.overrides);
-    check_same_function(imported, final.model);
-
-    model::ModelConfig source = final.model;  // as the folder has it: with the padding of the final one
-    source.blocks = dense.blocks;
-    const model::ModelConfig whole = model::fit_to_ranks(final.model, 1);
-    const auto self = make_self_communicator();
-    const ProcessGroups groups(*self, ParallelPlan(1, whole.expert_parallel_sizes()));
-    nn::ParamStore store({.compute = final.precision == train::Precision::fp64 ? DType::f64 : DType::f32,
-                          .seed = static_cast<uint64_t>(final.seed),
-                          .trainable = false});
-    const model::Gpt model(whole, store, groups);
-    store.finalize();
-    for (const std::string& name : hf::read_weights(folder, form, source, store)) {
+    const std::string fingerprint = on_rank_0(world, [&] {
+      staged.create();
+      const auto tokenizer = copy_tokenizer(arguments.from, staged, import->run.model.vocab_size);
+      return tokenizer ? tokenizer->fingerprint() : "";
+    });
+    if (!fingerprint.empty()) import->run.data.tokenizer = (output / "tokenizer").string();
+    std::optional<train::RunConfig> run;
+    std::optional<Parameters> parameters;
+    std::optional<hf::FolderWeights> weights;
+    agree(world, [&] {
+      run = with_overrides(import->run, arguments.overrides);
+      model::ModelConfig source = run->model;  // as the folder has it: with the padding of the final one
+      source.blocks = import->dense.blocks;
+      parameters.emplace(*run);
+      weights.emplace(import->folder, import->form, source, parameters->store());
+      weights->check_values(world.rank(), world.size());
+      return std::string();
+    });
+    const auto values = [&](const nn::ParamEntry& entry, int64_t first, const Tensor& to) {
+      weights->read(entry, first, to);
+    };
+    const train::StartingPoint start{*run, parameters->store(), values, fingerprint, file_bytes};
+    on_rank_0(world, [&] {
+      staged.check_room(train::bytes_of(start));
+      return std::string();
+    });
+    ProgressLines progress("import", format_bytes);
+    train::save_starting_point(start, staged.path() + "/checkpoints", world, std::ref(progress));
+    on_rank_0(world, [&] {
+      staged.write("config.yaml", dump_config(*run));
+      staged.publish();
+      return std::string();
+    });
+    if (world.rank() != 0) return;
+    for (const std::string& name : weights->skipped()) {
       info("skipped '{}': every model computes it anew", name);
     }
-    train::save_starting_point(final, store, tokenizer ? tokenizer->fingerprint() : "",
-                               staged.path() + "/checkpoints");
-    staged.write("config.yaml", dump_config(final));
-    staged.publish();
-    fmt::print("{}: {} as {}, {} parameters\n", arguments.output, arguments.from, final.name,
-               store.global_parameters());
+    fmt::print("{}: {} as {}, {} parameters\n", arguments.output, arguments.from, run->name,
+               parameters->store().global_parameters());
     fmt::print("go on with: ziggurat train {}/config.yaml [key=value ...]\n", arguments.output);
   } catch (...) {
-    staged.discard();
+    if (world.rank() == 0) staged.discard();
     throw;
   }
+}
+
+}  // namespace
+
+void import_model(const ImportArguments& arguments) {
+  const int64_t file_bytes = parse_bytes(arguments.shard_size);
+  MpiRuntime mpi;
+  init_log(mpi.world().rank(), mpi.world().size());
+  set_thread_count(std::max(1, available_cores() / mpi.local_size()));
+  import_on(mpi.world(), arguments, file_bytes);
 }
 
 }  // namespace ziggurat::apps

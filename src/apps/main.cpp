@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "apps/command_line.h"
-#include <ziggurat/build_config.h>
+#include "apps/version.h"
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
@@ -37,6 +37,7 @@ void check_first_word(const CLI::App& app, int argc, char** argv) {
   std::string known;
   for (const CLI::App* command : app.get_subcommands(nullptr)) {
     if (argc >= 2 && command->get_name() == argv[1]) return;
+    if (command->get_group().empty()) continue;  // hidden
     known += (known.empty() ? "" : ", ") + command->get_name();
   }
   fail(ErrorKind::config, "expected a sub-command ({}), got {}; --help tells more", known,
@@ -75,7 +76,7 @@ int main(int argc, char** argv) {
   open_closed_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a file past `ulimit -f` is then an error with a name, EFBIG
   CLI::App app{"Ziggurat: trains dense, MoE and PR-MoE GPT models from YAML files", "ziggurat"};
-  app.set_version_flag("--version", fmt::format("ziggurat {} ({})", kVersion, kBuildType));
+  app.set_version_flag("--version", [] { return apps::version_text(apps::kRevision); });
   app.require_subcommand(1);
   apps::add_commands(app);
   add_data_commands(app);

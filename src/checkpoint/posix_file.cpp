@@ -120,17 +120,48 @@ void remove_tree(const std::string& path) {
   if (error) fail_errno("cannot remove", path, error.value());
 }
 
-std::span<const std::byte> map_file(const std::string& path) {
-  const Descriptor fd(retry_open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
-  if (fd.get() < 0) fail_errno("cannot open", path, errno);
+InputFile::InputFile(const std::string& path)
+    : path_(path), fd_(retry_open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)) {
+  if (fd_ < 0) fail_errno("cannot open", path, errno);
   struct stat status {};
-  if (::fstat(fd.get(), &status) != 0) fail_errno("cannot stat", path, errno);
+  const int error = ::fstat(fd_, &status) == 0 ? 0 : errno;
+  if (error != 0 || !S_ISREG(status.st_mode)) ::close(fd_);
+  if (error != 0) fail_errno("cannot stat", path, error);
   check(S_ISREG(status.st_mode), ErrorKind::checkpoint, "[checkpoint] {} is not a regular file", path);
-  if (status.st_size == 0) return {};
-  const auto size = static_cast<size_t>(status.st_size);
-  void* base = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
-  if (base == MAP_FAILED) fail_errno("cannot map", path, errno);
-  watch_mapping(base, size, path);
+  identity_ = {status.st_dev, status.st_ino, status.st_size};
+}
+
+InputFile::InputFile(const std::string& path, const FileIdentity& before) : InputFile(path) {
+  check(identity_ == before, ErrorKind::checkpoint,
+        "[checkpoint] {} {} while it was in use: it had {} bytes, now it has {}. Files must stay as they are "
+        "while they are read: make or copy this one again",
+        path, identity_.inode == before.inode ? "was cut off" : "was replaced", before.bytes,
+        identity_.bytes);
+}
+
+InputFile::~InputFile() { ::close(fd_); }
+
+void InputFile::read(int64_t first, std::span<std::byte> into) const {
+  constexpr size_t kMaxRead = size_t{1} << 30;
+  while (!into.empty()) {
+    const ssize_t n = ::pread(fd_, into.data(), std::min(into.size(), kMaxRead), first);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_errno("cannot read", path_, errno);
+    check(n > 0, ErrorKind::checkpoint,
+          "[checkpoint] {} was cut off while it was in use: it ends at byte {}. Files must stay as they are "
+          "while they are read: make or copy this one again",
+          path_, first);
+    into = into.subspan(static_cast<size_t>(n));
+    first += n;
+  }
+}
+
+std::span<const std::byte> InputFile::map() const {
+  if (identity_.bytes == 0) return {};
+  const auto size = static_cast<size_t>(identity_.bytes);
+  void* base = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd_, 0);
+  if (base == MAP_FAILED) fail_errno("cannot map", path_, errno);
+  watch_mapping(base, size, path_);
   return {static_cast<const std::byte*>(base), size};
 }
 
@@ -141,9 +172,9 @@ void unmap(std::span<const std::byte> bytes) noexcept {
 }
 
 std::string read_text(const std::string& path) {
-  const auto bytes = map_file(path);
-  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  unmap(bytes);
+  const InputFile file(path);
+  std::string text(static_cast<size_t>(file.identity().bytes), '\0');
+  file.read(0, std::as_writable_bytes(std::span(text)));
   return text;
 }
 

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include <ziggurat/checkpoint/safetensors.h>
+
 namespace ziggurat {
 
 [[noreturn]] void fail_errno(const char* what, const std::string& path, int error);
@@ -27,6 +29,27 @@ class OutputFile {
   int fd_;
 };
 
+// A regular file (never a symbolic link), open for reading.
+class InputFile {
+ public:
+  explicit InputFile(const std::string& path);
+  // The one that was opened before; throws when it has been cut off or replaced since.
+  InputFile(const std::string& path, const FileIdentity& before);
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  const FileIdentity& identity() const { return identity_; }
+  // The bytes from `first` on, all of them. Throws when the file ends before: it was cut off.
+  void read(int64_t first, std::span<std::byte> into) const;
+  std::span<const std::byte> map() const;  // the whole file; release with unmap
+
+ private:
+  std::string path_;
+  int fd_;
+  FileIdentity identity_;
+};
+
 void sync_directory(const std::string& path);
 void rename_path(const std::string& from, const std::string& to);
 
@@ -39,8 +62,6 @@ void make_directory(const std::string& path);
 
 void remove_tree(const std::string& path);
 
-// Maps a regular file (never a symbolic link) for reading. Release with unmap.
-std::span<const std::byte> map_file(const std::string& path);
 void unmap(std::span<const std::byte> bytes) noexcept;
 
 std::string read_text(const std::string& path);

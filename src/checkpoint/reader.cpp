@@ -130,18 +130,18 @@ void CheckpointReader::read(const TensorSlice& into) {
     const int64_t begin = std::max(next, slice.row_begin), end = std::min(into.row_end, slice.row_end);
     if (begin >= end) continue;
     if (begin > next) break;
-    const std::byte* from = stored_rows(piece) + (begin - slice.row_begin) * row_bytes;
-    std::memcpy(static_cast<std::byte*>(into.data.raw()) + (begin - into.row_begin) * row_bytes, from,
-                static_cast<size_t>((end - begin) * row_bytes));
+    const SafetensorsFile& file = verified(piece.file);
+    auto* to = static_cast<std::byte*>(into.data.raw()) + (begin - into.row_begin) * row_bytes;
+    file.read(stored_entry(file, slice), (begin - slice.row_begin) * row_bytes,
+              {to, static_cast<size_t>((end - begin) * row_bytes)});
     next = end;
   }
   check(next >= into.row_end, ErrorKind::checkpoint,
         "[checkpoint] {}/{}: row {} of tensor '{}' stands in no file", path_, kManifestName, next, into.name);
 }
 
-const std::byte* CheckpointReader::stored_rows(const Piece& piece) {
-  const SliceRecord& slice = *piece.slice;
-  const SafetensorsFile& file = verified(piece.file);
+const SafetensorsEntry& CheckpointReader::stored_entry(const SafetensorsFile& file,
+                                                       const SliceRecord& slice) const {
   const SafetensorsEntry& entry = file.entry(slice.stored_as);
   bool fits = entry.dtype == slice.dtype && entry.shape.rank() == slice.global_shape.rank() &&
               entry.shape[0] == slice.row_end - slice.row_begin;
@@ -150,7 +150,7 @@ const std::byte* CheckpointReader::stored_rows(const Piece& piece) {
         "[checkpoint] {}: '{}' is {} {}, the manifest says rows [{}, {}) of {} {}", file.path(),
         slice.stored_as, entry.code, entry.shape, slice.row_begin, slice.row_end, to_string(slice.dtype),
         slice.global_shape);
-  return file.data(slice.stored_as).data();
+  return entry;
 }
 
 std::string lineage_of(const Manifest& manifest) {

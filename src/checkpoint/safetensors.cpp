@@ -25,27 +25,40 @@ std::string to_text(XXH128_hash_t hash) {
   return fmt::format("xxh3-128:{:016x}{:016x}", hash.high64, hash.low64);
 }
 
-class HashingFile {
+class Hasher {
  public:
-  explicit HashingFile(const std::string& path) : file_(path), state_(XXH3_createState(), XXH3_freeState) {
+  Hasher() : state_(XXH3_createState(), XXH3_freeState) {
     check(state_ && XXH3_128bits_reset(state_.get()) == XXH_OK, ErrorKind::internal,
           "[safetensors] no hash state");
   }
-  void write(std::span<const std::byte> bytes) {
-    file_.write(bytes);
+  void update(std::span<const std::byte> bytes) {
     XXH3_128bits_update(state_.get(), bytes.data(), bytes.size());
     bytes_ += static_cast<int64_t>(bytes.size());
   }
-  WrittenFile finish() {
-    file_.finish();
-    return {bytes_, to_text(XXH3_128bits_digest(state_.get()))};
-  }
+  WrittenFile result() const { return {bytes_, to_text(XXH3_128bits_digest(state_.get()))}; }
 
  private:
-  OutputFile file_;
   std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state_;
   int64_t bytes_ = 0;
 };
+
+// Size and hash of a file, as it was written.
+void check_identity(const InputFile& file, const std::string& path, const WrittenFile& expected) {
+  const int64_t size = file.identity().bytes;
+  check(size == expected.bytes, ErrorKind::checkpoint,
+        "[safetensors] {} is damaged: expected {} bytes, found {}", path, expected.bytes, size);
+  Hasher hasher;
+  std::vector<std::byte> buffer(static_cast<size_t>(std::min(size, int64_t{1} << 20)));
+  for (int64_t at = 0; at < size; at += std::ssize(buffer)) {
+    const auto piece = std::span(buffer).first(static_cast<size_t>(std::min(std::ssize(buffer), size - at)));
+    file.read(at, piece);
+    hasher.update(piece);
+  }
+  const std::string found = hasher.result().hash;
+  check(found == expected.hash, ErrorKind::checkpoint,
+        "[safetensors] {} is damaged or of another checkpoint: expected hash {}, found {}", path,
+        expected.hash, found);
+}
 
 std::string make_header(std::span<const TensorHeader> tensors,
                         const std::map<std::string, std::string>& metadata) {
@@ -86,8 +99,10 @@ SafetensorsEntry parse_entry(const std::string& name, const json& value, int64_t
   const int64_t begin = json_int64(offsets[0], where), end = json_int64(offsets[1], where);
   const int64_t data_bytes = file_bytes - data_begin;
   check(begin <= end && end <= data_bytes, ErrorKind::checkpoint,
-        "[safetensors] {}: data_offsets [{}, {}] outside the {} data bytes of the file", where, begin, end,
-        data_bytes);
+        "[safetensors] {}: data_offsets [{}, {}] outside the {} data bytes of the file; was it cut off? Make "
+        "or "
+        "copy it again",
+        where, begin, end, data_bytes);
   if (const int64_t element = element_bytes(entry.code)) {
     const int64_t expected = checked_bytes(entry.shape, element, where);
     check(end - begin == expected, ErrorKind::checkpoint,
@@ -118,72 +133,68 @@ WrittenFile write_safetensors(const std::string& path, std::span<const NamedTens
     headers.push_back({name, data.dtype(), data.shape()});
   }
   return write_safetensors(
-      path, headers, [&](size_t i) { return ordered[i].data; }, metadata);
+      path, headers, [&](size_t i, const WriteBytes& write) { write(bytes_of(ordered[i].data)); }, metadata);
 }
 
 WrittenFile write_safetensors(const std::string& path, std::span<const TensorHeader> tensors,
-                              const std::function<Tensor(size_t)>& data,
+                              const std::function<void(size_t i, const WriteBytes& write)>& make,
                               const std::map<std::string, std::string>& metadata) {
   const std::string header = make_header(tensors, metadata);
   const auto length = static_cast<uint64_t>(header.size());
-  HashingFile file(path);
-  file.write(std::as_bytes(std::span(&length, 1)));
-  file.write(as_bytes(header));
+  OutputFile file(path);
+  Hasher hasher;
+  int64_t written = 0;
+  const WriteBytes write = [&](std::span<const std::byte> bytes) {
+    file.write(bytes);
+    hasher.update(bytes);
+    written += std::ssize(bytes);
+  };
+  write(std::as_bytes(std::span(&length, 1)));
+  write(as_bytes(header));
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const Tensor tensor = data(i);
-    check(tensor.dtype() == tensors[i].dtype && tensor.shape() == tensors[i].shape, ErrorKind::internal,
-          "[safetensors] tensor '{}' was announced as {} {} and is {} {}", tensors[i].name,
-          to_string(tensors[i].dtype), tensors[i].shape, to_string(tensor.dtype()), tensor.shape());
-    file.write({static_cast<const std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes())});
+    const int64_t end = written + tensors[i].shape.numel() * size_of(tensors[i].dtype);
+    make(i, write);
+    check(written == end, ErrorKind::internal,
+          "[safetensors] tensor '{}' was announced as {} {} and is {} bytes too long", tensors[i].name,
+          to_string(tensors[i].dtype), tensors[i].shape, written - end);
   }
-  return file.finish();
+  file.finish();
+  return hasher.result();
 }
 
 SafetensorsFile::SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected,
                                  AcceptDtypes accept)
-    : path_(path), bytes_(map_file(path)) {
-  try {
-    if (expected) check_identity(*expected);
-    parse_header(accept);
-  } catch (...) {
-    unmap(bytes_);
-    throw;
-  }
+    : path_(path) {
+  const InputFile file(path);
+  identity_ = file.identity();
+  if (expected) check_identity(file, path, *expected);
+  check(identity_.bytes >= kLengthBytes + 2, ErrorKind::checkpoint,
+        "[safetensors] {}: {} bytes are too few for a header", path_, identity_.bytes);
+  uint64_t length = 0;
+  file.read(0, std::as_writable_bytes(std::span(&length, 1)));
+  check(length <= uint64_t{kMaxHeaderBytes} && static_cast<int64_t>(length) <= identity_.bytes - kLengthBytes,
+        ErrorKind::checkpoint,
+        "[safetensors] {}: header length {} is over the limit of {} or the file of {} bytes", path_, length,
+        kMaxHeaderBytes, identity_.bytes);
+  std::string text(length, '\0');
+  file.read(kLengthBytes, std::as_writable_bytes(std::span(text)));
+  parse_header(text, accept);
 }
 
-SafetensorsFile::~SafetensorsFile() { unmap(bytes_); }
+SafetensorsFile::~SafetensorsFile() { unmap(mapped_); }
 
 SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
     : path_(std::move(other.path_)),
-      bytes_(std::exchange(other.bytes_, {})),
+      identity_(other.identity_),
+      mapped_(std::exchange(other.mapped_, {})),
       entries_(std::move(other.entries_)),
       metadata_(std::move(other.metadata_)) {}
 
-void SafetensorsFile::check_identity(const WrittenFile& expected) const {
-  const auto size = static_cast<int64_t>(bytes_.size());
-  check(size == expected.bytes, ErrorKind::checkpoint,
-        "[safetensors] {} is damaged: expected {} bytes, found {}", path_, expected.bytes, size);
-  const std::string found = content_hash(bytes_);
-  check(found == expected.hash, ErrorKind::checkpoint,
-        "[safetensors] {} is damaged or of another checkpoint: expected hash {}, found {}", path_,
-        expected.hash, found);
-}
-
-void SafetensorsFile::parse_header(AcceptDtypes accept) {
-  const auto file_bytes = static_cast<int64_t>(bytes_.size());
-  check(file_bytes >= kLengthBytes + 2, ErrorKind::checkpoint,
-        "[safetensors] {}: {} bytes are too few for a header", path_, file_bytes);
-  uint64_t length = 0;
-  std::memcpy(&length, bytes_.data(), sizeof(length));
-  check(length <= uint64_t{kMaxHeaderBytes} && static_cast<int64_t>(length) <= file_bytes - kLengthBytes,
-        ErrorKind::checkpoint,
-        "[safetensors] {}: header length {} is over the limit of {} or the file of {} bytes", path_, length,
-        kMaxHeaderBytes, file_bytes);
-  const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + kLengthBytes, length);
+void SafetensorsFile::parse_header(std::string_view text, AcceptDtypes accept) {
   check(text.starts_with('{'), ErrorKind::checkpoint, "[safetensors] {}: the header must start with '{{'",
         path_);
 
-  const int64_t data_begin = kLengthBytes + static_cast<int64_t>(length);
+  const int64_t data_begin = kLengthBytes + std::ssize(text), file_bytes = identity_.bytes;
   for_each_member(text, path_, 3, [&](const std::string& name, const json& value) {
     const std::string where = path_ + ": " + shown(name);
     if (name != kMetadata) {
@@ -210,9 +221,8 @@ void SafetensorsFile::check_coverage(int64_t data_begin) const {
           entry->begin < covered ? "overlaps the tensor before it" : "leaves a hole before it", covered);
     covered = entry->end;
   }
-  check(covered == static_cast<int64_t>(bytes_.size()), ErrorKind::checkpoint,
-        "[safetensors] {}: {} bytes after the last tensor belong to none", path_,
-        static_cast<int64_t>(bytes_.size()) - covered);
+  check(covered == identity_.bytes, ErrorKind::checkpoint,
+        "[safetensors] {}: {} bytes after the last tensor belong to none", path_, identity_.bytes - covered);
 }
 
 const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
@@ -221,9 +231,15 @@ const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
   return found->second;
 }
 
+void SafetensorsFile::read(const SafetensorsEntry& entry, int64_t first, std::span<std::byte> into) const {
+  InputFile(path_, identity_).read(entry.begin + first, into);
+}
+
 std::span<const std::byte> SafetensorsFile::data(const std::string& name) const {
   const SafetensorsEntry& found = entry(name);
-  return bytes_.subspan(static_cast<size_t>(found.begin), static_cast<size_t>(found.end - found.begin));
+  const std::lock_guard lock(mapping_);
+  if (mapped_.empty()) mapped_ = InputFile(path_, identity_).map();
+  return mapped_.subspan(static_cast<size_t>(found.begin), static_cast<size_t>(found.end - found.begin));
 }
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {
@@ -232,7 +248,7 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
         shown(name), shown(found.code));
   check(found.begin % size_of(*found.dtype) == 0, ErrorKind::checkpoint,
         "[safetensors] {}: {} at byte {} is not aligned for {}", path_, shown(name), found.begin, found.code);
-  return Tensor(const_cast<std::byte*>(bytes_.data()) + found.begin, *found.dtype, found.shape);
+  return Tensor(const_cast<std::byte*>(data(name).data()), *found.dtype, found.shape);
 }
 
 }  // namespace ziggurat

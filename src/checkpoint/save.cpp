@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <filesystem>
+#include <numeric>
 #include <set>
 
 #include "manifest.h"
@@ -19,25 +20,33 @@ namespace {
 constexpr std::string_view kTemporaryEnding = ".tmp";
 
 // A whole tensor keeps its name, so that a checkpoint of one rank is a plain safetensors file.
-std::string stored_name(const TensorSlice& s) {
+std::string stored_name(const SliceHeader& s) {
   const bool whole = s.row_begin == 0 && s.row_end == s.global_shape[0];
   return whole ? s.name : fmt::format("{}[{}:{}]", s.name, s.row_begin, s.row_end);
 }
 
-FileRecord write_rank_file(const std::string& directory, const CheckpointInfo& info,
-                           std::span<const TensorSlice> slices, int rank) {
+using MakeSlice = std::function<void(size_t slice, const WriteBytes& write)>;
+
+FileRecord write_rank_file(const std::string& directory, const CheckpointInfo& info, size_t rank,
+                           std::span<const SliceHeader> slices, const MakeSlice& make) {
   FileRecord record;
   record.path = fmt::format("rank_{:05d}.safetensors", rank);
-  std::vector<NamedTensor> tensors;
-  for (const TensorSlice& s : slices) {
-    check_slice(s);
-    tensors.push_back({stored_name(s), s.data});
-    record.slices.push_back(
-        {s.name, s.data.dtype(), s.global_shape, s.row_begin, s.row_end, tensors.back().name});
+  std::vector<size_t> order(slices.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return size_of(slices[a].dtype) > size_of(slices[b].dtype); });
+  std::vector<TensorHeader> tensors;
+  for (const size_t i : order) {
+    const SliceHeader& s = slices[i];
+    tensors.push_back({stored_name(s), s.dtype, with_rows(s.global_shape, s.row_end - s.row_begin)});
+  }
+  for (const SliceHeader& s : slices) {
+    record.slices.push_back({s.name, s.dtype, s.global_shape, s.row_begin, s.row_end, stored_name(s)});
   }
   // Run, step and rank stand in the file, so that equal tensors of another step still hash differently.
   const WrittenFile written = write_safetensors(
       directory + "/" + record.path, tensors,
+      [&](size_t i, const WriteBytes& write) { make(order[i], write); },
       {{"run_id", info.run_id}, {"step", std::to_string(info.step)}, {"rank", std::to_string(rank)}});
   record.bytes = written.bytes;
   record.hash = written.hash;
@@ -145,8 +154,24 @@ void remove_stale_temporaries(const std::string& dir) {
   for (const std::string& path : stale) remove_tree(path);
 }
 
-void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::span<const TensorSlice> slices,
-                     Communicator& comm) {
+Shape with_rows(const Shape& shape, int64_t rows) {
+  switch (shape.rank()) {
+    case 1:
+      return {rows};
+    case 2:
+      return {rows, shape[1]};
+    case 3:
+      return {rows, shape[1], shape[2]};
+    default:
+      return {rows, shape[1], shape[2], shape[3]};
+  }
+}
+
+namespace {
+
+// `write_files(folder)` is collective: the records of all files, in their order.
+void save(const std::string& dir, const CheckpointInfo& info, Communicator& comm,
+          const std::function<std::vector<std::string>(const std::string& folder)>& write_files) {
   const std::string temporary = temporary_path(dir, info.step);
   const bool leader = comm.rank() == 0;
   try {
@@ -157,9 +182,7 @@ void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::sp
       return std::string();
     };
     on_rank_0(comm, prepare, ErrorKind::checkpoint);
-    const std::vector<std::string> records = agree(
-        comm, [&] { return to_text(write_rank_file(temporary, info, slices, comm.rank())); },
-        ErrorKind::checkpoint);
+    const std::vector<std::string> records = write_files(temporary);
     const auto commit = [&] {
       std::vector<FileRecord> files;
       for (const std::string& record : records) files.push_back(file_record_from_text(record, dir));
@@ -184,6 +207,37 @@ void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::sp
     warn("[checkpoint] step {} is saved, but older checkpoints could not be removed: {}", info.step,
          e.what());
   }
+}
+
+}  // namespace
+
+void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::span<const TensorSlice> slices,
+                     Communicator& comm) {
+  save(dir, info, comm, [&](const std::string& folder) {
+    const auto write_mine = [&] {
+      std::vector<SliceHeader> headers;
+      for (const TensorSlice& s : slices) {
+        check_slice(s);
+        headers.push_back({s.name, s.data.dtype(), s.global_shape, s.row_begin, s.row_end});
+      }
+      const auto make = [&](size_t i, const WriteBytes& write) { write(bytes_of(slices[i].data)); };
+      return to_text(write_rank_file(folder, info, static_cast<size_t>(comm.rank()), headers, make));
+    };
+    return agree(comm, write_mine, ErrorKind::checkpoint);
+  });
+}
+
+void save_checkpoint(const std::string& dir, const CheckpointInfo& info,
+                     std::span<const std::vector<SliceHeader>> files,
+                     const std::function<void(const SliceHeader& slice, const WriteBytes& write)>& make,
+                     Communicator& comm) {
+  save(dir, info, comm, [&](const std::string& folder) {
+    const auto write_file = [&](size_t f) {
+      return to_text(write_rank_file(folder, info, f, files[f],
+                                     [&](size_t i, const WriteBytes& write) { make(files[f][i], write); }));
+    };
+    return share(comm, files.size(), write_file, ErrorKind::checkpoint);
+  });
 }
 
 }  // namespace ziggurat

@@ -1,7 +1,10 @@
 #include <filesystem>
 
+#include <sys/statvfs.h>
+
 #include "posix_file.h"
 #include <ziggurat/checkpoint/staged_folder.h>
+#include <ziggurat/config/units.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 
@@ -20,6 +23,15 @@ void StagedFolder::create() {
   make_directory(fs::path(final_).parent_path().string());
   remove_tree(temporary_);
   make_directory(temporary_);
+}
+
+void StagedFolder::check_room(int64_t bytes) const {
+  struct statvfs status {};
+  if (::statvfs(temporary_.c_str(), &status) != 0) return;  // writing will tell
+  const double free = static_cast<double>(status.f_bavail) * static_cast<double>(status.f_frsize);
+  check(static_cast<double>(bytes) <= free, ErrorKind::checkpoint,
+        "{} would take {} and its disk has {} left: make room, or choose a folder on another disk", final_,
+        format_bytes(static_cast<double>(bytes)), format_bytes(free));
 }
 
 void StagedFolder::write(const std::string& name, std::string_view text) const {

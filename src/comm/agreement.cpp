@@ -2,11 +2,13 @@
 #include <cstring>
 #include <exception>
 #include <map>
+#include <new>
 
 #include <nlohmann/json.hpp>
 #include <xxhash.h>
 
 #include <ziggurat/comm/agreement.h>
+#include <ziggurat/memory/arena.h>
 
 namespace ziggurat {
 
@@ -54,6 +56,8 @@ std::vector<std::string> agree(Communicator& comm, const std::function<std::stri
     answer = kDone + work();
   } catch (const Error& e) {
     answer = failed(e.kind(), e.what());
+  } catch (const std::bad_alloc&) {
+    answer = failed(ErrorKind::device, ("no memory is left: " + Arena::describe_limits()).c_str());
   } catch (const std::exception& e) {
     answer = failed(others, e.what());
   }
@@ -74,6 +78,35 @@ std::string on_rank_0(Communicator& comm, const std::function<std::string()>& wo
   return agree(
              comm, [&] { return comm.rank() == 0 ? work() : std::string(); }, others)
       .front();
+}
+
+std::vector<std::string> share(Communicator& comm, size_t n, const std::function<std::string(size_t)>& work,
+                               ErrorKind others) {
+  std::vector<std::string> all;
+  const auto size = static_cast<size_t>(comm.size());
+  for (size_t first = 0; first < n; first += size) {
+    const size_t mine = first + static_cast<size_t>(comm.rank());
+    const std::vector<std::string> answers = agree(
+        comm, [&] { return mine < n ? work(mine) : std::string(); }, others);
+    all.insert(all.end(), answers.begin(), answers.end());
+  }
+  all.resize(n);
+  return all;
+}
+
+SharedProgress::SharedProgress(const Communicator& comm, std::span<const int64_t> sizes, Tell tell)
+    : tell_(std::move(tell)) {
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    total_ += sizes[i];
+    if (i % static_cast<size_t>(comm.size()) == static_cast<size_t>(comm.rank())) mine_ += sizes[i];
+  }
+}
+
+void SharedProgress::add(int64_t done) {
+  done_ += done;
+  if (!tell_) return;
+  const double part = static_cast<double>(done_) / static_cast<double>(mine_);
+  tell_(done_ == mine_ ? total_ : static_cast<int64_t>(part * static_cast<double>(total_)), total_);
 }
 
 void check_same_on_all_ranks(Communicator& comm, std::span<const NamedValue> values) {

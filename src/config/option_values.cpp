@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <ziggurat/config/option_values.h>
 
@@ -25,12 +26,14 @@ std::string in_quotes(const std::string& text) {
   return fmt::format("'{}{}'", shown, text.size() > kLongest ? "..." : "");
 }
 
-CLI::Validator validator(const std::string& expected, std::function<bool(std::string&)> good) {
+// What `--help` shows behind the type of the value: `shown`.
+CLI::Validator validator(const std::string& expected, std::function<bool(std::string&)> good,
+                         const std::string& shown = "") {
   return CLI::Validator(
       [expected, good = std::move(good)](std::string& text) {
         return good(text) ? std::string() : fmt::format("expected {}, got {}", expected, in_quotes(text));
       },
-      "");
+      shown);
 }
 
 }  // namespace
@@ -69,16 +72,18 @@ CLI::Validator not_empty() {
 }
 
 CLI::Validator one_of(std::vector<std::pair<std::string, std::string>> words) {
-  std::string names;
-  for (const auto& word : words) names += (names.empty() ? "" : ", ") + word.first;
-  return validator("one of " + names, [words = std::move(words)](std::string& text) {
+  std::vector<std::string> names;
+  for (const auto& word : words) names.push_back(word.first);
+  const auto good = [words = std::move(words)](std::string& text) {
     for (const auto& [word, value] : words) {
       if (text != word) continue;
       text = value;
       return true;
     }
     return false;
-  });
+  };
+  return validator(fmt::format("one of {}", fmt::join(names, ", ")), good,
+                   fmt::format("{{{}}}", fmt::join(names, ",")));
 }
 
 CLI::Validator one_of(const std::vector<std::string>& words) {

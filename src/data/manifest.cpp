@@ -10,7 +10,6 @@ namespace {
 
 using nlohmann::ordered_json;
 using Path = std::filesystem::path;
-constexpr const char* kManifestFormat = "ziggurat-shards";
 
 // A manifest speaks of files beside it only.
 void check_names(const ShardManifest& manifest, const std::string& name) {
@@ -30,9 +29,15 @@ ShardManifest parse_manifest(const Path& file) {
   const std::string name = file.string();
   try {
     const ordered_json root = ordered_json::parse(read_file(file));
-    check(root.is_object() && root.value("format", std::string()) == kManifestFormat, ErrorKind::data,
+    check(root.is_object() && root.value("format", std::string()) == kShardManifestFormat, ErrorKind::data,
           "{} is no manifest of shards (\"format\": \"{}\"); make one with `ziggurat data tokenize`", name,
-          kManifestFormat);
+          kShardManifestFormat);
+    const int64_t version = root.at("version").get<int64_t>();
+    check(version == kShardManifestVersion, ErrorKind::data,
+          "{}: version {} of a manifest of shards, this program reads version {}; tokenize again, or use a "
+          "newer "
+          "ziggurat",
+          name, version, kShardManifestVersion);
     ShardManifest manifest;
     manifest.folder = file.parent_path();
     manifest.source = root.at("source").get<std::string>();
@@ -122,8 +127,8 @@ void write_manifest(const ShardManifest& manifest) {
                       {"bytes", shard.bytes},
                       {"xxh3_128", shard.xxh3}});
   }
-  const ordered_json root = {{"format", kManifestFormat},
-                             {"version", 1},
+  const ordered_json root = {{"format", kShardManifestFormat},
+                             {"version", kShardManifestVersion},
                              {"source", manifest.source},
                              {"split", manifest.split},
                              {"tokenizer", manifest.tokenizer},

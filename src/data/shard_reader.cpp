@@ -5,10 +5,10 @@
 #include "data/crc32c.h"
 #include "data/hdf5_file.h"
 #include "data/mapped_file.h"
-#include "data/shard_format.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/sha256.h>
 #include <ziggurat/data/shard.h>
+#include <ziggurat/data/shard_format.h>
 
 namespace ziggurat {
 namespace {

@@ -2,10 +2,10 @@
 
 #include "data/crc32c.h"
 #include "data/hdf5_file.h"
-#include "data/shard_format.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/shard.h>
+#include <ziggurat/data/shard_format.h>
 
 namespace ziggurat {
 namespace {

@@ -19,6 +19,26 @@ std::string layers_in_words(const model::ModelConfig& config) {
   return text;
 }
 
+std::string inner_widths(const model::ModelConfig& c) {
+  std::string words;
+  if (c.has(model::FfnKind::dense)) words += fmt::format(", inner {}", c.ffn_width());
+  if (c.has_experts()) words += fmt::format(", of experts {}", c.expert_width());
+  if (c.has(model::FfnKind::residual_moe)) words += fmt::format(", beside experts {}", c.residual_width());
+  return words;
+}
+
+const char* qk_norm_in_words(nn::QkNorm qk_norm) {
+  switch (qk_norm) {
+    case nn::QkNorm::none:
+      return "";
+    case nn::QkNorm::head:
+      return "; queries and keys normalised over each";
+    case nn::QkNorm::width:
+      return "; queries and keys normalised over the width of all";
+  }
+  return "";
+}
+
 std::string row(const char* name, const std::string& value) {
   return fmt::format("| {} | {} |\n", name, value);
 }
@@ -48,8 +68,9 @@ std::string model_card(const Exported& exported, const model::ModelConfig& confi
   card += row("parameters", fmt::format("{}, {} read for a token", format_count(double(counts.parameters)),
                                         format_count(double(counts.active_parameters))));
   card += row("layers", layers_in_words(config));
-  card += row("width", fmt::format("{}, inner {}", config.hidden, config.ffn_width()));
-  card += row("heads", fmt::format("{}, of keys and values {}", config.heads, config.key_value_heads()));
+  card += row("width", fmt::format("{}{}", config.hidden, inner_widths(config)));
+  card += row("heads", fmt::format("{}, of keys and values {}", config.heads, config.key_value_heads()) +
+                           qk_norm_in_words(config.qk_norm));
   card += row("context", fmt::format("{} tokens", config.max_sequence));
   card += row("vocabulary", fmt::format("{}", config.vocab_size));
   card +=

@@ -15,7 +15,7 @@ namespace ziggurat::hf {
 struct Described {
   model::ModelConfig model;
   Form form = {};
-  int64_t layers = 0, experts = 0, dense_width = 0;
+  int64_t layers = 0, experts = 0;
   bool renormalised = false;
   int64_t sparse_step = 1;                  // every so many layers there are experts ...
   std::vector<int64_t> dense_layers = {};   // ... but in these
@@ -24,8 +24,10 @@ struct Described {
 };
 
 Described described(const Form& form, const model::ModelConfig& config);
-// The model, on top of `base`. Throws Error(checkpoint) naming `where`.
-model::ModelConfig model_of(Described described, const model::ModelConfig& base, const std::string& where);
+// The model, on top of `base`; with_shared_expert: see from_config_json. Throws Error(checkpoint) naming
+// `where`.
+model::ModelConfig model_of(Described described, bool with_shared_expert, const model::ModelConfig& base,
+                            const std::string& where);
 
 template <class T>
 using Words = std::vector<std::pair<const char*, T>>;  // the first of several words for one value is written
@@ -89,7 +91,7 @@ void llama(V& v, Described& d) {
 template <class V>
 void mixtral(V& v, Described& d) {
   llama_block(v, d, 1e6, 1e-5);
-  v.value("intermediate_size", d.model.ffn_hidden);
+  v.value("intermediate_size", d.model.moe.expert_hidden);
   v.value("num_key_value_heads", d.model.kv_heads);
   v.or_derived("head_dim", d.model.head_dim);
   v.value("num_local_experts", d.experts);
@@ -100,8 +102,8 @@ void mixtral(V& v, Described& d) {
 template <class V>
 void qwen2_moe(V& v, Described& d) {
   llama_block(v, d, 10000.0, 1e-6);
-  v.value("intermediate_size", d.dense_width, 0);
-  v.value("moe_intermediate_size", d.model.ffn_hidden);
+  v.value("intermediate_size", d.model.ffn_hidden, 5632);
+  v.value("moe_intermediate_size", d.model.moe.expert_hidden);
   v.value("num_key_value_heads", d.model.kv_heads);
   v.or_derived("head_dim", d.model.head_dim);
   v.value("num_experts", d.experts);
@@ -112,6 +114,47 @@ void qwen2_moe(V& v, Described& d) {
   v.value("shared_expert_intermediate_size", d.form.shared_expert_width);
   v.value("qkv_bias", d.form.qkv_bias, true);
   v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.001);
+}
+
+template <class V>
+void qwen3(V& v, Described& d) {
+  llama_block(v, d, 10000.0, 1e-6);
+  v.value("intermediate_size", d.model.ffn_hidden);
+  v.value("num_key_value_heads", d.model.kv_heads, 32);
+  v.value("head_dim", d.model.head_dim, 128);
+  v.value("attention_bias", d.form.qkv_bias, false);
+  d.form.out_bias = d.form.qkv_bias;
+}
+
+template <class V>
+void qwen3_moe(V& v, Described& d) {
+  llama_block(v, d, 10000.0, 1e-6);
+  v.value("intermediate_size", d.model.ffn_hidden, 6144);
+  v.value("moe_intermediate_size", d.model.moe.expert_hidden, 768);
+  v.value("num_key_value_heads", d.model.kv_heads, 4);
+  v.or_derived("head_dim", d.model.head_dim);
+  v.value("attention_bias", d.form.qkv_bias, false);
+  d.form.out_bias = d.form.qkv_bias;
+  v.renamed("num_experts", "num_local_experts", d.experts, 128);  // the latter is transformers 5's
+  v.value("num_experts_per_tok", d.model.moe.top_k, 8);
+  v.value("norm_topk_prob", d.renormalised, false);
+  v.value("decoder_sparse_step", d.sparse_step, 1);
+  v.value("mlp_only_layers", d.dense_layers, std::vector<int64_t>{});
+  v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.001);
+}
+
+template <class V>
+void olmoe(V& v, Described& d) {
+  llama_block(v, d, 10000.0, 1e-5);
+  v.value("intermediate_size", d.model.moe.expert_hidden);
+  v.or_derived("num_key_value_heads", d.model.kv_heads);
+  v.value("attention_bias", d.form.qkv_bias, false);
+  d.form.out_bias = d.form.qkv_bias;
+  v.nothing("clip_qkv");
+  v.value("num_experts", d.experts, 64);
+  v.value("num_experts_per_tok", d.model.moe.top_k, 8);
+  v.value("norm_topk_prob", d.renormalised, false);
+  v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.01);
 }
 
 template <class T>
@@ -134,6 +177,8 @@ void ziggurat(V& v, Described& d) {
   v.value("max_position_embeddings", m.max_sequence);
   v.value("hidden_size", m.hidden);
   v.value("intermediate_size", m.ffn_hidden);
+  v.value("moe_intermediate_size", m.moe.expert_hidden, 0);
+  v.value("shared_expert_intermediate_size", m.moe.residual_hidden, 0);
   v.value("num_hidden_layers", d.layers);
   v.value("num_attention_heads", m.heads);
   v.value("num_key_value_heads", m.kv_heads);
@@ -143,6 +188,7 @@ void ziggurat(V& v, Described& d) {
   v.value("norm_eps", m.norm_eps);
   our_word(v, "positions", m.positions);
   v.value("rope_theta", m.rope_theta);
+  our_word(v, "qk_norm", m.qk_norm);
   v.value("use_bias", m.bias);
   v.value("tie_word_embeddings", m.tied_embeddings);
   v.value("ffn_kinds", d.ffn_kinds);
@@ -168,6 +214,12 @@ void visit_entries(V& v, Described& d) {
       return mixtral(v, d);
     case ModelClass::qwen2_moe:
       return qwen2_moe(v, d);
+    case ModelClass::qwen3:
+      return qwen3(v, d);
+    case ModelClass::qwen3_moe:
+      return qwen3_moe(v, d);
+    case ModelClass::olmoe:
+      return olmoe(v, d);
     case ModelClass::ziggurat:
       return ziggurat(v, d);
   }

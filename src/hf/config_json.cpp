@@ -22,6 +22,7 @@ class Writer {
   }
   void or_derived(const char* name, int64_t& field) { out_[name] = field; }
   void repeated(const char* name, int64_t field) { out_[name] = field; }
+  void renamed(const char* name, const char*, int64_t& field, int64_t) { out_[name] = field; }
   template <class T>
   void word(const char* name, T& field, const Words<T>& words) {
     for (const auto& [text, meaning] : words) {
@@ -31,6 +32,7 @@ class Writer {
     }
   }
   void fixed(const char* name, bool must_be) { out_[name] = must_be; }
+  void nothing(const char* name) { out_[name] = nullptr; }
   void rope(double& theta, double) {
     out_["rope_theta"] = theta;  // transformers 4, vLLM
     out_["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", theta}};
@@ -48,13 +50,17 @@ class Reader {
   template <class T>
   void value(const char* name, T& field, std::optional<std::type_identity_t<T>> otherwise = {}) {
     if (absent(name)) {
-      check(otherwise.has_value(), ErrorKind::checkpoint, "{}: '{}' is missing", where_, name);
+      check(otherwise.has_value(), ErrorKind::checkpoint,
+            "{}: '{}' is missing; take the config.json that came with the weights", where_, name);
       field = *otherwise;
     } else {
       field = read<T>(in_[name], name);
     }
   }
   void repeated(const char*, int64_t) {}
+  void renamed(const char* name, const char* newer, int64_t& field, int64_t otherwise) {
+    value(absent(name) ? newer : name, field, otherwise);
+  }
   void or_derived(const char* name, int64_t& field) {
     field = absent(name) ? 0 : read<int64_t>(in_[name], name);
   }
@@ -76,6 +82,10 @@ class Reader {
     check(absent(name) || read<bool>(in_[name], name) == must_be, ErrorKind::checkpoint,
           "{}: '{}' is {}, which a model here cannot have", where_, name, !must_be);
   }
+  void nothing(const char* name) {
+    check(absent(name), ErrorKind::checkpoint,
+          "{}: '{}' is {}, which a model here cannot have: expected null", where_, name, in_[name].dump());
+  }
   // transformers 5 says rope_parameters, 4 rope_theta and rope_scaling.
   void rope(double& theta, double otherwise) {
     value("rope_theta", theta, otherwise);
@@ -83,7 +93,8 @@ class Reader {
       if (absent(name)) continue;
       const json& rope = in_[name];
       const auto text = [&](const char* key) { return rope.contains(key) ? rope[key].dump() : ""; };
-      check(rope.is_object(), ErrorKind::checkpoint, "{}: '{}' is no object", where_, name);
+      check(rope.is_object(), ErrorKind::checkpoint, "{}: '{}' is {}, expected an object", where_, name,
+            rope.dump());
       const std::string type = rope.contains("rope_type") ? text("rope_type") : text("type");
       const bool plain = (type.empty() || type == "\"default\"") &&
                          (!rope.contains("partial_rotary_factor") || rope["partial_rotary_factor"] == 1.0);
@@ -95,7 +106,8 @@ class Reader {
   }
   // Attention that looks back over a window only is ours for sequences that fit into it.
   void window(int64_t& max_sequence) {
-    if (absent("sliding_window") || in_.value("use_sliding_window", true) == false) return;
+    if (absent("sliding_window")) return;
+    if (!absent("use_sliding_window") && !read<bool>(in_["use_sliding_window"], "use_sliding_window")) return;
     max_sequence = std::min(max_sequence, read<int64_t>(in_["sliding_window"], "sliding_window"));
   }
 
@@ -143,6 +155,12 @@ const char* model_type(ModelClass model_class) {
       return "mixtral";
     case ModelClass::qwen2_moe:
       return "qwen2_moe";
+    case ModelClass::qwen3:
+      return "qwen3";
+    case ModelClass::qwen3_moe:
+      return "qwen3_moe";
+    case ModelClass::olmoe:
+      return "olmoe";
     case ModelClass::ziggurat:
       return "ziggurat";
   }
@@ -159,6 +177,8 @@ ordered_json to_config_json(const Form& form, const ModelConfig& config, DType d
                        {"AutoModel", "modeling_ziggurat.ZigguratModel"},
                        {"AutoModelForCausalLM", "modeling_ziggurat.ZigguratForCausalLM"}};
   }
+  // Its default is token 1, which would never be trained on there.
+  if (form.model_class == ModelClass::olmoe) out["pad_token_id"] = nullptr;
   out["torch_dtype"] = dtype == DType::bf16 ? "bfloat16" : "float32";
   for (const char* name : {"bos_token_id", "eos_token_id"}) {
     out[name] = eod >= 0 ? ordered_json(eod) : ordered_json();
@@ -170,28 +190,25 @@ ordered_json to_config_json(const Form& form, const ModelConfig& config, DType d
 }
 
 std::pair<Form, ModelConfig> from_config_json(const json& in, const ModelConfig& base,
-                                              const std::string& where) {
+                                              const std::string& where, bool with_shared_expert) {
   const bool named = in.is_object() && in.contains("model_type") && in["model_type"].is_string();
   check(named, ErrorKind::checkpoint, "{}: expected an object with a 'model_type'", where);
   const auto type = in["model_type"].get<std::string>();
   Described d{.model = base};
   json entries = in;
-  if (type.starts_with("qwen2") && !in.contains("use_sliding_window")) entries["use_sliding_window"] = false;
+  if (type.starts_with("qwen") && !in.contains("use_sliding_window")) entries["use_sliding_window"] = false;
   // Mistral and Qwen2 have Llama's layers and tensors: one with a window, one with biases of q, k and v.
   const std::map<std::string, ModelClass> known = {
-      {"gpt2", ModelClass::gpt2},        {"llama", ModelClass::llama},
-      {"mistral", ModelClass::llama},    {"qwen2", ModelClass::llama},
-      {"mixtral", ModelClass::mixtral},  {"qwen2_moe", ModelClass::qwen2_moe},
-      {"ziggurat", ModelClass::ziggurat}};
+      {"gpt2", ModelClass::gpt2},       {"llama", ModelClass::llama},
+      {"mistral", ModelClass::llama},   {"qwen2", ModelClass::llama},
+      {"mixtral", ModelClass::mixtral}, {"qwen2_moe", ModelClass::qwen2_moe},
+      {"qwen3", ModelClass::qwen3},     {"qwen3_moe", ModelClass::qwen3_moe},
+      {"olmoe", ModelClass::olmoe},     {"ziggurat", ModelClass::ziggurat}};
   const auto found = known.find(type);
-  if (found == known.end()) {
-    const bool query_norms = type.starts_with("olmo") || type.starts_with("qwen3");
-    fail(
-        ErrorKind::checkpoint,
-        "{}: models of type '{}' cannot be imported{}; those that can: gpt2, llama, mistral, qwen2, mixtral, "
-        "qwen2_moe and what `ziggurat export` writes",
-        where, type, query_norms ? ", for they normalise queries and keys" : "");
-  }
+  check(found != known.end(), ErrorKind::checkpoint,
+        "{}: models of type '{}' cannot be imported; those that can: gpt2, llama, mistral, qwen2, mixtral, "
+        "qwen2_moe, qwen3, qwen3_moe, olmoe and what `ziggurat export` writes",
+        where, type);
   d.form.model_class = found->second;
   Reader reader(entries, where);
   visit_entries(reader, d);
@@ -199,7 +216,7 @@ std::pair<Form, ModelConfig> from_config_json(const json& in, const ModelConfig&
   if (type == "gpt2") d.form.qkv_bias = d.form.out_bias = d.form.mlp_bias = true;
   if (type == "ziggurat") d.form.qkv_bias = d.form.out_bias = d.form.mlp_bias = d.model.bias;
   const Form form = d.form;
-  return {form, model_of(std::move(d), base, where)};
+  return {form, model_of(std::move(d), with_shared_expert, base, where)};
 }
 
 }  // namespace ziggurat::hf

@@ -14,7 +14,9 @@ Described described(const Form& form, const ModelConfig& config) {
   ModelConfig& m = d.model;
   m.head_dim = config.head_width();
   m.kv_heads = config.key_value_heads();
-  m.ffn_hidden = d.dense_width = config.ffn_width();
+  m.ffn_hidden = config.ffn_width();
+  m.moe.expert_hidden = config.expert_width();
+  m.moe.residual_hidden = config.residual_width();
   d.renormalised = m.moe.renormalise != moe::Renormalise::none;
   for (const BlockSpec& layer : config.layers()) {
     if (layer.ffn == FfnKind::dense) d.dense_layers.push_back(d.layers);
@@ -50,8 +52,8 @@ std::vector<model::BlockRun> to_blocks(const std::vector<BlockSpec>& layers, con
 
 class ModelBuilder {
  public:
-  ModelBuilder(Described d, const ModelConfig& base, const std::string& where)
-      : d_(std::move(d)), base_(base), where_(where) {}
+  ModelBuilder(Described d, bool with_shared_expert, const ModelConfig& base, const std::string& where)
+      : d_(std::move(d)), with_shared_expert_(with_shared_expert), base_(base), where_(where) {}
 
   ModelConfig build() {
     ModelConfig& m = d_.model;
@@ -61,16 +63,32 @@ class ModelBuilder {
       const bool gpt2_like = model_class == ModelClass::gpt2;
       m.norm = gpt2_like ? nn::NormKind::layer_norm : nn::NormKind::rms_norm;
       m.positions = gpt2_like ? model::Positions::learned : model::Positions::rope;
-      if (gpt2_like) m.kv_heads = m.head_dim = 0;
+      m.qk_norm = qk_norm_of(model_class);
+      if (gpt2_like) m.kv_heads = 0;
+      if (gpt2_like || model_class == ModelClass::olmoe) m.head_dim = 0;
       if (model_class == ModelClass::mixtral) d_.renormalised = true;
       m.bias = use_biases();
     }
     m.moe.renormalise = renormalise();
     m.blocks = to_blocks(layers(), base_);
+    if (model_class == ModelClass::qwen2_moe && with_shared_expert_) {
+      m.moe.residual_mix = moe::ResidualMix::sigmoid;
+      m.moe.coefficient_bias = false;
+      m.moe.residual_hidden = d_.form.shared_expert_width;
+    }
+    write_widths_once(m);
     return m;
   }
 
  private:
+  // ffn_hidden, and others only where they differ.
+  static void write_widths_once(ModelConfig& m) {
+    const int64_t expert = m.expert_width(), residual = m.residual_width();
+    if (m.has_experts() && !m.has(FfnKind::dense)) m.ffn_hidden = expert;
+    m.moe.expert_hidden = !m.has_experts() || expert == m.ffn_width() ? 0 : expert;
+    m.moe.residual_hidden = !m.has(FfnKind::residual_moe) || residual == m.ffn_width() ? 0 : residual;
+  }
+
   // Zero biases may stand for none: then the base, a run of ours, says so.
   bool use_biases() const {
     const Form& f = d_.form;
@@ -86,19 +104,20 @@ class ModelBuilder {
 
   std::vector<BlockSpec> layers() const {
     std::vector<BlockSpec> all(static_cast<size_t>(d_.layers));
+    const FfnKind with_experts = with_shared_expert_ ? FfnKind::residual_moe : FfnKind::moe;
     switch (d_.form.model_class) {
       case ModelClass::gpt2:
       case ModelClass::llama:
+      case ModelClass::qwen3:
         break;
       case ModelClass::mixtral:
       case ModelClass::qwen2_moe:
+      case ModelClass::qwen3_moe:
+      case ModelClass::olmoe:
         for (int64_t i = 0; i < d_.layers; ++i) {
           const bool dense = std::count(d_.dense_layers.begin(), d_.dense_layers.end(), i) > 0 ||
                              (i + 1) % std::max<int64_t>(d_.sparse_step, 1) != 0 || d_.experts == 0;
-          if (!dense) all[static_cast<size_t>(i)] = {FfnKind::moe, d_.experts};
-          check(!dense || d_.dense_width == d_.model.ffn_hidden, ErrorKind::checkpoint,
-                "{}: layer {} is dense and {} wide, experts are {} wide; a model here has one width", where_,
-                i, d_.dense_width, d_.model.ffn_hidden);
+          if (!dense) all[static_cast<size_t>(i)] = {with_experts, d_.experts};
         }
         break;
       case ModelClass::ziggurat:
@@ -118,14 +137,16 @@ class ModelBuilder {
   }
 
   Described d_;
+  const bool with_shared_expert_;
   const ModelConfig& base_;
   const std::string& where_;
 };
 
 }  // namespace
 
-ModelConfig model_of(Described d, const ModelConfig& base, const std::string& where) {
-  return ModelBuilder(std::move(d), base, where).build();
+ModelConfig model_of(Described d, bool with_shared_expert, const ModelConfig& base,
+                     const std::string& where) {
+  return ModelBuilder(std::move(d), with_shared_expert, base, where).build();
 }
 
 }  // namespace ziggurat::hf

@@ -1,14 +1,11 @@
 #include <filesystem>
 
-#include <sys/statvfs.h>
-
 #include "hf/card.h"
 #include "hf/remote_code.h"
 #include "hf/tokenizer_files.h"
 #include "hf/weights.h"
 #include <ziggurat/checkpoint/staged_folder.h>
 #include <ziggurat/comm/agreement.h>
-#include <ziggurat/config/units.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/hf/export.h>
 
@@ -29,31 +26,10 @@ void check_place(const std::string& output, bool overwrite) {
         "{} holds no exported model (no config.json), so --overwrite does not replace it", output);
 }
 
-void check_room(const std::string& folder, int64_t bytes) {
-  struct statvfs status {};
-  if (::statvfs(folder.c_str(), &status) != 0) return;  // writing will tell
-  const double free = static_cast<double>(status.f_bavail) * static_cast<double>(status.f_frsize);
-  check(static_cast<double>(bytes) <= free, ErrorKind::checkpoint,
-        "no room for {} of weights: the disk of {} has {} left", format_bytes(double(bytes)), folder,
-        format_bytes(free));
-}
-
 int64_t total_bytes(std::span<const Shard> shards) {
   int64_t bytes = 0;
   for (const Shard& shard : shards) bytes += shard.bytes;
   return bytes;
-}
-
-// Each tensor was written by one rank, which alone knows its hash.
-std::vector<std::string> merge(const std::vector<std::string>& answers, size_t tensors) {
-  std::vector<std::string> merged(tensors);
-  for (const std::string& answer : answers) {
-    const auto hashes = nlohmann::json::parse(answer).get<std::vector<std::string>>();
-    for (size_t i = 0; i < tensors; ++i) {
-      if (!hashes[i].empty()) merged[i] = hashes[i];
-    }
-  }
-  return merged;
 }
 
 void write_descriptions(const StagedFolder& folder, const Exported& exported,
@@ -94,15 +70,12 @@ Exported export_model(CheckpointReader& checkpoint, const model::ModelConfig& co
   try {
     on_rank_0(comm, [&] {
       folder.create();
-      check_room(folder.path(), exported.bytes);
+      folder.check_room(exported.bytes);
       return std::string();
     });
-    const std::vector<std::string> answers = agree(comm, [&] {
-      const auto hashes = write_shards(checkpoint, config, tensors, shards, options.dtype, folder.path(),
-                                       comm.rank(), comm.size());
-      return nlohmann::json(hashes).dump();
-    });
-    exported.weight_hash = weight_hash(tensors, options.dtype, merge(answers, tensors.size()));
+    const std::vector<std::string> hashes = write_shards(checkpoint, config, tensors, shards, options.dtype,
+                                                         folder.path(), comm, options.progress);
+    exported.weight_hash = weight_hash(tensors, options.dtype, hashes);
     on_rank_0(comm, [&] {
       if (shards.size() > 1) folder.write("model.safetensors.index.json", index_json(tensors, shards));
       write_descriptions(folder, exported, config, provenance, tokenizer, options.dtype);

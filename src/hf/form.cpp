@@ -49,10 +49,18 @@ bool weights_sum_to_one(const ModelConfig& c) {
   });
 }
 
-std::optional<std::string> llama_block_obstacle(const ModelConfig& c) {
+Need same_qk_norm(ModelClass model_class, const ModelConfig& c) {
+  const char* const otherwise[] = {"it does not normalise queries and keys",
+                                   "it normalises queries and keys over each head",
+                                   "it normalises queries and keys over the width of all heads"};
+  return {c.qk_norm == qk_norm_of(model_class), otherwise[static_cast<int>(c.qk_norm)]};
+}
+
+std::optional<std::string> llama_block_obstacle(ModelClass model_class, const ModelConfig& c) {
   return first_unmet({{c.norm == nn::NormKind::rms_norm, "it has layer norms"},
                       {c.positions == model::Positions::rope, "it has learned positions"},
-                      {c.activation == nn::MlpKind::swiglu, "its MLPs are not gated (SwiGLU)"}});
+                      {c.activation == nn::MlpKind::swiglu, "its MLPs are not gated (SwiGLU)"},
+                      same_qk_norm(model_class, c)});
 }
 
 }  // namespace
@@ -67,47 +75,80 @@ const char* class_name(ModelClass model_class) {
       return "MixtralForCausalLM";
     case ModelClass::qwen2_moe:
       return "Qwen2MoeForCausalLM";
+    case ModelClass::qwen3:
+      return "Qwen3ForCausalLM";
+    case ModelClass::qwen3_moe:
+      return "Qwen3MoeForCausalLM";
+    case ModelClass::olmoe:
+      return "OlmoeForCausalLM";
     case ModelClass::ziggurat:
       return "ZigguratForCausalLM";
   }
   return "";
 }
 
+nn::QkNorm qk_norm_of(ModelClass model_class) {
+  switch (model_class) {
+    case ModelClass::qwen3:
+    case ModelClass::qwen3_moe:
+      return nn::QkNorm::head;
+    case ModelClass::olmoe:
+      return nn::QkNorm::width;
+    default:
+      return nn::QkNorm::none;
+  }
+}
+
 std::optional<std::string> obstacle(ModelClass model_class, const ModelConfig& c) {
   const LayerKinds kinds = kinds_of(c);
   const bool heads_fill_width = c.heads * c.head_width() == c.hidden;
   const auto llama_block_and = [&](std::initializer_list<Need> needs) {
-    auto found = llama_block_obstacle(c);
+    auto found = llama_block_obstacle(model_class, c);
     return found ? found : first_unmet(needs);
   };
-  const Need no_residual{!kinds.residual, "it has residual MoE layers"},
+  const Need experts{kinds.moe, "it has no experts"},
+      no_experts{!kinds.moe && !kinds.residual, "it has experts"},
+      no_dense{!kinds.dense, "it has dense layers"},
+      no_residual{!kinds.residual, "it has residual MoE layers"},
+      full_heads{heads_fill_width, "its heads are not hidden / heads wide"},
       no_bias{!c.bias, "its linear layers have biases"},
       same_experts{kinds.same_experts, "its layers have different numbers of experts"};
   switch (model_class) {
     case ModelClass::gpt2:
-      return first_unmet({{!kinds.moe && !kinds.residual, "it has experts"},
+      return first_unmet({no_experts,
                           {c.norm == nn::NormKind::layer_norm, "it has RMS norms"},
                           {c.positions == model::Positions::learned, "it has rotary positions"},
                           {c.activation != nn::MlpKind::swiglu, "its MLPs are gated (SwiGLU)"},
                           {c.key_value_heads() == c.heads, "it has fewer key heads than heads"},
-                          {heads_fill_width, "its heads are not hidden / heads wide"}});
+                          full_heads,
+                          same_qk_norm(model_class, c)});
     case ModelClass::llama:
-      return llama_block_and({{!kinds.moe && !kinds.residual, "it has experts"},
-                              {c.hidden % c.heads == 0, "its hidden width is no multiple of its heads"}});
+      return llama_block_and(
+          {no_experts, {c.hidden % c.heads == 0, "its hidden width is no multiple of its heads"}});
     case ModelClass::mixtral:
-      return llama_block_and({{kinds.moe, "it has no experts"},
+      return llama_block_and({experts,
                               no_residual,
-                              {!kinds.dense, "it has dense layers"},
+                              no_dense,
                               same_experts,
                               no_bias,
                               {weights_sum_to_one(c), "its experts' weights do not sum to 1"}});
     case ModelClass::qwen2_moe:  // other widths of heads than hidden / heads load in transformers, not in
                                  // vLLM
-      return llama_block_and({{kinds.moe, "it has no experts"},
-                              no_residual,
-                              same_experts,
-                              no_bias,
-                              {heads_fill_width, "its heads are not hidden / heads wide"}});
+      return llama_block_and(
+          {{kinds.moe || kinds.residual, "it has no experts"},
+           {!kinds.residual || c.moe.residual_mix == moe::ResidualMix::sigmoid,
+            "its residual MoE layers are not mixed by a sigmoid"},
+           {!kinds.residual || !c.moe.coefficient_bias, "its sigmoid gate has a bias"},
+           {!kinds.residual || !kinds.moe, "not all of its layers with experts are residual"},
+           same_experts,
+           no_bias,
+           full_heads});
+    case ModelClass::qwen3:
+      return llama_block_and({no_experts, no_bias});
+    case ModelClass::qwen3_moe:
+      return llama_block_and({experts, no_residual, same_experts, no_bias});
+    case ModelClass::olmoe:
+      return llama_block_and({experts, no_residual, no_dense, same_experts, no_bias, full_heads});
     case ModelClass::ziggurat:
       return std::nullopt;
   }
@@ -124,7 +165,8 @@ Form choose_form(const ModelConfig& c) {
       case ModelClass::gpt2:
         return {model_class, true, true, true};
       case ModelClass::qwen2_moe:
-        return {model_class, true, false, false, kSharedExpertWidth};  // vLLM always has qkv biases
+        return {model_class, true, false, false,  // vLLM always has qkv biases
+                c.has(FfnKind::residual_moe) ? c.residual_width() : kSharedExpertWidth};
       default:
         return {model_class, c.bias, c.bias, c.bias};
     }

@@ -24,6 +24,9 @@ class Builder {
       case ModelClass::llama:
       case ModelClass::mixtral:
       case ModelClass::qwen2_moe:
+      case ModelClass::qwen3:
+      case ModelClass::qwen3_moe:
+      case ModelClass::olmoe:
         llama_like();
         break;
       case ModelClass::ziggurat:
@@ -71,6 +74,7 @@ class Builder {
       linear(there + "self_attn.k_proj", qkv, form_.qkv_bias, Rows{q, q + kv});
       linear(there + "self_attn.v_proj", qkv, form_.qkv_bias, Rows{q + kv, q + 2 * kv});
       linear(there + "self_attn.o_proj", ours + "attention.out", form_.out_bias);
+      qk_norm(there + "self_attn.", ours + "attention.");
       norm(there + "post_attention_layernorm", ours + "norm2");
       const BlockSpec& block = blocks[static_cast<size_t>(i)];
       if (block.ffn == FfnKind::dense) {
@@ -78,24 +82,31 @@ class Builder {
         linear(there + "mlp.up_proj", ours + "mlp.up", form_.mlp_bias);
         linear(there + "mlp.down_proj", ours + "mlp.down", form_.mlp_bias);
       } else {
-        llama_like_experts(there, ours + "moe.", block.experts);
+        llama_like_experts(there, ours, block);
       }
     }
     norm("model.norm", "final_norm");
     head();
   }
 
-  void llama_like_experts(const std::string& there, const std::string& ours, int64_t experts) {
+  void llama_like_experts(const std::string& there, const std::string& layer, const BlockSpec& spec) {
+    const std::string ours = layer + "moe.";
     const bool mixtral = form_.model_class == ModelClass::mixtral;
     const std::string block = there + (mixtral ? "block_sparse_moe." : "mlp.");
     whole(block + "gate.weight", ours + "router.weight");
-    for (int64_t e = 0; e < experts; ++e) {
+    for (int64_t e = 0; e < spec.experts; ++e) {
       const std::string expert = fmt::format("{}experts.{}.", block, e);
       linear(expert + (mixtral ? "w1" : "gate_proj"), ours + "experts.gate", false, e);
       linear(expert + (mixtral ? "w3" : "up_proj"), ours + "experts.up", false, e);
       linear(expert + (mixtral ? "w2" : "down_proj"), ours + "experts.down", false, e);
     }
-    if (mixtral) return;
+    if (form_.model_class != ModelClass::qwen2_moe) return;
+    if (spec.ffn == FfnKind::residual_moe) {
+      linear(block + "shared_expert.gate_proj", layer + "mlp.gate", false);
+      linear(block + "shared_expert.up_proj", layer + "mlp.up", false);
+      linear(block + "shared_expert.down_proj", layer + "mlp.down", false);
+      return whole(block + "shared_expert_gate.weight", ours + "coefficient.weight");
+    }
     const int64_t shared = form_.shared_expert_width, hidden = config_.hidden;
     zeros(block + "shared_expert.gate_proj.weight", {shared, hidden});
     zeros(block + "shared_expert.up_proj.weight", {shared, hidden});
@@ -114,6 +125,7 @@ class Builder {
       norm(there + "norm1", ours + "norm1");
       linear(there + "attention.qkv", ours + "attention.qkv", config_.bias);
       linear(there + "attention.out", ours + "attention.out", config_.bias);
+      qk_norm(there + "attention.", ours + "attention.");
       norm(there + "norm2", ours + "norm2");
       const BlockSpec& block = blocks[static_cast<size_t>(i)];
       if (block.ffn != FfnKind::moe) mlp(there + "mlp.", ours + "mlp.", kNoExpert);
@@ -149,6 +161,11 @@ class Builder {
   void norm(const std::string& there, const std::string& ours) {
     whole(there + ".weight", ours + ".weight");
     if (config_.norm == nn::NormKind::layer_norm) whole(there + ".bias", ours + ".bias");
+  }
+  void qk_norm(const std::string& there, const std::string& ours) {
+    if (config_.qk_norm == nn::QkNorm::none) return;
+    whole(there + "q_norm.weight", ours + "q_norm.weight");
+    whole(there + "k_norm.weight", ours + "k_norm.weight");
   }
   void linear(const std::string& there, const std::string& ours, bool bias) {
     linear(there, ours, bias, Rows{0, ours_.at(ours + ".weight")[0]});

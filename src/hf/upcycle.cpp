@@ -26,6 +26,7 @@ model::ModelConfig upcycled(const model::ModelConfig& dense, const Upcycling& u)
   config.moe.drop = moe::DropPolicy::none;
   config.moe.choice_noise = moe::ChoiceNoise::none;
   config.moe.jitter = 0;
+  config.moe.expert_hidden = config.moe.residual_hidden = 0;
   config.moe.residual_mix = moe::ResidualMix::softmax;
   return config;
 }

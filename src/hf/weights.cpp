@@ -1,24 +1,14 @@
 #include "hf/weights.h"
 
 #include <ziggurat/checkpoint/safetensors.h>
+#include <ziggurat/comm/agreement.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::hf {
 
 namespace {
 
-int64_t bytes_of(const FolderTensor& tensor, DType dtype) { return tensor.shape.numel() * size_of(dtype); }
-
-Shape with_rows(const Shape& shape, int64_t rows) {
-  switch (shape.rank()) {
-    case 1:
-      return {rows};
-    case 2:
-      return {rows, shape[1]};
-    default:
-      return {rows, shape[1], shape[2]};
-  }
-}
+int64_t bytes_there(const FolderTensor& tensor, DType dtype) { return tensor.shape.numel() * size_of(dtype); }
 
 // One tensor at a time, in memory that the next one takes over.
 class TensorSource {
@@ -28,7 +18,7 @@ class TensorSource {
 
   Tensor read(const FolderTensor& tensor) {
     const int64_t n = tensor.shape.numel();
-    converted_.assign(static_cast<size_t>(bytes_of(tensor, dtype_)), std::byte{0});
+    converted_.assign(static_cast<size_t>(bytes_there(tensor, dtype_)), std::byte{0});
     const Tensor out(converted_.data(), dtype_, tensor.shape);
     if (tensor.ours.empty()) return out;
     const DType stored_dtype = checkpoint_.tensor(tensor.ours).dtype;
@@ -71,7 +61,7 @@ class TensorSource {
 std::vector<Shard> plan_shards(std::span<const FolderTensor> tensors, DType dtype, int64_t most_bytes) {
   std::vector<Shard> shards;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const int64_t bytes = bytes_of(tensors[i], dtype);
+    const int64_t bytes = bytes_there(tensors[i], dtype);
     if (shards.empty() || shards.back().bytes + bytes > most_bytes) shards.push_back({i, i, 0});
     shards.back().end = i + 1;
     shards.back().bytes += bytes;
@@ -91,31 +81,40 @@ void check_tensors(const CheckpointReader& checkpoint, const model::ModelConfig&
     if (tensor.ours.empty()) continue;
     const CheckpointReader::TensorInfo& stored = checkpoint.tensor(tensor.ours);
     check(stored.shape == ours.at(tensor.ours), ErrorKind::checkpoint,
-          "{}: tensor '{}' is {}, its own config makes it {}", checkpoint.path(), tensor.ours, stored.shape,
-          ours.at(tensor.ours));
+          "{}: tensor '{}' is {}, its own config makes it {}: take another checkpoint of the run",
+          checkpoint.path(), tensor.ours, stored.shape, ours.at(tensor.ours));
   }
 }
 
 std::vector<std::string> write_shards(CheckpointReader& checkpoint, const model::ModelConfig& config,
                                       std::span<const FolderTensor> tensors, std::span<const Shard> shards,
-                                      DType dtype, const std::string& folder, int rank, int size) {
-  std::vector<std::string> hashes(tensors.size());
+                                      DType dtype, const std::string& folder, Communicator& comm,
+                                      const std::function<void(int64_t done, int64_t total)>& progress) {
   TensorSource source(checkpoint, config, dtype);
-  for (auto s = static_cast<size_t>(rank); s < shards.size(); s += static_cast<size_t>(size)) {
+  std::vector<int64_t> bytes;
+  for (const Shard& shard : shards) bytes.push_back(shard.bytes);
+  SharedProgress shared(comm, bytes, progress);
+  const auto write_shard = [&](size_t s) {
+    const std::span<const FolderTensor> its =
+        tensors.subspan(shards[s].begin, shards[s].end - shards[s].begin);
     std::vector<TensorHeader> headers;
-    for (size_t i = shards[s].begin; i < shards[s].end; ++i) {
-      headers.push_back({tensors[i].name, dtype, tensors[i].shape});
-    }
-    const auto read = [&](size_t i) {
-      const size_t index = shards[s].begin + i;
-      const Tensor data = source.read(tensors[index]);
-      hashes[index] =
-          content_hash({static_cast<const std::byte*>(data.raw()), static_cast<size_t>(data.bytes())});
-      return data;
+    for (const FolderTensor& tensor : its) headers.push_back({tensor.name, dtype, tensor.shape});
+    std::vector<std::string> hashes;
+    const auto make = [&](size_t i, const WriteBytes& write) {
+      const Tensor data = source.read(its[i]);
+      hashes.push_back(content_hash(bytes_of(data)));
+      write(bytes_of(data));
+      shared.add(data.bytes());
     };
-    write_safetensors(folder + "/" + shard_name(s, shards.size()), headers, read, {{"format", "pt"}});
+    write_safetensors(folder + "/" + shard_name(s, shards.size()), headers, make, {{"format", "pt"}});
+    return nlohmann::json(hashes).dump();
+  };
+  std::vector<std::string> all;
+  for (const std::string& answer : share(comm, shards.size(), write_shard)) {
+    const auto hashes = nlohmann::json::parse(answer).get<std::vector<std::string>>();
+    all.insert(all.end(), hashes.begin(), hashes.end());
   }
-  return hashes;
+  return all;
 }
 
 std::string index_json(std::span<const FolderTensor> tensors, std::span<const Shard> shards) {

@@ -24,11 +24,11 @@ std::string shard_name(size_t shard, size_t shards);  // "model-00001-of-00003.s
 void check_tensors(const CheckpointReader& checkpoint, const model::ModelConfig& config,
                    std::span<const FolderTensor> tensors);
 
-// Writes this rank's shards (every size-th) into `folder`; returns, for each tensor of the layout, the hash
-// of its data, empty for other ranks'.
+// Collective. Writes the shards into `folder`, each on one rank; returns the hash of every tensor's data.
 std::vector<std::string> write_shards(CheckpointReader& checkpoint, const model::ModelConfig& config,
                                       std::span<const FolderTensor> tensors, std::span<const Shard> shards,
-                                      DType dtype, const std::string& folder, int rank, int size);
+                                      DType dtype, const std::string& folder, Communicator& comm,
+                                      const std::function<void(int64_t done, int64_t total)>& progress);
 
 // model.safetensors.index.json
 std::string index_json(std::span<const FolderTensor> tensors, std::span<const Shard> shards);

@@ -14,21 +14,15 @@ double output_std(const ModelConfig& c) {  // GPT-2: the sum over 2 L residual b
   return c.init_std / std::sqrt(2.0 * static_cast<double>(c.layer_count()));
 }
 
-nn::MlpShape mlp_shape(const ModelConfig& c) {
-  return {c.activation, c.hidden, c.ffn_width(), c.bias, c.init_std, output_std(c)};
+nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner) {
+  return {c.activation, c.hidden, inner, c.bias, c.init_std, output_std(c)};
 }
 
 nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
-  return {c.hidden,
-          c.heads,
-          c.key_value_heads(),
-          c.head_width(),
-          c.bias,
-          c.positions == Positions::rope ? c.rope_theta : 0.0,
-          c.dropout.attention,
-          c.init_std,
-          output_std(c),
-          layer};
+  return {c.hidden,       c.heads,       c.key_value_heads(),
+          c.head_width(), c.bias,        c.positions == Positions::rope ? c.rope_theta : 0.0,
+          c.qk_norm,      c.norm_eps,    c.dropout.attention,
+          c.init_std,     output_std(c), layer};
 }
 
 }  // namespace
@@ -41,10 +35,11 @@ Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec,
       dropout_(c.dropout.hidden),
       layer_(layer) {
   const std::string name = fmt::format("blocks.{}", layer);
-  const moe::MoeShape experts{mlp_shape(c), spec.experts, spec.expert_parallel, layer};
+  const moe::MoeShape experts{mlp_shape(c, c.expert_width()), mlp_shape(c, c.residual_width()), spec.experts,
+                              spec.expert_parallel, layer};
   switch (spec.ffn) {
     case FfnKind::dense:
-      ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c));
+      ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c, c.ffn_width()));
       break;
     case FfnKind::moe:
       ffn_ = std::make_unique<moe::MoeFfn>(store, name + ".moe", c.moe, experts, groups);

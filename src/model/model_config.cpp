@@ -31,8 +31,12 @@ void check_experts(const ModelConfig& c, Problems& problems) {
 // In floating point: before anybody multiplies these sizes as integers.
 void check_size(const ModelConfig& c, Problems& problems) {
   const auto hidden = static_cast<double>(c.hidden);
-  const double mlp = (c.activation == nn::MlpKind::swiglu ? 3.0 : 2.0) * hidden *
-                     (c.ffn_hidden > 0 ? static_cast<double>(c.ffn_hidden) : 4.0 * hidden);
+  const auto mlp = [&](int64_t own_width) {
+    const double inner = own_width > 0      ? static_cast<double>(own_width)
+                         : c.ffn_hidden > 0 ? static_cast<double>(c.ffn_hidden)
+                                            : 4.0 * hidden;
+    return (c.activation == nn::MlpKind::swiglu ? 3.0 : 2.0) * hidden * inner;
+  };
   const double heads = static_cast<double>(c.heads + c.key_value_heads()) * 2.0;
   const double head_width = c.head_dim > 0 ? static_cast<double>(c.head_dim) : hidden / double(c.heads);
   struct Part {
@@ -43,14 +47,17 @@ void check_size(const ModelConfig& c, Problems& problems) {
   std::array<Part, 4> parts = {{{"vocab_size", "vocab_size x hidden", hidden * double(c.padded_vocab())},
                                 {"max_sequence", "max_sequence x hidden", hidden * double(c.max_sequence)},
                                 {"hidden", "hidden x (heads x head_dim + ffn_hidden) x layers", 0},
-                                {"blocks", "experts x hidden x ffn_hidden x layers", 0}}};
+                                {"blocks", "experts x hidden x expert_hidden x layers", 0}}};
   if (c.positions != Positions::learned) parts[1].parameters = 0;
   for (const BlockRun& run : c.blocks) {
     for (const BlockSpec& layer : run.pattern) {
       const auto layers = static_cast<double>(run.repeat);
       parts[2].parameters += layers * hidden * heads * head_width;
-      if (layer.ffn != FfnKind::moe) parts[2].parameters += layers * mlp;
-      if (layer.ffn != FfnKind::dense) parts[3].parameters += layers * double(layer.experts) * mlp;
+      if (layer.ffn == FfnKind::dense) parts[2].parameters += layers * mlp(0);
+      if (layer.ffn == FfnKind::residual_moe) parts[2].parameters += layers * mlp(c.moe.residual_hidden);
+      if (layer.ffn != FfnKind::dense) {
+        parts[3].parameters += layers * double(layer.experts) * mlp(c.moe.expert_hidden);
+      }
     }
   }
   double sum = 0;
@@ -92,6 +99,11 @@ void ModelConfig::validate(Problems& problems) const {
   if (positions == Positions::rope && heads > 0 && head_width() % 2 != 0) {
     problems.add("head_dim",
                  fmt::format("rotary positions rotate pairs: expected an even width, got {}", head_width()));
+  }
+  if (qk_norm == nn::QkNorm::head && heads > 0 && head_width() == 1) {
+    problems.add("qk_norm",
+                 "normalising a head of one number leaves nothing but its sign: make heads wider, or say "
+                 "width or none");
   }
   if (layer_count() > kMostLayers) {
     problems.add("blocks", fmt::format("expected at most {} layers (repeat x pattern), got {}", kMostLayers,
@@ -143,16 +155,21 @@ ModelConfig fit_to_ranks(ModelConfig config, int world_size) {
 }
 
 ModelCounts count(const ModelConfig& c, int64_t sequence_length) {
-  const int64_t h = c.hidden, f = c.ffn_width(), d = c.head_width(), vocab = c.padded_vocab();
+  const int64_t h = c.hidden, d = c.head_width(), vocab = c.padded_vocab();
   const int64_t q = c.heads * d, kv = c.key_value_heads() * d;
   const int64_t bias = c.bias ? 1 : 0, norm = c.norm == nn::NormKind::layer_norm ? 2 * h : h;
+  const int64_t qk_norm = c.qk_norm == nn::QkNorm::none ? 0 : c.qk_norm == nn::QkNorm::head ? 2 * d : q + kv;
   const bool gated = c.activation == nn::MlpKind::swiglu;
 
   // Matrix and bias parameters of each part.
   const int64_t attention_matrices = h * (q + 2 * kv) + q * h;
   const int64_t attention_biases = bias * (q + 2 * kv + h);
-  const int64_t mlp_matrices = (gated ? 3 : 2) * h * f;
-  const int64_t mlp_biases = bias * ((gated ? 2 : 1) * f + h);
+  struct Mlp {
+    int64_t matrices, biases;
+    int64_t all() const { return matrices + biases; }
+  };
+  const auto mlp = [&](int64_t f) { return Mlp{(gated ? 3 : 2) * h * f, bias * ((gated ? 2 : 1) * f + h)}; };
+  const Mlp expert = mlp(c.expert_width());
 
   ModelCounts counts;
   // The head is a product for every token; a tied table is counted once as parameters.
@@ -162,20 +179,22 @@ ModelCounts count(const ModelConfig& c, int64_t sequence_length) {
   int64_t active_experts = 0;
   const std::vector<BlockSpec> layers = c.layers();
   for (const BlockSpec& layer : layers) {
-    dense += attention_matrices + attention_biases + 2 * norm;
+    dense += attention_matrices + attention_biases + qk_norm + 2 * norm;
     active_matrices += attention_matrices;
     if (layer.ffn != FfnKind::moe) {
-      dense += mlp_matrices + mlp_biases;
-      active_matrices += mlp_matrices;
+      const Mlp fixed = mlp(layer.ffn == FfnKind::dense ? c.ffn_width() : c.residual_width());
+      dense += fixed.all();
+      active_matrices += fixed.matrices;
     }
     if (layer.ffn == FfnKind::dense) continue;
     dense += layer.experts * h;  // router
-    counts.expert_parameters += layer.experts * (mlp_matrices + mlp_biases);
-    active_experts += c.moe.top_k * (mlp_matrices + mlp_biases);
-    active_matrices += layer.experts * h + c.moe.top_k * mlp_matrices;
-    if (layer.ffn == FfnKind::residual_moe && c.moe.residual_mix == moe::ResidualMix::softmax) {
-      dense += 2 * h + (c.moe.coefficient_bias ? 2 : 0);
-      active_matrices += 2 * h;
+    counts.expert_parameters += layer.experts * expert.all();
+    active_experts += c.moe.top_k * expert.all();
+    active_matrices += layer.experts * h + c.moe.top_k * expert.matrices;
+    if (layer.ffn == FfnKind::residual_moe && c.moe.residual_mix != moe::ResidualMix::sum) {
+      const int64_t coefficients = c.moe.residual_mix == moe::ResidualMix::softmax ? 2 : 1;
+      dense += coefficients * (h + (c.moe.coefficient_bias ? 1 : 0));
+      active_matrices += coefficients * h;
     }
   }
   counts.parameters = dense + counts.expert_parameters;

@@ -13,6 +13,8 @@ ModelConfig spelled_out(const ModelConfig& config) {
   c.kv_heads = config.key_value_heads();
   c.head_dim = config.head_width();
   c.ffn_hidden = config.ffn_width();
+  c.moe.expert_hidden = config.expert_width();
+  c.moe.residual_hidden = config.residual_width();
   c.vocab_multiple = config.padded_vocab();
   c.blocks.clear();
   return c;

@@ -2,6 +2,7 @@
 
 #include <ziggurat/moe/moe_ffn.h>
 #include <ziggurat/ops/add.h>
+#include <ziggurat/ops/gated_add.h>
 #include <ziggurat/ops/mix.h>
 #include <ziggurat/ops/router_logits.h>
 
@@ -25,17 +26,20 @@ Var MoeFfn::operator()(Tape& tape, Var x, int64_t sequence_length) {
 ResidualMoeFfn::ResidualMoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config,
                                const MoeShape& shape, const ProcessGroups& groups)
     : moe_(store, name + ".moe", config, shape, groups),
-      mlp_(store, name + ".mlp", shape.expert),
+      mlp_(store, name + ".mlp", shape.residual),
+      mix_(config.residual_mix),
       layer_(shape.layer) {
-  if (config.residual_mix == ResidualMix::sum) return;
-  const int64_t hidden = shape.expert.width;
+  if (mix_ == ResidualMix::sum) return;
+  const int64_t hidden = shape.expert.width, coefficients = mix_ == ResidualMix::softmax ? 2 : 1;
   const nn::Init init =
       nn::Init::uniform(1.0 / std::sqrt(static_cast<double>(hidden)));  // as torch.nn.Linear
-  coefficient_weight_ = &store.add(
-      {.name = name + ".moe.coefficient.weight", .global_shape = {2, hidden}, .init = init, .matrix = false});
+  coefficient_weight_ = &store.add({.name = name + ".moe.coefficient.weight",
+                                    .global_shape = {coefficients, hidden},
+                                    .init = init,
+                                    .matrix = false});
   if (!config.coefficient_bias) return;
   coefficient_bias_ = &store.add({.name = name + ".moe.coefficient.bias",
-                                  .global_shape = {2},
+                                  .global_shape = {coefficients},
                                   .init = init,
                                   .matrix = false,
                                   .decay = false});
@@ -44,8 +48,9 @@ ResidualMoeFfn::ResidualMoeFfn(nn::ParamStore& store, const std::string& name, c
 Var ResidualMoeFfn::operator()(Tape& tape, Var x, int64_t sequence_length) {
   const Var routed = moe_(tape, x, sequence_length);
   const Var fixed = mlp_(tape, x);
-  if (coefficient_weight_ == nullptr) return ops::add(tape, routed, fixed);
+  if (mix_ == ResidualMix::sum) return ops::add(tape, routed, fixed);
   const Var coefficients = ops::router_logits(tape, x, *coefficient_weight_, coefficient_bias_, 0.0, layer_);
+  if (mix_ == ResidualMix::sigmoid) return ops::gated_add(tape, routed, fixed, coefficients);
   return ops::mix(tape, routed, fixed, coefficients);
 }
 

@@ -3,6 +3,7 @@
 #include <ziggurat/nn/layers.h>
 #include <ziggurat/ops/choose_rows.h>
 #include <ziggurat/ops/layer_norm.h>
+#include <ziggurat/ops/qk_norm.h>
 #include <ziggurat/ops/rms_norm.h>
 #include <ziggurat/ops/rope.h>
 #include <ziggurat/ops/swiglu.h>
@@ -12,6 +13,14 @@ namespace ziggurat::nn {
 namespace {
 Activation gelu_of(MlpKind kind) {
   return kind == MlpKind::gelu_erf ? Activation::gelu_erf : Activation::gelu_tanh;
+}
+
+const Param& add_norm_weight(ParamStore& store, const std::string& name, int64_t width) {
+  return store.add({.name = name + ".weight",
+                    .global_shape = {width},
+                    .init = Init::ones(),
+                    .matrix = false,
+                    .decay = false});
 }
 }  // namespace
 
@@ -33,12 +42,7 @@ Var Linear::operator()(Tape& tape, Var x, Activation activation) const {
 }
 
 Norm::Norm(ParamStore& store, const std::string& name, NormKind kind, int64_t width, double eps)
-    : weight_(&store.add({.name = name + ".weight",
-                          .global_shape = {width},
-                          .init = Init::ones(),
-                          .matrix = false,
-                          .decay = false})),
-      eps_(eps) {
+    : weight_(&add_norm_weight(store, name, width)), eps_(eps) {
   if (kind == NormKind::layer_norm) {
     bias_ = &store.add({.name = name + ".bias",
                         .global_shape = {width},
@@ -70,7 +74,21 @@ Attention::Attention(ParamStore& store, const std::string& name, const Attention
     : shape_(s),
       qkv_(store, name + ".qkv", s.width, (s.heads + 2 * s.kv_heads) * s.head_dim, s.bias,
            Init::normal(s.init_std)),
-      out_(store, name + ".out", s.heads * s.head_dim, s.width, s.bias, Init::normal(s.output_init_std)) {}
+      out_(store, name + ".out", s.heads * s.head_dim, s.width, s.bias, Init::normal(s.output_init_std)) {
+  if (s.qk_norm == QkNorm::none) return;
+  const auto width = [&](int64_t heads) {
+    return s.qk_norm == QkNorm::head ? s.head_dim : heads * s.head_dim;
+  };
+  q_norm_ = &add_norm_weight(store, name + ".q_norm", width(s.heads));
+  k_norm_ = &add_norm_weight(store, name + ".k_norm", width(s.kv_heads));
+}
+
+Var Attention::project(Tape& tape, Var x, const ops::AttentionShape& heads) const {
+  const Var qkv = qkv_(tape, x);
+  if (shape_.qk_norm == QkNorm::none) return qkv;
+  return ops::qk_norm(tape, qkv, {heads, shape_.qk_norm == QkNorm::head}, *q_norm_, *k_norm_,
+                      shape_.norm_eps);
+}
 
 Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
   const ops::AttentionShape heads{x.dim(0) / sequences.length, sequences.length, shape_.heads,
@@ -79,7 +97,7 @@ Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
   const auto out = [&](Var y) {
     return out_(tape, sequences.wanted ? ops::choose_rows(tape, y, *sequences.wanted) : y);
   };
-  Var qkv = qkv_(tape, x);
+  Var qkv = project(tape, x, heads);
   if (sequences.cache != nullptr) {
     return out(ops::cached_attention(tape, qkv, heads, scale, sequences.cache->layer(shape_.layer),
                                      {sequences.cached_sequence, sequences.positions}));

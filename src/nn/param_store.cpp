@@ -1,9 +1,8 @@
 #include <algorithm>
 
-#include <ziggurat/core/philox.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/packed_linear.h>
-#include <ziggurat/kernels/random_normal.h>
+#include <ziggurat/nn/initial_values.h>
 #include <ziggurat/nn/param_store.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -132,34 +131,11 @@ void ParamStore::draw(const ParamEntry& entry) {
   const int64_t row = spec.global_shape.rank() == 0
                           ? 1
                           : spec.global_shape.numel() / std::max<int64_t>(1, spec.global_shape[0]);
-  const int64_t first =
-      spec.identical_rows ? 0 : spec.row_begin * row;  // index of element 0 in the global tensor
-  const Philox rng(options_.seed, Purpose::init, hash_name(spec.name));
   // Identical rows are drawn once and copied.
   const int64_t drawn = spec.identical_rows ? std::min(row, entry.numel) : entry.numel;
+  draw_initial(spec, options_.seed, spec.row_begin * row, values.reshape({entry.numel}).rows(0, drawn));
   visit_device_dtype(values, [&]<Device D, class T>() {
     T* p = values.data<T>();
-    const auto fill = [&](const auto& value_of) {
-      parallel_for_blocks(drawn, 65536, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) p[i] = T(value_of(static_cast<uint64_t>(first + i)));
-      });
-    };
-    switch (spec.init.kind) {
-      case Init::Kind::normal:
-        if constexpr (!std::is_same_v<T, bf16>) {  // masters are f32 or f64
-          Stream stream(options_.device);
-          kernels::random_normal<D>(
-              kernels::RandomNormalArgs<T>{rng, static_cast<uint64_t>(first), spec.init.scale, p, drawn},
-              stream);
-        }
-        break;
-      case Init::Kind::uniform:
-        fill([&](uint64_t i) { return spec.init.scale * (2.0 * static_cast<double>(rng.uniform(i)) - 1.0); });
-        break;
-      case Init::Kind::constant:
-        fill([&](uint64_t) { return spec.init.scale; });
-        break;
-    }
     const int64_t copies = drawn > 0 ? entry.numel / drawn - 1 : 0;
     parallel_for(copies, [&](int64_t i) { std::copy(p, p + drawn, p + (i + 1) * drawn); });
   });

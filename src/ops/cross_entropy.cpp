@@ -49,21 +49,21 @@ class Head {
         stream_(stream) {
     const int64_t chunk = std::min(kLogitsRows, x.dim(0)),
                   tile = chunk * std::min(kVocabularyTile, table_rows_);
-    exponentials_ =
-        workspace.take<G>(backward ? chunk * std::min(table_rows_, tiles_ * kVocabularyTile) : tile);
-    logits_ = kInPlace ? nullptr : workspace.take<A>(tile);
-    reference_ = workspace.take<A>(tiles_ * chunk);
-    maximum_ = workspace.take<A>(tiles_ * chunk);
-    factor_ = backward ? workspace.take<A>(tiles_ * chunk) : nullptr;
+    exponentials_ = workspace.take_on_device<G>(
+        backward ? chunk * std::min(table_rows_, tiles_ * kVocabularyTile) : tile);
+    logits_ = kInPlace ? nullptr : workspace.take_on_device<A>(tile);
+    reference_ = workspace.take_on_device<A>(tiles_ * chunk);
+    maximum_ = workspace.take_on_device<A>(tiles_ * chunk);
+    factor_ = backward ? workspace.take_on_device<A>(tiles_ * chunk) : nullptr;
     sum_ = workspace.take<double>(tiles_ * chunk);
-    target_logit_ = workspace.take<A>(chunk);
+    target_logit_ = workspace.take_on_device<A>(chunk);
     losses_ = workspace.take<kernels::TokenLoss>(chunk);
-    scaled_ = dweight_ != nullptr ? workspace.take<G>(chunk * width_) : nullptr;
-    product_ = dx_ ? workspace.take<A>(chunk * width_) : nullptr;
-    dx_sum_ = dx_ && !std::is_same_v<T, A> ? workspace.take<A>(chunk * width_) : nullptr;
+    scaled_ = dweight_ != nullptr ? workspace.take_on_device<G>(chunk * width_) : nullptr;
+    product_ = dx_ ? workspace.take_on_device<A>(chunk * width_) : nullptr;
+    dx_sum_ = dx_ && !std::is_same_v<T, A> ? workspace.take_on_device<A>(chunk * width_) : nullptr;
     if constexpr (!std::is_same_v<T, G>) {
-      wide_x_ = workspace.take<G>(chunk * width_);
-      wide_weight_ = reads_weight() ? workspace.take<G>(table_rows_ * width_) : nullptr;
+      wide_x_ = workspace.take_on_device<G>(chunk * width_);
+      wide_weight_ = reads_weight() ? workspace.take_on_device<G>(table_rows_ * width_) : nullptr;
     }
   }
 
@@ -190,7 +190,7 @@ class Head {
       const ArenaScope scope(workspace_);
       const int64_t n = rows_ * width_;
       T* dx = dx_.grad.template data<T>() + begin * width_;
-      T* rounded = dx_.accumulate ? workspace_.take<T>(n) : dx;
+      T* rounded = dx_.accumulate ? workspace_.take_on_device<T>(n) : dx;
       kernels::convert<D>(dx_sum_, rounded, n, stream_);
       if (dx_.accumulate) kernels::accumulate<D>(rounded, dx, n, stream_);
     }

@@ -27,9 +27,8 @@ GemmBound::GemmBound(const RunConfig& config, int world_size)
   const model::ModelConfig m = model::fit_to_ranks(config.model, world_size);
   const int64_t tokens = config.batch.micro_batch * config.batch.sequence_length;
   passes_ = tokens_of_rank(config, world_size) / tokens;
-  const int64_t width = m.hidden, ffn = m.ffn_width(), q = m.heads * m.head_width(),
-                kv = m.key_value_heads() * m.head_width();
-  const auto add_ffn = [&](double Times::*part, int64_t groups, int64_t rows) {
+  const int64_t width = m.hidden, q = m.heads * m.head_width(), kv = m.key_value_heads() * m.head_width();
+  const auto add_ffn = [&](double Times::*part, int64_t groups, int64_t rows, int64_t ffn) {
     add(part, groups, rows, width, ffn);
     if (m.activation == nn::MlpKind::swiglu) add(part, groups, rows, width, ffn);
     add(part, groups, rows, ffn, width);
@@ -37,10 +36,13 @@ GemmBound::GemmBound(const RunConfig& config, int world_size)
   for (const model::BlockSpec& layer : m.layers()) {
     add(&Times::linear, 1, tokens, width, q + 2 * kv);
     add(&Times::linear, 1, tokens, q, width);
-    if (layer.ffn != model::FfnKind::moe) add_ffn(&Times::linear, 1, tokens);
-    if (layer.ffn == model::FfnKind::dense) continue;
+    if (layer.ffn == model::FfnKind::dense) {
+      add_ffn(&Times::linear, 1, tokens, m.ffn_width());
+      continue;
+    }
+    if (layer.ffn == model::FfnKind::residual_moe) add_ffn(&Times::linear, 1, tokens, m.residual_width());
     const int64_t held = layer.experts / layer.expert_parallel;
-    add_ffn(&Times::expert, held, tokens * m.moe.top_k / held);
+    add_ffn(&Times::expert, held, tokens * m.moe.top_k / held, m.expert_width());
   }
   add(&Times::head, 1, tokens, width, m.vocab_size);
   attention_ = {static_cast<int64_t>(m.layers().size()), config.batch.micro_batch * m.heads,

@@ -59,6 +59,8 @@ constexpr auto kUnused = std::to_array<Unused>({
      "remove it, or give model.blocks a moe or residual_moe layer"},
     {"model.moe.residual_mix", [](Config c) { return !c.model.has(FfnKind::residual_moe); },
      "no layer of the model is residual_moe", kRemove},
+    {"model.moe.residual_hidden", [](Config c) { return !c.model.has(FfnKind::residual_moe); },
+     "no layer of the model is residual_moe", kRemove},
     {"model.moe.coefficient_bias", [](Config c) { return !c.model.has(FfnKind::residual_moe); },
      "no layer of the model is residual_moe", kRemove},
     {"model.moe.coefficient_bias", [](Config c) { return c.model.moe.residual_mix == moe::ResidualMix::sum; },

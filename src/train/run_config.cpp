@@ -39,7 +39,8 @@ void check_micro_batch(const RunConfig& c, Problems& problems) {
                                     kMostTokens, c.batch.micro_batch, c.batch.sequence_length, choices));
   }
   const int64_t head_width = m.head_dim > 0 || m.heads == 0 ? m.head_dim : m.hidden / m.heads;
-  int64_t widest = std::max((m.heads + 2 * m.key_value_heads()) * head_width, 2 * m.ffn_width() * choices);
+  int64_t widest = std::max((m.heads + 2 * m.key_value_heads()) * head_width, 2 * m.ffn_width());
+  if (m.has_experts()) widest = std::max({widest, 2 * m.expert_width() * choices, 2 * m.residual_width()});
   for (const model::BlockRun& run : m.blocks) {
     for (const model::BlockSpec& layer : run.pattern) widest = std::max(widest, layer.experts);
   }

@@ -1,4 +1,5 @@
 // One outcome and one set of values for all ranks.
+#include <array>
 #include <atomic>
 
 #include <gmock/gmock.h>
@@ -52,6 +53,67 @@ TEST(Agreement, OtherExceptionsGetTheCallersKind) {
     EXPECT_THAT(error_of(ErrorKind::checkpoint, [&] { agree(comm, work, ErrorKind::checkpoint); }),
                 HasSubstr("odd"));
     error_of(ErrorKind::internal, [&] { on_rank_0(comm, work); });
+  });
+}
+
+TEST(Agreement, MemoryThatIsLackingIsToldWithItsLimits) {
+  run_on_threads(2, [](Communicator& comm) {
+    const auto work = [&]() -> std::string {
+      if (comm.rank() == 1) throw std::bad_alloc();
+      return "";
+    };
+    EXPECT_THAT(error_of(ErrorKind::device, [&] { agree(comm, work, ErrorKind::checkpoint); }),
+                AllOf(HasSubstr("no memory is left"), HasSubstr("rank 1 of 2")));
+  });
+}
+
+TEST(Share, EveryPieceIsDoneOnceAndAnsweredInOrder) {
+  for (const int ranks : {1, 2, 3, 7}) {
+    std::array<std::atomic<int>, 5> times = {};
+    run_on_threads(ranks, [&](Communicator& comm) {
+      const auto work = [&](size_t i) {
+        EXPECT_EQ(static_cast<int>(i) % ranks, comm.rank());
+        ++times[i];
+        return std::to_string(i);
+      };
+      EXPECT_THAT(share(comm, times.size(), work), ElementsAre("0", "1", "2", "3", "4"));
+      EXPECT_THAT(share(comm, 0, work), ElementsAre());
+    });
+    for (const auto& n : times) EXPECT_EQ(n, 1);
+  }
+}
+
+TEST(Share, AnErrorEndsAllAfterItsRound) {
+  std::atomic<int> done = 0, told = 0;
+  run_on_threads(2, [&](Communicator& comm) {
+    const auto work = [&](size_t i) {
+      check(i != 1, ErrorKind::data, "piece {} broke", i);
+      ++done;
+      return std::string();
+    };
+    EXPECT_THAT(error_of(ErrorKind::data, [&] { share(comm, 10, work); }),
+                AllOf(HasSubstr("piece 1 broke"), HasSubstr("rank 1 of 2")));
+    ++told;
+  });
+  EXPECT_EQ(told, 2);
+  EXPECT_EQ(done, 1);
+}
+
+TEST(Share, ProgressReachesTheTotalOnEveryRank) {
+  const std::vector<int64_t> sizes = {30, 10, 20};
+  run_on_threads(2, [&](Communicator& comm) {
+    std::vector<int64_t> told;
+    SharedProgress progress(comm, sizes, [&](int64_t done, int64_t total) {
+      EXPECT_EQ(total, 60);
+      told.push_back(done);
+    });
+    if (comm.rank() == 0) {
+      for (const int64_t part : {25, 25}) progress.add(part);
+      EXPECT_THAT(told, ElementsAre(30, 60));  // half of 50 of its own is taken for half of 60
+    } else {
+      progress.add(10);
+      EXPECT_THAT(told, ElementsAre(60));
+    }
   });
 }
 

@@ -31,3 +31,12 @@ expect_text() {
 
 # Losses with all their bits, one a line: losses FILE step|validation
 losses() { grep "\"kind\":\"$2\"" "$1" | sed 's/.*"step":\([0-9]*\),.*"loss_hex":"\([^"]*\)".*/\1 \2/'; }
+
+# The peak of what a command holds, in bytes, as the kernel saw it; what it prints goes to stderr: peak_of COMMAND...
+peak_of() {
+  python3 - "$@" <<'PYTHON'
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+PYTHON
+}

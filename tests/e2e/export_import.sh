@@ -18,6 +18,19 @@ expect_text log "$hash" "in 5 files"
 expect_end 0 log "$ziggurat" import --from two --output back --config train.tokens=12K eval.every=0
 expect_end 0 log "$ziggurat" export --checkpoint back/checkpoints --output hf_again
 cmp hf/model.safetensors hf_again/model.safetensors || fail "there and back again differs"
+
+# Ranks share the files, which are the same for any number of them; one of them tells how far it is.
+expect_end 0 log "$ziggurat" import --from two --output one_rank --shard-size 200KB
+expect_end 0 log mpirun -n 2 "$ziggurat" import --from two --output two_ranks --shard-size 200KB
+[ "$(grep -c "import 100% | .*/s | ETA" log)" = 1 ] || { cat log; fail "expected one line of progress"; }
+cd one_rank/checkpoints/step_00000000
+[ "$(ls rank_*.safetensors | wc -l)" -gt 5 ] || fail "too few files to share"
+for file in rank_*.safetensors; do
+  cmp "$file" "../../../two_ranks/checkpoints/step_00000000/$file" || fail "$file of two ranks differs"
+done
+cd ../../..
+expect_end 0 log "$ziggurat" export --checkpoint two_ranks/checkpoints --output hf_of_two
+cmp hf/model.safetensors hf_of_two/model.safetensors || fail "through two ranks there and back again differs"
 expect_end 0 log "$ziggurat" train back/config.yaml
 expect_text log "resumed at step 0" "step 6/6"
 

@@ -19,15 +19,6 @@ data: {train: synthetic}
 YAML
 moe='model.blocks=[{repeat: 2, pattern: [{ffn: dense}, {ffn: moe, experts: 4}]}]'
 
-# What the kernel saw of a finished child.
-peak_of() {
-  python3 - "$@" <<'PYTHON'
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
-PYTHON
-}
-
 for overrides in precision=bf16 precision=fp32 "$moe"; do
   planned=$("$ziggurat" plan config.yaml "$overrides" --ranks 1 --json | sed -n 's/.*"memory_per_rank": \([0-9]*\).*/\1/p')
   peak=$(peak_of "$ziggurat" train config.yaml "$overrides" 2>train.log) || { cat train.log; fail "train $overrides"; }

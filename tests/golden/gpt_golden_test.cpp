@@ -25,6 +25,10 @@ model::ModelConfig model_of(const GoldenFile& file) {
   c.max_sequence = file.whole("sequence");
   c.hidden = file.whole("width");
   c.heads = file.whole("heads");
+  if (file.has_text("kv_heads")) c.kv_heads = file.whole("kv_heads");
+  if (file.has_text("qk_norm")) {
+    c.qk_norm = file.text("qk_norm") == "head" ? nn::QkNorm::head : nn::QkNorm::width;
+  }
   c.ffn_hidden = file.whole("hidden");
   c.norm_eps = file.number("norm_eps");
   c.rope_theta = file.number("rope_theta");
@@ -69,9 +73,11 @@ TinyRunOptions options_of(const GoldenFile& file, DType dtype) {
 // a row, and a weight's gradient adds up the tokens of a step.
 int64_t roundings(const TinyRunOptions& o) {
   const model::ModelConfig& c = o.model;
-  const int64_t attention = 3 * c.hidden + c.head_width() + o.length;  // norm, qkv, scores, values, out
-  const int64_t feed_forward = 2 * c.hidden + c.ffn_width();           // norm, up, down
-  const int64_t head = 2 * c.hidden + c.vocab_size;                    // norm, product, softmax
+  const int64_t qk_norm = c.qk_norm == nn::QkNorm::none ? 0 : c.hidden;
+  const int64_t attention =
+      3 * c.hidden + qk_norm + c.head_width() + o.length;     // norm, qkv, scores, values, out
+  const int64_t feed_forward = 2 * c.hidden + c.ffn_width();  // norm, up, down
+  const int64_t head = 2 * c.hidden + c.vocab_size;           // norm, product, softmax
   const auto layers = static_cast<int64_t>(c.layers().size());
   return 2 * (layers * (attention + feed_forward) + head) + o.samples_per_step() * o.length;
 }
@@ -182,7 +188,8 @@ TEST(GoldenSupport, MisuseIsRefused) {
 INSTANTIATE_TEST_SUITE_P(Models, GptGolden,
                          testing::Combine(testing::Values("gpt_dense", "gpt_moe_top1", "gpt_moe_top2",
                                                           "gpt_pr_moe", "gpt_modern", "gpt_packed",
-                                                          "gpt_packed_modern"),
+                                                          "gpt_packed_modern", "gpt_qk_norm_head",
+                                                          "gpt_qk_norm_width"),
                                           testing::Values(DType::f64, DType::f32)),
                          [](const auto& test) {
                            return fmt::format("{}_{}", std::get<0>(test.param),

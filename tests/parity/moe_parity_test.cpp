@@ -46,7 +46,8 @@ void run_rank(Communicator& world, int ep, const LayerCase& c, DType dtype, Repr
               Results& results) {
   nn::ParamStore store({.compute = dtype, .reproducible = mode});
   const ProcessGroups groups(world, ParallelPlan(world.size(), {ep}));
-  const moe::MoeShape shape{{c.kind, kHidden, 24, true, 0.3, 0.3}, kExperts, ep, 5};
+  const nn::MlpShape mlp{c.kind, kHidden, 24, true, 0.3, 0.3};
+  const moe::MoeShape shape{mlp, mlp, kExperts, ep, 5};
   Layer layer(store, "layer", c.config, shape, groups);
   store.finalize();
   const bool strict = mode == Reproducible::strict;
@@ -173,7 +174,10 @@ INSTANTIATE_TEST_SUITE_P(
                               nn::MlpKind::gelu_erf, false},
                     LayerCase{"residual", config([](auto&) {}), nn::MlpKind::gelu_tanh, true},
                     LayerCase{"residual sum", config([](auto& c) { c.residual_mix = moe::ResidualMix::sum; }),
-                              nn::MlpKind::gelu_tanh, true}));
+                              nn::MlpKind::gelu_tanh, true},
+                    LayerCase{"residual sigmoid",
+                              config([](auto& c) { c.residual_mix = moe::ResidualMix::sigmoid; }),
+                              nn::MlpKind::swiglu, true}));
 
 // Experts that all start alike make p mlp(x), whoever is chosen.
 TEST(MoeFfn, IdenticalExpertsEqualTheDenseMlpTimesItsWeight) {

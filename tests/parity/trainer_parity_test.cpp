@@ -143,6 +143,28 @@ TEST(RecomputingTrainer, ChangesNoBit) {
   }
 }
 
+// Normalised queries and keys have weights of their own, and keep something for backward.
+TEST(QkNormTrainer, SameBitsOnAnyNumberOfRanksRecomputedAndResumed) {
+  for (const nn::QkNorm qk_norm : {nn::QkNorm::head, nn::QkNorm::width}) {
+    const TempDir folder;
+    train::RunConfig config = small_pr_moe(folder.path());
+    config.model.qk_norm = qk_norm;
+    config.reproducible = Reproducible::strict;
+    const TrainingRun alone = train_on_threads(config, 1, kSteps);
+    const std::vector<double>& weight = alone.weights.at("blocks.1.attention.k_norm.weight[0]");
+    EXPECT_NE(weight.at(0), 1) << "it was not trained";
+    const std::string what = enum_text(qk_norm);
+    config.train.recompute = true;
+    expect_same_run(train_on_threads(config, 2, kSteps), alone, what + ", recomputed on two ranks");
+    config.checkpoint.resume = train::Resume::automatic;
+    train_on_threads(config, 4, 1, [](train::Trainer& trainer) { trainer.save(); });
+    TrainingRun rest = train_on_threads(config, 2, kSteps - 1);
+    ASSERT_EQ(rest.steps.front().step, 2) << "did not resume";
+    rest.steps.insert(rest.steps.begin(), alone.steps.front());
+    expect_same_run(rest, alone, what + ", resumed on two ranks");
+  }
+}
+
 TEST(ResumedTrainer, GoesOnAsIfNothingHadHappened) {
   const TempDir folder;
   for (const int ranks : {1, 2}) {

@@ -11,6 +11,7 @@
 // is renamed to "step_00001200.aside_1", a name that no reader looks at.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -32,6 +33,17 @@ struct TensorSlice {
   Shape global_shape;  // rank >= 1
   int64_t row_begin = 0, row_end = 0;
   Tensor data;  // [row_end - row_begin, rest of global_shape], on Device::cpu
+};
+
+// The shape of so many rows of a tensor.
+Shape with_rows(const Shape& shape, int64_t rows);
+
+// A slice whose data is made while it is written.
+struct SliceHeader {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape global_shape;
+  int64_t row_begin = 0, row_end = 0;
 };
 
 // The checkpoints of one run, from its first step through every resumption.
@@ -81,6 +93,14 @@ struct Manifest {
 // removes checkpoints of the same lineage and earlier steps beyond `keep`, where they can be read to the last
 // byte; a failure of that is only logged.
 void save_checkpoint(const std::string& dir, const CheckpointInfo& info, std::span<const TensorSlice> slices,
+                     Communicator& comm);
+
+// The same of tensors that nobody holds: rank f % size writes the slices of files[f] as if it were rank f,
+// and `make` hands the bytes of one slice to write(), in as many pieces as it likes. So the checkpoint is the
+// same for any number of ranks. Each rank gives all files.
+void save_checkpoint(const std::string& dir, const CheckpointInfo& info,
+                     std::span<const std::vector<SliceHeader>> files,
+                     const std::function<void(const SliceHeader& slice, const WriteBytes& write)>& make,
                      Communicator& comm);
 
 // Removes what killed runs left half-written or half-deleted. Only when no other process saves to `dir`; one
@@ -135,7 +155,7 @@ class CheckpointReader {
 
   void index_slices();
   const SafetensorsFile& verified(size_t file);
-  const std::byte* stored_rows(const Piece& piece);
+  const SafetensorsEntry& stored_entry(const SafetensorsFile& file, const SliceRecord& slice) const;
 
   std::string path_;
   Manifest manifest_;

@@ -5,9 +5,11 @@
 
 #include <functional>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <ziggurat/tensor/tensor.h>
@@ -33,6 +35,13 @@ struct SafetensorsEntry {
   int64_t begin = 0, end = 0;  // bytes of the file
 };
 
+// Which file it is, as long as nobody replaces, cuts or appends to it.
+struct FileIdentity {
+  uint64_t device = 0, inode = 0;
+  int64_t bytes = 0;
+  bool operator==(const FileIdentity&) const = default;
+};
+
 struct WrittenFile {
   int64_t bytes = 0;
   std::string hash;  // content_hash of all bytes
@@ -48,18 +57,26 @@ std::string content_hash(std::span<const std::byte> bytes);
 WrittenFile write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
                               const std::map<std::string, std::string>& metadata = {});
 
-// The same with one tensor in memory at a time: `data(i)` gives tensors[i], valid until the next call. They
-// lie in the file in this order, so those of larger elements come first.
+inline std::span<const std::byte> bytes_of(const Tensor& cpu) {
+  return {static_cast<const std::byte*>(cpu.raw()), static_cast<size_t>(cpu.bytes())};
+}
+
+// Takes the next bytes of what is written.
+using WriteBytes = std::function<void(std::span<const std::byte>)>;
+
+// The same of tensors that are made while they are written: `make(i, write)` hands the bytes of tensors[i] to
+// write(), in as many pieces as it likes. They lie in the file in this order, so those of larger elements
+// come first.
 WrittenFile write_safetensors(const std::string& path, std::span<const TensorHeader> tensors,
-                              const std::function<Tensor(size_t)>& data,
+                              const std::function<void(size_t i, const WriteBytes& write)>& make,
                               const std::map<std::string, std::string>& metadata = {});
 
 // Which dtypes a file may have: those of Tensor, as Ziggurat writes them, or others beside them.
 enum class AcceptDtypes { of_tensors, any };
 
-// A mapped file; pages are read when touched. Nothing in the file is trusted: the constructor throws
-// Error(checkpoint) naming the file and the entry when the header is not exactly what the format allows (no
-// duplicate names, shape x dtype == bytes without overflow, data covered without overlap or hole).
+// Of a file only the header is held. Nothing in it is trusted: the constructor throws Error(checkpoint)
+// naming the file and the entry when the header is not exactly what the format allows (no duplicate names,
+// shape x dtype == bytes without overflow, data covered without overlap or hole).
 class SafetensorsFile {
  public:
   // The header is parsed in memory of about its own size; longer ones are refused (the format allows 100 MB).
@@ -73,25 +90,30 @@ class SafetensorsFile {
   SafetensorsFile& operator=(SafetensorsFile&&) = delete;
 
   const std::string& path() const { return path_; }
-  std::span<const std::byte> bytes() const { return bytes_; }                          // the whole file
   const std::map<std::string, SafetensorsEntry>& entries() const { return entries_; }  // by name
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   // Throws Error(checkpoint) naming the file when there is no such tensor.
   const SafetensorsEntry& entry(const std::string& name) const;
-  std::span<const std::byte> data(const std::string& name) const;
 
-  // A view for reading only, valid as long as this object. Throws Error(checkpoint) for a dtype that Tensor
-  // lacks, and for data that its writer did not align to the element size; read such tensors through data().
+  // The bytes of `entry` from its byte `first` on; holds nothing. Throws Error(checkpoint) when the file was
+  // cut off or replaced since it was opened.
+  void read(const SafetensorsEntry& entry, int64_t first, std::span<std::byte> into) const;
+
+  // Views for reading only, valid as long as this object: the first one maps the whole file. tensor() throws
+  // Error(checkpoint) for a dtype that Tensor lacks, and for data that its writer did not align to the
+  // element size; take such tensors through data().
+  std::span<const std::byte> data(const std::string& name) const;
   Tensor tensor(const std::string& name) const;
 
  private:
-  void check_identity(const WrittenFile& expected) const;
-  void parse_header(AcceptDtypes accept);
+  void parse_header(std::string_view text, AcceptDtypes accept);
   void check_coverage(int64_t data_begin) const;
 
   std::string path_;
-  std::span<const std::byte> bytes_;
+  FileIdentity identity_;                           // of the file that was opened
+  mutable std::mutex mapping_;                      // of the next
+  mutable std::span<const std::byte> mapped_ = {};  // once a view was asked for
   std::map<std::string, SafetensorsEntry> entries_;
   std::map<std::string, std::string> metadata_;
 };

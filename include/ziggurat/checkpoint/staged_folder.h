@@ -2,6 +2,7 @@
 // published by one rename. All errors are Error(checkpoint) naming path and errno.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -13,6 +14,8 @@ class StagedFolder {
   const std::string& path() const { return temporary_; }  // where to write
 
   void create();  // empty; what a killed run left is removed
+  // Throws now where so many bytes more would fill the disk hours later.
+  void check_room(int64_t bytes) const;
   void write(const std::string& name, std::string_view text) const;
   // Appears at its place. A folder that stands there is replaced in the same moment, and removed.
   void publish();

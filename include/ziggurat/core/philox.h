@@ -47,8 +47,9 @@ class Philox {
     prefix_ = mix(h ^ (b + 0x9e3779b97f4a7c15ull));
   }
 
-  // Four independent 32-bit values for block `index`.
-  Block block(uint64_t index) const {
+  // Four independent 32-bit values for block `index`. constexpr: device code draws the same bits by the same
+  // lines.
+  constexpr Block block(uint64_t index) const {
     uint32_t c0 = static_cast<uint32_t>(index), c1 = static_cast<uint32_t>(index >> 32);
     uint32_t c2 = static_cast<uint32_t>(prefix_), c3 = static_cast<uint32_t>(prefix_ >> 32);
     uint32_t k0 = static_cast<uint32_t>(key_), k1 = static_cast<uint32_t>(key_ >> 32);
@@ -68,11 +69,13 @@ class Philox {
   static constexpr int kBatch = 32;
   void blocks(uint64_t index, std::array<uint32_t, 4 * kBatch>& out) const;
 
-  uint32_t bits(uint64_t element) const { return block(element / 4)[element % 4]; }
+  constexpr uint32_t bits(uint64_t element) const { return block(element / 4)[element % 4]; }
 
   // Uniform in (0, 1): 24 bits, never 0 and never 1.
-  static float to_uniform(uint32_t bits) { return (static_cast<float>(bits >> 8) + 0.5f) * 0x1p-24f; }
-  float uniform(uint64_t element) const { return to_uniform(bits(element)); }
+  static constexpr float to_uniform(uint32_t bits) {
+    return (static_cast<float>(bits >> 8) + 0.5f) * 0x1p-24f;
+  }
+  constexpr float uniform(uint64_t element) const { return to_uniform(bits(element)); }
 
   // Standard normal by Box-Muller; elements 2i and 2i+1 share a pair of uniforms.
   double normal(uint64_t element) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,8 @@ struct ExportOptions {
   DType dtype = DType::f32;             // f32 or bf16, of every tensor
   int64_t shard_bytes = 5'000'000'000;  // of tensors in a file; one tensor may be larger
   bool overwrite = false;               // replace an earlier export
+  // Hears of bytes of weights, as if every rank were as far as this one.
+  std::function<void(int64_t done, int64_t total)> progress = {};
 };
 
 // What the model card tells beside the model itself.

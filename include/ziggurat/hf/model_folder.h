@@ -2,7 +2,9 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,8 +30,20 @@ class ModelFolder {
     return tensors_.at(name).contents->entry(name);
   }
 
-  // The values as f32, row by row, from any of F64, F32, F16 and BF16; of other dtypes Error(checkpoint).
+  const std::string& file_of(const std::string& name) const { return tensors_.at(name).contents->path(); }
+
+  // Throws Error(checkpoint) naming file, tensor and cure unless its dtype is F64, F32, F16 or BF16.
+  void check_dtype(const std::string& name) const;
+
+  // The values from value `first` on as f32, row by row, through a buffer of fixed size; or all of them.
+  // Other dtypes as check_dtype.
+  void read(const std::string& name, int64_t first, std::span<float> into) const;
   std::vector<float> read(const std::string& name) const;
+
+  // Of whole tensors, a piece at a time.
+  static constexpr int64_t kPiece = 1 << 20;  // values
+  bool all_zero(const std::string& name) const;
+  bool equal(const std::string& a, const std::string& b) const;
 
  private:
   struct Place {
@@ -37,6 +51,8 @@ class ModelFolder {
     const SafetensorsFile* contents;
   };
   void open(const std::string& file);
+  bool every_piece(const std::string& name,
+                   const std::function<bool(int64_t first, std::span<const float> values)>& holds) const;
 
   std::string path_;
   nlohmann::json config_;

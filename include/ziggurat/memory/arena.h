@@ -51,6 +51,10 @@ class Arena {
   T* take(int64_t n) {
     return static_cast<T*>(allocate(n * static_cast<int64_t>(sizeof(T))));
   }
+  template <class T>
+  T* take_on_device(int64_t n) {
+    return static_cast<T*>(allocate_on_device(n * static_cast<int64_t>(sizeof(T))));
+  }
 
   Mark mark() const { return used_; }
   // Frees everything allocated since `mark`. Throws Error(internal) naming the arena if a guard was

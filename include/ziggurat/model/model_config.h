@@ -78,6 +78,7 @@ struct ModelConfig {
   double norm_eps = 1e-5;
   Positions positions = Positions::learned;
   double rope_theta = 10000.0;
+  nn::QkNorm qk_norm = nn::QkNorm::none;
   bool bias = true;
   bool tied_embeddings = true;
   double init_std = 0.02;
@@ -97,13 +98,15 @@ struct ModelConfig {
     v.field("heads", heads, "attention heads", at_least(1), at_most(1 << 16));
     v.field("kv_heads", kv_heads, "key and value heads; 0: as heads", at_least(0), at_most(1 << 16));
     v.field("head_dim", head_dim, "width of a head; 0: hidden / heads", at_least(0), at_most(1 << 16));
-    v.field("ffn_hidden", ffn_hidden, "inner width of an MLP or expert; 0: 4 x hidden", at_least(0),
-            at_most(1 << 24));
+    v.field("ffn_hidden", ffn_hidden, "inner width of an MLP; 0: 4 x hidden", at_least(0), at_most(1 << 24));
     v.field("activation", activation, "of MLPs and experts");
     v.field("norm", norm, "normalisation before each sub-layer");
-    v.field("norm_eps", norm_eps, "added to the variance", above(0.0));
+    v.field("norm_eps", norm_eps, "added to the variance, or mean square", above(0.0));
     v.field("positions", positions, "position encoding");
     v.field("rope_theta", rope_theta, "base of the rotary frequencies", above(0.0));
+    v.field("qk_norm", qk_norm,
+            "RMS normalisation of queries and keys, before rotary positions: over each head, or the width of "
+            "all heads");
     v.field("bias", bias, "biases in linear layers and experts");
     v.field("tied_embeddings", tied_embeddings, "the vocabulary head shares the token embedding");
     v.field("init_std", init_std, "of matrices; output layers use init_std / sqrt(2 layers)", above(0.0));
@@ -124,6 +127,8 @@ struct ModelConfig {
   int64_t head_width() const { return head_dim > 0 ? head_dim : hidden / heads; }
   int64_t key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   int64_t ffn_width() const { return ffn_hidden > 0 ? ffn_hidden : 4 * hidden; }
+  int64_t expert_width() const { return moe.expert_hidden > 0 ? moe.expert_hidden : ffn_width(); }
+  int64_t residual_width() const { return moe.residual_hidden > 0 ? moe.residual_hidden : ffn_width(); }
 };
 
 // The model as it is laid out on `world_size` ranks: each layer's experts are shared by the largest number of
@@ -148,5 +153,8 @@ inline std::vector<EnumName> enum_names(MlpKind) {
 }
 inline std::vector<EnumName> enum_names(NormKind) {
   return {{NormKind::layer_norm, "layer_norm"}, {NormKind::rms_norm, "rms_norm"}};
+}
+inline std::vector<EnumName> enum_names(QkNorm) {
+  return {{QkNorm::none, "none"}, {QkNorm::head, "head"}, {QkNorm::width, "width"}};
 }
 }  // namespace ziggurat::nn

@@ -12,6 +12,7 @@ namespace ziggurat::moe {
 // Which experts a layer has and who holds them.
 struct MoeShape {
   nn::MlpShape expert;      // every expert is such an MLP
+  nn::MlpShape residual;    // the MLP beside them, of a residual layer
   int64_t experts = 0;      // of the layer
   int expert_parallel = 1;  // ranks that share them
   int64_t layer = 0;        // part of the name of random streams

@@ -57,9 +57,10 @@ using ops::CapacityRule;
 enum class ResidualMix {
   softmax,  // c0 moe + c1 mlp, c = softmax of a linear layer of the token (the authors' code)
   sum,      // moe + mlp (the paper's text)
+  sigmoid,  // moe + sigmoid of a linear layer of the token x mlp (Qwen2-MoE's shared expert)
 };
 inline std::vector<EnumName> enum_names(ResidualMix) {
-  return {{ResidualMix::softmax, "softmax"}, {ResidualMix::sum, "sum"}};
+  return {{ResidualMix::softmax, "softmax"}, {ResidualMix::sum, "sum"}, {ResidualMix::sigmoid, "sigmoid"}};
 }
 
 struct MoeConfig {
@@ -78,6 +79,7 @@ struct MoeConfig {
   double balance_coefficient = 0.01;
   double z_coefficient = 0.0;
   bool identical_experts = false;
+  int64_t expert_hidden = 0, residual_hidden = 0;
   ResidualMix residual_mix = ResidualMix::softmax;
   bool coefficient_bias = true;
 
@@ -105,8 +107,13 @@ struct MoeConfig {
     v.field("z_coefficient", z_coefficient, "weight of each layer's router z-loss", at_least(0.0));
     v.field("identical_experts", identical_experts,
             "all experts of a layer start with the same values, as in the paper's code");
+    v.field("expert_hidden", expert_hidden, "inner width of an expert; 0: model.ffn_hidden", at_least(0),
+            at_most(1 << 24));
+    v.field("residual_hidden", residual_hidden,
+            "inner width of the MLP beside a residual layer's experts; 0: model.ffn_hidden", at_least(0),
+            at_most(1 << 24));
     v.field("residual_mix", residual_mix, "how a residual layer joins its experts and its MLP");
-    v.field("coefficient_bias", coefficient_bias, "bias in the linear layer of the softmax mix");
+    v.field("coefficient_bias", coefficient_bias, "bias in the linear layer of a softmax or sigmoid mix");
   }
 };
 

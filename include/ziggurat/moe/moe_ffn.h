@@ -29,10 +29,10 @@ class MoeFfn {
   Experts experts_;
 };
 
-// Residual MoE (DeepSpeed-MoE section 4.1): experts and a fixed MLP side by side.
+// Residual MoE (DeepSpeed-MoE section 4.1): experts and a fixed MLP, the shared expert, side by side.
 class ResidualMoeFfn {
  public:
-  // Parameters `<name>.moe.*` (with `<name>.moe.coefficient.*` for the softmax mix) and `<name>.mlp.*`.
+  // Parameters `<name>.moe.*` (with `<name>.moe.coefficient.*` unless the mix is a sum) and `<name>.mlp.*`.
   ResidualMoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config,
                  const MoeShape& shape, const ProcessGroups& groups);
 
@@ -43,7 +43,8 @@ class ResidualMoeFfn {
  private:
   MoeFfn moe_;
   nn::Mlp mlp_;
-  const Param *coefficient_weight_ = nullptr, *coefficient_bias_ = nullptr;  // [2, hidden], [2]
+  ResidualMix mix_;
+  const Param *coefficient_weight_ = nullptr, *coefficient_bias_ = nullptr;  // [n, hidden], [n]: 2 of softmax
   int64_t layer_;
 };
 

@@ -60,11 +60,19 @@ class Mlp {
   Linear up_, down_;
 };
 
+enum class QkNorm {
+  none,
+  head,   // over each head (Qwen3)
+  width,  // over the whole width of all heads (OLMoE)
+};
+
 struct AttentionLayerShape {
   int64_t width = 0, heads = 0, kv_heads = 0, head_dim = 0;
   bool bias = true;
-  double rope_theta = 0.0;  // 0: no rotary positions
-  double dropout = 0.0;     // of the attention probabilities
+  double rope_theta = 0.0;        // 0: no rotary positions
+  QkNorm qk_norm = QkNorm::none;  // RMS normalisation of queries and keys, before they are rotated
+  double norm_eps = 1e-5;
+  double dropout = 0.0;  // of the attention probabilities
   double init_std = 0.02, output_init_std = 0.02;
   int64_t layer = 0;  // names the random numbers
 };
@@ -90,8 +98,11 @@ class Attention {
   Var operator()(Tape& tape, Var x, const Sequences& sequences) const;
 
  private:
+  Var project(Tape& tape, Var x, const ops::AttentionShape& heads) const;
+
   AttentionLayerShape shape_;
   Linear qkv_, out_;
+  const Param *q_norm_ = nullptr, *k_norm_ = nullptr;  // unless QkNorm::none
 };
 
 }  // namespace ziggurat::nn

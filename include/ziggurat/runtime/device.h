@@ -33,6 +33,11 @@ class Stream {
   Device device() const { return device_; }
   bool strict() const { return reproducible_ == Reproducible::strict; }
 
+  // The device runtime's own queue (cudaStream_t), which is not owned. Null: the CPU, or the device's default
+  // queue.
+  void* handle() const { return handle_; }
+  void set_handle(void* handle) { handle_ = handle; }
+
   // Kernels open a span on it: `const Span span(stream.profile(), "gemm");`. Null (the default): no times are
   // kept. The profile must outlive the stream.
   Profile* profile() const { return profile_; }
@@ -41,6 +46,7 @@ class Stream {
  private:
   Device device_;
   Reproducible reproducible_;
+  void* handle_ = nullptr;
   Profile* profile_ = nullptr;
 };
 

@@ -5,6 +5,7 @@
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/embedding.h>
 #include <ziggurat/kernels/layer_norm.h>
+#include <ziggurat/kernels/qk_norm.h>
 #include <ziggurat/kernels/rms_norm.h>
 #include <ziggurat/kernels/rope.h>
 #include <ziggurat/kernels/swiglu.h>
@@ -133,6 +134,33 @@ void list_layers(Cases& add) {
                                   lab.values<A>(kWidth)};
     return [=, &lab] { rms_norm_backward<D>(args, lab.workspace(), lab.stream()); };
   });
+  for (const bool per_head : {true, false}) {
+    const QkNormShape shape{kHeads, per_head};
+    const std::string text = per_head ? "8 x 256, 6 x 64" : "8 x 256, 384";
+    add("qk_norm.forward", text, traffic(kQkv, E, E), [=](Lab& lab) {
+      const QkNormArgs<T> args{shape,
+                               1e-5f,
+                               lab.values<T>(kQkv),
+                               lab.values<A>(shape.q_cols()),
+                               lab.values<A>(shape.k_cols()),
+                               lab.values<T>(kQkv),
+                               lab.values<A>(kTokens * shape.groups())};
+      return [=, &lab] { qk_norm_forward<D>(args, lab.stream()); };
+    });
+    add("qk_norm.backward", text, traffic(kTokens * kWidth, 2 * E, 2 * E, 2 * E, E, E), [=](Lab& lab) {
+      const QkNormGradArgs<T> args{shape,
+                                   lab.values<T>(kQkv),
+                                   lab.values<A>(shape.q_cols()),
+                                   lab.values<A>(shape.k_cols()),
+                                   lab.values<A>(kTokens * shape.groups()),
+                                   lab.values<T>(kQkv),
+                                   lab.values<T>(kQkv),
+                                   false,
+                                   lab.values<A>(shape.q_cols()),
+                                   lab.values<A>(shape.k_cols())};
+      return [=, &lab] { qk_norm_backward<D>(args, lab.workspace(), lab.stream()); };
+    });
+  }
   add("bias_activation.forward", kWide, traffic(kHidden, E, E, E), [](Lab& lab) {
     const BiasActivationArgs<T> args{
         Activation::gelu_tanh, kTokens, kFfn, lab.values<T>(kHidden), lab.values<A>(kFfn),

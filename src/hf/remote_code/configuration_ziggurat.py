@@ -8,8 +8,13 @@ class ZigguratConfig(PretrainedConfig):
     ffn_experts: of each layer, how many experts.
     hidden_act: "gelu_tanh" or "gelu_erf" (down(gelu(up(x)))), or "swiglu" (down(silu(gate(x)) * up(x))).
     norm: "layer_norm" or "rms_norm".  positions: "learned" or "rope" (half-split, as Llama).
+    qk_norm: "none", or RMS normalisation of queries and keys, before they are rotated: over each "head" (as Qwen3) or
+        over the "width" of all heads (as OLMoE).
     norm_topk_prob: divide the chosen experts' probabilities by their sum.
-    residual_mix: "softmax" (c0 * experts + c1 * mlp, c = softmax of a linear layer) or "sum".
+    residual_mix: "softmax" (c0 * experts + c1 * mlp, c = softmax of a linear layer), "sum", or "sigmoid" (experts +
+        c * mlp, c = sigmoid of a linear layer, as Qwen2-MoE's shared expert).
+    moe_intermediate_size: inner width of an expert, and shared_expert_intermediate_size: of the MLP beside experts in a
+        residual layer; 0: intermediate_size.
     """
 
     model_type = "ziggurat"
@@ -21,6 +26,8 @@ class ZigguratConfig(PretrainedConfig):
         max_position_embeddings=2048,
         hidden_size=768,
         intermediate_size=3072,
+        moe_intermediate_size=0,
+        shared_expert_intermediate_size=0,
         num_hidden_layers=12,
         num_attention_heads=12,
         num_key_value_heads=12,
@@ -30,6 +37,7 @@ class ZigguratConfig(PretrainedConfig):
         norm_eps=1e-5,
         positions="learned",
         rope_theta=10000.0,
+        qk_norm="none",
         use_bias=True,
         ffn_kinds=None,
         ffn_experts=None,
@@ -49,6 +57,8 @@ class ZigguratConfig(PretrainedConfig):
         self.max_position_embeddings = max_position_embeddings
         self.hidden_size = hidden_size
         self.intermediate_size = intermediate_size
+        self.moe_intermediate_size = moe_intermediate_size or intermediate_size
+        self.shared_expert_intermediate_size = shared_expert_intermediate_size or intermediate_size
         self.num_hidden_layers = num_hidden_layers
         self.num_attention_heads = num_attention_heads
         self.num_key_value_heads = num_key_value_heads
@@ -58,6 +68,7 @@ class ZigguratConfig(PretrainedConfig):
         self.norm_eps = norm_eps
         self.positions = positions
         self.rope_theta = rope_theta
+        self.qk_norm = qk_norm
         self.use_bias = use_bias
         self.ffn_kinds = ffn_kinds or ["dense"] * num_hidden_layers
         self.ffn_experts = ffn_experts or [0] * num_hidden_layers

@@ -29,6 +29,10 @@ class RMSNorm(nn.Module):
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
         return (self.weight.float() * y).to(x.dtype)
 
+    def in_groups(self, x):
+        """Each stretch of x that is as long as the weight by itself."""
+        return self(x.unflatten(-1, (-1, len(self.weight)))).flatten(-2)
+
 
 def make_norm(config):
     kind = nn.LayerNorm if config.norm == "layer_norm" else RMSNorm
@@ -53,11 +57,21 @@ class ZigguratAttention(nn.Module):
             config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.use_bias
         )
         self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=config.use_bias)
+        if config.qk_norm != "none":
+            q_heads, k_heads = (1, 1) if config.qk_norm == "head" else (self.heads, self.kv_heads)
+            self.q_norm = RMSNorm(q_heads * self.head_dim, config.norm_eps)
+            self.k_norm = RMSNorm(k_heads * self.head_dim, config.norm_eps)
+
+    def split(self, qkv):
+        """q, k and v [batch, heads, length, head_dim] each; qkv [batch, length, width]."""
+        q, k, v = qkv.split([heads * self.head_dim for heads in (self.heads, self.kv_heads, self.kv_heads)], dim=-1)
+        if hasattr(self, "q_norm"):
+            q, k = self.q_norm.in_groups(q), self.k_norm.in_groups(k)
+        return (x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for x in (q, k, v))
 
     def forward(self, x, mask, rotation, cache):
         batch, length, _ = x.shape
-        qkv = self.qkv(x).view(batch, length, -1, self.head_dim).transpose(1, 2)
-        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        q, k, v = self.split(self.qkv(x))
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
@@ -71,10 +85,10 @@ class ZigguratAttention(nn.Module):
 
 
 class ZigguratMlp(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, inner):
         super().__init__()
         self.act = config.hidden_act
-        width, inner, bias = config.hidden_size, config.intermediate_size, config.use_bias
+        width, bias = config.hidden_size, config.use_bias
         if self.act == "swiglu":
             self.gate = nn.Linear(width, inner, bias=bias)
         self.up = nn.Linear(width, inner, bias=bias)
@@ -94,9 +108,10 @@ class ZigguratExperts(nn.Module):
         experts = config.ffn_experts[layer]
         self.top_k, self.norm_topk_prob = config.num_experts_per_tok, config.norm_topk_prob
         self.router = nn.Linear(config.hidden_size, experts, bias=False)
-        self.expert_list = nn.ModuleList(ZigguratMlp(config) for _ in range(experts))
-        if config.ffn_kinds[layer] == "residual_moe" and config.residual_mix == "softmax":
-            self.coefficient = nn.Linear(config.hidden_size, 2, bias=config.coefficient_bias)
+        self.expert_list = nn.ModuleList(ZigguratMlp(config, config.moe_intermediate_size) for _ in range(experts))
+        if config.ffn_kinds[layer] == "residual_moe" and config.residual_mix != "sum":
+            coefficients = 2 if config.residual_mix == "softmax" else 1
+            self.coefficient = nn.Linear(config.hidden_size, coefficients, bias=config.coefficient_bias)
 
     def forward(self, x):
         """x [tokens, width]"""
@@ -114,7 +129,10 @@ class ZigguratExperts(nn.Module):
     def mix(self, routed, fixed, x):
         if not hasattr(self, "coefficient"):
             return routed + fixed
-        c = self.coefficient(x).float().softmax(-1).to(x.dtype)
+        c = self.coefficient(x).float()
+        if c.shape[-1] == 1:
+            return routed + c.sigmoid().to(x.dtype) * fixed
+        c = c.softmax(-1).to(x.dtype)
         return c[:, :1] * routed + c[:, 1:] * fixed
 
 
@@ -125,7 +143,8 @@ class ZigguratLayer(nn.Module):
         self.norm1 = make_norm(config)
         self.attention = ZigguratAttention(config, layer)
         self.norm2 = make_norm(config)
-        self.mlp = ZigguratMlp(config) if kind != "moe" else None
+        inner = config.intermediate_size if kind == "dense" else config.shared_expert_intermediate_size
+        self.mlp = ZigguratMlp(config, inner) if kind != "moe" else None
         self.moe = ZigguratExperts(config, layer) if kind != "dense" else None
         self.dropout = nn.Dropout(config.hidden_dropout)
 

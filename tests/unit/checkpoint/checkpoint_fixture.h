@@ -33,19 +33,6 @@ inline const std::vector<ModelTensor>& model() {
   return tensors;
 }
 
-inline Shape with_rows(const Shape& shape, int64_t rows) {
-  switch (shape.rank()) {
-    case 1:
-      return {rows};
-    case 2:
-      return {rows, shape[1]};
-    case 3:
-      return {rows, shape[1], shape[2]};
-    default:
-      return {rows, shape[1], shape[2], shape[3]};
-  }
-}
-
 // The byte at `index` of a global tensor: a function of name, place and step, so that a wrong row shows.
 inline std::byte expected_byte(const std::string& name, int64_t index, int64_t step) {
   const auto mixed = hash_name(name) + static_cast<uint64_t>(index) * 0x9e3779b97f4a7c15ull +

@@ -115,7 +115,9 @@ TEST_P(HfModels, Bf16IsRounded) {
 
 // Written by transformers itself, with its logits (scripts/golden/make_hf_goldens.py).
 class HfGolden : public HfTest, public ::testing::WithParamInterface<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Hf, HfGolden, ::testing::Values("gpt2", "llama", "mixtral", "qwen2_moe", "ziggurat"),
+INSTANTIATE_TEST_SUITE_P(Hf, HfGolden,
+                         ::testing::Values("gpt2", "llama", "mixtral", "qwen2_moe", "qwen3", "qwen3_moe",
+                                           "olmoe", "ziggurat", "ziggurat_qk_norm", "qwen2_moe_shared"),
                          [](const auto& golden) { return std::string(golden.param); });
 
 TEST_P(HfGolden, FolderOfTransformersComputesTheSameHereAndLeavesAsItCame) {
@@ -147,6 +149,38 @@ TEST_P(HfGolden, FolderOfTransformersComputesTheSameHereAndLeavesAsItCame) {
     EXPECT_EQ(back.entry(name).shape, folder.entry(name).shape) << name;
     EXPECT_EQ(back.read(name), folder.read(name)) << name;
   }
+}
+
+// Folders as above, and the hash of the checkpoint that `ziggurat import` made of them when it still held the
+// whole model in memory.
+using WholeImport = std::pair<const char*, const char*>;
+class HfWholeImport : public HfTest, public ::testing::WithParamInterface<WholeImport> {};
+INSTANTIATE_TEST_SUITE_P(
+    Hf, HfWholeImport,
+    ::testing::Values(WholeImport("gpt2", "xxh3-128:01c9797e2ea5629e01dbb9d2d6c84630"),
+                      WholeImport("llama", "xxh3-128:c9161cd57f89370b9e8fc56c22fab69a"),
+                      WholeImport("mixtral", "xxh3-128:8344d02d2f2e748c37d461bf2544e012"),
+                      WholeImport("qwen2_moe", "xxh3-128:bd8d8ebb36c188a8f9d1348ec940131f"),
+                      WholeImport("ziggurat", "xxh3-128:8164d0cacceaacf8a73fbc0ef4cf69b7")),
+    [](const auto& import) { return std::string(import.param.first); });
+
+TEST_P(HfWholeImport, HadTheSameBytes) {
+  const auto& [name, hash] = GetParam();
+  const ModelFolder folder(source_dir() + "/tests/golden/data/hf_" + name);
+  train::RunConfig run;
+  run.name = name;
+  const auto [form, config] = hf::read_config(folder, run.model);
+  run.model = config;
+  const WholeModel model(config);
+  hf::FolderWeights weights(folder, form, config, model.store());
+  const auto values = [&](const nn::ParamEntry& entry, int64_t first, const Tensor& to) {
+    weights.read(entry, first, to);
+  };
+  const auto self = make_self_communicator();
+  train::save_starting_point({run, model.store(), values}, path("to"), *self);
+  const Manifest manifest = CheckpointReader(path("to")).manifest();
+  ASSERT_EQ(manifest.files.size(), 1u);
+  EXPECT_EQ(manifest.files[0].hash, hash);
 }
 
 TEST_F(HfTest, TheFolderHasItsDescriptions) {

@@ -80,10 +80,53 @@ TEST(HfForm, OneFieldDecides) {
        own},
       {"mixtral", [](ModelConfig& c) { c.bias = true; }, own},
       {"qwen2_moe", [](ModelConfig& c) { c.head_dim = 6; }, own},
+      {"qwen2_moe", [](ModelConfig& c) { c.moe.expert_hidden = 12; }, ModelClass::qwen2_moe},
+      {"qwen2_moe_shared", [](ModelConfig&) {}, ModelClass::qwen2_moe},
+      {"qwen2_moe_shared", [](ModelConfig& c) { c.moe.residual_mix = moe::ResidualMix::sum; }, own},
+      {"qwen2_moe_shared", [](ModelConfig& c) { c.moe.coefficient_bias = true; }, own},
+      {"qwen2_moe_shared",
+       [](ModelConfig& c) {
+         c.blocks.push_back({1, {{FfnKind::moe, 4}}});
+       },
+       own},
       {"qwen2_moe", [](ModelConfig& c) { c.bias = true; }, own},
       {"qwen2_moe",
        [](ModelConfig& c) {
          c.blocks.push_back({1, {{FfnKind::moe, 8}}});
+       },
+       own},
+      {"gpt2", [](ModelConfig& c) { c.qk_norm = nn::QkNorm::head; }, own},
+      {"llama", [](ModelConfig& c) { c.qk_norm = nn::QkNorm::head; }, ModelClass::qwen3},
+      {"llama", [](ModelConfig& c) { c.qk_norm = nn::QkNorm::width; }, own},
+      {"llama_bias", [](ModelConfig& c) { c.qk_norm = nn::QkNorm::head; }, own},
+      {"mixtral", [](ModelConfig& c) { c.qk_norm = nn::QkNorm::head; }, ModelClass::qwen3_moe},
+      {"mixtral", [](ModelConfig& c) { c.qk_norm = nn::QkNorm::width; }, ModelClass::olmoe},
+      {"qwen2_moe", [](ModelConfig& c) { c.qk_norm = nn::QkNorm::width; }, own},  // has dense layers
+      {"qwen3", [](ModelConfig& c) { c.heads = c.kv_heads = 3; }, ModelClass::qwen3},
+      {"qwen3", [](ModelConfig& c) { c.norm = nn::NormKind::layer_norm; }, own},
+      {"qwen3", [](ModelConfig& c) { c.qk_norm = nn::QkNorm::none; }, ModelClass::llama},
+      {"qwen3_moe", [](ModelConfig& c) { c.head_dim = 6; }, ModelClass::qwen3_moe},
+      {"qwen3_moe", [](ModelConfig& c) { c.moe.renormalise = moe::Renormalise::chosen; },
+       ModelClass::qwen3_moe},
+      {"qwen3_moe", [](ModelConfig& c) { c.bias = true; }, own},
+      {"qwen3_moe", [](ModelConfig& c) { c.positions = model::Positions::learned; }, own},
+      {"qwen3_moe",
+       [](ModelConfig& c) {
+         c.blocks.push_back({1, {{FfnKind::moe, 8}}});
+       },
+       own},
+      {"qwen3_moe",
+       [](ModelConfig& c) {
+         c.blocks.push_back({1, {{FfnKind::residual_moe, 4}}});
+       },
+       own},
+      {"olmoe", [](ModelConfig& c) { c.moe.renormalise = moe::Renormalise::chosen; }, ModelClass::olmoe},
+      {"olmoe", [](ModelConfig& c) { c.kv_heads = 0; }, ModelClass::olmoe},
+      {"olmoe", [](ModelConfig& c) { c.head_dim = 6; }, own},
+      {"olmoe", [](ModelConfig& c) { c.bias = true; }, own},
+      {"olmoe",
+       [](ModelConfig& c) {
+         c.blocks.push_back({1, {{}}});
        },
        own}};
   for (size_t i = 0; i < changes.size(); ++i) {
@@ -133,6 +176,38 @@ TEST(HfForm, MistralsWindowBoundsTheContextAndQwen2HasBiases) {
   EXPECT_TRUE(form.qkv_bias && !form.out_bias && !form.mlp_bias && c.bias);
 }
 
+TEST(HfForm, QueryNormsComeWithTheClass) {
+  nlohmann::json json = llama_json();
+  json["model_type"] = "qwen3";
+  ModelConfig c = hf::from_config_json(json, {}, "x").second;
+  EXPECT_EQ(c.qk_norm, nn::QkNorm::head);
+  EXPECT_EQ(c.head_width(), 128);  // transformers' default, whatever hidden / heads is
+  EXPECT_EQ(c.key_value_heads(), 32);
+  json["model_type"] = "qwen3_moe", json["num_key_value_heads"] = 2;
+  json["moe_intermediate_size"] = 24, json["decoder_sparse_step"] = 2, json["num_local_experts"] = 6;
+  hf::Form form;
+  std::tie(form, c) = hf::from_config_json(json, {}, "x");
+  EXPECT_EQ(c.qk_norm, nn::QkNorm::head);
+  EXPECT_EQ(c.head_width(), 4);
+  EXPECT_EQ(c.moe.top_k, 8);
+  EXPECT_EQ(c.layers()[0].ffn, FfnKind::dense);
+  EXPECT_EQ(c.layers()[1].experts, 6);
+  EXPECT_FALSE(form.qkv_bias || c.bias);
+  json["model_type"] = "olmoe", json["num_experts"] = 10, json["attention_bias"] = true;
+  ModelConfig base;
+  base.head_dim = 3;  // of another model
+  std::tie(form, c) = hf::from_config_json(json, base, "x");
+  EXPECT_EQ(c.qk_norm, nn::QkNorm::width);
+  EXPECT_EQ(c.head_width(), 4);
+  EXPECT_EQ(c.norm_eps, 1e-5);
+  EXPECT_EQ(c.moe.renormalise, moe::Renormalise::none);
+  EXPECT_EQ(c.layers()[0].experts, 10);
+  EXPECT_TRUE(form.qkv_bias && form.out_bias && !form.mlp_bias && c.bias);
+  json["model_type"] = "llama";
+  base.qk_norm = nn::QkNorm::width;
+  EXPECT_EQ(hf::from_config_json(json, base, "x").second.qk_norm, nn::QkNorm::none);
+}
+
 TEST(HfForm, WhatAModelCannotBeIsRefusedByName) {
   const auto refused = [](auto change) -> std::string {
     nlohmann::json json = llama_json();
@@ -146,7 +221,6 @@ TEST(HfForm, WhatAModelCannotBeIsRefusedByName) {
     return "";
   };
   using J = nlohmann::json;
-  EXPECT_THAT(refused([](J& j) { j["model_type"] = "olmoe"; }), HasSubstr("normalise queries"));
   EXPECT_THAT(refused([](J& j) { j["model_type"] = "bert"; }), HasSubstr("those that can: gpt2"));
   EXPECT_THAT(refused([](J& j) { j.erase("model_type"); }), HasSubstr("model_type"));
   EXPECT_THAT(refused([](J& j) { j = 3; }), HasSubstr("dir/config.json"));
@@ -160,6 +234,8 @@ TEST(HfForm, WhatAModelCannotBeIsRefusedByName) {
               }),
               HasSubstr("rope_scaling"));
   EXPECT_THAT(refused([](J& j) { j["rope_parameters"] = {{"rope_type", "llama3"}}; }), HasSubstr("llama3"));
+  EXPECT_THAT(refused([](J& j) { j["model_type"] = "olmoe", j["clip_qkv"] = 8.0; }),
+              HasSubstr("'clip_qkv' is 8.0, which a model here cannot have"));
   EXPECT_EQ(refused([](J& j) {
               j["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 3.0}};
             }),

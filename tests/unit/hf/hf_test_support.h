@@ -18,6 +18,21 @@
 #include <ziggurat/infer/decoder.h>
 #include <ziggurat/train/starting_point.h>
 
+namespace ziggurat::hf {
+
+// All weights of a folder in a model that is whole in this process; returns what was skipped.
+inline std::vector<std::string> read_weights(const ModelFolder& folder, const Form& form,
+                                             const model::ModelConfig& config, nn::ParamStore& store) {
+  FolderWeights weights(folder, form, config, store);
+  weights.check_values();
+  for (const nn::ParamEntry& entry : store.entries()) {
+    weights.read(entry, 0, store.master(entry).reshape({entry.numel}));
+  }
+  return weights.skipped();
+}
+
+}  // namespace ziggurat::hf
+
 namespace ziggurat::test {
 
 namespace fs = std::filesystem;
@@ -55,6 +70,21 @@ inline const std::vector<std::pair<std::string, ModelConfig>>& small_models() {
     all.emplace_back("ziggurat", small_model({mixed, {1, {{FfnKind::residual_moe, 2}}}}));
     all.emplace_back("ziggurat_gated", llama_block(small_model({{1, {{FfnKind::residual_moe, 3}, {}}}})));
     all.back().second.bias = true, all.back().second.tied_embeddings = false;
+    all.emplace_back("qwen3", llama_block(small_model({dense})));
+    all.back().second.qk_norm = nn::QkNorm::head, all.back().second.head_dim = 6;
+    all.emplace_back("qwen3_moe", llama_block(small_model({mixed})));
+    all.back().second.qk_norm = nn::QkNorm::head, all.back().second.moe.expert_hidden = 12;
+    all.emplace_back("olmoe", llama_block(small_model({moe})));
+    all.back().second.qk_norm = nn::QkNorm::width;
+    all.emplace_back("ziggurat_qk_norm", small_model({mixed}));
+    all.back().second.qk_norm = nn::QkNorm::width, all.back().second.kv_heads = 2;
+    all.emplace_back("qwen2_moe_shared", llama_block(small_model({{1, {{FfnKind::residual_moe, 4}, {}}}})));
+    all.back().second.moe.residual_mix = moe::ResidualMix::sigmoid;
+    all.back().second.moe.coefficient_bias = false;
+    all.back().second.moe.expert_hidden = 12, all.back().second.moe.residual_hidden = 20;
+    all.emplace_back("ziggurat_widths", small_model({mixed, {1, {{FfnKind::residual_moe, 2}}}}));
+    all.back().second.moe.residual_mix = moe::ResidualMix::sigmoid;
+    all.back().second.moe.expert_hidden = 12, all.back().second.moe.residual_hidden = 20;
     return all;
   }();
   return models;
@@ -93,13 +123,18 @@ class WholeModel {
   }
 
   nn::ParamStore& store() { return store_; }
+  const nn::ParamStore& store() const { return store_; }
 
   // A checkpoint of it; `folder` must not hold one.
   void save(const std::string& folder) {
     train::RunConfig run;
     run.model = config_;
     run.data.train = "synthetic";
-    train::save_starting_point(run, store_, "", folder);
+    const auto values = [&](const nn::ParamEntry& entry, int64_t first, const Tensor& to) {
+      const Tensor master = store_.master(entry).reshape({entry.numel});
+      copy(master.rows(first, first + to.numel()), to);
+    };
+    train::save_starting_point({run, store_, values}, folder, *self_);
   }
 
  private:

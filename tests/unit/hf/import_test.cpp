@@ -1,7 +1,11 @@
 // Folders as others write them: other dtypes, names and extras, and what is wrong with some.
+#include <atomic>
 #include <cstring>
 
 #include "tests/unit/hf/hf_test_support.h"
+#include <ziggurat/checkpoint/staged_folder.h>
+#include <ziggurat/comm/thread.h>
+#include <ziggurat/hf/upcycle.h>
 
 namespace ziggurat::test {
 namespace {
@@ -170,12 +174,22 @@ TEST_F(HfImport, WhatIsMissingOrDoesNotFitIsNamed) {
   EXPECT_THAT(refusal(folder), HasSubstr("scale_attn_weights"));
 }
 
-TEST_F(HfImport, ASharedExpertThatComputesSomethingIsRefused) {
-  const ModelConfig& config = small_models()[5].second;
+TEST_F(HfImport, ASharedExpertOfZerosIsNone) {
+  const auto named = [](const std::string& name) {
+    return std::find_if(small_models().begin(), small_models().end(),
+                        [&](const auto& model) { return model.first == name; })
+        ->second;
+  };
+  const ModelConfig config = named("qwen2_moe");
   export_to(path("qwen"), checkpoint_of(config), config);
+  EXPECT_FALSE(hf::read_config(ModelFolder(path("qwen")), {}).second.has(model::FfnKind::residual_moe));
   RawFolder folder(path("qwen"));
   folder.tensors["model.layers.1.mlp.shared_expert.down_proj.weight"].bytes[3] = 1;
-  EXPECT_THAT(refusal(folder), AllOf(HasSubstr("shared_expert.down_proj"), HasSubstr("not zero")));
+  folder.write(path("shared"));
+  const ModelConfig shared = hf::read_config(ModelFolder(path("shared")), {}).second;
+  EXPECT_TRUE(shared.has(model::FfnKind::residual_moe));
+  EXPECT_EQ(shared.moe.residual_mix, moe::ResidualMix::sigmoid);
+  EXPECT_EQ(shared.residual_width(), 8);
 }
 
 TEST_F(HfImport, BadFoldersAreRefused) {
@@ -209,6 +223,170 @@ TEST_F(HfImport, BadFoldersAreRefused) {
   EXPECT_THAT(index(R"({"weight_map": {"transformer.ln_f.weight": "model.safetensors",
                                        "transformer.ln_f.bias": "copy.safetensors"}})"),
               HasSubstr("two files"));
+}
+
+TEST_F(HfImport, AFileThatChangesWhileItIsReadIsNamed) {
+  gpt2();
+  const auto message_after = [&](const auto& change) {
+    fs::remove_all(path("changing"));
+    fs::copy(path("good"), path("changing"));
+    const ModelFolder folder(path("changing"));
+    change(path("changing/model.safetensors"));
+    return error_of(ErrorKind::checkpoint, [&] { folder.read("transformer.ln_f.weight"); });
+  };
+  EXPECT_THAT(message_after([](const std::string& file) { fs::resize_file(file, fs::file_size(file) / 2); }),
+              AllOf(HasSubstr("changing/model.safetensors was cut off"), HasSubstr("copy this one again")));
+  EXPECT_THAT(message_after([&](const std::string& file) {
+                fs::copy_file(path("good/model.safetensors"), path("new"));
+                fs::rename(path("new"), file);
+              }),
+              HasSubstr("was replaced while it was in use"));
+}
+
+TEST_F(HfImport, AFullDiskIsToldBeforeAnythingIsWritten) {
+  StagedFolder folder(path("out"));
+  folder.create();
+  EXPECT_NO_THROW(folder.check_room(1));
+  EXPECT_THAT(error_of(ErrorKind::checkpoint, [&] { folder.check_room(int64_t{1} << 60); }),
+              AllOf(HasSubstr(path("out")), HasSubstr("would take"), HasSubstr("make room")));
+}
+
+// ---- A piece at a time
+
+std::vector<float> in_pieces(hf::FolderWeights& weights, const nn::ParamEntry& entry, int64_t piece) {
+  std::vector<float> values(static_cast<size_t>(entry.numel), -1.0f);
+  for (int64_t at = 0; at < entry.numel; at += piece) {
+    weights.read(entry, at, Tensor(values.data() + at, DType::f32, {std::min(piece, entry.numel - at)}));
+  }
+  return values;
+}
+
+class HfPieces : public HfTest, public ::testing::WithParamInterface<size_t> {};
+INSTANTIATE_TEST_SUITE_P(Hf, HfPieces, ::testing::Range(size_t{0}, small_models().size()),
+                         [](const auto& i) { return small_models()[i.param].first; });
+
+TEST_P(HfPieces, GiveTheModelThatWasExported) {
+  const ModelConfig& config = small_models()[GetParam()].second;
+  export_to(path("out"), checkpoint_of(config), config, {.shard_bytes = 4000});
+  const ModelFolder folder(path("out"));
+  const auto [form, read] = hf::read_config(folder, config);
+  WholeModel original(config), imported(read);
+  original.randomise();
+  hf::FolderWeights weights(folder, form, read, imported.store());
+  for (const nn::ParamEntry& entry : imported.store().entries()) {
+    const Tensor whole = original.store().master(original.store().find(entry.spec.name));
+    std::vector<float> expected(whole.data<float>(), whole.data<float>() + whole.numel());
+    const bool padded = entry.spec.name == "embed.token.weight" || entry.spec.name == "head.weight";
+    if (padded) std::fill(expected.begin() + config.vocab_size * config.hidden, expected.end(), 0.0f);
+    EXPECT_EQ(in_pieces(weights, entry, 7), expected) << entry.spec.name;
+  }
+}
+
+// Experts are copies of the layer's MLP; what is new starts as in any model of the seed.
+TEST_F(HfImport, PiecesOfAnUpcycledModel) {
+  const ModelConfig& dense = small_models()[0].second;  // GPT-2: transposed there
+  export_to(path("dense"), checkpoint_of(dense), dense);
+  WholeModel original(dense);
+  original.randomise();
+  const ModelConfig config = hf::upcycled(dense, {.experts = 3, .every = 2, .residual = true});
+  WholeModel fresh(config);
+  const ModelFolder folder(path("dense"));
+  hf::FolderWeights weights(folder, hf::choose_form(dense), dense, fresh.store());
+  int copies = 0, initial = 0;
+  for (const nn::ParamEntry& entry : fresh.store().entries()) {
+    const std::string& name = entry.spec.name;
+    const std::vector<float> pieces = in_pieces(weights, entry, 11);
+    const auto values = [](WholeModel& model, const std::string& of) {
+      const Tensor master = model.store().master(model.store().find(of));
+      return std::vector<float>(master.data<float>(), master.data<float>() + master.numel());
+    };
+    if (const size_t at = name.find(".moe.experts."); at != std::string::npos) {
+      const std::vector<float> mlp = values(original, name.substr(0, at) + ".mlp." + name.substr(at + 13));
+      std::vector<float> three;
+      for (int e = 0; e < 3; ++e) three.insert(three.end(), mlp.begin(), mlp.end());
+      EXPECT_EQ(pieces, three) << name;
+      ++copies;
+    } else if (name.find(".moe.") != std::string::npos) {
+      EXPECT_EQ(pieces, values(fresh, name)) << name;
+      ++initial;
+    }
+  }
+  EXPECT_EQ(copies, 4);
+  EXPECT_EQ(initial, 3) << "a router and a coefficient";
+}
+
+// Any number of ranks and of files: the same bytes, the same values.
+TEST_F(HfImport, RanksWriteTheSameFiles) {
+  const ModelConfig& config = small_models()[7].second;
+  export_to(path("out"), checkpoint_of(config), config);
+  const auto import = [&](int ranks, int64_t file_bytes) {
+    const std::string to = path(fmt::format("ranks_{}_{}", ranks, file_bytes));
+    run_on_threads(ranks, [&](Communicator& world) {
+      const ModelFolder folder(path("out"));
+      const auto [form, read] = hf::read_config(folder, config);
+      WholeModel model(read);
+      hf::FolderWeights weights(folder, form, read, model.store());
+      train::RunConfig run;
+      run.name = "test", run.model = read;
+      const auto values = [&](const nn::ParamEntry& entry, int64_t first, const Tensor& into) {
+        weights.read(entry, first, into);
+      };
+      int64_t told = 0, of = 0;
+      train::save_starting_point({run, model.store(), values, "", file_bytes}, to, world,
+                                 [&](int64_t done, int64_t total) {
+                                   EXPECT_GE(done, told);
+                                   told = done, of = total;
+                                 });
+      EXPECT_EQ(told, of);
+    });
+    return CheckpointReader(to);
+  };
+  CheckpointReader one = import(1, 1 << 30), many = import(1, 5000), three = import(3, 5000);
+  ASSERT_EQ(one.manifest().files.size(), 1u);
+  ASSERT_GT(many.manifest().files.size(), 10u);
+  ASSERT_EQ(three.manifest().files.size(), many.manifest().files.size());
+  bool cut = false;
+  for (size_t f = 0; f < many.manifest().files.size(); ++f) {
+    const FileRecord &a = many.manifest().files[f], &b = three.manifest().files[f];
+    EXPECT_EQ(a.path, b.path);
+    EXPECT_EQ(a.hash, b.hash) << a.path;
+    for (const SliceRecord& slice : a.slices) cut |= slice.row_end < slice.global_shape[0];
+  }
+  EXPECT_TRUE(cut) << "no tensor was larger than a file";
+  ASSERT_EQ(one.names(), three.names());
+  for (const std::string& name : one.names()) {
+    const Shape& shape = one.tensor(name).shape;
+    std::vector<float> a(static_cast<size_t>(shape.numel())), b(a.size());
+    one.read({name, shape, 0, shape[0], Tensor(a.data(), DType::f32, shape)});
+    three.read({name, shape, 0, shape[0], Tensor(b.data(), DType::f32, shape)});
+    EXPECT_EQ(a, b) << name;
+  }
+}
+
+// A rank that fails ends all, after its round, and nothing is left.
+TEST_F(HfImport, AFailureOnOneRankIsEveryones) {
+  const ModelConfig& config = small_models()[0].second;
+  std::atomic<int> told = 0, asked = 0;
+  run_on_threads(2, [&](Communicator& world) {
+    WholeModel model(config);
+    train::RunConfig run;
+    run.model = config;
+    const auto values = [&](const nn::ParamEntry&, int64_t, const Tensor& to) {
+      check(world.rank() == 0, ErrorKind::checkpoint, "the disk of rank 1 broke");
+      fill_zero(to);
+      ++asked;
+    };
+    EXPECT_THAT(
+        error_of(ErrorKind::checkpoint,
+                 [&] {
+                   train::save_starting_point({run, model.store(), values, "", 4000}, path("to"), world);
+                 }),
+        AllOf(HasSubstr("the disk of rank 1 broke"), HasSubstr("rank 1 of 2")));
+    ++told;
+  });
+  EXPECT_EQ(told, 2);
+  EXPECT_LE(asked, 3) << "rank 0 went on after its first file";
+  EXPECT_TRUE(fs::is_empty(path("to")));
 }
 
 }  // namespace

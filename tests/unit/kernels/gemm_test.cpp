@@ -5,19 +5,11 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <ziggurat/core/philox.h>
+#include "tests/support/random_values.h"
 #include <ziggurat/kernels/gemm.h>
 
 namespace ziggurat::kernels {
 namespace {
-
-template <class T>
-std::vector<T> values(int64_t n, uint64_t stream) {
-  const Philox rng(stream, Purpose::test);
-  std::vector<T> x(static_cast<size_t>(n));
-  for (size_t i = 0; i < x.size(); ++i) x[i] = T(rng.normal(i));
-  return x;
-}
 
 struct Case {
   bool transpose_a, transpose_b;
@@ -31,9 +23,9 @@ template <class T, class TC>
 void expect_product(const Case& c, Reproducible reproducible) {
   const int64_t lda = (c.transpose_a ? c.m : c.k) + c.gap, ldb = (c.transpose_b ? c.k : c.n) + c.gap,
                 ldc = c.n + c.gap;
-  const std::vector<T> a = values<T>((c.transpose_a ? c.k : c.m) * lda, 1),
-                       b = values<T>((c.transpose_b ? c.n : c.k) * ldb, 2);
-  const std::vector<TC> before = values<TC>(c.m * ldc, 3);
+  const std::vector<T> a = test::random_values<T>((c.transpose_a ? c.k : c.m) * lda, 1),
+                       b = test::random_values<T>((c.transpose_b ? c.n : c.k) * ldb, 2);
+  const std::vector<TC> before = test::random_values<TC>(c.m * ldc, 3);
   std::vector<TC> after = before;
   Arena workspace("test", int64_t{1} << 30);
   Stream stream(Device::cpu, reproducible);
@@ -103,29 +95,38 @@ TEST(Gemm, OperandsMayLieWholePagesApart) {
 }
 
 // A strict product of the first rows alone has the bits that these rows have among others.
-TEST(Gemm, RowsOfAStrictProductDependOnNoOthers) {
+// Of one number of rows after another, at the beginning of the matrix and at its end.
+template <class T>
+void expect_rows_to_depend_on_no_others(bool transpose_b, bool accumulate, int64_t n, int64_t k) {
+  constexpr int64_t kRows = 300;
   Arena workspace("workspace", int64_t{1} << 24);
   Stream stream(Device::cpu, Reproducible::strict);
-  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{96, 32}, {65, 130}, {520, 768}}) {
-    constexpr int64_t kRows = 300;
-    const Philox rng(3, Purpose::test);
-    std::vector<float> a(static_cast<size_t>(kRows * k)), b(static_cast<size_t>(n * k));
-    for (size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(rng.normal(i));
-    for (size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(rng.normal(a.size() + i));
-    const auto product = [&](int64_t first, int64_t rows) {
-      std::vector<float> c(static_cast<size_t>(rows * n));
-      const ArenaScope scope(workspace);
-      gemm<Device::cpu>(GemmArgs<float, float>{false, true, rows, n, k, a.data() + first * k, k, b.data(), k,
-                                               c.data(), n, false},
-                        workspace, stream);
-      return c;
-    };
-    const std::vector<float> all = product(0, kRows);
-    for (int64_t rows = 1; rows < kRows; rows += rows < 40 ? 1 : 23) {
-      for (const int64_t first : {int64_t{0}, kRows - rows}) {
-        const std::vector<float> some = product(first, rows);
-        EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + first * n))
-            << n << " " << k << " " << rows;
+  const std::vector<T> a = test::random_values<T>(kRows * k, 3), b = test::random_values<T>(n * k, 4);
+  const auto product = [&](int64_t first, int64_t rows) {
+    std::vector<float> c(static_cast<size_t>(rows * n), 0.37f);
+    const ArenaScope scope(workspace);
+    gemm<Device::cpu>(GemmArgs<T, float>{false, transpose_b, rows, n, k, a.data() + first * k, k, b.data(),
+                                         transpose_b ? k : n, c.data(), n, accumulate},
+                      workspace, stream);
+    return c;
+  };
+  const std::vector<float> all = product(0, kRows);
+  for (int64_t rows = 1; rows < kRows; rows += rows < 100 ? 1 : 23) {
+    for (const int64_t first : {int64_t{0}, kRows - rows}) {
+      const std::vector<float> some = product(first, rows);
+      EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + first * n))
+          << "transposed " << transpose_b << ", accumulated " << accumulate << ", " << n << " columns, " << k
+          << " terms, " << rows << " rows from " << first;
+    }
+  }
+}
+
+TEST(Gemm, RowsOfAStrictProductDependOnNoOthers) {
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{96, 32}, {65, 130}, {520, 768}, {16, 1100}}) {
+    for (const bool transpose_b : {false, true}) {
+      for (const bool accumulate : {false, true}) {
+        expect_rows_to_depend_on_no_others<float>(transpose_b, accumulate, n, k);
+        expect_rows_to_depend_on_no_others<bf16>(transpose_b, accumulate, n, k);
       }
     }
   }

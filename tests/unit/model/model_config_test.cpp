@@ -48,6 +48,50 @@ TEST(ModelCounts, MoeFlopsByHand) {
   EXPECT_EQ(counts.parameters, dense + 4 * 8 + 4 * (512 + 40) + 2 * 8 + 2);
   c.moe.residual_mix = moe::ResidualMix::sum;
   EXPECT_EQ(count(c, 16).parameters, dense + 4 * 8 + 4 * (512 + 40));
+  c.moe.residual_mix = moe::ResidualMix::sigmoid;
+  EXPECT_EQ(count(c, 16).parameters, dense + 4 * 8 + 4 * (512 + 40) + 8 + 1);
+  c.moe.coefficient_bias = false;
+  EXPECT_EQ(count(c, 16).parameters, dense + 4 * 8 + 4 * (512 + 40) + 8);
+
+  c.moe.expert_hidden = 6;  // 2 x 8 x 6 + 6 + 8
+  c.moe.residual_hidden = 10;
+  counts = count(c, 16);
+  EXPECT_EQ(counts.expert_parameters, 4 * (96 + 14));
+  EXPECT_EQ(counts.parameters, dense - (512 + 40) + (160 + 18) + 4 * 8 + 4 * (96 + 14) + 8);
+  EXPECT_EQ(counts.active_parameters, dense - (512 + 40) + (160 + 18) + 4 * 8 + 2 * (96 + 14) + 8);
+  EXPECT_EQ(counts.flops_per_token, 6 * (96 + 2 * 256 + 512 + 160 + 4 * 8 + 8 + 2 * 96) + 2 * 1536);
+}
+
+TEST(ModelCounts, NormsOfQueriesAndKeysAreCounted) {
+  ModelConfig c = two_layers({});
+  c.kv_heads = 1;
+  const ModelCounts none = count(c, 16);
+  c.qk_norm = nn::QkNorm::head;  // 2 layers, two weights of a head's 4
+  EXPECT_EQ(count(c, 16).parameters, none.parameters + 2 * (4 + 4));
+  EXPECT_EQ(count(c, 16).active_parameters, none.active_parameters + 2 * (4 + 4));
+  c.qk_norm = nn::QkNorm::width;  // of 2 heads' 8 and of one key head's 4
+  EXPECT_EQ(count(c, 16).parameters, none.parameters + 2 * (8 + 4));
+  EXPECT_EQ(count(c, 16).flops_per_token, none.flops_per_token);
+}
+
+// Against the sizes that the models' authors published.
+TEST(ModelCounts, OfModelsThatEverybodyKnows) {
+  ModelConfig c;
+  c.norm = nn::NormKind::rms_norm, c.positions = Positions::rope, c.activation = nn::MlpKind::swiglu;
+  c.bias = c.tied_embeddings = false;
+  c.vocab_multiple = 1, c.hidden = 2048, c.moe.top_k = 8;
+
+  ModelConfig qwen3_30b_a3b = c;
+  qwen3_30b_a3b.vocab_size = 151936, qwen3_30b_a3b.heads = 32, qwen3_30b_a3b.kv_heads = 4;
+  qwen3_30b_a3b.head_dim = 128, qwen3_30b_a3b.ffn_hidden = 768, qwen3_30b_a3b.qk_norm = nn::QkNorm::head;
+  qwen3_30b_a3b.blocks = {{.repeat = 48, .pattern = {{.ffn = FfnKind::moe, .experts = 128}}}};
+  EXPECT_EQ(count(qwen3_30b_a3b, 4096).parameters, 30'532'122'624);
+
+  ModelConfig olmoe_1b_7b = c;
+  olmoe_1b_7b.vocab_size = 50304, olmoe_1b_7b.heads = 16, olmoe_1b_7b.ffn_hidden = 1024;
+  olmoe_1b_7b.qk_norm = nn::QkNorm::width;
+  olmoe_1b_7b.blocks = {{.repeat = 16, .pattern = {{.ffn = FfnKind::moe, .experts = 64}}}};
+  EXPECT_EQ(count(olmoe_1b_7b, 4096).parameters, 6'919'161'856);
 }
 
 TEST(FitToRanks, TakesTheLargestShareThatDividesRanksAndExperts) {
@@ -106,6 +150,11 @@ TEST(ModelConfig, EveryMistakeIsTold) {
   EXPECT_THAT(problems_of(c), HasSubstr("kv_heads: expected a divisor of heads (2), got 3"));
   c = good, c.positions = Positions::rope, c.head_dim = 5;
   EXPECT_THAT(problems_of(c), HasSubstr("expected an even width, got 5"));
+  c = good, c.qk_norm = nn::QkNorm::head, c.head_dim = 1;
+  EXPECT_THAT(problems_of(c),
+              HasSubstr("qk_norm: normalising a head of one number leaves nothing but its sign"));
+  c.qk_norm = nn::QkNorm::width;
+  EXPECT_EQ(problems_of(c), "");
   c = good, c.moe.top_k = 5;
   EXPECT_THAT(problems_of(c), HasSubstr("moe.top_k: expected at most the 4 experts of a layer, got 5"));
   c = good, c.blocks.clear();

@@ -203,6 +203,8 @@ TEST(Review, OptionsWithoutEffectAreNamed) {
       {dense_with("model.moe.choice_noise=rsample"), "model.moe.choice_noise"},
       {{"model.blocks=[{pattern: [{ffn: moe, experts: 4}]}]", "model.moe.residual_mix=sum"},
        "model.moe.residual_mix"},
+      {{"model.blocks=[{pattern: [{ffn: moe, experts: 4}]}]", "model.moe.residual_hidden=64"},
+       "model.moe.residual_hidden"},
       {{"model.moe.residual_mix=sum", "model.moe.coefficient_bias=false"}, "model.moe.coefficient_bias"},
       {{"model.moe.drop=none", "model.moe.capacity_factor=2"}, "model.moe.capacity_factor"},
       {{"model.moe.drop=none", "model.moe.eval_capacity_factor=2"}, "model.moe.eval_capacity_factor"},

@@ -1,0 +1,11 @@
+#include <kernels/cuda/device/launch.h>
+
+#include <ziggurat/core/error.h>
+
+namespace ziggurat::kernels {
+
+void fail_cuda(cudaError_t error, const char* what) {
+  fail(ErrorKind::device, "[cuda] {}: {} ({})", what, cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+}  // namespace ziggurat::kernels

@@ -1,0 +1,54 @@
+#include <algorithm>
+
+#include <ziggurat/core/philox.h>
+#include <ziggurat/kernels/random_normal.h>
+#include <ziggurat/nn/initial_values.h>
+#include <ziggurat/runtime/parallel_for.h>
+
+namespace ziggurat::nn {
+
+namespace {
+
+template <Device D, class T>
+void draw(const Init& init, const Philox& rng, int64_t first, T* p, int64_t n) {
+  const auto fill = [&](const auto& value_of) {
+    parallel_for_blocks(n, 65536, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) p[i] = T(value_of(static_cast<uint64_t>(first + i)));
+    });
+  };
+  switch (init.kind) {
+    case Init::Kind::normal:
+      if constexpr (!std::is_same_v<T, bf16>) {  // masters are f32 or f64
+        Stream stream(D);
+        kernels::random_normal<D>(
+            kernels::RandomNormalArgs<T>{rng, static_cast<uint64_t>(first), init.scale, p, n}, stream);
+      }
+      break;
+    case Init::Kind::uniform:
+      fill([&](uint64_t i) { return init.scale * (2.0 * static_cast<double>(rng.uniform(i)) - 1.0); });
+      break;
+    case Init::Kind::constant:
+      fill([&](uint64_t) { return init.scale; });
+      break;
+  }
+}
+
+}  // namespace
+
+void draw_initial(const ParamSpec& spec, uint64_t seed, int64_t first, const Tensor& values) {
+  const Philox rng(seed, Purpose::init, hash_name(spec.name));
+  const int64_t n = values.numel();
+  // Identical rows all have the elements of row 0.
+  const int64_t period = spec.identical_rows
+                             ? spec.global_shape.numel() / std::max<int64_t>(1, spec.global_shape[0])
+                             : INT64_MAX;
+  visit_device_dtype(values, [&]<Device D, class T>() {
+    for (int64_t at = 0; at < n;) {
+      const int64_t element = (first + at) % period, count = std::min(n - at, period - element);
+      draw<D>(spec.init, rng, element, values.data<T>() + at, count);
+      at += count;
+    }
+  });
+}
+
+}  // namespace ziggurat::nn

@@ -1,0 +1,58 @@
+#include <ops/attention_checks.h>
+
+#include <ziggurat/ops/qk_norm.h>
+
+namespace ziggurat::ops {
+
+namespace {
+
+void check_weight(const char* name, const Param& weight, DType dtype, int64_t cols) {
+  check(weight.value.shape() == Shape{cols} && weight.value.dtype() == dtype, ErrorKind::argument,
+        "[qk_norm] expected {} {} [{}], got {} {}", name, to_string(dtype), cols,
+        to_string(weight.value.dtype()), weight.value.shape());
+}
+
+}  // namespace
+
+Var qk_norm(Tape& tape, Var qkv, const QkNormShape& shape, const Param& q_weight, const Param& k_weight,
+            double eps) {
+  check_qkv("qk_norm", qkv, shape.qkv);
+  const DType accum = accum_dtype(qkv.dtype());
+  check_weight("q_weight", q_weight, accum, shape.q_cols());
+  check_weight("k_weight", k_weight, accum, shape.k_cols());
+  check(eps > 0, ErrorKind::argument, "[qk_norm] expected eps > 0, got {}", eps);
+
+  const bool wants_grad = qkv.wants_grad() || q_weight.trainable() || k_weight.trainable();
+  const Var y = tape.output(qkv.dtype(), qkv.shape(), wants_grad);
+  // One number per group of columns, for another pass over x in backward.
+  const Tensor rstd = tape.save(accum, {shape.qkv.rows(), shape.groups()});
+
+  visit_device_dtype(qkv.value(), [&]<Device D, class T>() {
+    using A = Accum<T>;
+    kernels::qk_norm_forward<D>(
+        kernels::QkNormArgs<T>{shape, static_cast<A>(eps), qkv.value().data<T>(), q_weight.value.data<A>(),
+                               k_weight.value.data<A>(), y.value().data<T>(), rstd.data<A>()},
+        tape.stream());
+  });
+
+  tape.record(y, [=, &q_weight, &k_weight](Tape& t, const Tensor& dy) {
+    const GradSlot dqkv = t.grad_slot(qkv);
+    // Of each group, with xhat = x rstd and v = dy weight:
+    // dx = rstd (v - xhat mean(v xhat)), dweight += sum over rows, and heads that share it, of dy xhat
+    visit_device_dtype(dy, [&]<Device D, class T>() {
+      using A = Accum<T>;
+      const auto gradient = [](const Param& weight) {
+        return weight.trainable() ? weight.grad.data<A>() : nullptr;
+      };
+      kernels::qk_norm_backward<D>(
+          kernels::QkNormGradArgs<T>{shape, qkv.value().data<T>(), q_weight.value.data<A>(),
+                                     k_weight.value.data<A>(), rstd.data<A>(), dy.data<T>(),
+                                     dqkv ? dqkv.grad.data<T>() : nullptr, dqkv.accumulate,
+                                     gradient(q_weight), gradient(k_weight)},
+          t.workspace(), t.stream());
+    });
+  });
+  return y;
+}
+
+}  // namespace ziggurat::ops
