@@ -156,7 +156,8 @@ TEST_P(PackedLinear, EqualsNaiveReferenceWhateverTheirNeighboursAndThreads) {
     const Tensor x = bench.tensor("x", dtype, {c.rows, c.in});
     const Param& b = bench.param("b", accum_dtype(dtype), {c.out});
     const Param* bias = c.bias ? &b : nullptr;
-    Param w{.value = bench.tensor("w", dtype, {c.out, c.in})};
+    Param w;
+    w.value = bench.tensor("w", dtype, {c.out, c.in});
     Arena copies("copies", int64_t{1} << 28);
     std::optional<kernels::PackedWeights> packed;
     visit_float_dtype(dtype, [&]<class T>() {
