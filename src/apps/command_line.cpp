@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include "apps/commands.h"
+#include "apps/doctor.h"
 #include "apps/option_table.h"
 #include <ziggurat/config/option_values.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -265,6 +266,17 @@ void add_bench(CLI::App& app) {
   add_bench_decode(*bench);
 }
 
+void add_doctor(CLI::App& app) {
+  auto folder = std::make_shared<std::string>(".");
+  CLI::App* command = app.add_subcommand(
+      "doctor",
+      "What of this machine stops or slows Ziggurat, and what to change; under mpirun on every rank");
+  command->add_option("--folder", *folder, "where runs will write: its file system is tried")
+      ->capture_default_str()
+      ->transform(not_empty());
+  command->callback([folder] { doctor(*folder); });
+}
+
 void add_pages(CLI::App& app) {
   auto folder = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand("pages", "Write manual pages, and completion for bash and zsh");
@@ -294,6 +306,7 @@ void add_commands(CLI::App& app) {
   add_export(app);
   add_import(app);
   add_bench(app);
+  add_doctor(app);
   add_pages(app);
 }
 

@@ -49,7 +49,7 @@ bool only_prints(int argc, char** argv) {
   const auto word_in = [&](int i, std::initializer_list<std::string_view> words) {
     return i < argc && std::find(words.begin(), words.end(), argv[i]) != words.end();
   };
-  return argc < 2 || argv[1][0] == '-' || word_in(1, {"plan", "config", "generate", "bench"}) ||
+  return argc < 2 || argv[1][0] == '-' || word_in(1, {"plan", "config", "generate", "bench", "doctor"}) ||
          (word_in(1, {"data"}) && word_in(2, {"inspect", "verify", "sample", "stats", "bench"}));
 }
 

@@ -16,14 +16,6 @@ namespace ziggurat::apps {
 
 namespace {
 
-std::string mpi_library() {
-  char text[MPI_MAX_LIBRARY_VERSION_STRING];
-  int length = 0;
-  MPI_Get_library_version(text, &length);  // may be called before MPI starts
-  const std::string all(text, static_cast<size_t>(length));
-  return all.substr(0, all.find_first_of(",\n"));
-}
-
 std::string hdf5_library() {
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
@@ -54,6 +46,14 @@ std::string this_cpu() {
 }
 
 }  // namespace
+
+std::string mpi_library() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  MPI_Get_library_version(text, &length);  // may be called before MPI starts
+  const std::string all(text, static_cast<size_t>(length));
+  return all.substr(0, all.find_first_of(",\n"));
+}
 
 std::string version_text(const std::string& revision) {
   const std::string absent = ZIGGURAT_ABSENT_LIBRARIES;

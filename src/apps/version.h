@@ -11,4 +11,7 @@ extern const char* const kRevision;
 // What `ziggurat --version` prints: this build, what it was built for and with, and the formats of its files.
 std::string version_text(const std::string& revision);
 
+// Name and version of the MPI that runs.
+std::string mpi_library();
+
 }  // namespace ziggurat::apps

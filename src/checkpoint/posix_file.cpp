@@ -120,7 +120,7 @@ void remove_tree(const std::string& path) {
   if (error) fail_errno("cannot remove", path, error.value());
 }
 
-InputFile::InputFile(const std::string& path)
+ReadOnlyFile::ReadOnlyFile(const std::string& path)
     : path_(path), fd_(retry_open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)) {
   if (fd_ < 0) fail_errno("cannot open", path, errno);
   struct stat status {};
@@ -131,7 +131,7 @@ InputFile::InputFile(const std::string& path)
   identity_ = {status.st_dev, status.st_ino, status.st_size};
 }
 
-InputFile::InputFile(const std::string& path, const FileIdentity& before) : InputFile(path) {
+ReadOnlyFile::ReadOnlyFile(const std::string& path, const FileIdentity& before) : ReadOnlyFile(path) {
   check(identity_ == before, ErrorKind::checkpoint,
         "[checkpoint] {} {} while it was in use: it had {} bytes, now it has {}. Files must stay as they are "
         "while they are read: make or copy this one again",
@@ -139,9 +139,9 @@ InputFile::InputFile(const std::string& path, const FileIdentity& before) : Inpu
         identity_.bytes);
 }
 
-InputFile::~InputFile() { ::close(fd_); }
+ReadOnlyFile::~ReadOnlyFile() { ::close(fd_); }
 
-void InputFile::read(int64_t first, std::span<std::byte> into) const {
+void ReadOnlyFile::read(int64_t first, std::span<std::byte> into) const {
   constexpr size_t kMaxRead = size_t{1} << 30;
   while (!into.empty()) {
     const ssize_t n = ::pread(fd_, into.data(), std::min(into.size(), kMaxRead), first);
@@ -156,7 +156,7 @@ void InputFile::read(int64_t first, std::span<std::byte> into) const {
   }
 }
 
-std::span<const std::byte> InputFile::map() const {
+std::span<const std::byte> ReadOnlyFile::map() const {
   if (identity_.bytes == 0) return {};
   const auto size = static_cast<size_t>(identity_.bytes);
   void* base = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd_, 0);
@@ -172,7 +172,7 @@ void unmap(std::span<const std::byte> bytes) noexcept {
 }
 
 std::string read_text(const std::string& path) {
-  const InputFile file(path);
+  const ReadOnlyFile file(path);
   std::string text(static_cast<size_t>(file.identity().bytes), '\0');
   file.read(0, std::as_writable_bytes(std::span(text)));
   return text;

@@ -30,14 +30,14 @@ class OutputFile {
 };
 
 // A regular file (never a symbolic link), open for reading.
-class InputFile {
+class ReadOnlyFile {
  public:
-  explicit InputFile(const std::string& path);
+  explicit ReadOnlyFile(const std::string& path);
   // The one that was opened before; throws when it has been cut off or replaced since.
-  InputFile(const std::string& path, const FileIdentity& before);
-  ~InputFile();
-  InputFile(const InputFile&) = delete;
-  InputFile& operator=(const InputFile&) = delete;
+  ReadOnlyFile(const std::string& path, const FileIdentity& before);
+  ~ReadOnlyFile();
+  ReadOnlyFile(const ReadOnlyFile&) = delete;
+  ReadOnlyFile& operator=(const ReadOnlyFile&) = delete;
 
   const FileIdentity& identity() const { return identity_; }
   // The bytes from `first` on, all of them. Throws when the file ends before: it was cut off.

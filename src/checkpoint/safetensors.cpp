@@ -43,7 +43,7 @@ class Hasher {
 };
 
 // Size and hash of a file, as it was written.
-void check_identity(const InputFile& file, const std::string& path, const WrittenFile& expected) {
+void check_identity(const ReadOnlyFile& file, const std::string& path, const WrittenFile& expected) {
   const int64_t size = file.identity().bytes;
   check(size == expected.bytes, ErrorKind::checkpoint,
         "[safetensors] {} is damaged: expected {} bytes, found {}", path, expected.bytes, size);
@@ -165,7 +165,7 @@ WrittenFile write_safetensors(const std::string& path, std::span<const TensorHea
 SafetensorsFile::SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected,
                                  AcceptDtypes accept)
     : path_(path) {
-  const InputFile file(path);
+  const ReadOnlyFile file(path);
   identity_ = file.identity();
   if (expected) check_identity(file, path, *expected);
   check(identity_.bytes >= kLengthBytes + 2, ErrorKind::checkpoint,
@@ -232,13 +232,13 @@ const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
 }
 
 void SafetensorsFile::read(const SafetensorsEntry& entry, int64_t first, std::span<std::byte> into) const {
-  InputFile(path_, identity_).read(entry.begin + first, into);
+  ReadOnlyFile(path_, identity_).read(entry.begin + first, into);
 }
 
 std::span<const std::byte> SafetensorsFile::data(const std::string& name) const {
   const SafetensorsEntry& found = entry(name);
   const std::lock_guard lock(mapping_);
-  if (mapped_.empty()) mapped_ = InputFile(path_, identity_).map();
+  if (mapped_.empty()) mapped_ = ReadOnlyFile(path_, identity_).map();
   return mapped_.subspan(static_cast<size_t>(found.begin), static_cast<size_t>(found.end - found.begin));
 }
 

@@ -4,6 +4,7 @@
 #include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/manifest.h>
+#include <ziggurat/data/shard_format.h>
 
 namespace ziggurat {
 namespace {

@@ -68,6 +68,11 @@ class Block {
     accesses_.access(current_, address, bytes, kind, site);
   }
   std::string describe_fault() const;
+  // `stack`, or where that has overflowed the middle of the same one: its frames are not needed again.
+  uintptr_t usable_stack(uintptr_t stack) const {
+    const uintptr_t offset = (stack - stacks_) % kStack;
+    return offset < kStack / 2 ? stack - offset + kStack / 2 : stack;
+  }
 
   // What kernels call runs in here: their loads and stores are seen, the emulator's own are not. An exception
   // ends the block at once; device code is not unwound, as it would not be on a GPU.
@@ -414,12 +419,9 @@ void on_fault(int signal, siginfo_t* info, void* machine) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
   if (running != nullptr && running->on_fiber) {
     running->fault = address;
-    // The thread goes on in leave_after_fault, on its own stack below what it uses (or, if that is what
-    // overflowed, on any part of it: its frames are not needed again).
+    // The thread goes on in leave_after_fault, below what its stack holds.
     auto& registers = static_cast<ucontext_t*>(machine)->uc_mcontext.gregs;
-    auto stack = static_cast<uintptr_t>(registers[REG_RSP]);
-    const uintptr_t room = kStack / 2;
-    if (stack % kStack < room) stack = stack / kStack * kStack + room;
+    const uintptr_t stack = running->usable_stack(static_cast<uintptr_t>(registers[REG_RSP]));
     registers[REG_RSP] = static_cast<greg_t>(((stack - 256) & ~uintptr_t{15}) - 8);
     registers[REG_RIP] = reinterpret_cast<greg_t>(&leave_after_fault);
     return;
@@ -500,7 +502,6 @@ uint64_t warp_exchange(uint32_t mask, Combine combine, uint64_t value, uint64_t 
   return running->emulate([&] { return running->exchange(wait); });
 }
 
-namespace {
 void see_access(uintptr_t address, size_t bytes, Access kind, const void* site) {
   if (running == nullptr || !running->in_kernel) return;  // code of the host
   running->emulate([&] {
@@ -508,7 +509,6 @@ void see_access(uintptr_t address, size_t bytes, Access kind, const void* site) 
     return true;
   });
 }
-}  // namespace
 
 void atomic_access(const volatile void* address, size_t bytes) {
   see_access(reinterpret_cast<uintptr_t>(address), bytes, Access::atomic, __builtin_return_address(0));
@@ -521,45 +521,3 @@ void device_failure(const char* what, Site site) {
 }
 
 }  // namespace ziggurat::emulation
-
-// gcc's hooks.
-#define ZIGGURAT_HOOK(name, bytes, kind)                                                             \
-  extern "C" void name(void* address) {                                                              \
-    ziggurat::emulation::see_access(reinterpret_cast<uintptr_t>(address), bytes,                     \
-                                    ziggurat::emulation::Access::kind, __builtin_return_address(0)); \
-  }
-#define ZIGGURAT_HOOKS(bytes)                                \
-  ZIGGURAT_HOOK(__tsan_read##bytes, bytes, load)             \
-  ZIGGURAT_HOOK(__tsan_write##bytes, bytes, store)           \
-  ZIGGURAT_HOOK(__tsan_unaligned_read##bytes, bytes, load)   \
-  ZIGGURAT_HOOK(__tsan_unaligned_write##bytes, bytes, store) \
-  ZIGGURAT_HOOK(__tsan_volatile_read##bytes, bytes, load)    \
-  ZIGGURAT_HOOK(__tsan_volatile_write##bytes, bytes, store)
-ZIGGURAT_HOOKS(1)
-ZIGGURAT_HOOKS(2)
-ZIGGURAT_HOOKS(4)
-ZIGGURAT_HOOKS(8)
-ZIGGURAT_HOOKS(16)
-
-// Sizes that no instruction has are moved in smaller pieces.
-static void see_range(void* address, size_t bytes, ziggurat::emulation::Access kind, const char* site) {
-  const auto begin = reinterpret_cast<uintptr_t>(address);
-  const size_t piece = (begin | bytes) % 16 == 0 ? 16 : (begin | bytes) % 4 == 0 ? 4 : 1;
-  for (size_t i = 0; i < bytes; i += piece) {
-    ziggurat::emulation::see_access(begin + i, piece, kind, site + i / piece);
-  }
-}
-
-extern "C" void __tsan_read_range(void* address, size_t bytes) {
-  see_range(address, bytes, ziggurat::emulation::Access::load,
-            static_cast<const char*>(__builtin_return_address(0)));
-}
-extern "C" void __tsan_write_range(void* address, size_t bytes) {
-  see_range(address, bytes, ziggurat::emulation::Access::store,
-            static_cast<const char*>(__builtin_return_address(0)));
-}
-extern "C" void __tsan_vptr_read(void*) {}
-extern "C" void __tsan_vptr_update(void*, void*) {}
-extern "C" void __tsan_init() {}
-extern "C" void __tsan_func_entry(void*) {}
-extern "C" void __tsan_func_exit() {}

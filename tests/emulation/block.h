@@ -27,6 +27,9 @@ using Random = std::mt19937_64;
 // Throws KernelError, with kernel, block, thread and what it did. Device memory must be open.
 void run_kernel(const Launch& launch, Random& random, KernelCounts& counts, const std::vector<Range>& pinned);
 
+// A load or store that a kernel is about to do, at `site` of the program; nothing for code of the host.
+void see_access(uintptr_t address, size_t bytes, Access kind, const void* site);
+
 // Faults of memory on this process: of a kernel's thread they become its error; of the host in device memory
 // they end the process with a message, as it would in a copy that was forgotten.
 void catch_memory_faults();

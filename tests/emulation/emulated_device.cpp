@@ -245,8 +245,8 @@ std::string refuse_copy(const char* name, const void* to, const void* from, size
                                : kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
   for (const auto& [pointer, device_side] : {std::pair{to, to_device}, std::pair{from, from_device}}) {
     if (is_device(pointer) != device_side) {
-      return fmt::format("{}: {:#x} is {} memory of the device, which its kind of copy denies", name,
-                         reinterpret_cast<uintptr_t>(pointer), device_side ? "no" : "");
+      return fmt::format("{}: {:#x} is {}memory of the device, against its kind of copy", name,
+                         reinterpret_cast<uintptr_t>(pointer), device_side ? "no " : "");
     }
     if (device_side && !is_live(pointer, bytes)) {
       return fmt::format("{}: {} bytes at {}", name, bytes,

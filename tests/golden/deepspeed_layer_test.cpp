@@ -86,7 +86,7 @@ Named run(const GoldenFile& file, const std::string& name, DType dtype, Communic
   nn::ParamStore store({.compute = dtype});
   const std::string prefix = "layer.",
                     layer_name = std::is_same_v<Layer, moe::MoeFfn> ? "layer.moe" : "layer";
-  Layer layer(store, layer_name, config_of(file, name), {mlp, experts[0], world.size(), 0}, groups);
+  Layer layer(store, layer_name, config_of(file, name), {mlp, mlp, experts[0], world.size(), 0}, groups);
   store.finalize();
   load_parameters(store, file, "weights.", prefix);
 

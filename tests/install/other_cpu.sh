@@ -15,11 +15,17 @@ must_refuse() {
   output=$("$@" 2>&1) || code=$?
   [ "$code" = 1 ] || problem "expected exit code 1, got $code: $* says: $output"
   [[ $output == "ziggurat: device error:"$'\n'* && $output == *" lacks "*"$lacked"* &&
-     $output == *"-DZIGGURAT_MARCH=$march,"* && $output != *$'\n'*$'\n'* ]] ||
+     $output == *"-DZIGGURAT_MARCH="$march,* && $output != *$'\n'*$'\n'* ]] ||
     problem "expected '$lacked' and '$march', got: $output"
 }
 
 must_refuse xop 'x86-64*' "$wrong_cpu"
+
+# The check itself runs on the oldest CPU: it has no instruction of a newer one, whatever all else is compiled for.
+check=$(objdump -d --no-show-raw-insn "$wrong_cpu" | awk '/^[0-9a-f]+ <_ZN8ziggurat/ { on = 1 } /^$/ { on = 0 } on')
+grep -q 'refuse_another_cpu' <<<"$check" || problem "the check is not in $wrong_cpu"
+newer=$(grep -P '\t(v[a-z]|[a-z]+x? .*%[xyz]mm[0-9]+,.*,|shlx|shrx|sarx|rorx|mulx|andn|bextr|bzhi|pext|pdep|lzcnt|tzcnt|popcnt|movbe)' <<<"$check" | head -3)
+[ -z "$newer" ] || problem "the check is not compiled for the oldest CPU: $newer"
 
 if ! command -v qemu-x86_64 >/dev/null; then
   echo "qemu-x86_64 is not installed: the binary itself was not tried on an emulated CPU"

@@ -33,13 +33,11 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"grouped_linear", "a composition of gemm and bias_activation"},
       {"layer_norm", "the CPU backend comes first"},
       {"linear", "a composition of gemm and bias_activation"},
-      {"mix", "the CPU backend comes first"},
       {"qk_norm", "the CPU backend comes first"},
       {"rms_norm", "the CPU backend comes first"},
       {"rope", "the CPU backend comes first"},
       {"router", "the CPU backend comes first"},
       {"router_logits", "a composition of gemm and bias_activation, with an element-wise input"},
-      {"swiglu", "the CPU backend comes first"},
   };
   return reasons;
 }

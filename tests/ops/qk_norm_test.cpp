@@ -3,6 +3,16 @@
 #include "tests/support/op_test.h"
 #include <ziggurat/ops/qk_norm.h>
 
+namespace ziggurat::kernels {
+
+// Where the compiler looks for it.
+static void PrintTo(const QkNormShape& s, std::ostream* os) {
+  *os << "B" << s.qkv.batch << " T" << s.qkv.length << " H" << s.qkv.heads << "/" << s.qkv.kv_heads << " d"
+      << s.qkv.head_dim << (s.per_head ? " per head" : " whole width");
+}
+
+}  // namespace ziggurat::kernels
+
 namespace ziggurat {
 namespace {
 
@@ -10,11 +20,6 @@ using ops::AttentionShape;
 using ops::QkNormShape;
 using test::OpBench;
 constexpr double kEps = 1e-5;
-
-void PrintTo(const QkNormShape& s, std::ostream* os) {
-  *os << "B" << s.qkv.batch << " T" << s.qkv.length << " H" << s.qkv.heads << "/" << s.qkv.kv_heads << " d"
-      << s.qkv.head_dim << (s.per_head ? " per head" : " whole width");
-}
 
 Shape qkv_of(const QkNormShape& s) { return {s.qkv.rows(), s.qkv.width()}; }
 

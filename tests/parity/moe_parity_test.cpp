@@ -190,7 +190,7 @@ TEST(MoeFfn, IdenticalExpertsEqualTheDenseMlpTimesItsWeight) {
       m.drop = moe::DropPolicy::none;
       m.identical_experts = true;
     });
-    moe::MoeFfn layer(store, "layer.moe", c, {expert, experts, 1, 0}, groups);
+    moe::MoeFfn layer(store, "layer.moe", c, {expert, expert, experts, 1, 0}, groups);
     nn::Mlp mlp(store, "layer.mlp", expert);
     store.finalize();
     for (const char* part : {"up.weight", "up.bias", "down.weight", "down.bias"}) {
@@ -245,8 +245,8 @@ TEST(MoeMisuse, IsRefused) {
   const nn::MlpShape expert{nn::MlpKind::gelu_tanh, kHidden, 24, true, 0.3, 0.3};
   nn::ParamStore store({.reproducible = Reproducible::strict}), other({});
   const auto global = config([](auto& m) { m.balance_scope = moe::BalanceScope::global_batch; });
-  EXPECT_THROW(moe::MoeFfn(store, "m", global, {expert, 4, 1, 0}, groups), Error);
-  EXPECT_THROW(moe::MoeFfn(other, "m", config([](auto& m) { m.top_k = 5; }), {expert, 4, 1, 0}, groups),
+  EXPECT_THROW(moe::MoeFfn(store, "m", global, {expert, expert, 4, 1, 0}, groups), Error);
+  EXPECT_THROW(moe::MoeFfn(other, "m", config([](auto& m) { m.top_k = 5; }), {expert, expert, 4, 1, 0}, groups),
                Error);
   EXPECT_THROW(moe::make_token_dispatcher(*world, 0), Error);
   run_on_threads(2, [](Communicator& two) { EXPECT_THROW(moe::make_token_dispatcher(two, 3), Error); });

@@ -22,7 +22,7 @@
 #define __host__
 #define __constant__
 #define __forceinline__ inline
-#define __align__(n) alignas(n)
+#define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 #define __grid_constant__
 // Threads of a block are fibers of one thread of the host.
@@ -64,10 +64,22 @@ struct dim3 {
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-#define threadIdx (::ziggurat::emulation::thread_index())
-#define blockIdx (::ziggurat::emulation::block_index())
-#define blockDim (::ziggurat::emulation::block_size())
-#define gridDim (::ziggurat::emulation::grid_size())
+namespace ziggurat::emulation {
+template <Index (*Of)(), unsigned Index::*Which>
+struct Component {
+  operator unsigned() const { return Of().*Which; }
+};
+template <Index (*Of)()>
+struct Components {
+  Component<Of, &Index::x> x;
+  Component<Of, &Index::y> y;
+  Component<Of, &Index::z> z;
+};
+}  // namespace ziggurat::emulation
+inline constexpr ziggurat::emulation::Components<ziggurat::emulation::thread_index> threadIdx{};
+inline constexpr ziggurat::emulation::Components<ziggurat::emulation::block_index> blockIdx{};
+inline constexpr ziggurat::emulation::Components<ziggurat::emulation::block_size> blockDim{};
+inline constexpr ziggurat::emulation::Components<ziggurat::emulation::grid_size> gridDim{};
 inline constexpr int warpSize = 32;
 
 // Barriers
