@@ -246,8 +246,9 @@ TEST(MoeMisuse, IsRefused) {
   nn::ParamStore store({.reproducible = Reproducible::strict}), other({});
   const auto global = config([](auto& m) { m.balance_scope = moe::BalanceScope::global_batch; });
   EXPECT_THROW(moe::MoeFfn(store, "m", global, {expert, expert, 4, 1, 0}, groups), Error);
-  EXPECT_THROW(moe::MoeFfn(other, "m", config([](auto& m) { m.top_k = 5; }), {expert, expert, 4, 1, 0}, groups),
-               Error);
+  EXPECT_THROW(
+      moe::MoeFfn(other, "m", config([](auto& m) { m.top_k = 5; }), {expert, expert, 4, 1, 0}, groups),
+      Error);
   EXPECT_THROW(moe::make_token_dispatcher(*world, 0), Error);
   run_on_threads(2, [](Communicator& two) { EXPECT_THROW(moe::make_token_dispatcher(two, 3), Error); });
 }
