@@ -55,7 +55,8 @@ void check_writable(const std::filesystem::path& file) {
 }
 
 void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
-  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, world);
+  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, world,
+                             arguments.batch_tokens);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
   eval::Scorer scorer(trained.model(), world, {.length = length, .batch_tokens = arguments.batch_tokens});

@@ -29,11 +29,12 @@ train::Precision precision_of(const std::string& name, train::Precision trained,
 
 }  // namespace
 
-LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& config, Communicator& world) {
+LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& config, Communicator& world,
+                         int64_t pass_tokens) {
   const model::ModelConfig shape = model::fit_to_ranks(config.model, world.size());
   groups_ = std::make_unique<ProcessGroups>(world, ParallelPlan(world.size(), shape.expert_parallel_sizes()));
-  store_ = std::make_unique<nn::ParamStore>(
-      nn::ParamStore::Options{.compute = train::compute_dtype(config.precision), .trainable = false});
+  store_ = std::make_unique<nn::ParamStore>(nn::ParamStore::Options{
+      .compute = train::compute_dtype(config.precision), .trainable = false, .step_tokens = pass_tokens});
   model_ = std::make_unique<model::Gpt>(shape, *store_, *groups_);
   store_->finalize();
   for (const nn::ParamEntry& entry : store_->entries()) {
@@ -46,12 +47,12 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& c
 }
 
 TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& precision,
-                           const std::string& tokenizer, Communicator& world)
+                           const std::string& tokenizer, Communicator& world, int64_t pass_tokens)
     : reader_(checkpoint), world_(world) {
   parse_config(config_, reader_.manifest().config, reader_.path());
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
   if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());
-  loaded_ = std::make_unique<LoadedModel>(reader_, config_, world);
+  loaded_ = std::make_unique<LoadedModel>(reader_, config_, world, pass_tokens);
 }
 
 std::string TrainedModel::weight_hash() const {

@@ -12,10 +12,12 @@
 namespace ziggurat::apps {
 
 // The weights of a checkpoint as a model. Collective: the ranks of `world` share the experts as they would in
-// training. Both must outlive it.
+// training. Both must outlive it. `pass_tokens`: read at once, if they are enough to pay for packed copies of
+// the weights of linear layers, which take as much memory again; else 0.
 class LoadedModel {
  public:
-  LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& config, Communicator& world);
+  LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& config, Communicator& world,
+              int64_t pass_tokens = 0);
 
   const model::Gpt& model() const { return *model_; }
   const nn::ParamStore& weights() const { return *store_; }
@@ -32,7 +34,7 @@ class TrainedModel {
   // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; empty: as in
   // training. `tokenizer`: a path, or empty: the one that the model was trained with.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
-               Communicator& world);
+               Communicator& world, int64_t pass_tokens = 0);
 
   const train::RunConfig& config() const { return config_; }
   const model::Gpt& model() const { return loaded_->model(); }

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/nn/initial_values.h>
 #include <ziggurat/nn/param_store.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -96,13 +97,19 @@ void ParamStore::add_packed_copies() {
   packed_arena_ = std::make_unique<Arena>("packed weights", most, options_.device);
   for (ParamEntry& entry : entries_) {
     const Tensor& w = entry.param.value;
-    const int64_t rows = entry.spec.product_rows, in = w.rank() > 0 ? w.dim(w.rank() - 1) : 0;
+    const bool expert = entry.spec.expert_parallel > 0;
+    int64_t rows = entry.spec.product_rows;
+    const int64_t in = w.rank() > 0 ? w.dim(w.rank() - 1) : 0;
     if (rows == 0) continue;
+    if (!options_.trainable) {  // the weights of linear layers, for kernels::packed_linear
+      if (expert || rows != w.dim(0)) continue;
+      rows = std::min(rows, kernels::kPackedColumns);
+    }
     visit_float_dtype(w.dtype(), [&]<class T>() {
       if constexpr (!std::is_same_v<T, double>) {
-        const bool expert = entry.spec.expert_parallel > 0;
-        const auto copies =
-            expert ? std::optional(kernels::Copies::both) : kernels::copies_that_pay<T>(options_.step_tokens);
+        const auto copies = !options_.trainable ? std::optional(kernels::Copies::forward)
+                            : expert            ? std::optional(kernels::Copies::both)
+                                                : kernels::copies_that_pay<T>(options_.step_tokens);
         if (!copies || !kernels::PackedWeights::supported<T>(w.numel() / in, rows, in, *copies)) return;
         entry.param.packed =
             &packed_.emplace_back(w.data<T>(), w.numel() / in, rows, in, *copies, *packed_arena_);

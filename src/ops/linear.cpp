@@ -1,6 +1,7 @@
 #include <ops/few_rows.h>
 
 #include <ziggurat/kernels/gemm.h>
+#include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/ops/linear.h>
 
@@ -20,6 +21,17 @@ void few_rows(Tape& tape, const Tensor& x, const Tensor& w, const Param* bias, A
       tape.workspace(), tape.stream());
 }
 
+// Many rows from copies that are kept as long as the weight.
+template <Device D, class T>
+void packed_linear(Tape& tape, const Tensor& x, const Param& weight, const Param* bias, Activation activation,
+                   const Tensor& y) {
+  kernels::packed_linear<D>(
+      kernels::PackedLinearArgs<T>{x.dim(0), x.dim(1), y.dim(1), x.data<T>(), weight.packed,
+                                   bias == nullptr ? nullptr : bias->value.data<Accum<T>>(), activation,
+                                   y.data<T>()},
+      tape.workspace(), tape.stream());
+}
+
 }  // namespace
 
 Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation activation) {
@@ -35,14 +47,21 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
   const bool wants_grad = x.wants_grad() || weight.trainable() || (bias != nullptr && bias->trainable());
   const bool activated = activation != Activation::none;
   const Var y = tape.output(x.dtype(), {rows, out}, wants_grad);
+  const bool few = reads_weights_once(tape, rows);
+  if (few || (!tape.recording() && !weight.trainable() && weight.packed != nullptr)) {
+    visit_kernels<kernels::FewRowsKernels, kernels::PackedLinearKernels>(x.value(), [&]<Device D, class T>() {
+      if (few) return few_rows<D, T, T>(tape, x.value(), w, bias, activation, y.value());
+      if constexpr (!std::is_same_v<T, double>) {
+        packed_linear<D, T>(tape, x.value(), weight, bias, activation, y.value());
+      }
+    });
+    return y;
+  }
   const Tensor z =
       activated ? tape.save(x.dtype(), {rows, out}) : y.value();  // GELU's derivative needs its input
 
-  visit_kernels<kernels::WeightProductKernels, kernels::GemmKernels, kernels::BiasActivationKernels,
-                kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
-    if (reads_weights_once(tape, rows)) {
-      return few_rows<D, T, T>(tape, x.value(), w, bias, activation, y.value());
-    }
+  visit_kernels<kernels::WeightProductKernels, kernels::BiasActivationKernels>(
+      x.value(), [&]<Device D, class T>() {
     kernels::weight_product<D>(
         kernels::WeightProduct<T, T>{kernels::Side::forward, rows, out, in, x.value().data<T>(), w.data<T>(),
                                      weight.packed, 0, z.data<T>()},

@@ -25,6 +25,7 @@
 #include <ziggurat/kernels/grouped_linear.h>
 #include <ziggurat/kernels/layer_norm.h>
 #include <ziggurat/kernels/mix.h>
+#include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/kernels/qk_norm.h>
 #include <ziggurat/kernels/random_normal.h>
@@ -128,8 +129,7 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::CachedAttentionKernels, kernels::CrossEntropyKernels, kernels::DispatchKernels,
                       kernels::DropoutKernels, kernels::ElementwiseKernels, kernels::EmbeddingKernels,
                       kernels::FewRowsKernels, kernels::GatedAddKernels, kernels::GemmKernels,
-                      kernels::GroupedLinearKernels, kernels::LayerNormKernels, kernels::MixKernels,
-                      kernels::WeightProductKernels, kernels::QkNormKernels, kernels::RandomNormalKernels,
+                      kernels::GroupedLinearKernels, kernels::LayerNormKernels, kernels::MixKernels, kernels::PackedLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels, kernels::RandomNormalKernels,
                       kernels::RmsNormKernels, kernels::RopeKernels, kernels::RouterKernels,
                       kernels::RouterLogitsKernels, kernels::SwigluKernels>();
 }

@@ -1,7 +1,9 @@
 #include <cmath>
+#include <optional>
 
 #include "tests/support/op_test.h"
 #include <ziggurat/kernels/few_rows.h>
+#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/ops/linear.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -138,6 +140,66 @@ INSTANTIATE_TEST_SUITE_P(Shapes, FewRows,
                                          LinearCase{2, 100, 16, true, Activation::gelu_erf},
                                          LinearCase{3, 79, 17, true, Activation::none},
                                          LinearCase{8, 321, 50, true, Activation::gelu_tanh}));
+
+// Weights that nobody trains may have copies, in matrices of so many rows; then many rows take a kernel of
+// their own. Row counts around a product's, and sums long enough for the library to cut them.
+class PackedLinear : public testing::TestWithParam<LinearCase> {};
+
+TEST_P(PackedLinear, EqualsNaiveReferenceWhateverTheirNeighboursAndThreads) {
+  constexpr int64_t kMatrixRows = 128;
+  const LinearCase c = GetParam();
+  const int threads = thread_count();
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    OpBench bench(Reproducible::strict);
+    MicroBatch evaluation = bench.micro_batch;
+    evaluation.training = false;
+    const Tensor x = bench.tensor("x", dtype, {c.rows, c.in});
+    const Param& b = bench.param("b", accum_dtype(dtype), {c.out});
+    const Param* bias = c.bias ? &b : nullptr;
+    Param w;
+    w.value = bench.tensor("w", dtype, {c.out, c.in});
+    Arena copies("copies", int64_t{1} << 28);
+    std::optional<kernels::PackedWeights> packed;
+    visit_float_dtype(dtype, [&]<class T>() {
+      if constexpr (!std::is_same_v<T, double>) {
+        using kernels::Copies;
+        if (!kernels::PackedWeights::supported<T>(c.out, kMatrixRows, c.in, Copies::forward)) return;
+        packed.emplace(w.value.data<T>(), c.out, kMatrixRows, c.in, Copies::forward, copies);
+      }
+    });
+    if (!packed) GTEST_SKIP() << "this CPU or library has no packed products";
+    w.packed = &*packed;
+    const auto run = [&](const Tensor& rows) {
+      bench.tape().begin(evaluation);
+      return ops::linear(bench.tape(), bench.tape().constant(rows), w, bias, c.activation).value();
+    };
+    const Tensor y = run(x);
+    EXPECT_EQ(packed->prepared(0, kernels::Side::forward), c.rows > 0);
+    test::expect_close(y, naive(c, x, w, b), c.in, 2 * std::sqrt(double(c.in)), to_string(dtype));
+
+    const std::vector<double> all = test::to_doubles(y);
+    const auto expect_rows = [&](int64_t begin, int64_t end) {
+      EXPECT_EQ(test::to_doubles(run(x.rows(begin, end))),
+                std::vector<double>(all.begin() + begin * c.out, all.begin() + end * c.out))
+          << to_string(dtype) << " rows [" << begin << ", " << end << ")";
+    };
+    for (const int n : {1, 3}) {
+      set_thread_count(n);
+      expect_rows(0, c.rows);
+      for (int64_t row = 0; row < c.rows; row += 13) expect_rows(row, row + 1);
+      expect_rows(c.rows / 3, c.rows);
+    }
+    set_thread_count(threads);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, PackedLinear,
+                         testing::Values(LinearCase{0, 64, 128, true, Activation::none},
+                                         LinearCase{1, 64, 33, false, Activation::none},
+                                         LinearCase{64, 100, 300, true, Activation::gelu_erf},
+                                         LinearCase{150, 768, 257, true, Activation::gelu_tanh},
+                                         LinearCase{70, 3072, 128, true, Activation::none},
+                                         LinearCase{20, 50, 40, false, Activation::gelu_tanh}));
 
 TEST(Logits, AreNotRoundedToBf16) {
   for (const int64_t rows : {int64_t{2}, kernels::kFewRows + 3}) {  // either kernel

@@ -73,7 +73,8 @@ class ParamStore {
     uint64_t seed = 1234;
     Reproducible reproducible = Reproducible::layout;
     bool trainable = true;  // false: no gradients and moments (evaluation, a frozen teacher)
-    // Tokens of a step on this rank, to know which packed copies pay; 0: none are kept, as in strict mode.
+    // Tokens of a step (in inference, of a pass), to know which packed copies pay; 0: none, as in strict
+    // training.
     int64_t step_tokens = 0;
   };
   explicit ParamStore(const Options& options) : options_(options) {}

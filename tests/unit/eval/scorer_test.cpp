@@ -96,11 +96,23 @@ TEST(Scorer, ScoresAsOnePassOverEveryRequest) {
   }
 }
 
-// To the bit, in f32: in any batches, alone or among others, on any number of ranks.
-TEST(Scorer, ScoresDependOnNeitherBatchNorRanks) {
+// To the bit, in f32 and bf16, from weights as they lie and from packed ones: in any batches, alone or among
+// others, on any number of ranks.
+struct Computed {
+  DType dtype;
+  bool packed;
+};
+void PrintTo(const Computed& c, std::ostream* os) {
+  *os << to_string(c.dtype) << (c.packed ? ", packed" : "");
+}
+
+class ScorerBits : public ::testing::TestWithParam<Computed> {};
+
+TEST_P(ScorerBits, DependOnNeitherBatchNorRanks) {
+  const auto [dtype, packed] = GetParam();
   const OneThread one_thread;
   for (const char* name : {"350m_dense", "pr_moe", "modern_moe"}) {
-    BareModel bare(test::tiny_model(name, padded()), DType::f32);
+    BareModel bare(test::tiny_model(name, padded()), dtype, nullptr, packed);
     const std::vector<TokenRequest> requests = requests_for(bare);
     const std::vector<Score> want = Scorer(bare.model, bare.world, small()).score(requests);
     const std::vector<Score> wide = Scorer(bare.model, bare.world, small(1000)).score(requests);
@@ -113,10 +125,31 @@ TEST(Scorer, ScoresDependOnNeitherBatchNorRanks) {
     }
     for (const int ranks : {2, 4}) {
       run_on_threads(ranks, [&](Communicator& world) {
-        BareModel shared(test::tiny_model(name, padded()), DType::f32, &world);
+        BareModel shared(test::tiny_model(name, padded()), dtype, &world, packed);
         const std::vector<Score> scores = Scorer(shared.model, world, small()).score(requests);
         for (size_t i = 0; i < requests.size(); ++i) EXPECT_EQ(scores[i], want[i]) << name << i;
       });
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Weights, ScorerBits,
+                         ::testing::Values(Computed{DType::f32, false}, Computed{DType::f32, true},
+                                           Computed{DType::bf16, false}, Computed{DType::bf16, true}));
+
+// Products in another order, and in bf16 fewer roundings.
+TEST(Scorer, ScoresFromPackedWeightsAreThoseFromWeightsAsTheyLie) {
+  const OneThread one_thread;
+  for (const auto& [dtype, near] : {std::pair{DType::f32, 1e-4}, std::pair{DType::bf16, 0.1}}) {
+    BareModel bare(test::tiny_model("350m_dense", padded()), dtype),
+        packed(test::tiny_model("350m_dense", padded()), dtype, nullptr, true);
+    const std::vector<TokenRequest> requests = requests_for(bare);
+    const std::vector<Score> want = Scorer(bare.model, bare.world, small()).score(requests),
+                             got = Scorer(packed.model, packed.world, small()).score(requests);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_NEAR(got[i].log_likelihood, want[i].log_likelihood,
+                  near * static_cast<double>(requests[i].continuation.size()))
+          << to_string(dtype) << i;
     }
   }
 }
