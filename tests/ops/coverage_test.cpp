@@ -19,15 +19,13 @@ const std::filesystem::path kRoot = test::source_dir();
 // Ops that run on the CPU only so far, and why each may. An op leaves this list when its .cu arrives.
 const std::map<std::string, std::string>& without_cuda_kernel() {
   static const std::map<std::string, std::string> reasons = {
-      {"add", "element-wise: to share kernels/cuda/elementwise.cu"},
+      {"add", "runs elementwise's kernel"},
       {"all_to_all", "no kernel: calls the communicator"},
       {"attention", "the CPU backend comes first"},
       {"cached_attention", "the CPU backend comes first"},
       {"choose_rows", "runs dispatch's kernel"},
       {"cross_entropy", "the CPU backend comes first"},
-      {"dispatch", "the CPU backend comes first"},
       {"dropout_add", "runs dropout's kernel"},
-      {"embedding", "the CPU backend comes first"},
       {"gated_add", "the CPU backend comes first"},
       {"grouped_linear", "a composition of gemm and bias_activation"},
       {"layer_norm", "the CPU backend comes first"},

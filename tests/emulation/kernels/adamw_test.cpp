@@ -37,6 +37,7 @@ TEST_P(EmulatedAdamW, UpdatesEqualTheCpus) {
       args.moment2 = d_v.data();
       args.compute = with_copy ? d_compute.data() : nullptr;
       kernels::adamw_update<Device::cuda>(args, cuda);
+      expect_success(cudaDeviceSynchronize());  // before the gradient is freed
     }
     expect_near(d_m.get(), m, "m", 3, 1);
     expect_near(d_v.get(), v, "v", 3, 1);
