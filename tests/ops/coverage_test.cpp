@@ -19,7 +19,7 @@ const std::filesystem::path kRoot = test::source_dir();
 // Ops that run on the CPU only so far, and why each may. An op leaves this list when its .cu arrives.
 const std::map<std::string, std::string>& without_cuda_kernel() {
   static const std::map<std::string, std::string> reasons = {
-      {"add", "runs elementwise's kernel"},
+      {"add", "element-wise: to share kernels/cuda/elementwise.cu"},
       {"all_to_all", "no kernel: calls the communicator"},
       {"attention", "the CPU backend comes first"},
       {"cached_attention", "the CPU backend comes first"},
