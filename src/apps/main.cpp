@@ -75,7 +75,7 @@ int after_printing(int code) {
 int main(int argc, char** argv) {
   open_closed_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a file past `ulimit -f` is then an error with a name, EFBIG
-  CLI::App app{"Ziggurat: trains dense, MoE and PR-MoE GPT models from YAML files", "ziggurat"};
+  CLI::App app{"Trains dense, MoE and PR-MoE GPT models from YAML files", "ziggurat"};
   app.set_version_flag("--version", [] { return apps::version_text(apps::kRevision); });
   app.require_subcommand(1);
   apps::add_commands(app);

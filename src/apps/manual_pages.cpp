@@ -112,10 +112,10 @@ std::string exit_status() {
   const auto row = [&](ErrorKind kind, const char* meaning) {
     text += fmt::format(".TP\n.B {}\n{}\n", exit_code(kind), meaning);
   };
-  row(ErrorKind::internal, "anything else");
   row(ErrorKind::config, "bad config or usage");
   row(ErrorKind::data, "data or checkpoint unusable");
   row(ErrorKind::numeric, "numeric fault: loss or weights are no longer finite");
+  row(ErrorKind::internal, "anything else");
   return text;
 }
 

@@ -30,12 +30,11 @@ expect_offer() {
   [ "${got% }" = "$expected" ] || problem "completing '$*': expected '$expected', got '${got% }'"
 }
 
-# What --help lists of a command: sub-commands, options, and arguments with a place of their own.
-below() { "$ziggurat" $1 --help | awk '/^Subcommands:/ { on = 1; next } on && /^  [a-z]/ { print $1 }'; }
-options() { "$ziggurat" $1 --help | grep -oE '^ +(-[a-zA-Z],)?--[a-z0-9-]+' | tr ', ' '\n\n' | grep . ; }
-arguments() {
-  "$ziggurat" $1 --help | awk '/^Positionals:/ { on = 1; next } /^[A-Z]/ { on = 0 } on && /^  [a-z]/ { print $1 }'
-}
+# What the --help of a command, read from standard input, lists: sub-commands, options, and arguments with a place of
+# their own.
+below() { awk '/^Subcommands:/ { on = 1; next } on && /^  [a-z]/ { print $1 }'; }
+options() { grep -oE '^ +(-[a-zA-Z],)?--[a-z0-9-]+' | tr ', ' '\n\n' | grep . ; }
+arguments() { awk '/^Positionals:/ { on = 1; next } /^[A-Z]/ { on = 0 } on && /^  [a-z]/ { print $1 }'; }
 
 # The part of a page that is about a command, as plain text.
 manual_of() {
@@ -49,11 +48,12 @@ manual_of() {
 
 commands=0 checked=0
 check_command() {
-  local command=$1 word text
+  local command=$1 word text help
+  help=$("$ziggurat" $command --help)
   commands=$((commands + 1))
   text=$(manual_of "$command")
   local -a names
-  mapfile -t names < <(below "$command")
+  mapfile -t names < <(below <<<"$help")
   if [ ${#names[@]} -gt 0 ]; then
     expect_offer "$(printf '%s\n' "${names[@]}" | sort | tr '\n' ' ' | sed 's/ $//')" ziggurat $command ''
     for word in "${names[@]}"; do
@@ -64,13 +64,13 @@ check_command() {
     done
     [ -z "$command" ] || return  # its page is that of the commands below it
   fi
-  for word in $(options "$command"); do
+  for word in $(options <<<"$help"); do
     checked=$((checked + 1))
     grep -qE -- "^(-[a-zA-Z], )?$word( |,|$)" <<<"$text" || problem "the manual of '$command' lacks $word"
     offered ziggurat $command "$word" | grep -qx -- "$word" || problem "bash does not offer $word after '$command'"
     grep -qF -- "$word[" "$folder/zsh/site-functions/_ziggurat" || problem "zsh does not know $word"
   done
-  for word in $(arguments "$command"); do
+  for word in $(arguments <<<"$help"); do
     grep -qE "^$word( |$)" <<<"$text" || problem "the manual of '$command' lacks its argument $word"
   done
 }

@@ -1,5 +1,6 @@
 #include "apps/kernel_cases/lab.h"
 #include <ziggurat/kernels/dispatch.h>
+#include <ziggurat/kernels/gated_add.h>
 #include <ziggurat/kernels/mix.h>
 #include <ziggurat/kernels/router.h>
 #include <ziggurat/kernels/router_logits.h>
@@ -61,6 +62,17 @@ void list_moe(Cases& add) {
                               false,
                               lab.values<A>(2 * kTokens)};
     return [=, &lab] { mix_backward<D>(args, lab.stream()); };
+  });
+  add("gated_add.forward", kRows, traffic(kN, E, E, E), [](Lab& lab) {
+    const GatedAddArgs<T> args{
+        kTokens, kWidth, lab.values<T>(kN), lab.values<T>(kN), lab.values<A>(kTokens), lab.values<T>(kN)};
+    return [=, &lab] { gated_add_forward<D>(args, lab.stream()); };
+  });
+  add("gated_add.backward", kRows, traffic(kN, E, E, E), [](Lab& lab) {
+    const GatedAddGradArgs<T> args{
+        kTokens,           kWidth, lab.values<T>(kN),     lab.values<A>(kTokens), lab.values<T>(kN),
+        lab.values<T>(kN), false,  lab.values<A>(kTokens)};
+    return [=, &lab] { gated_add_backward<D>(args, lab.stream()); };
   });
   add("router_input.forward", kRows, traffic(kN, E, sizeof(A)), [](Lab& lab) {
     const RouterInputArgs<T> args{kN, 0, Philox(1, Purpose::test), lab.values<T>(kN), lab.values<A>(kN)};
