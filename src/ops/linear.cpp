@@ -47,13 +47,15 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
   const bool wants_grad = x.wants_grad() || weight.trainable() || (bias != nullptr && bias->trainable());
   const bool activated = activation != Activation::none;
   const Var y = tape.output(x.dtype(), {rows, out}, wants_grad);
-  const bool few = reads_weights_once(tape, rows);
-  if (few || (!tape.recording() && !weight.trainable() && weight.packed != nullptr)) {
-    visit_kernels<kernels::FewRowsKernels, kernels::PackedLinearKernels>(x.value(), [&]<Device D, class T>() {
-      if (few) return few_rows<D, T, T>(tape, x.value(), w, bias, activation, y.value());
-      if constexpr (!std::is_same_v<T, double>) {
-        packed_linear<D, T>(tape, x.value(), weight, bias, activation, y.value());
-      }
+  if (reads_weights_once(tape, rows)) {
+    visit_kernels<kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
+      few_rows<D, T, T>(tape, x.value(), w, bias, activation, y.value());
+    });
+    return y;
+  }
+  if (!tape.recording() && !weight.trainable() && weight.packed != nullptr) {
+    visit_kernels<kernels::PackedLinearKernels>(x.value(), [&]<Device D, class T>() {
+      packed_linear<D, T>(tape, x.value(), weight, bias, activation, y.value());
     });
     return y;
   }
@@ -62,17 +64,17 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
 
   visit_kernels<kernels::WeightProductKernels, kernels::BiasActivationKernels>(
       x.value(), [&]<Device D, class T>() {
-    kernels::weight_product<D>(
-        kernels::WeightProduct<T, T>{kernels::Side::forward, rows, out, in, x.value().data<T>(), w.data<T>(),
-                                     weight.packed, 0, z.data<T>()},
-        tape.workspace(), tape.stream());
-    if (bias != nullptr || activated) {
-      const Accum<T>* b = bias == nullptr ? nullptr : bias->value.data<Accum<T>>();
-      kernels::bias_activation_forward<D>(
-          kernels::BiasActivationArgs<T>{activation, rows, out, z.data<T>(), b, y.value().data<T>()},
-          tape.stream());
-    }
-  });
+        kernels::weight_product<D>(
+            kernels::WeightProduct<T, T>{kernels::Side::forward, rows, out, in, x.value().data<T>(),
+                                         w.data<T>(), weight.packed, 0, z.data<T>()},
+            tape.workspace(), tape.stream());
+        if (bias != nullptr || activated) {
+          const Accum<T>* b = bias == nullptr ? nullptr : bias->value.data<Accum<T>>();
+          kernels::bias_activation_forward<D>(
+              kernels::BiasActivationArgs<T>{activation, rows, out, z.data<T>(), b, y.value().data<T>()},
+              tape.stream());
+        }
+      });
 
   tape.record(y, [=, &weight](Tape& t, const Tensor& dy) {
     const ArenaScope scope(t.workspace());

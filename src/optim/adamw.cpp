@@ -32,39 +32,31 @@ void adamw_step(const FlatParams& p, std::span<const ParamRange> ranges, const O
                 const AdamWStep& step, Stream& stream) {
   check_params(p, ranges, step);
   visit_kernels<kernels::AdamWKernels>(p.master, [&]<Device D, class T>() {
-    if constexpr (std::is_same_v<T, bf16>) {
-      fail(ErrorKind::internal, "[adamw] masters must be f32 or f64, got bf16");
-    } else {
-      for (const ParamRange& range : ranges) {
-        if (range.begin == range.end) continue;
-        kernels::AdamWArgs<T> args;
-        args.n = range.end - range.begin;
-        args.gradient = p.gradient.data<T>() + range.begin;
-        args.master = p.master.data<T>() + range.begin;
-        args.moment1 = p.moment1.data<T>() + range.begin;
-        args.moment2 = p.moment2.data<T>() + range.begin;
-        args.compute = p.compute ? p.compute.data<bf16>() + range.begin : nullptr;
-        args.lr = step.lr;
-        args.beta1 = config.beta1;
-        args.beta2 = config.beta2;
-        args.eps = config.eps;
-        args.weight_decay = range.decay ? config.weight_decay : 0;
-        args.grad_scale = step.grad_scale;
-        args.step = step.step;
-        kernels::adamw_update<D, T>(args, stream);
-      }
+    for (const ParamRange& range : ranges) {
+      if (range.begin == range.end) continue;
+      kernels::AdamWArgs<T> args;
+      args.n = range.end - range.begin;
+      args.gradient = p.gradient.data<T>() + range.begin;
+      args.master = p.master.data<T>() + range.begin;
+      args.moment1 = p.moment1.data<T>() + range.begin;
+      args.moment2 = p.moment2.data<T>() + range.begin;
+      args.compute = p.compute ? p.compute.data<bf16>() + range.begin : nullptr;
+      args.lr = step.lr;
+      args.beta1 = config.beta1;
+      args.beta2 = config.beta2;
+      args.eps = config.eps;
+      args.weight_decay = range.decay ? config.weight_decay : 0;
+      args.grad_scale = step.grad_scale;
+      args.step = step.step;
+      kernels::adamw_update<D, T>(args, stream);
     }
   });
 }
 
 double sum_of_squares(const Tensor& flat, Stream& stream) {
   double sum = 0;
-  visit_kernels<kernels::AdamWKernels>(flat, [&]<Device D, class T>() {
-    if constexpr (std::is_same_v<T, bf16>) {
-      fail(ErrorKind::internal, "[clip] gradients must be f32 or f64, got bf16");
-    } else {
-      sum = kernels::sum_of_squares<D, T>(flat.data<T>(), flat.numel(), stream);
-    }
+  visit_kernels<kernels::SumOfSquaresKernels>(flat, [&]<Device D, class T>() {
+    sum = kernels::sum_of_squares<D, T>(flat.data<T>(), flat.numel(), stream);
   });
   return sum;
 }

@@ -101,11 +101,9 @@ double GradientReducer::squared_norm(Stream& stream) {
     const Tensor grad = entry.param.grad.reshape({held, entry.numel / held});
     for (int64_t r = 0; r < held; ++r) {
       const Tensor row = grad.rows(r, r + 1);
-      visit_kernels<kernels::AdamWKernels>(row, [&]<Device D, class T>() {
-        if constexpr (!std::is_same_v<T, bf16>) {
-          parts[base + static_cast<size_t>(first + r)] =
-              kernels::sum_of_squares<D>(row.data<T>(), row.numel(), stream);
-        }
+      visit_kernels<kernels::SumOfSquaresKernels>(row, [&]<Device D, class T>() {
+        parts[base + static_cast<size_t>(first + r)] =
+            kernels::sum_of_squares<D>(row.data<T>(), row.numel(), stream);
       });
     }
   }

@@ -49,9 +49,7 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"cached_attention", "the CPU backend comes first"},
       {"choose_rows", "runs dispatch's kernel"},
       {"cross_entropy", "the CPU backend comes first"},
-      {"dispatch", "the CPU backend comes first"},
       {"dropout_add", "runs dropout's kernel"},
-      {"embedding", "the CPU backend comes first"},
       {"grouped_linear", "a composition of gemm and bias_activation"},
       {"linear", "a composition of gemm and bias_activation"},
       {"qk_norm", "the CPU backend comes first"},
@@ -129,9 +127,11 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::CachedAttentionKernels, kernels::CrossEntropyKernels, kernels::DispatchKernels,
                       kernels::DropoutKernels, kernels::ElementwiseKernels, kernels::EmbeddingKernels,
                       kernels::FewRowsKernels, kernels::GatedAddKernels, kernels::GemmKernels,
-                      kernels::GroupedLinearKernels, kernels::LayerNormKernels, kernels::MixKernels, kernels::PackedLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels, kernels::RandomNormalKernels,
-                      kernels::RmsNormKernels, kernels::RopeKernels, kernels::RouterKernels,
-                      kernels::RouterLogitsKernels, kernels::SwigluKernels>();
+                      kernels::GroupedLinearKernels, kernels::LayerNormKernels, kernels::MixKernels,
+                      kernels::PackedLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
+                      kernels::RandomNormalKernels, kernels::RmsNormKernels, kernels::RopeKernels,
+                      kernels::RouterKernels, kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels,
+                      kernels::SwigluKernels>();
 }
 
 TEST(OpCoverage, TheListOfReasonsIsNotStale) {

@@ -11,6 +11,8 @@ namespace ziggurat::kernels {
 
 struct AdamWKernels : OnCpu {
   static constexpr const char* kName = "adamw";
+  using Cpu = Dtypes<float, double>;
+  using Cuda = Dtypes<float>;
 };
 
 // Decoupled weight decay (Loshchilov and Hutter 2019, Algorithm 2, with decay scaled by lr as PyTorch does):
@@ -33,6 +35,11 @@ struct AdamWArgs {
 // Element by element: how a slab is cut into ranges changes no bit. Floor: memory, 7 arrays of T moved once.
 template <Device D, class T>
 void adamw_update(const AdamWArgs<T>& args, Stream& stream);
+
+struct SumOfSquaresKernels : OnCpu {
+  static constexpr const char* kName = "sum_of_squares";
+  using Cpu = Dtypes<float, double>;
+};
 
 // Sum of x_i^2 over [n], in double. A function of the values and n only, whatever the number of threads.
 template <Device D, class T>

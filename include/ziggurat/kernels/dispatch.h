@@ -13,6 +13,7 @@ namespace ziggurat::kernels {
 
 struct DispatchKernels : OnCpu {
   static constexpr const char* kName = "dispatch";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 // y[r] = x[from[r]]

@@ -12,6 +12,7 @@ namespace ziggurat::kernels {
 
 struct EmbeddingKernels : OnCpu {
   static constexpr const char* kName = "embedding";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class T>

@@ -18,6 +18,7 @@ namespace ziggurat::kernels {
 
 struct PackedLinearKernels : OnCpu {
   static constexpr const char* kName = "packed_linear";
+  using Cpu = Dtypes<float, bf16>;
 };
 
 // Enough rows for a product to hide the read of its weights, in bf16 on a CPU with matrix registers too; few

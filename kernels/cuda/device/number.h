@@ -35,7 +35,7 @@ __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-
 template <class T>
 inline constexpr int kLanes = 16 / static_cast<int>(sizeof(T));
 
-// N values of T, as floats: N is 1, or kLanes<T>, of which the address must be a multiple (lanes_of tells).
+// N values of T, as floats: N is 1, or kLanes<T>, of which the address must be a multiple (fit_lanes tells).
 template <class T, int N>
 struct Values {
   float v[N];

@@ -1,0 +1,134 @@
+// A block moves or combines one row, 16 bytes a thread at a time, or one value where sizes or addresses are
+// no multiple of that. Floor: memory. gather and scatter read and write each row, scatter reads what it adds
+// to; combine reads top_k rows and writes one; its backward reads top_k rows and dy (again for every further
+// expert, from the cache) and writes top_k rows. Tables are 4 or 8 bytes a row. At most 2 FLOPs a value read.
+#include <kernels/cuda/device/launch.h>
+#include <kernels/cuda/device/number.h>
+#include <kernels/cuda/device/reduce.h>
+
+#include <ziggurat/kernels/dispatch.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+
+constexpr int kThreads = 128;  // a row of 1024 values in bf16 by 16 bytes
+
+// y[to] = x[from], or +=, for the block's row: table[r] names the source (gather) or the destination
+// (scatter).
+template <class T, int N, bool scatter>
+__global__ void __launch_bounds__(kThreads)
+    move_rows_kernel(const T* x, const int32_t* table, T* y, int64_t width, bool accumulate) {
+  const int64_t row = blockIdx.x, named = table[row];
+  x += (scatter ? row : named) * width;
+  y += (scatter ? named : row) * width;
+  for (int64_t i = threadIdx.x * N; i < width; i += kThreads * N) write(y + i, accumulate, load<N>(x + i));
+}
+
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads) combine_rows_kernel(CombineRowsArgs<T> g) {
+  const int64_t token = blockIdx.x, first = token * g.top_k;
+  for (int64_t i = threadIdx.x * N; i < g.width; i += kThreads * N) {
+    Values<T, N> sum{};
+    for (int64_t c = first; c < first + g.top_k; ++c) {
+      const int64_t row = g.row[c];
+      if (row < 0) continue;
+      const Values<T, N> x = load<N>(g.x + row * g.width + i);
+      const float weight = g.weights == nullptr ? 1.0f : g.weights[c];
+#pragma unroll
+      for (int n = 0; n < N; ++n) sum.v[n] += weight * x.v[n];
+    }
+    write(g.y + token * g.width + i, g.accumulate, sum);
+  }
+}
+
+// dx[row] = weight dy, dweight = x[row] . dy
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads) combine_rows_backward_kernel(CombineRowsGradArgs<T> g) {
+  const CombineRowsArgs<T>& f = g.forward;
+  const int64_t token = blockIdx.x, first = token * f.top_k;
+  const T* dy = g.dy + token * f.width;
+  for (int64_t c = first; c < first + f.top_k; ++c) {
+    const int64_t row = f.row[c];
+    float dot = 0;
+    if (row >= 0) {
+      const float weight = f.weights == nullptr ? 1.0f : f.weights[c];
+      for (int64_t i = threadIdx.x * N; i < f.width; i += kThreads * N) {
+        const Values<T, N> d = load<N>(dy + i);
+        if (g.dweights != nullptr) {
+          const Values<T, N> x = load<N>(f.x + row * f.width + i);
+#pragma unroll
+          for (int n = 0; n < N; ++n) dot += x.v[n] * d.v[n];
+        }
+        if (g.dx != nullptr) {
+          Values<T, N> dx;
+#pragma unroll
+          for (int n = 0; n < N; ++n) dx.v[n] = weight * d.v[n];
+          write(g.dx + row * f.width + i, g.accumulate_dx, dx);
+        }
+      }
+    }
+    if (g.dweights == nullptr) continue;
+    dot = block_sum<kThreads>(dot);
+    if (threadIdx.x == 0) g.dweights[c] = g.accumulate_dweights ? g.dweights[c] + dot : dot;
+  }
+}
+
+template <bool scatter, class T>
+void move_rows(const T* x, const int32_t* table, T* y, int64_t rows, int64_t width, bool accumulate,
+               Stream& stream) {
+  const auto blocks = static_cast<unsigned>(rows);
+  if (fit_lanes(width, x, y)) {
+    launch(move_rows_kernel<T, kLanes<T>, scatter>, blocks, kThreads, 0, stream, x, table, y, width,
+           accumulate);
+  } else {
+    launch(move_rows_kernel<T, 1, scatter>, blocks, kThreads, 0, stream, x, table, y, width, accumulate);
+  }
+}
+
+}  // namespace
+
+template <Device D, class T>
+void gather_rows(const GatherRowsArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "gather_rows");
+  move_rows<false>(g.x, g.from, g.y, g.rows, g.width, false, stream);
+}
+
+template <Device D, class T>
+void scatter_rows(const ScatterRowsArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "scatter_rows");
+  move_rows<true>(g.x, g.to, g.y, g.rows, g.width, g.accumulate, stream);
+}
+
+template <Device D, class T>
+void combine_rows(const CombineRowsArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "combine_rows");
+  const auto blocks = static_cast<unsigned>(g.tokens);
+  if (fit_lanes(g.width, g.x, g.y)) {
+    launch(combine_rows_kernel<T, kLanes<T>>, blocks, kThreads, 0, stream, g);
+  } else {
+    launch(combine_rows_kernel<T, 1>, blocks, kThreads, 0, stream, g);
+  }
+}
+
+template <Device D, class T>
+void combine_rows_backward(const CombineRowsGradArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "combine_rows_backward");
+  const auto blocks = static_cast<unsigned>(g.forward.tokens);
+  if (fit_lanes(g.forward.width, g.forward.x, g.dy, g.dx)) {
+    launch(combine_rows_backward_kernel<T, kLanes<T>>, blocks, kThreads, 0, stream, g);
+  } else {
+    launch(combine_rows_backward_kernel<T, 1>, blocks, kThreads, 0, stream, g);
+  }
+}
+
+template void gather_rows<Device::cuda>(const GatherRowsArgs<float>&, Stream&);
+template void gather_rows<Device::cuda>(const GatherRowsArgs<bf16>&, Stream&);
+template void scatter_rows<Device::cuda>(const ScatterRowsArgs<float>&, Stream&);
+template void scatter_rows<Device::cuda>(const ScatterRowsArgs<bf16>&, Stream&);
+template void combine_rows<Device::cuda>(const CombineRowsArgs<float>&, Stream&);
+template void combine_rows<Device::cuda>(const CombineRowsArgs<bf16>&, Stream&);
+template void combine_rows_backward<Device::cuda>(const CombineRowsGradArgs<float>&, Stream&);
+template void combine_rows_backward<Device::cuda>(const CombineRowsGradArgs<bf16>&, Stream&);
+
+}  // namespace ziggurat::kernels
