@@ -7,14 +7,15 @@
 
 namespace ziggurat::kernels {
 
+// Its functions are constexpr: device code calls them too.
 struct AttentionShape {
   int64_t batch = 0, length = 0, heads = 0, kv_heads = 0, head_dim = 0;
 
-  int64_t rows() const { return batch * length; }
-  int64_t width() const { return (heads + 2 * kv_heads) * head_dim; }
-  int64_t group() const { return heads / kv_heads; }     // query heads of one key head
-  int64_t k_column() const { return heads * head_dim; }  // where k starts in a row
-  int64_t v_column() const { return (heads + kv_heads) * head_dim; }
+  constexpr int64_t rows() const { return batch * length; }
+  constexpr int64_t width() const { return (heads + 2 * kv_heads) * head_dim; }
+  constexpr int64_t group() const { return heads / kv_heads; }     // query heads of one key head
+  constexpr int64_t k_column() const { return heads * head_dim; }  // where k starts in a row
+  constexpr int64_t v_column() const { return (heads + kv_heads) * head_dim; }
 };
 
 }  // namespace ziggurat::kernels

@@ -13,6 +13,7 @@ namespace ziggurat::kernels {
 
 struct BiasActivationKernels : OnCpu {
   static constexpr const char* kName = "bias_activation";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 enum class Activation { none, gelu_tanh, gelu_erf };

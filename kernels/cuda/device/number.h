@@ -100,6 +100,31 @@ __device__ __forceinline__ void write(T* to, bool accumulate, Values<T, N> value
   store(to, values);
 }
 
+// N floats at an address of which 16 bytes can be loaded if N > 1.
+template <int N>
+__device__ __forceinline__ void load_floats(const float* from, float (&to)[N]) {
+  if constexpr (N == 1) {
+    to[0] = *from;
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+      const Values<float, 4> part = load<4>(from + i);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) to[i + k] = part.v[k];
+    }
+  }
+}
+template <int N>
+__device__ __forceinline__ void store_floats(float* to, const float (&from)[N]) {
+  if constexpr (N == 1) {
+    *to = from[0];
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; i += 4)
+      store(to + i, Values<float, 4>{{from[i], from[i + 1], from[i + 2], from[i + 3]}});
+  }
+}
+
 // Whether rows of n values at these addresses can be read by 16 bytes. Null stands for an address that is not
 // used.
 template <class... T>
