@@ -26,32 +26,18 @@
 #include <ziggurat/core/cpu.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/timer.h>
+#include <ziggurat/io/system_facts.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::apps {
 
 namespace {
 
-std::string first_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
 // "always [madvise] never": the one in brackets.
 std::string chosen(const std::string& words) {
   const size_t begin = words.find('['), end = words.find(']');
   return begin == std::string::npos || end == std::string::npos ? ""
                                                                 : words.substr(begin + 1, end - begin - 1);
-}
-
-int64_t meminfo(const std::string& key) {
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(key + ":")) return std::atoll(line.c_str() + key.size() + 1) * 1024;
-  }
-  return 0;
 }
 
 int64_t limit(__rlimit_resource which) {

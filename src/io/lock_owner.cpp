@@ -10,17 +10,11 @@
 #include <unistd.h>
 
 #include <ziggurat/core/utc.h>
+#include <ziggurat/io/system_facts.h>
 
 namespace ziggurat {
 
 namespace {
-
-std::string first_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
 
 std::string host_name() {
   std::array<char, 256> name{};

@@ -16,6 +16,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <ziggurat/io/system_facts.h>
+
 namespace ziggurat {
 
 namespace {
@@ -31,13 +33,6 @@ std::map<uintptr_t, uintptr_t> rooms;  // begin, end
 constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
 
 int64_t physical_memory() { return sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE); }
-
-std::string first_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
 
 std::optional<int64_t> number_in(const std::string& path) {
   std::istringstream text(first_line(path));
@@ -75,15 +70,6 @@ int64_t address_limit() {
 
 std::string gib(int64_t bytes) {
   return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / static_cast<double>(int64_t{1} << 30));
-}
-
-// "CommitLimit:    123 kB" of /proc/meminfo, in bytes.
-int64_t meminfo(const std::string& key) {
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(key + ":")) return 1024 * std::atoll(line.c_str() + key.size() + 1);
-  }
-  return 0;
 }
 
 }  // namespace

@@ -1,0 +1,23 @@
+#include <cstdlib>
+#include <fstream>
+
+#include <ziggurat/io/system_facts.h>
+
+namespace ziggurat {
+
+std::string first_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+int64_t meminfo(const std::string& key) {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(key + ":")) return 1024 * std::atoll(line.c_str() + key.size() + 1);
+  }
+  return 0;
+}
+
+}  // namespace ziggurat
