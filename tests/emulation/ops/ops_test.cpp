@@ -5,6 +5,7 @@
 #include <ziggurat/ops/gated_add.h>
 #include <ziggurat/ops/layer_norm.h>
 #include <ziggurat/ops/mix.h>
+#include <ziggurat/ops/qk_norm.h>
 #include <ziggurat/ops/rms_norm.h>
 #include <ziggurat/ops/rope.h>
 #include <ziggurat/ops/swiglu.h>
@@ -93,6 +94,23 @@ TEST_F(EmulatedOps, LayerNorm) {
         [](Tape& tape, const std::vector<Var>& v, const std::deque<Param>& p) {
           return ops::add(tape, ops::layer_norm(tape, v[0], p[0], p[1], 1e-5), v[0]);
         });
+  }
+}
+
+// Heads of 1 to 32 lanes and more, and none that can be loaded by 16 bytes.
+TEST_F(EmulatedOps, QkNorm) {
+  for (const ops::AttentionShape& heads :
+       {ops::AttentionShape{2, 17, 4, 2, 16}, {1, 5, 2, 1, 6}, {2, 2, 3, 3, 128}, {1, 34, 2, 1, 256}}) {
+    for (const bool per_head : {true, false}) {
+      const ops::QkNormShape shape{heads, per_head};
+      expect_device_equals_cpu({{"qkv", {heads.rows(), heads.width()}}},
+                               {{"q_weight", {shape.q_cols()}, InputType::accumulation},
+                                {"k_weight", {shape.k_cols()}, InputType::accumulation}},
+                               [&](Tape& tape, const std::vector<Var>& v, const std::deque<Param>& p) {
+                                 return ops::add(tape, ops::qk_norm(tape, v[0], shape, p[0], p[1], 1e-5),
+                                                 v[0]);
+                               });
+    }
   }
 }
 
