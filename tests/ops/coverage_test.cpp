@@ -48,7 +48,6 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"attention", "the CPU backend comes first"},
       {"cached_attention", "the CPU backend comes first"},
       {"choose_rows", "runs dispatch's kernel"},
-      {"cross_entropy", "the CPU backend comes first"},
       {"dropout_add", "runs dropout's kernel"},
       {"grouped_linear", "a composition of gemm and bias_activation"},
       {"linear", "a composition of gemm and bias_activation"},
