@@ -51,7 +51,6 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"dropout_add", "runs dropout's kernel"},
       {"grouped_linear", "a composition of gemm and bias_activation"},
       {"linear", "a composition of gemm and bias_activation"},
-      {"router", "the CPU backend comes first"},
       {"router_logits", "a composition of gemm and bias_activation, with an element-wise input"},
   };
   return reasons;
