@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = blockIdx.x, named = table[row];
   x += (scatter ? row : named) * width;
   y += (scatter ? named : row) * width;
+#pragma unroll 1  // unrolled, ptxas spills a register
   for (int64_t i = threadIdx.x * N; i < width; i += kThreads * N) write(y + i, accumulate, load<N>(x + i));
 }
 

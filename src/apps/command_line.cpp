@@ -12,6 +12,7 @@
 #include "apps/option_table.h"
 #include <ziggurat/config/option_values.h>
 #include <ziggurat/config/units.h>
+#include <ziggurat/core/error.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::apps {

@@ -1,6 +1,7 @@
 #include "apps/kernel_cases/lab.h"
 #include <ziggurat/kernels/attention.h>
 #include <ziggurat/kernels/gemm.h>
+#include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/ops/cross_entropy.h>
 
 namespace ziggurat::apps {
@@ -62,6 +63,20 @@ void list_products(Cases& add) {
     PackedWeights* const packed = lab.packed(w, kFfn, kFfn, kWidth, Copies::forward);
     return [=] {
       if (packed != nullptr) packed->expire(), packed->prepare(0, Side::forward);
+    };
+  });
+  add("packed_linear", "2048 x 384 to 1536", products(2.0 * kTokens * kWidth * kFfn), [](Lab& lab) {
+    const T* const w = lab.values<T>(kFfn * kWidth);
+    const PackedLinearArgs<T> args{kTokens,
+                                   kWidth,
+                                   kFfn,
+                                   lab.values<T>(kN),
+                                   lab.packed(w, kFfn, kPackedColumns, kWidth, Copies::forward),
+                                   lab.values<A>(kFfn),
+                                   Activation::gelu_tanh,
+                                   lab.values<T>(kHidden)};
+    return [=, &lab] {
+      if (args.packed != nullptr) packed_linear<D>(args, lab.workspace(), lab.stream());
     };
   });
   const auto experts = [](Lab& lab) {

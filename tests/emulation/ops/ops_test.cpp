@@ -74,8 +74,9 @@ TEST_F(EmulatedOps, Rope) {
   }
 }
 
-// More rows than a partial sum has.
-const Shape kNormShapes[] = {{70, 128}, {33, 131}, {1, 1}};
+// More rows than a partial sum has. Not one column: its variance is zero, and layer norm's gradient then is
+// what rounding left, three hundred times.
+const Shape kNormShapes[] = {{70, 128}, {33, 131}, {1, 3}};
 
 TEST_F(EmulatedOps, RmsNorm) {
   for (const Shape& shape : kNormShapes) {

@@ -249,7 +249,7 @@ TEST(Canaries, WritesWithinBoundsPass) {
 TEST(Canaries, AKeptValueIsGuardedToo) {
   Arena arena("test", 4096, Device::cpu, Canaries::checked);
   arena.allocate(8);
-  auto* moved = static_cast<char*>(arena.rewind_keeping(0, arena.allocate(8), 8));
+  auto* moved = static_cast<char*>(arena.rewind_keeping({}, arena.allocate(8), 8));
   moved[8] = 1;
   EXPECT_THAT(internal_error([&] { arena.reset(); }), HasSubstr("an allocation of 8 bytes"));
 }
