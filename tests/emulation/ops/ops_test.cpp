@@ -1,5 +1,6 @@
 #include "tests/emulation/ops/device_and_cpu.h"
 #include <ziggurat/ops/add.h>
+#include <ziggurat/ops/cross_entropy.h>
 #include <ziggurat/ops/dropout.h>
 #include <ziggurat/ops/dropout_add.h>
 #include <ziggurat/ops/gated_add.h>
@@ -8,6 +9,7 @@
 #include <ziggurat/ops/qk_norm.h>
 #include <ziggurat/ops/rms_norm.h>
 #include <ziggurat/ops/rope.h>
+#include <ziggurat/ops/router.h>
 #include <ziggurat/ops/swiglu.h>
 
 namespace ziggurat::emulation {
@@ -113,6 +115,31 @@ TEST_F(EmulatedOps, QkNorm) {
                                });
     }
   }
+}
+
+// Their kernels exist; what they do around them is the host's.
+TEST_F(EmulatedOps, OpsThatReadTheirResultsOnTheHostSaySo) {
+  Stream stream(Device::cuda);
+  Arena memory("memory", 1 << 20, Device::cuda), gradients("gradients", 1 << 20, Device::cuda),
+      workspace("workspace", 1 << 20, Device::cuda), data("data", 1 << 20, Device::cuda);
+  Tape tape(memory, gradients, workspace, stream);
+  tape.begin({});
+  const Var x = tape.constant(allocate(data, DType::f32, {2, 3}));
+  const Param weight{allocate(data, DType::f32, {5, 3}), {}};
+  const int32_t targets[] = {0, 1};
+  const auto expect_refused = [](const std::string& op, const std::function<void()>& call) {
+    try {
+      call();
+      FAIL() << op;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::device);
+      EXPECT_NE(std::string(error.what()).find("[" + op + "] there are kernels for cuda, but"),
+                std::string::npos)
+          << error.what();
+    }
+  };
+  expect_refused("router", [&] { ops::route(tape, x, ops::RouterArgs{}); });
+  expect_refused("cross_entropy", [&] { ops::cross_entropy(tape, x, weight, targets, {.vocab_size = 5}); });
 }
 
 TEST_F(EmulatedOps, AnOpWithoutKernelsThereIsNamed) {
