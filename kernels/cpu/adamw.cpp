@@ -97,9 +97,16 @@ double sum_of_squares(const T* x, int64_t n, Stream& stream) {
   return sum;
 }
 
+template <Device D, class T>
+void sum_of_squares(const T* x, int64_t n, double* sum, Arena&, Stream& stream) {
+  *sum = sum_of_squares<D>(x, n, stream);
+}
+
 template void adamw_update<Device::cpu, float>(const AdamWArgs<float>&, Stream&);
 template void adamw_update<Device::cpu, double>(const AdamWArgs<double>&, Stream&);
 template double sum_of_squares<Device::cpu, float>(const float*, int64_t, Stream&);
 template double sum_of_squares<Device::cpu, double>(const double*, int64_t, Stream&);
+template void sum_of_squares<Device::cpu, float>(const float*, int64_t, double*, Arena&, Stream&);
+template void sum_of_squares<Device::cpu, double>(const double*, int64_t, double*, Arena&, Stream&);
 
 }  // namespace ziggurat::kernels

@@ -5,9 +5,8 @@
 // to) and 9 FLOPs a value. Memory's.
 #include <kernels/cuda/device/dynamic_shared.h>
 #include <kernels/cuda/device/launch.h>
-#include <kernels/cuda/device/number.h>
 #include <kernels/cuda/device/partial_sums.h>
-#include <kernels/cuda/device/reduce.h>
+#include <kernels/cuda/device/rms_row.h>
 
 #include <ziggurat/kernels/rms_norm.h>
 
@@ -20,30 +19,18 @@ constexpr int kThreads = 128;
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) rms_norm_forward_kernel(RmsNormArgs<T> g) {
   const int64_t row = blockIdx.x, first = row * g.cols;
-  float square = 0;
-  for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
-    const Values<T, N> x = load<N>(g.x + first + j);
-#pragma unroll
-    for (int i = 0; i < N; ++i) square += x.v[i] * x.v[i];
-  }
-  const float rstd = 1.0f / sqrtf(block_sum<kThreads>(square) / static_cast<float>(g.cols) + g.eps);
-  for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
-    const Values<T, N> x = load<N>(g.x + first + j);
-    Values<T, N> y;
-#pragma unroll
-    for (int i = 0; i < N; ++i) y.v[i] = x.v[i] * rstd * g.weight[j + i];
-    store(g.y + first + j, y);
-  }
+  const float rstd = rms_row<N>(BlockTeam<kThreads>(), g.x + first, g.weight, g.eps, g.cols, g.y + first);
   if (threadIdx.x == 0) g.rstd[row] = rstd;
 }
 
-// With xhat = x rstd and v = dy weight: dx = rstd (v - xhat mean_j(v xhat)), dweight = sum_i dy xhat
+// partial [blocks, cols]: the weight's gradient of each block of rows, or null
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) rms_norm_backward_kernel(RmsNormGradArgs<T> g, float* partial) {
-  float* const dweight = dynamic_shared<float>();  // [cols]; each thread's columns are its own
+  // [cols]; each thread's columns are its own
+  float* const dweight = partial == nullptr ? nullptr : dynamic_shared<float>();
   const int64_t begin = blockIdx.x * kRowsOfPartialSum;
   const int64_t end = begin + kRowsOfPartialSum < g.rows ? begin + kRowsOfPartialSum : g.rows;
-  if (partial != nullptr) {
+  if (dweight != nullptr) {
     for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
 #pragma unroll
       for (int i = 0; i < N; ++i) dweight[j + i] = 0;
@@ -51,30 +38,10 @@ __global__ void __launch_bounds__(kThreads) rms_norm_backward_kernel(RmsNormGrad
   }
   for (int64_t row = begin; row < end; ++row) {
     const int64_t first = row * g.cols;
-    const float rstd = g.rstd[row];
-    float vx = 0;
-    for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
-      const Values<T, N> x = load<N>(g.x + first + j), dy = load<N>(g.dy + first + j);
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        const float xhat = x.v[i] * rstd;
-        vx += dy.v[i] * g.weight[j + i] * xhat;
-        if (partial != nullptr) dweight[j + i] += dy.v[i] * xhat;
-      }
-    }
-    if (g.dx == nullptr) continue;
-    const float vx_mean = block_sum<kThreads>(vx) / static_cast<float>(g.cols);
-    for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
-      const Values<T, N> x = load<N>(g.x + first + j), dy = load<N>(g.dy + first + j);
-      Values<T, N> dx;
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        dx.v[i] = rstd * (dy.v[i] * g.weight[j + i] - x.v[i] * rstd * vx_mean);
-      }
-      write(g.dx + first + j, g.accumulate_dx, dx);
-    }
+    rms_row_gradient<N>(BlockTeam<kThreads>(), g.x + first, g.weight, g.rstd[row], g.dy + first, g.cols,
+                        g.accumulate_dx, g.dx == nullptr ? nullptr : g.dx + first, dweight);
   }
-  if (partial == nullptr) return;
+  if (dweight == nullptr) return;
   for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
 #pragma unroll
     for (int i = 0; i < N; ++i) partial[blockIdx.x * g.cols + j + i] = dweight[j + i];

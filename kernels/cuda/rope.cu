@@ -20,9 +20,12 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t half = head_dim / 2, at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (at >= positions * half) return;
   const double frequency = pow(theta, -2.0 * static_cast<double>(at % half) / static_cast<double>(head_dim));
-  const double angle = static_cast<double>(at / half) * frequency;
-  cosine[at] = static_cast<float>(cos(angle));
-  sine[at] = static_cast<float>(inverse ? -sin(angle) : sin(angle));
+  // In half turns, as exact as the angle itself: sin() of many turns needs a table in local memory.
+  const double half_turns = static_cast<double>(at / half) * frequency * 0.318309886183790672;
+  double s, c;
+  sincospi(half_turns, &s, &c);
+  cosine[at] = static_cast<float>(c);
+  sine[at] = static_cast<float>(inverse ? -s : s);
 }
 
 template <class T, int N>
@@ -35,6 +38,7 @@ __global__ void __launch_bounds__(kThreads)
   const float *c = cosine + position * half, *s = sine + position * half;
 
   const int64_t rotated = g.shape.v_column();
+#pragma unroll 1  // this one and the next: unrolled, ptxas spills registers
   for (int64_t pair = threadIdx.x * N; pair < rotated / 2; pair += kThreads * N) {
     const int64_t j = pair % half, low_at = pair / half * g.shape.head_dim + j;
     const Values<T, N> low = load<N>(x + low_at), high = load<N>(x + low_at + half);
@@ -47,6 +51,7 @@ __global__ void __launch_bounds__(kThreads)
     write(y + low_at, g.accumulate, new_low);
     write(y + low_at + half, g.accumulate, new_high);
   }
+#pragma unroll 1
   for (int64_t at = rotated + threadIdx.x * N; at < width; at += kThreads * N) {
     write(y + at, g.accumulate, load<N>(x + at));
   }

@@ -18,6 +18,10 @@ void check_arguments(const Var& x, const Tensor& w, const int32_t* targets, cons
   check(args.vocab_size > 0 && args.vocab_size <= w.dim(0), ErrorKind::argument,
         "[cross_entropy] vocab_size: expected 1 to {} (the weight's rows), got {}", w.dim(0),
         args.vocab_size);
+  check(
+      x.value().device() != Device::cuda, ErrorKind::device,
+      "[cross_entropy] there are kernels for cuda, but the head's products are the CPU's, and its losses are "
+      "read on the host: run on the CPU");
   if (x.value().device() != Device::cpu) return;  // targets are not readable here
   for (int64_t i = 0; i < x.dim(0); ++i) {
     check((targets[i] >= 0 && targets[i] < args.vocab_size) || targets[i] == args.ignore_index,

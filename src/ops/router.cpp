@@ -12,6 +12,8 @@ void check_args(const Tensor& logits, const RouterArgs& args) {
   check(logits.rank() == 2 && (logits.dtype() == DType::f32 || logits.dtype() == DType::f64),
         ErrorKind::argument, "[router] expected f32 logits [S, E], got {} {}", to_string(logits.dtype()),
         logits.shape());
+  check(logits.device() != Device::cuda, ErrorKind::device,
+        "[router] there are kernels for cuda, but routing reads its tables on the host: run on the CPU");
   const int64_t tokens = logits.dim(0), experts = logits.dim(1);
   check(1 <= args.top_k && args.top_k <= experts, ErrorKind::argument,
         "[router] top_k must be in [1, {}], the number of experts, got {}", experts, args.top_k);

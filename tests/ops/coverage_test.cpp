@@ -48,12 +48,9 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"attention", "the CPU backend comes first"},
       {"cached_attention", "the CPU backend comes first"},
       {"choose_rows", "runs dispatch's kernel"},
-      {"cross_entropy", "the CPU backend comes first"},
       {"dropout_add", "runs dropout's kernel"},
       {"grouped_linear", "a composition of gemm and bias_activation"},
       {"linear", "a composition of gemm and bias_activation"},
-      {"qk_norm", "the CPU backend comes first"},
-      {"router", "the CPU backend comes first"},
       {"router_logits", "a composition of gemm and bias_activation, with an element-wise input"},
   };
   return reasons;

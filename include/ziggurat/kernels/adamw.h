@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include <ziggurat/core/bf16.h>
+#include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
 #include <ziggurat/runtime/kernel_support.h>
 
@@ -39,10 +40,15 @@ void adamw_update(const AdamWArgs<T>& args, Stream& stream);
 struct SumOfSquaresKernels : OnCpu {
   static constexpr const char* kName = "sum_of_squares";
   using Cpu = Dtypes<float, double>;
+  using Cuda = Dtypes<float>;
 };
 
 // Sum of x_i^2 over [n], in double. A function of the values and n only, whatever the number of threads.
 template <Device D, class T>
 double sum_of_squares(const T* x, int64_t n, Stream& stream);
+
+// The same into *sum, in memory of the device: nobody waits. The form that exists on every device.
+template <Device D, class T>
+void sum_of_squares(const T* x, int64_t n, double* sum, Arena& workspace, Stream& stream);
 
 }  // namespace ziggurat::kernels

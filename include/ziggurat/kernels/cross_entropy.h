@@ -23,6 +23,7 @@ namespace ziggurat::kernels {
 
 struct CrossEntropyKernels : OnCpu {
   static constexpr const char* kName = "cross_entropy";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class A, class G>

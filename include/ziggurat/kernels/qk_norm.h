@@ -16,6 +16,7 @@ namespace ziggurat::kernels {
 
 struct QkNormKernels : OnCpu {
   static constexpr const char* kName = "qk_norm";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 // Which columns of a row of qkv are normalised together: groups of q, and after them groups of k.
@@ -23,11 +24,11 @@ struct QkNormShape {
   AttentionShape qkv;
   bool per_head = true;  // false: all heads of q, and all of k, are one group
 
-  int64_t q_groups() const { return per_head ? qkv.heads : 1; }
-  int64_t k_groups() const { return per_head ? qkv.kv_heads : 1; }
-  int64_t groups() const { return q_groups() + k_groups(); }
-  int64_t q_cols() const { return qkv.heads * qkv.head_dim / q_groups(); }  // of a group
-  int64_t k_cols() const { return qkv.kv_heads * qkv.head_dim / k_groups(); }
+  constexpr int64_t q_groups() const { return per_head ? qkv.heads : 1; }
+  constexpr int64_t k_groups() const { return per_head ? qkv.kv_heads : 1; }
+  constexpr int64_t groups() const { return q_groups() + k_groups(); }
+  constexpr int64_t q_cols() const { return qkv.heads * qkv.head_dim / q_groups(); }  // of a group
+  constexpr int64_t k_cols() const { return qkv.kv_heads * qkv.head_dim / k_groups(); }
 };
 
 template <class T>

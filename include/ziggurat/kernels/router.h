@@ -14,6 +14,7 @@ namespace ziggurat::kernels {
 
 struct RouterKernels : OnCpu {
   static constexpr const char* kName = "router";
+  using Cuda = Dtypes<float>;
 };
 
 // Which candidates of an expert with more than `capacity` of them lose their place.

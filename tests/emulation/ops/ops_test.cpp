@@ -1,12 +1,15 @@
 #include "tests/emulation/ops/device_and_cpu.h"
 #include <ziggurat/ops/add.h>
+#include <ziggurat/ops/cross_entropy.h>
 #include <ziggurat/ops/dropout.h>
 #include <ziggurat/ops/dropout_add.h>
 #include <ziggurat/ops/gated_add.h>
 #include <ziggurat/ops/layer_norm.h>
 #include <ziggurat/ops/mix.h>
+#include <ziggurat/ops/qk_norm.h>
 #include <ziggurat/ops/rms_norm.h>
 #include <ziggurat/ops/rope.h>
+#include <ziggurat/ops/router.h>
 #include <ziggurat/ops/swiglu.h>
 
 namespace ziggurat::emulation {
@@ -95,6 +98,48 @@ TEST_F(EmulatedOps, LayerNorm) {
           return ops::add(tape, ops::layer_norm(tape, v[0], p[0], p[1], 1e-5), v[0]);
         });
   }
+}
+
+// Heads of 1 to 32 lanes and more, and none that can be loaded by 16 bytes.
+TEST_F(EmulatedOps, QkNorm) {
+  for (const ops::AttentionShape& heads :
+       {ops::AttentionShape{2, 17, 4, 2, 16}, {1, 5, 2, 1, 6}, {2, 2, 3, 3, 128}, {1, 34, 2, 1, 256}}) {
+    for (const bool per_head : {true, false}) {
+      const ops::QkNormShape shape{heads, per_head};
+      expect_device_equals_cpu({{"qkv", {heads.rows(), heads.width()}}},
+                               {{"q_weight", {shape.q_cols()}, InputType::accumulation},
+                                {"k_weight", {shape.k_cols()}, InputType::accumulation}},
+                               [&](Tape& tape, const std::vector<Var>& v, const std::deque<Param>& p) {
+                                 return ops::add(tape, ops::qk_norm(tape, v[0], shape, p[0], p[1], 1e-5),
+                                                 v[0]);
+                               });
+    }
+  }
+}
+
+// Their kernels exist; what they do around them is the host's.
+TEST_F(EmulatedOps, OpsThatReadTheirResultsOnTheHostSaySo) {
+  Stream stream(Device::cuda);
+  Arena memory("memory", 1 << 20, Device::cuda), gradients("gradients", 1 << 20, Device::cuda),
+      workspace("workspace", 1 << 20, Device::cuda), data("data", 1 << 20, Device::cuda);
+  Tape tape(memory, gradients, workspace, stream);
+  tape.begin({});
+  const Var x = tape.constant(allocate(data, DType::f32, {2, 3}));
+  const Param weight{allocate(data, DType::f32, {5, 3}), {}};
+  const int32_t targets[] = {0, 1};
+  const auto expect_refused = [](const std::string& op, const std::function<void()>& call) {
+    try {
+      call();
+      FAIL() << op;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::device);
+      EXPECT_NE(std::string(error.what()).find("[" + op + "] there are kernels for cuda, but"),
+                std::string::npos)
+          << error.what();
+    }
+  };
+  expect_refused("router", [&] { ops::route(tape, x, ops::RouterArgs{}); });
+  expect_refused("cross_entropy", [&] { ops::cross_entropy(tape, x, weight, targets, {.vocab_size = 5}); });
 }
 
 TEST_F(EmulatedOps, AnOpWithoutKernelsThereIsNamed) {

@@ -1,0 +1,59 @@
+// Root-mean-square normalisation of one row (kernels/rms_norm.h) by a team of threads, for the kernels that
+// differ in what a row is. Every thread has the same columns in every row.
+#pragma once
+
+#include <kernels/cuda/device/number.h>
+#include <kernels/cuda/device/team.h>
+
+namespace ziggurat::kernels {
+
+// y = x rstd weight; every thread gets rstd = 1 / sqrt(mean(x^2) + eps).
+template <int N, class Team, class T>
+__device__ __forceinline__ float rms_row(const Team& team, const T* x, const float* weight, float eps,
+                                         int64_t cols, T* y) {
+  float square = 0;
+  for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
+    const Values<T, N> values = load<N>(x + j);
+#pragma unroll
+    for (int i = 0; i < N; ++i) square += values.v[i] * values.v[i];
+  }
+  const float rstd = 1.0f / sqrtf(team.sum(square) / static_cast<float>(cols) + eps);
+  for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
+    Values<T, N> values = load<N>(x + j);
+#pragma unroll
+    for (int i = 0; i < N; ++i) values.v[i] = values.v[i] * rstd * weight[j + i];
+    store(y + j, values);
+  }
+  return rstd;
+}
+
+// With xhat = x rstd and v = dy weight: dx = rstd (v - xhat mean_j(v xhat)), dweight += dy xhat. Both may be
+// null; dweight is the team's own.
+template <int N, class Team, class T>
+__device__ __forceinline__ void rms_row_gradient(const Team& team, const T* x, const float* weight,
+                                                 float rstd, const T* dy, int64_t cols, bool accumulate,
+                                                 T* dx, float* dweight) {
+  float vx = 0;
+  for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
+    const Values<T, N> x_values = load<N>(x + j), dy_values = load<N>(dy + j);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float xhat = x_values.v[i] * rstd;
+      vx += dy_values.v[i] * weight[j + i] * xhat;
+      if (dweight != nullptr) dweight[j + i] += dy_values.v[i] * xhat;
+    }
+  }
+  if (dx == nullptr) return;
+  const float vx_mean = team.sum(vx) / static_cast<float>(cols);
+  for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
+    const Values<T, N> x_values = load<N>(x + j), dy_values = load<N>(dy + j);
+    Values<T, N> d;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      d.v[i] = rstd * (dy_values.v[i] * weight[j + i] - x_values.v[i] * rstd * vx_mean);
+    }
+    write(dx + j, accumulate, d);
+  }
+}
+
+}  // namespace ziggurat::kernels

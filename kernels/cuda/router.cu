@@ -1,0 +1,394 @@
+// Of tokens S, experts E and choices k. A warp takes a token's logits; the second time they are read they
+// come from the cache. router_assign: a block takes an expert, and finds its choices by reading all of them,
+// twice: 8 E S k bytes from the L2 cache, in a fixed order and without atomics on device memory (256 experts
+// and 16384 tokens of 8 choices: 268 MB, 60 us at 5 TB/s). Which choices keep their place is decided by the
+// capacity's best key, eight bits at a time. Floor: memory; softmax 8 S E bytes, one exponential and 6 FLOPs
+// a value; choose 4 S E (8 S E with noise); backward 12 S E (16 S E where it adds up) and 6 FLOPs a value;
+// keys and gumbel 4 S E to write and 15 integer operations a value; the tables are 4 S k bytes each.
+#include <kernels/cuda/device/launch.h>
+#include <kernels/cuda/device/reduce.h>
+
+#include <ziggurat/core/philox.h>
+#include <ziggurat/kernels/router.h>
+
+namespace ziggurat::kernels {
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kThreadsOfAssign = kWarp * kWarp;  // a warp has one lane for each of its warps
+constexpr float kEpsilon = 0x1p-23f;             // of float
+
+__device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
+__device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
+// The token of a warp; all its lanes come to the same places.
+__device__ __forceinline__ int64_t token_of_warp() { return int64_t{blockIdx.x} * kWarps + warp(); }
+
+__global__ void __launch_bounds__(kThreads) router_softmax_kernel(RouterSoftmaxArgs<float> g) {
+  const int64_t s = token_of_warp();
+  if (s >= g.tokens) return;
+  const float* z = g.logits + s * g.experts;
+  float* p = g.probabilities + s * g.experts;
+  float top = Maximum::kNeutral<float>;
+  for (int64_t e = lane(); e < g.experts; e += kWarp) top = fmaxf(top, z[e]);
+  top = warp_reduce<Maximum>(top);
+  float sum = 0;
+  for (int64_t e = lane(); e < g.experts; e += kWarp) sum += expf(z[e] - top);
+  sum = warp_sum(sum);
+  float mean_logit = 0;
+  for (int64_t e = lane(); e < g.experts; e += kWarp) {
+    const float above = z[e] - top, probability = expf(above) / sum;
+    p[e] = probability;
+    mean_logit += probability * above;
+  }
+  mean_logit = warp_sum(mean_logit);
+  if (lane() != 0) return;
+  g.lse[s] = top + logf(sum);
+  g.entropy[s] = logf(sum) - mean_logit;  // -sum p log p, with log p = z - lse
+}
+
+struct Candidate {
+  float value;
+  int expert;  // -1: none
+};
+__device__ __forceinline__ Candidate better(Candidate a, Candidate b) {
+  if (a.expert < 0) return b;
+  if (b.expert < 0) return a;
+  const bool first = a.value > b.value || (a.value == b.value && a.expert < b.expert);
+  return first ? a : b;
+}
+
+__global__ void __launch_bounds__(kThreads) router_choose_kernel(RouterChooseArgs<float> g) {
+  const int64_t s = token_of_warp();
+  if (s >= g.tokens) return;
+  const float* z = g.logits + s * g.experts;
+  int32_t* chosen = g.expert + s * g.top_k;
+  for (int64_t j = 0; j < g.top_k; ++j) {
+    const bool noisy = g.noise == ChoiceNoise::rsample || (g.noise == ChoiceNoise::second_expert && j == 1);
+    const float* gumbel = noisy ? g.gumbel + s * g.experts : nullptr;
+    // The largest value; of equals, the first. A NaN is passed over, unless it is the first of the rest: then
+    // nothing is larger.
+    Candidate best{0, -1};
+    int first = static_cast<int>(g.experts);
+    for (int e = lane(); e < g.experts; e += kWarp) {
+      bool taken = false;
+      for (int64_t i = 0; i < j; ++i) taken = taken || chosen[i] == e;
+      if (taken) continue;
+      const float value = gumbel == nullptr ? z[e] : z[e] + gumbel[e];
+      first = min(first, e);
+      if (value == value) best = better(best, {value, e});
+    }
+#pragma unroll
+    for (int bits = kWarp / 2; bits > 0; bits /= 2) {
+      best = better(best, {__shfl_xor_sync(kWholeWarp, best.value, bits),
+                           __shfl_xor_sync(kWholeWarp, best.expert, bits)});
+    }
+    first = __reduce_min_sync(kWholeWarp, first);
+    const float of_first = gumbel == nullptr ? z[first] : z[first] + gumbel[first];
+    if (lane() == 0) chosen[j] = of_first == of_first ? best.expert : first;
+    __syncwarp();  // the next round reads it
+  }
+}
+
+// Which choice = token * k + j is number `slot`.
+__device__ __forceinline__ int choice_of_slot(const RouterAssignArgs<float>& g, int slot) {
+  if (g.order == SlotOrder::token_first) return slot;
+  const int tokens = static_cast<int>(g.tokens);
+  return slot % tokens * static_cast<int>(g.top_k) + slot / tokens;
+}
+
+__global__ void __launch_bounds__(kThreadsOfAssign) count_choices_kernel(RouterAssignArgs<float> g) {
+  const int expert = static_cast<int>(blockIdx.x), choices = static_cast<int>(g.tokens * g.top_k);
+  int count = 0;
+  for (int c = static_cast<int>(threadIdx.x); c < choices; c += kThreadsOfAssign)
+    count += g.expert[c] == expert;
+  count = block_sum<kThreadsOfAssign>(count);
+  if (threadIdx.x == 0) g.counts_before[expert] = count;
+}
+
+// How many threads before this one say yes, after `before`, to which the block's number is added. All come.
+__device__ __forceinline__ int numbered(bool yes, int& before) {
+  __shared__ int counts[kWarp];
+  const unsigned in_warp = __ballot_sync(kWholeWarp, yes);
+  if (lane() == 0) counts[warp()] = __popc(in_warp);
+  __syncthreads();
+  const int count = counts[lane()];
+  const int number = before + __reduce_add_sync(kWholeWarp, lane() < warp() ? count : 0) +
+                     __popc(in_warp & ((1u << lane()) - 1u));
+  before += __reduce_add_sync(kWholeWarp, count);
+  __syncthreads();  // before the next call writes
+  return number;
+}
+
+// The order of an expert's candidates, best last: by score, a NaN or a negative one as the least; of equal
+// scores the lower choice is better. No two are equal.
+__device__ __forceinline__ unsigned long long key_of(const RouterAssignArgs<float>& g, int expert,
+                                                     int choice) {
+  const int64_t element = choice / g.top_k * g.experts + expert;
+  const float score = g.drop == DropPolicy::random ? g.keys[element] : g.probabilities[element];
+  const unsigned place = score >= 0 ? __float_as_uint(score + 0.0f) + 1 : 0;  // + 0: -0 is 0
+  return static_cast<unsigned long long>(place) << 32 | ~static_cast<unsigned>(choice);
+}
+
+// The capacity's largest key of n > capacity candidates. All threads come, and get it.
+__device__ unsigned long long least_kept_key(const RouterAssignArgs<float>& g, int expert,
+                                             const int32_t* candidates, int n) {
+  constexpr int kDigits = 256;
+  __shared__ unsigned counts[kDigits];
+  __shared__ unsigned digit, left;
+  unsigned long long prefix = 0, mask = 0;
+  auto wanted = static_cast<unsigned>(g.capacity);  // of those with the prefix
+  if (wanted == 0) return ~0ull;                    // larger than any key
+  for (int shift = 56; shift >= 0; shift -= 8) {
+    if (threadIdx.x < kDigits) counts[threadIdx.x] = 0;
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreadsOfAssign) {
+      const unsigned long long key = key_of(g, expert, candidates[i]);
+      if ((key & mask) == prefix) atomicAdd(&counts[key >> shift & 0xff], 1u);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      unsigned above = 0;
+      int d = kDigits - 1;
+      while (above + counts[d] < wanted) above += counts[d--];
+      digit = static_cast<unsigned>(d);
+      left = wanted - above;
+    }
+    __syncthreads();
+    prefix |= static_cast<unsigned long long>(digit) << shift;
+    mask |= 0xffull << shift;
+    wanted = left;
+    __syncthreads();  // before the next digit is written
+  }
+  return prefix;
+}
+
+// candidates [S k]: all choices, sorted by expert, in slot order
+__global__ void __launch_bounds__(kThreadsOfAssign)
+    assign_rows_kernel(RouterAssignArgs<float> g, int32_t* candidates) {
+  const int expert = static_cast<int>(blockIdx.x), choices = static_cast<int>(g.tokens * g.top_k);
+  const int thread = static_cast<int>(threadIdx.x);
+  const bool drops = g.drop != DropPolicy::none;
+  const auto capacity = static_cast<int>(g.capacity);
+  const auto kept_of = [&](int count) { return drops ? min(count, capacity) : count; };
+
+  int lower_choices = 0, lower_rows = 0;  // of the experts before
+  for (int e = thread; e < expert; e += kThreadsOfAssign) {
+    const auto count = static_cast<int>(g.counts_before[e]);
+    lower_choices += count;
+    lower_rows += kept_of(count);
+  }
+  candidates += block_sum<kThreadsOfAssign>(lower_choices);
+  int row = block_sum<kThreadsOfAssign>(lower_rows);
+  const auto n = static_cast<int>(g.counts_before[expert]);
+  if (thread == 0) g.counts[expert] = kept_of(n);
+
+  int found = 0;
+  for (int slot = 0; slot < choices; slot += kThreadsOfAssign) {
+    const int choice = slot + thread < choices ? choice_of_slot(g, slot + thread) : -1;
+    const bool mine = choice >= 0 && g.expert[choice] == expert;
+    const int number = numbered(mine, found);
+    if (mine) candidates[number] = choice;
+  }
+  __syncthreads();
+
+  const bool full = drops && n > capacity, by_key = full && g.drop != DropPolicy::position;
+  const unsigned long long least = by_key ? least_kept_key(g, expert, candidates, n) : 0;
+  for (int first = 0; first < n; first += kThreadsOfAssign) {
+    const int i = first + thread;
+    const int choice = i < n ? candidates[i] : -1;
+    bool kept = choice >= 0;
+    if (full) kept = kept && (by_key ? key_of(g, expert, choice) >= least : i < capacity);
+    const int at = numbered(kept, row);
+    if (choice >= 0) g.row_of_choice[choice] = kept ? at : -1;
+    if (kept) {
+      g.token_of_row[at] = choice / static_cast<int>(g.top_k);
+      g.choice_of_row[at] = choice % static_cast<int>(g.top_k);
+    }
+  }
+}
+
+// What a token's probabilities are divided by; 1 without renormalisation.
+__device__ __forceinline__ float weight_divisor(const RouterWeightArgs<float>& g, int64_t s) {
+  if (g.renormalise == Renormalise::none) return 1;
+  float sum = 0;
+  for (int64_t c = s * g.top_k; c < (s + 1) * g.top_k; ++c) {
+    const bool counts = g.renormalise == Renormalise::chosen || g.row_of_choice[c] >= 0;
+    if (counts) sum += g.probabilities[s * g.experts + g.expert[c]];
+  }
+  return fmaxf(sum, kEpsilon);
+}
+
+__global__ void __launch_bounds__(kThreads) router_weights_kernel(RouterWeightArgs<float> g) {
+  const int64_t s = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (s >= g.tokens) return;
+  const float divisor = weight_divisor(g, s);
+  for (int64_t c = s * g.top_k; c < (s + 1) * g.top_k; ++c) {
+    const float p = g.probabilities[s * g.experts + g.expert[c]];
+    g.weights[c] = g.row_of_choice[c] < 0 ? 0.0f : p / divisor;
+  }
+}
+
+// Block (group, tile): 32 experts, one a lane; warp w takes every kWarpsOfMeans'th token from w on.
+constexpr int kWarpsOfMeans = 32;
+__global__ void __launch_bounds__(kWarp* kWarpsOfMeans) router_means_kernel(RouterMeanArgs<float> g) {
+  __shared__ double sums[kWarpsOfMeans][kWarp];
+  __shared__ int counts[kWarpsOfMeans][kWarp];
+  const int64_t group = blockIdx.x, length = g.tokens / g.groups;
+  const int expert = static_cast<int>(blockIdx.y) * kWarp + lane();
+  double sum = 0;
+  int count = 0;
+  for (int64_t s = group * length + warp(); s < (group + 1) * length; s += kWarpsOfMeans) {
+    if (expert < g.experts) sum += static_cast<double>(g.probabilities[s * g.experts + expert]);
+    for (int64_t j = 0; j < g.counted_choices; ++j) count += g.expert[s * g.top_k + j] == expert;
+  }
+  sums[warp()][lane()] = sum;
+  counts[warp()][lane()] = count;
+  __syncthreads();
+  if (warp() != 0 || expert >= g.experts) return;
+  for (int w = 1; w < kWarpsOfMeans; ++w) {
+    sum += sums[w][lane()];
+    count += counts[w][lane()];
+  }
+  const auto tokens = static_cast<double>(length > 0 ? length : 1);
+  g.mean_probability[group * g.experts + expert] = sum / tokens;
+  g.fraction[group * g.experts + expert] = count / (tokens * static_cast<double>(g.counted_choices));
+}
+
+// A token's derivatives by its probabilities.
+//   d balance / dp_e = E fraction_e / S
+//   w_j = kept_j p_j / q, q the sum over the counted choices:
+//   dp_j += (kept_j dw_j - counted_j sum_i dw_i w_i) / q
+struct ProbabilityGradient {
+  __device__ ProbabilityGradient(const RouterGradArgs<float>& args, int64_t token, double balance_per_token)
+      : g(args), s(token), balance(balance_per_token), divisor(weight_divisor(args.forward, token)) {
+    const int64_t k = g.forward.top_k;
+    for (int64_t c = s * k; c < (s + 1) * k; ++c) dw_w += g.dweights[c] * g.forward.weights[c];
+    const int64_t groups = g.groups > 0 ? g.groups : 1, length = g.forward.tokens / groups;
+    fraction = g.fraction + s / (length > 0 ? length : 1) * g.forward.experts;
+  }
+  __device__ float operator[](int64_t e) const {
+    const RouterWeightArgs<float>& f = g.forward;
+    float dp = balance == 0 ? 0.0f : static_cast<float>(balance * fraction[e]);
+    for (int64_t c = s * f.top_k; c < (s + 1) * f.top_k; ++c) {
+      if (f.expert[c] != e) continue;
+      const bool kept = f.row_of_choice[c] >= 0, clamped = divisor <= kEpsilon;  // then it is a constant
+      const bool counted = !clamped && (f.renormalise == Renormalise::chosen ||
+                                        (f.renormalise == Renormalise::survivors && kept));
+      dp += ((kept ? g.dweights[c] : 0.0f) - (counted ? dw_w : 0.0f)) / divisor;
+    }
+    return dp;
+  }
+  const RouterGradArgs<float>& g;
+  int64_t s;
+  double balance;
+  float divisor, dw_w = 0;
+  const double* fraction;
+};
+
+// dlogit_e = p_e (dp_e - sum_i p_i dp_i) + z_coefficient 2 lse p_e / S
+__global__ void __launch_bounds__(kThreads)
+    router_backward_kernel(RouterGradArgs<float> g, double balance, float z_per_token) {
+  const int64_t s = token_of_warp(), experts = g.forward.experts;
+  if (s >= g.forward.tokens) return;
+  const float* p = g.forward.probabilities + s * experts;
+  const ProbabilityGradient dp(g, s, balance);
+  float dot = 0;
+  for (int64_t e = lane(); e < experts; e += kWarp) dot += p[e] * dp[e];
+  dot = warp_sum(dot);
+  const float z = z_per_token * g.lse[s];
+  float* dlogits = g.dlogits + s * experts;
+  for (int64_t e = lane(); e < experts; e += kWarp) {
+    const float d = p[e] * (dp[e] - dot + z);
+    dlogits[e] = g.accumulate ? dlogits[e] + d : d;
+  }
+}
+
+template <bool gumbel>
+__global__ void __launch_bounds__(kThreads) router_noise_kernel(Philox rng, float* out, int64_t n) {
+  const int64_t block = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (4 * block >= n) return;
+  const Philox::Block bits = rng.block(static_cast<uint64_t>(block));
+  for (int i = 0; i < 4 && 4 * block + i < n; ++i) {
+    const float u = Philox::to_uniform(bits[static_cast<size_t>(i)]);
+    out[4 * block + i] = gumbel ? -logf(-logf(u)) : u;
+  }
+}
+
+template <bool gumbel>
+void fill_noise(Purpose purpose, const RouterNoise& noise, float* out, int64_t n, Stream& stream) {
+  const Philox rng(noise.seed, purpose, noise.layer, noise.moment);
+  launch(router_noise_kernel<gumbel>, blocks_for(n, 4 * kThreads), kThreads, 0, stream, rng, out, n);
+}
+
+}  // namespace
+
+template <Device D, class T>
+void router_softmax(const RouterSoftmaxArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_softmax");
+  launch(router_softmax_kernel, blocks_for(g.tokens, kWarps), kThreads, 0, stream, g);
+}
+
+template <Device D, class T>
+void router_choose(const RouterChooseArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_choose");
+  launch(router_choose_kernel, blocks_for(g.tokens, kWarps), kThreads, 0, stream, g);
+}
+
+template <Device D, class T>
+void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "router_assign");
+  const ArenaScope scope(workspace);
+  auto* const candidates = workspace.take_on_device<int32_t>(g.tokens * g.top_k);
+  const auto experts = static_cast<unsigned>(g.experts);
+  launch(count_choices_kernel, experts, kThreadsOfAssign, 0, stream, g);
+  launch(assign_rows_kernel, experts, kThreadsOfAssign, 0, stream, g, candidates);
+}
+
+template <Device D, class T>
+void router_weights(const RouterWeightArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_weights");
+  launch(router_weights_kernel, blocks_for(g.tokens, kThreads), kThreads, 0, stream, g);
+}
+
+template <Device D, class T>
+void router_means(const RouterMeanArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_means");
+  const dim3 grid(static_cast<unsigned>(g.groups), blocks_for(g.experts, kWarp));
+  launch(router_means_kernel, grid, kWarp * kWarpsOfMeans, 0, stream, g);
+}
+
+template <Device D, class T>
+void router_backward(const RouterGradArgs<T>& g, Arena&, Stream& stream) {
+  const Span span(stream.profile(), "router_backward");
+  const int64_t tokens = g.forward.tokens;
+  if (tokens == 0) return;
+  const double per_token = 1.0 / static_cast<double>(tokens);
+  const double balance = g.balance_coefficient * static_cast<double>(g.forward.experts) * per_token;
+  launch(router_backward_kernel, blocks_for(tokens, kWarps), kThreads, 0, stream, g, balance,
+         static_cast<float>(g.z_coefficient * 2 * per_token));
+}
+
+template <Device D>
+void router_keys(const RouterNoise& noise, float* keys, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "router_keys");
+  fill_noise<false>(Purpose::token_selection, noise, keys, n, stream);
+}
+
+template <Device D>
+void router_gumbel(const RouterNoise& noise, float* gumbel, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "router_gumbel");
+  fill_noise<true>(Purpose::router_gumbel, noise, gumbel, n, stream);
+}
+
+template void router_softmax<Device::cuda>(const RouterSoftmaxArgs<float>&, Stream&);
+template void router_choose<Device::cuda>(const RouterChooseArgs<float>&, Stream&);
+template void router_assign<Device::cuda>(const RouterAssignArgs<float>&, Arena&, Stream&);
+template void router_weights<Device::cuda>(const RouterWeightArgs<float>&, Stream&);
+template void router_means<Device::cuda>(const RouterMeanArgs<float>&, Stream&);
+template void router_backward<Device::cuda>(const RouterGradArgs<float>&, Arena&, Stream&);
+template void router_keys<Device::cuda>(const RouterNoise&, float*, int64_t, Stream&);
+template void router_gumbel<Device::cuda>(const RouterNoise&, float*, int64_t, Stream&);
+
+}  // namespace ziggurat::kernels
