@@ -140,13 +140,9 @@ template <class X>
 void start_add_scaled_rows(const X* x, const float* factors, const int32_t* targets, int32_t ignore_index,
                            float scale, int64_t rows, int64_t cols, float* y, Stream& stream) {
   const auto blocks = static_cast<unsigned>(rows);
-  if (fit_lanes(cols, x) && fit_lanes(cols, y)) {
-    launch(add_scaled_rows_kernel<X, kLanes<X>>, blocks, kThreads, 0, stream, x, factors, targets,
-           ignore_index, scale, cols, y);
-  } else {
-    launch(add_scaled_rows_kernel<X, 1>, blocks, kThreads, 0, stream, x, factors, targets, ignore_index,
-           scale, cols, y);
-  }
+  launch(fit_lanes(cols, x) && fit_lanes(cols, y) ? add_scaled_rows_kernel<X, kLanes<X>>
+                                                  : add_scaled_rows_kernel<X, 1>,
+         blocks, kThreads, 0, stream, x, factors, targets, ignore_index, scale, cols, y);
 }
 
 }  // namespace
@@ -155,11 +151,10 @@ template <Device D, class A, class G>
 void softmax_tile(const SoftmaxTileArgs<A, G>& g, Stream& stream) {
   const Span span(stream.profile(), "softmax_tile");
   const auto rows = static_cast<unsigned>(g.rows);
-  if (fit_lanes(g.stride, g.logits) && fit_lanes(g.stride, g.exponentials)) {
-    launch(softmax_tile_kernel<G, kLanes<G>>, rows, kThreads, 0, stream, g);
-  } else {
-    launch(softmax_tile_kernel<G, 1>, rows, kThreads, 0, stream, g);
-  }
+  launch(fit_lanes(g.stride, g.logits) && fit_lanes(g.stride, g.exponentials)
+             ? softmax_tile_kernel<G, kLanes<G>>
+             : softmax_tile_kernel<G, 1>,
+         rows, kThreads, 0, stream, g);
 }
 
 template <Device D, class A>
@@ -172,11 +167,8 @@ template <Device D, class A, class G>
 void scale_rows(const G* x, const A* factor, int64_t rows, int64_t cols, G* y, Stream& stream) {
   const Span span(stream.profile(), "scale_rows");
   const auto blocks = static_cast<unsigned>(rows);
-  if (fit_lanes(cols, x, y)) {
-    launch(scale_rows_kernel<G, kLanes<G>>, blocks, kThreads, 0, stream, x, factor, cols, y);
-  } else {
-    launch(scale_rows_kernel<G, 1>, blocks, kThreads, 0, stream, x, factor, cols, y);
-  }
+  launch(fit_lanes(cols, x, y) ? scale_rows_kernel<G, kLanes<G>> : scale_rows_kernel<G, 1>, blocks, kThreads,
+         0, stream, x, factor, cols, y);
 }
 
 template <Device D, class A>

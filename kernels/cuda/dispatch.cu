@@ -105,22 +105,17 @@ template <Device D, class T>
 void combine_rows(const CombineRowsArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "combine_rows");
   const auto blocks = static_cast<unsigned>(g.tokens);
-  if (fit_lanes(g.width, g.x, g.y)) {
-    launch(combine_rows_kernel<T, kLanes<T>>, blocks, kThreads, 0, stream, g);
-  } else {
-    launch(combine_rows_kernel<T, 1>, blocks, kThreads, 0, stream, g);
-  }
+  launch(fit_lanes(g.width, g.x, g.y) ? combine_rows_kernel<T, kLanes<T>> : combine_rows_kernel<T, 1>, blocks,
+         kThreads, 0, stream, g);
 }
 
 template <Device D, class T>
 void combine_rows_backward(const CombineRowsGradArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "combine_rows_backward");
   const auto blocks = static_cast<unsigned>(g.forward.tokens);
-  if (fit_lanes(g.forward.width, g.forward.x, g.dy, g.dx)) {
-    launch(combine_rows_backward_kernel<T, kLanes<T>>, blocks, kThreads, 0, stream, g);
-  } else {
-    launch(combine_rows_backward_kernel<T, 1>, blocks, kThreads, 0, stream, g);
-  }
+  launch(fit_lanes(g.forward.width, g.forward.x, g.dy, g.dx) ? combine_rows_backward_kernel<T, kLanes<T>>
+                                                             : combine_rows_backward_kernel<T, 1>,
+         blocks, kThreads, 0, stream, g);
 }
 
 template void gather_rows<Device::cuda>(const GatherRowsArgs<float>&, Stream&);

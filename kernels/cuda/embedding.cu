@@ -37,11 +37,9 @@ void embedding_forward(const EmbeddingArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "embedding_forward");
   const Keys positions{g.positions, static_cast<unsigned>(g.sequence_length)};
   const auto rows = static_cast<unsigned>(g.rows);
-  if (fit_lanes(g.cols, g.table, g.position_table, g.y)) {
-    launch(embedding_forward_kernel<T, kLanes<T>>, rows, kThreads, 0, stream, g, positions);
-  } else {
-    launch(embedding_forward_kernel<T, 1>, rows, kThreads, 0, stream, g, positions);
-  }
+  launch(fit_lanes(g.cols, g.table, g.position_table, g.y) ? embedding_forward_kernel<T, kLanes<T>>
+                                                           : embedding_forward_kernel<T, 1>,
+         rows, kThreads, 0, stream, g, positions);
 }
 
 template <Device D, class T>

@@ -59,22 +59,18 @@ template <Device D, class T>
 void gated_add_forward(const GatedAddArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "gated_add_forward");
   const auto rows = static_cast<unsigned>(g.rows);
-  if (fit_lanes(g.cols, g.a, g.b, g.y)) {
-    launch(gated_add_forward_kernel<T, kLanes<T>>, rows, kThreads, 0, stream, g);
-  } else {
-    launch(gated_add_forward_kernel<T, 1>, rows, kThreads, 0, stream, g);
-  }
+  launch(fit_lanes(g.cols, g.a, g.b, g.y) ? gated_add_forward_kernel<T, kLanes<T>>
+                                          : gated_add_forward_kernel<T, 1>,
+         rows, kThreads, 0, stream, g);
 }
 
 template <Device D, class T>
 void gated_add_backward(const GatedAddGradArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "gated_add_backward");
   const auto rows = static_cast<unsigned>(g.rows);
-  if (fit_lanes(g.cols, g.b, g.dy, g.db)) {
-    launch(gated_add_backward_kernel<T, kLanes<T>>, rows, kThreads, 0, stream, g);
-  } else {
-    launch(gated_add_backward_kernel<T, 1>, rows, kThreads, 0, stream, g);
-  }
+  launch(fit_lanes(g.cols, g.b, g.dy, g.db) ? gated_add_backward_kernel<T, kLanes<T>>
+                                            : gated_add_backward_kernel<T, 1>,
+         rows, kThreads, 0, stream, g);
 }
 
 template void gated_add_forward<Device::cuda>(const GatedAddArgs<float>&, Stream&);

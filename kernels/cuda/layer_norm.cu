@@ -111,11 +111,9 @@ template <Device D, class T>
 void layer_norm_forward(const LayerNormArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "layer_norm_forward");
   const auto rows = static_cast<unsigned>(g.rows);
-  if (fit_lanes(g.cols, g.x, g.y)) {
-    launch(layer_norm_forward_kernel<T, kLanes<T>>, rows, kThreads, 0, stream, g);
-  } else {
-    launch(layer_norm_forward_kernel<T, 1>, rows, kThreads, 0, stream, g);
-  }
+  launch(
+      fit_lanes(g.cols, g.x, g.y) ? layer_norm_forward_kernel<T, kLanes<T>> : layer_norm_forward_kernel<T, 1>,
+      rows, kThreads, 0, stream, g);
 }
 
 template <Device D, class T>
@@ -130,11 +128,9 @@ void layer_norm_backward(const LayerNormGradArgs<T>& g, Arena& workspace, Stream
     dbias = workspace.take_on_device<float>(int64_t{blocks} * g.cols);
     shared = 2 * static_cast<size_t>(g.cols) * sizeof(float);
   }
-  if (fit_lanes(g.cols, g.x, g.dy, g.dx)) {
-    launch(layer_norm_backward_kernel<T, kLanes<T>>, blocks, kThreads, shared, stream, g, dweight, dbias);
-  } else {
-    launch(layer_norm_backward_kernel<T, 1>, blocks, kThreads, shared, stream, g, dweight, dbias);
-  }
+  launch(fit_lanes(g.cols, g.x, g.dy, g.dx) ? layer_norm_backward_kernel<T, kLanes<T>>
+                                            : layer_norm_backward_kernel<T, 1>,
+         blocks, kThreads, shared, stream, g, dweight, dbias);
   add_partial_sums(dweight, blocks, g.cols, g.dweight, stream);
   add_partial_sums(dbias, blocks, g.cols, g.dbias, stream);
 }

@@ -78,22 +78,17 @@ template <Device D, class T>
 void mix_forward(const MixArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "mix_forward");
   const auto rows = static_cast<unsigned>(g.rows);
-  if (fit_lanes(g.cols, g.a, g.b, g.y)) {
-    launch(mix_forward_kernel<T, kLanes<T>>, rows, kThreads, 0, stream, g);
-  } else {
-    launch(mix_forward_kernel<T, 1>, rows, kThreads, 0, stream, g);
-  }
+  launch(fit_lanes(g.cols, g.a, g.b, g.y) ? mix_forward_kernel<T, kLanes<T>> : mix_forward_kernel<T, 1>, rows,
+         kThreads, 0, stream, g);
 }
 
 template <Device D, class T>
 void mix_backward(const MixGradArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "mix_backward");
   const auto rows = static_cast<unsigned>(g.rows);
-  if (fit_lanes(g.cols, g.a, g.b, g.dy, g.da, g.db)) {
-    launch(mix_backward_kernel<T, kLanes<T>>, rows, kThreads, 0, stream, g);
-  } else {
-    launch(mix_backward_kernel<T, 1>, rows, kThreads, 0, stream, g);
-  }
+  launch(fit_lanes(g.cols, g.a, g.b, g.dy, g.da, g.db) ? mix_backward_kernel<T, kLanes<T>>
+                                                       : mix_backward_kernel<T, 1>,
+         rows, kThreads, 0, stream, g);
 }
 
 template void mix_forward<Device::cuda>(const MixArgs<float>&, Stream&);

@@ -54,11 +54,8 @@ template <Device D, class T>
 void rms_norm_forward(const RmsNormArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "rms_norm_forward");
   const auto rows = static_cast<unsigned>(g.rows);
-  if (fit_lanes(g.cols, g.x, g.y)) {
-    launch(rms_norm_forward_kernel<T, kLanes<T>>, rows, kThreads, 0, stream, g);
-  } else {
-    launch(rms_norm_forward_kernel<T, 1>, rows, kThreads, 0, stream, g);
-  }
+  launch(fit_lanes(g.cols, g.x, g.y) ? rms_norm_forward_kernel<T, kLanes<T>> : rms_norm_forward_kernel<T, 1>,
+         rows, kThreads, 0, stream, g);
 }
 
 template <Device D, class T>
@@ -69,11 +66,9 @@ void rms_norm_backward(const RmsNormGradArgs<T>& g, Arena& workspace, Stream& st
   float* const partial =
       g.dweight == nullptr ? nullptr : workspace.take_on_device<float>(int64_t{blocks} * g.cols);
   const size_t shared = partial == nullptr ? 0 : static_cast<size_t>(g.cols) * sizeof(float);
-  if (fit_lanes(g.cols, g.x, g.dy, g.dx)) {
-    launch(rms_norm_backward_kernel<T, kLanes<T>>, blocks, kThreads, shared, stream, g, partial);
-  } else {
-    launch(rms_norm_backward_kernel<T, 1>, blocks, kThreads, shared, stream, g, partial);
-  }
+  launch(fit_lanes(g.cols, g.x, g.dy, g.dx) ? rms_norm_backward_kernel<T, kLanes<T>>
+                                            : rms_norm_backward_kernel<T, 1>,
+         blocks, kThreads, shared, stream, g, partial);
   add_partial_sums(partial, blocks, g.cols, g.dweight, stream);
 }
 

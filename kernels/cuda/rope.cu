@@ -70,11 +70,9 @@ void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
   launch(rotation_tables_kernel, blocks_for(shape.length * half, kThreads), kThreads, 0, stream, g.theta,
          shape.head_dim, shape.length, g.inverse, cosine, sine);
   const auto rows = static_cast<unsigned>(shape.width() > 0 ? shape.rows() : 0);
-  if (fit_lanes(half, g.x, g.y)) {  // then heads and rows are multiples too
-    launch(rope_kernel<T, kLanes<T>>, rows, kThreads, 0, stream, g, cosine, sine);
-  } else {
-    launch(rope_kernel<T, 1>, rows, kThreads, 0, stream, g, cosine, sine);
-  }
+  // Where halves of heads are multiples of 16 bytes, so are heads and rows.
+  launch(fit_lanes(half, g.x, g.y) ? rope_kernel<T, kLanes<T>> : rope_kernel<T, 1>, rows, kThreads, 0, stream,
+         g, cosine, sine);
 }
 
 template void rope<Device::cuda>(const RopeArgs<float>&, Arena&, Stream&);

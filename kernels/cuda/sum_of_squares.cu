@@ -58,11 +58,8 @@ void sum_of_squares(const T* x, int64_t n, double* sum, Arena& workspace, Stream
   const int64_t run = (loads + kMostBlocks - 1) / kMostBlocks * kOfBlock;
   const unsigned blocks = n == 0 ? 0 : blocks_for(n, run);
   auto* const partial = workspace.take_on_device<double>(int64_t{blocks});
-  if (fit_lanes(kN, x)) {
-    launch(partial_squares_kernel<true>, blocks, kThreads, 0, stream, x, n, run, partial);
-  } else {
-    launch(partial_squares_kernel<false>, blocks, kThreads, 0, stream, x, n, run, partial);
-  }
+  launch(fit_lanes(kN, x) ? partial_squares_kernel<true> : partial_squares_kernel<false>, blocks, kThreads, 0,
+         stream, x, n, run, partial);
   launch(total_kernel, 1, kThreadsOfTotal, 0, stream, partial, int64_t{blocks}, sum);
 }
 
