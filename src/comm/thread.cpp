@@ -77,16 +77,18 @@ class ThreadCommunicator final : public Communicator {
     Job& job = *group_->job;
     std::unique_lock lock(job.mutex);
     const int64_t meeting = group_->meetings;
-    if (++group_->arrived == size()) {
+    const auto over = [&] { return job.failed_rank >= 0 || peer_ended(); };
+    const bool arrives = !over();
+    if (arrives && ++group_->arrived == size()) {
       check_agreement();
       group_->arrived = 0;
       group_->meetings++;
       if (then_read) job.readers += size();
       job.changed.notify_all();
     }
-    job.changed.wait(lock,
-                     [&] { return group_->meetings > meeting || job.failed_rank >= 0 || peer_ended(); });
+    job.changed.wait(lock, [&] { return group_->meetings > meeting || over(); });
     if (group_->meetings > meeting) return;
+    if (arrives) --group_->arrived;  // and soon is no more: nobody may meet this rank
     // Unwinding frees what this rank published: not while a peer reads it.
     job.changed.wait(lock, [&] { return job.readers == 0; });
     check(job.failed_rank < 0, ErrorKind::communication, "{} ended because rank {} failed first: {}", where(),

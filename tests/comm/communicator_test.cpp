@@ -1,4 +1,6 @@
+#include <atomic>
 #include <stdexcept>
+#include <thread>
 
 #include "tests/comm/communicator_contract.h"
 #include <ziggurat/comm/mpi.h>
@@ -53,6 +55,23 @@ TEST(ThreadRanks, FirstExceptionReachesTheCallerAndReleasesThePeers) {
   for (const size_t rank : {0, 1, 3}) {
     EXPECT_THAT(peers[rank], AllOf(HasSubstr("rank 2 failed first"), HasSubstr("rank 2 broke"))) << rank;
   }
+}
+
+TEST(ThreadRanks, NobodyMeetsARankThatIsGone) {
+  std::atomic<bool> gone = false;
+  const auto run = [&] {
+    run_on_threads(3, [&](Communicator& world) {
+      auto pair = world.split(world.rank() / 2, 0, "pair");
+      if (world.rank() == 2) throw std::runtime_error("rank 2 broke");
+      while (world.rank() == 1 && !gone) std::this_thread::yield();
+      EXPECT_THAT(message_of(ErrorKind::communication, [&] { pair->barrier(); }),
+                  HasSubstr("rank 2 failed first"));
+      if (world.rank() == 1) return;
+      pair.reset();
+      gone = true;
+    });
+  };
+  EXPECT_THROW(run(), std::runtime_error);
 }
 
 TEST(ThreadRanks, DifferentCollectivesAreAnError) {
