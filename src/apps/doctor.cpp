@@ -151,9 +151,7 @@ double quickest(int rounds, const Body& body) {
 
 // How many ranks of the job run on this node: those that say its name.
 int ranks_here(Communicator& world) {
-  char node[256] = "";
-  gethostname(node, sizeof(node) - 1);
-  const auto color = static_cast<int>(std::hash<std::string>{}(node)&0x7fffffff);
+  const auto color = static_cast<int>(std::hash<std::string>{}(host_name()) & 0x7fffffff);
   return world.split(color, world.rank(), "node")->size();
 }
 
@@ -176,14 +174,12 @@ RankFacts try_messages(Communicator& world) {
 
 // Rank 0 prints all of it; the others what is wrong with their places.
 int print(const std::vector<Finding>& findings, const Communicator& world) {
-  char node[256] = "";
-  gethostname(node, sizeof(node) - 1);
   int broken = 0;
   for (const Finding& finding : findings) {
     const bool good = finding.verdict == Verdict::good;
     broken += finding.verdict == Verdict::broken;
     if (good && world.rank() != 0) continue;
-    if (world.rank() != 0) fmt::print("rank {} on {}: ", world.rank(), node);
+    if (world.rank() != 0) fmt::print("rank {} on {}: ", world.rank(), host_name());
     const char* const verdict = good ? "ok" : finding.verdict == Verdict::slow ? "slow" : "BAD";
     fmt::print("{:<6}{:<15}{}\n", verdict, finding.subject, finding.found);
     if (!good) fmt::print("{:<21}-> {}\n", "", finding.cure);

@@ -155,16 +155,7 @@ void remove_stale_temporaries(const std::string& dir) {
 }
 
 Shape with_rows(const Shape& shape, int64_t rows) {
-  switch (shape.rank()) {
-    case 1:
-      return {rows};
-    case 2:
-      return {rows, shape[1]};
-    case 3:
-      return {rows, shape[1], shape[2]};
-    default:
-      return {rows, shape[1], shape[2], shape[3]};
-  }
+  return Tensor(nullptr, DType::f32, shape).rows(0, rows).shape();
 }
 
 namespace {

@@ -1,6 +1,5 @@
 #include "io/lock_owner.h"
 
-#include <array>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -15,11 +14,6 @@
 namespace ziggurat {
 
 namespace {
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
-}
 
 std::string command_line() {
   std::ifstream file("/proc/self/cmdline");

@@ -1,5 +1,8 @@
+#include <array>
 #include <cstdlib>
 #include <fstream>
+
+#include <unistd.h>
 
 #include <ziggurat/io/system_facts.h>
 
@@ -18,6 +21,11 @@ int64_t meminfo(const std::string& key) {
     if (line.starts_with(key + ":")) return 1024 * std::atoll(line.c_str() + key.size() + 1);
   }
   return 0;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
 }  // namespace ziggurat

@@ -1,4 +1,4 @@
-// What Linux tells of itself in text files.
+// What Linux tells of itself.
 #pragma once
 
 #include <cstdint>
@@ -10,5 +10,7 @@ std::string first_line(const std::string& path);  // empty if there is no such f
 
 // A line of /proc/meminfo, such as "MemTotal", in bytes; 0 if there is none.
 int64_t meminfo(const std::string& key);
+
+std::string host_name();  // "unknown" if there is none
 
 }  // namespace ziggurat
