@@ -117,46 +117,42 @@ TEST_F(EmulatedOps, QkNorm) {
   }
 }
 
+// A tape on the device, with little memory.
+struct DeviceTape {
+  Stream stream{Device::cuda};
+  Arena memory{"memory", 1 << 20, Device::cuda}, gradients{"gradients", 1 << 20, Device::cuda},
+      workspace{"workspace", 1 << 20, Device::cuda}, data{"data", 1 << 20, Device::cuda};
+  Tape tape{memory, gradients, workspace, stream};
+};
+
+void expect_refused(const std::string& text, const std::function<void()>& call) {
+  try {
+    call();
+    FAIL() << text;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::device);
+    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
+  }
+}
+
 // Their kernels exist; what they do around them is the host's.
 TEST_F(EmulatedOps, OpsThatReadTheirResultsOnTheHostSaySo) {
-  Stream stream(Device::cuda);
-  Arena memory("memory", 1 << 20, Device::cuda), gradients("gradients", 1 << 20, Device::cuda),
-      workspace("workspace", 1 << 20, Device::cuda), data("data", 1 << 20, Device::cuda);
-  Tape tape(memory, gradients, workspace, stream);
+  DeviceTape device;
+  Tape& tape = device.tape;
   tape.begin({});
-  const Var x = tape.constant(allocate(data, DType::f32, {2, 3}));
-  const Param weight{allocate(data, DType::f32, {5, 3}), {}};
+  const Var x = tape.constant(allocate(device.data, DType::f32, {2, 3}));
+  const Param weight{allocate(device.data, DType::f32, {5, 3}), {}};
   const int32_t targets[] = {0, 1};
-  const auto expect_refused = [](const std::string& op, const std::function<void()>& call) {
-    try {
-      call();
-      FAIL() << op;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::device);
-      EXPECT_NE(std::string(error.what()).find("[" + op + "] there are kernels for cuda, but"),
-                std::string::npos)
-          << error.what();
-    }
-  };
-  expect_refused("router", [&] { ops::route(tape, x, ops::RouterArgs{}); });
-  expect_refused("cross_entropy", [&] { ops::cross_entropy(tape, x, weight, targets, {.vocab_size = 5}); });
+  expect_refused("[router] there are kernels for cuda, but", [&] { ops::route(tape, x, ops::RouterArgs{}); });
+  expect_refused("[cross_entropy] there are kernels for cuda, but",
+                 [&] { ops::cross_entropy(tape, x, weight, targets, {.vocab_size = 5}); });
 }
 
 TEST_F(EmulatedOps, AnOpWithoutKernelsThereIsNamed) {
-  Stream stream(Device::cuda);
-  Arena memory("memory", 1 << 20, Device::cuda), gradients("gradients", 1 << 20, Device::cuda),
-      workspace("workspace", 1 << 20, Device::cuda), data("data", 1 << 20, Device::cuda);
-  Tape tape(memory, gradients, workspace, stream);
-  tape.begin({});
-  const Var x = tape.constant(allocate(data, DType::f64, {2, 3}));
-  try {
-    ops::swiglu(tape, x, x);
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::device);
-    EXPECT_NE(std::string(error.what()).find("[swiglu] no kernel for f64 on cuda"), std::string::npos)
-        << error.what();
-  }
+  DeviceTape device;
+  device.tape.begin({});
+  const Var x = device.tape.constant(allocate(device.data, DType::f64, {2, 3}));
+  expect_refused("[swiglu] no kernel for f64 on cuda", [&] { ops::swiglu(device.tape, x, x); });
 }
 
 }  // namespace
