@@ -7,10 +7,12 @@
 #include "data_tools/output_folder.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/data/dataset.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/megatron_file.h>
 #include <ziggurat/data/vocabulary.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat {
 namespace {
@@ -130,12 +132,41 @@ void check_recorded(const ShardInfo& recorded, const Path& path, const ShardInfo
             "name the tokenizer that the file was made with");
 }
 
+// Of all inputs, in bytes of the files with their tokens.
+class InputProgress {
+ public:
+  explicit InputProgress(const std::vector<Path>& inputs) : progress_("convert", "", bytes_of(inputs)) {}
+  void begin(const Path& input) { before_ += here_, here_ = bytes_of({input}); }
+  void at(int64_t done, int64_t all) {  // of the input that began last
+    progress_.update(before_ + static_cast<int64_t>(static_cast<double>(here_) * static_cast<double>(done) /
+                                                    static_cast<double>(std::max<int64_t>(1, all))));
+  }
+  void finish() { progress_.finish(before_ + here_); }
+
+ private:
+  static int64_t bytes_of(const std::vector<Path>& inputs) {
+    int64_t bytes = 0;
+    for (const Path& input : inputs) {
+      std::error_code ignored;
+      const auto size = std::filesystem::file_size(
+          is_megatron(input) ? Path(megatron_prefix(input).string() + ".bin") : input, ignored);
+      if (!ignored) bytes += static_cast<int64_t>(size);
+    }
+    return bytes;
+  }
+
+  Progress progress_;
+  int64_t before_ = 0, here_ = 0;
+};
+
 // A list of tokens without documents: they end at the end-of-document tokens.
-void append_hdf5(const Path& path, const ShardReader& file, int64_t eod_id, ShardFolder& shards) {
+void append_hdf5(const Path& path, const ShardReader& file, int64_t eod_id, ShardFolder& shards,
+                 InputProgress& progress) {
   const std::vector<int64_t> offsets = file.doc_offsets();
   std::vector<int32_t> block, document;
   size_t next = 1;  // of offsets
   for (int64_t first = 0; first < file.size(); first += kCrcBlockTokens) {
+    progress.at(first, file.size());
     block.resize(static_cast<size_t>(std::min(kCrcBlockTokens, file.size() - first)));
     file.read(first, static_cast<int64_t>(block.size()), block.data());
     for (size_t i = 0; i < block.size(); ++i) {
@@ -167,11 +198,13 @@ void convert_to_shards(const ConvertOptions& options) {
   for (const Path& input : options.inputs) check_opens(input);
   ShardFolder shards(options, common, tokenizer.get());
   if (shards.done()) return;
+  InputProgress progress(options.inputs);
   for (const Path& input : options.inputs) {
+    progress.begin(input);
     if (!is_megatron(input)) {
       const ShardReader file(input);
       check_recorded(file.info(), input, common, options);
-      append_hdf5(input, file, common.eod_id, shards);
+      append_hdf5(input, file, common.eod_id, shards, progress);
       continue;
     }
     const MegatronFile file(input);
@@ -181,10 +214,12 @@ void convert_to_shards(const ConvertOptions& options) {
     }
     std::vector<int32_t> ids;
     for (int64_t d = 0; d < file.documents(); ++d) {
+      progress.at(d, file.documents());
       file.read_document(d, ids);
       shards.append(ids, file.path());
     }
   }
+  progress.finish();
   const ShardManifest manifest = shards.finish();
   info("{}: {} tokens, {} documents, {} shards",
        (manifest.folder / manifest_name(manifest.source, manifest.split)).string(), manifest.n_tokens(),

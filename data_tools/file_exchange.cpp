@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat {
 namespace {
@@ -25,7 +25,7 @@ FileExchange::FileExchange(Path folder, const std::string& name)
 void FileExchange::commit(const std::vector<Step>& steps) const {
   ordered_json list = ordered_json::array();
   for (const Step& step : steps) list.push_back({{"remove", step.remove}, {"put", step.put}});
-  write_file_atomically(staging_ / kSteps, list.dump(1) + "\n");
+  replace_file(staging_ / kSteps, list.dump(1) + "\n");
   rename_durably(staging_, decided_);
   carry_out();
 }
@@ -47,7 +47,7 @@ void FileExchange::carry_out() const {
       if (!replaced) remove_file(folder_ / name);
     }
     for (const std::string name : step.at("put")) {
-      if (is_there(decided_ / name)) rename_file(decided_ / name, folder_ / name);
+      if (is_there(decided_ / name)) rename_path(decided_ / name, folder_ / name);
     }
     sync_folder(folder_);
   }

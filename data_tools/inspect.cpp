@@ -9,6 +9,7 @@
 #include <fmt/ostream.h>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/data/dataset.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/vocabulary.h>
@@ -67,6 +68,9 @@ void inspect_shards(const std::filesystem::path& path, const std::string& split,
 void verify_shards(const std::filesystem::path& path, const std::string& split, std::ostream& out) {
   const ShardManifest manifest = read_manifest(path, split);
   std::optional<Error> first;
+  int64_t bytes = 0, done = 0;
+  for (const ShardManifest::Shard& entry : manifest.shards) bytes += entry.bytes;
+  Progress progress("verify", "", bytes);
   for (const ShardManifest::Shard& entry : manifest.shards) {
     try {
       // What is inside goes first: it names the damaged block, the hash only names the file.
@@ -79,6 +83,7 @@ void verify_shards(const std::filesystem::path& path, const std::string& split, 
       fmt::print(out, "{}: BAD: {}\n", entry.file, e.what());
       if (!first) first = e;
     }
+    progress.update(done += entry.bytes);
   }
   if (first) throw *first;
 }

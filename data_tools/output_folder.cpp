@@ -10,8 +10,10 @@
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
+#include <ziggurat/io/content_hash.h>
+#include <ziggurat/io/files.h>
+#include <ziggurat/io/output_file.h>
 
 namespace ziggurat {
 namespace {
@@ -127,7 +129,9 @@ std::string identity_of(const std::vector<Path>& files) {
     if (reason) return "";
     all += fmt::format("{}\n{} {}\n", file.string(), bytes, time);
   }
-  return fmt::format("{} files {}", files.size(), xxh3_of_bytes(all));
+  Hasher hasher;
+  hasher.update(as_bytes(all));
+  return fmt::format("{} files {}", files.size(), hasher.hex());
 }
 
 OutputFolder::OutputFolder(OutputSet set) : set_(std::move(set)), exchange_(set_.folder, set_.source) {
@@ -212,12 +216,12 @@ PreparedFolder OutputFolder::prepare(const JobIdentity& job, const std::string& 
     for (const std::string& split : set_.splits) {
       const size_t of = name.find("-of-", set_.source.size() + split.size());
       if (path.extension() == ".h5" && is_shard_of(name, set_.source, split) && of != std::string::npos) {
-        rename_file(path, staging / (name.substr(0, of) + ".h5"));
+        rename_path(path, staging / (name.substr(0, of) + ".h5"));
       }
     }
   }
   const ordered_json identity = {{"options", job.options}, {"inputs", job.inputs}};
-  write_file_atomically(staging / kJob, identity.dump(1) + "\n");
+  replace_file(staging / kJob, identity.dump(1) + "\n");
   return prepared;
 }
 

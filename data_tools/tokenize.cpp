@@ -12,15 +12,15 @@
 
 #include "data_tools/encode_queue.h"
 #include "data_tools/output_folder.h"
-#include "data_tools/progress.h"
 #include <ziggurat/build_config.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
-#include <ziggurat/data/atomic_file.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/data/bpe_trainer.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/gpt2_split.h>
 #include <ziggurat/data/tokenizer.h>
+#include <ziggurat/io/files.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat {
@@ -142,7 +142,7 @@ class TokenizeJob {
 
   void read_all() {
     std::optional<Progress> progress;
-    if (rank_ == 0) progress.emplace("tokenize", source_.total_bytes());
+    if (rank_ == 0) progress.emplace("tokenize", "", source_.total_bytes());
     std::string document;
     while (source_.next(document)) {
       add_document(document);
@@ -306,7 +306,7 @@ class TokenizeJob {
 // progress moves.
 void count_pieces(TextSource& source, int64_t max_bytes, BpeTrainer& trainer) {
   constexpr size_t kPartBytes = size_t{4} << 20;
-  Progress progress("count pieces", source.total_bytes());
+  Progress progress("count pieces", "", source.total_bytes());
   std::string document;
   while ((max_bytes == 0 || trainer.bytes() < max_bytes) && source.next(document)) {
     std::string_view rest = document;
@@ -358,7 +358,7 @@ void train_tokenizer(const TrainTokenizerOptions& options) {
   count_pieces(source, options.max_bytes, trainer);
   check(trainer.bytes() > 0, ErrorKind::data, "the input holds no text: {} files, all empty",
         source.files().size());
-  Progress progress("learn merges", options.vocab_size - 257, "merges");
+  Progress progress("learn merges", "merges", options.vocab_size - 257);
   int64_t merges = 0;
   const BpeTokenizer tokenizer(trainer.train(options.vocab_size, [&] { progress.update(++merges); }));
   progress.finish(merges);

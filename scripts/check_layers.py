@@ -22,13 +22,13 @@ ROOMS = {
     "memory": 2,
     "tensor": 3,
     "kernels": 4, "comm": 4,
-    "plan": 5, "autograd": 5,
+    "plan": 5, "autograd": 5, "watch": 5,
     "ops": 6,
     "nn": 7,
     "moe": 8,
     "model": 9, "optim": 9, "parallel": 9, "data": 9, "checkpoint": 9,
     "train": 10, "infer": 10, "hf": 10, "data_tools": 10,
-    "eval": 11, "serve": 11,
+    "eval": 11, "serve": 11, "bench": 11, "report": 11,
     "apps": 12,
     "tests": 13,  # may look into every room, private headers too
 }

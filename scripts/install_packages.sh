@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that Ziggurat is built from, if any is missing. Needs root or sudo.
+# Installs the Debian packages that Ziggurat is built from, and those named beside them, if any is missing. Needs root
+# or sudo.
 set -euo pipefail
 
 packages=(
@@ -19,6 +20,7 @@ packages=(
   libpcre2-dev                           # test oracle of the tokenizer's split rule
   python3                                # the layering test, the corpus script
 )
+packages+=("$@")
 
 missing=()
 for package in "${packages[@]}"; do

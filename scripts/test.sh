@@ -14,7 +14,7 @@ for argument in "$@"; do
   esac
 done
 
-[ "$install" = 0 ] || scripts/install_packages.sh
+[ "$install" = 0 ] || scripts/install_packages.sh strace  # of tests/faults
 source scripts/mpi_environment.sh
 
 cmake --preset release

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include <ziggurat/kernels/adamw.h>
+#include <ziggurat/kernels/stochastic_rounding.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::kernels {
@@ -14,8 +15,9 @@ constexpr int64_t kBlock = 16384;  // elements of an update block: a few hundred
 // The factors of one update, rounded to T once.
 template <class T>
 struct Factors {
-  explicit Factors(const AdamWArgs<T>& g)
-      : scale(T(g.grad_scale)),
+  template <class P, class M>
+  explicit Factors(const AdamWArgs<T, P, M>& g)
+      : scale(T(*g.grad_scale)),
         beta1(T(g.beta1)),
         rest1(T(1 - g.beta1)),
         beta2(T(g.beta2)),
@@ -29,7 +31,7 @@ struct Factors {
 };
 
 template <class T>
-void update_range(const AdamWArgs<T>& g, const Factors<T>& f, int64_t begin, int64_t end) {
+void update_range(const AdamWArgs<T, T, T>& g, const Factors<T>& f, int64_t begin, int64_t end) {
   const T* __restrict gradient = g.gradient;
   T* __restrict p = g.master;
   T* __restrict m = g.moment1;
@@ -39,6 +41,32 @@ void update_range(const AdamWArgs<T>& g, const Factors<T>& f, int64_t begin, int
     m[i] = f.beta1 * m[i] + f.rest1 * grad;
     v[i] = f.beta2 * v[i] + f.rest2 * grad * grad;
     p[i] = f.keep * p[i] - f.step_size * m[i] / (std::sqrt(v[i]) * f.inverse_root2 + f.eps);
+  }
+}
+
+void put(float value, uint32_t, float& to) { to = value; }
+void put(float value, uint32_t random, bf16& to) { to = round_stochastically(value, random); }
+
+// The same where masters or moments are bf16.
+template <class P, class M>
+void update_and_round(const AdamWArgs<float, P, M>& g, const Factors<float>& f, int64_t begin, int64_t end) {
+  constexpr uint64_t kEach = 2 * Philox::kBatch;  // elements of a batch of blocks
+  std::array<uint32_t, 4 * Philox::kBatch> words{};
+  for (int64_t i = begin; i < end;) {
+    const uint64_t element = g.first + static_cast<uint64_t>(i);
+    size_t at = element % kEach;
+    g.random.blocks((element - at) / 2, words);
+    for (; at < kEach && i < end; ++at, ++i) {
+      const RoundingBits random = rounding_bits(words[2 * at], words[2 * at + 1]);
+      const float grad = f.scale * g.gradient[i];
+      const float m = f.beta1 * static_cast<float>(g.moment1[i]) + f.rest1 * grad;
+      const float v = f.beta2 * static_cast<float>(g.moment2[i]) + f.rest2 * grad * grad;
+      const float p = f.keep * static_cast<float>(g.master[i]) -
+                      f.step_size * m / (std::sqrt(v) * f.inverse_root2 + f.eps);
+      put(m, random.moment1, g.moment1[i]);
+      put(v, random.moment2, g.moment2[i]);
+      put(p, random.master, g.master[i]);
+    }
   }
 }
 
@@ -73,39 +101,43 @@ double range_sum_of_squares(const T* x, int64_t n) {
 
 }  // namespace
 
-template <Device D, class T>
-void adamw_update(const AdamWArgs<T>& g, Stream& stream) {
+template <Device D, class T, class P, class M>
+void adamw_update(const AdamWArgs<T, P, M>& g, Stream& stream) {
   const Span span(stream.profile(), "adamw_update");
+  if (DryRun::on() || !std::isfinite(*g.grad_scale)) return;
   const Factors<T> factors(g);
   parallel_for_blocks(g.n, kBlock, [&](int64_t begin, int64_t end) {
-    update_range(g, factors, begin, end);
-    if (g.compute != nullptr) round_range(g.master + begin, g.compute + begin, end - begin);
+    if constexpr (std::is_same_v<P, T> && std::is_same_v<M, T>) {
+      update_range(g, factors, begin, end);
+    } else {
+      update_and_round(g, factors, begin, end);
+    }
+    if constexpr (std::is_same_v<P, T>) {
+      if (g.compute != nullptr) round_range(g.master + begin, g.compute + begin, end - begin);
+    }
   });
 }
 
 template <Device D, class T>
-double sum_of_squares(const T* x, int64_t n, Stream& stream) {
+void sum_of_squares(const T* x, int64_t n, double* sum, Arena&, Stream& stream) {
   const Span span(stream.profile(), "sum_of_squares");
+  if (DryRun::on()) return;
   constexpr int64_t kMostBlocks = 1024, kLeastBlock = 4096;
   const int64_t block = std::max(kLeastBlock, (n + kMostBlocks - 1) / kMostBlocks);
   std::array<double, kMostBlocks> partial{};
   parallel_for_blocks(n, block, [&](int64_t begin, int64_t end) {
     partial[static_cast<size_t>(begin / block)] = range_sum_of_squares(x + begin, end - begin);
   });
-  double sum = 0;
-  for (const double value : partial) sum += value;
-  return sum;
+  double total = 0;
+  for (const double value : partial) total += value;
+  *sum = total;
 }
 
-template <Device D, class T>
-void sum_of_squares(const T* x, int64_t n, double* sum, Arena&, Stream& stream) {
-  *sum = sum_of_squares<D>(x, n, stream);
-}
-
-template void adamw_update<Device::cpu, float>(const AdamWArgs<float>&, Stream&);
-template void adamw_update<Device::cpu, double>(const AdamWArgs<double>&, Stream&);
-template double sum_of_squares<Device::cpu, float>(const float*, int64_t, Stream&);
-template double sum_of_squares<Device::cpu, double>(const double*, int64_t, Stream&);
+template void adamw_update<Device::cpu>(const AdamWArgs<float>&, Stream&);
+template void adamw_update<Device::cpu>(const AdamWArgs<double>&, Stream&);
+template void adamw_update<Device::cpu>(const AdamWArgs<float, float, bf16>&, Stream&);
+template void adamw_update<Device::cpu>(const AdamWArgs<float, bf16, float>&, Stream&);
+template void adamw_update<Device::cpu>(const AdamWArgs<float, bf16, bf16>&, Stream&);
 template void sum_of_squares<Device::cpu, float>(const float*, int64_t, double*, Arena&, Stream&);
 template void sum_of_squares<Device::cpu, double>(const double*, int64_t, double*, Arena&, Stream&);
 

@@ -83,9 +83,10 @@ template <class A>
 [[gnu::noinline]] void dropout_row(const AttentionDropout& dropout, uint64_t first, int64_t n, A* keep) {
   const auto p = static_cast<float>(dropout.probability);
   const A kept = A(1 / (1 - dropout.probability));
+  const Philox random = dropout.random.now();
   std::array<uint32_t, 4 * Philox::kBatch> bits;
   for (uint64_t block = first / 4; 4 * block < first + static_cast<uint64_t>(n); block += Philox::kBatch) {
-    dropout.random.blocks(block, bits);
+    random.blocks(block, bits);
     const auto at =
         static_cast<int64_t>(4 * block - first);  // of bits[0] in the row; negative where it starts
     const int64_t begin = std::max<int64_t>(0, -at), end = std::min<int64_t>(4 * Philox::kBatch, n - at);

@@ -111,13 +111,27 @@ void cross_entropy(const CrossEntropyArgs<A>& g, Stream& stream) {
       const double log_sum_exp = double(reference[i]) + std::log(sum[i]);
       g.losses[row] = {log_sum_exp - double(g.target_logit[row]), g.z_loss * log_sum_exp * log_sum_exp, true,
                        g.target_logit[row] >= max[i]};
-      scale[i] = A(g.grad_scale * (1 + 2 * g.z_loss * log_sum_exp) / sum[i]);
+      scale[i] = A(*g.grad_scale * (1 + 2 * g.z_loss * log_sum_exp) / sum[i]);
     }
     for (int64_t t = 0; g.factor != nullptr && t < g.tiles; ++t) {
       exp_of_differences(g.reference + t * g.rows + begin, reference, n, e);
       for (int64_t i = 0; i < n; ++i) g.factor[t * g.rows + begin + i] = scale[i] * e[i];
     }
   });
+}
+
+template <Device D>
+void add_token_losses(const AddTokenLossesArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "add_token_losses");
+  if (DryRun::on()) return;
+  for (int64_t i = 0; i < g.rows; ++i) {
+    const TokenLoss& loss = g.losses[i];
+    g.sums[0] += loss.cross_entropy;
+    g.sums[1] += loss.z_loss;
+    g.sums[2] += loss.counted ? 1 : 0;
+    g.sums[3] += loss.correct ? 1 : 0;
+    if (g.token_losses != nullptr) g.token_losses[i] = loss.cross_entropy;
+  }
 }
 
 template <Device D, class A, class G>
@@ -143,7 +157,7 @@ void subtract_targets(const SubtractTargetsArgs<A, G>& g, Stream& stream) {
     for (int64_t i = 0; i < g.rows; ++i) {
       const int64_t target = g.targets[i];
       if (target == g.ignore_index) continue;
-      const A scale = A(-g.grad_scale);
+      const A scale = A(-*g.grad_scale);
       const int64_t n = end - begin, row = i * g.cols + begin, target_row = target * g.cols + begin;
       if (g.dx != nullptr) add_scaled_row(g.weight + target_row, scale, g.dx + row, n);
       if (g.dweight != nullptr) add_scaled_row(g.x + row, scale, g.dweight + target_row, n);
@@ -156,6 +170,7 @@ template void softmax_tile<Device::cpu>(const SoftmaxTileArgs<float, bf16>&, Str
 template void softmax_tile<Device::cpu>(const SoftmaxTileArgs<double, double>&, Stream&);
 template void cross_entropy<Device::cpu>(const CrossEntropyArgs<float>&, Stream&);
 template void cross_entropy<Device::cpu>(const CrossEntropyArgs<double>&, Stream&);
+template void add_token_losses<Device::cpu>(const AddTokenLossesArgs&, Stream&);
 template void scale_rows<Device::cpu>(const float*, const float*, int64_t, int64_t, float*, Stream&);
 template void scale_rows<Device::cpu>(const bf16*, const float*, int64_t, int64_t, bf16*, Stream&);
 template void scale_rows<Device::cpu>(const double*, const double*, int64_t, int64_t, double*, Stream&);

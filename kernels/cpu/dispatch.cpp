@@ -36,7 +36,9 @@ template <Device D, class T>
 void gather_rows(const GatherRowsArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "gather_rows");
   parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) std::copy_n(g.x + g.from[r] * g.width, g.width, g.y + r * g.width);
+    for (int64_t r = begin; r < end; ++r) {
+      if (g.from[r] >= 0) std::copy_n(g.x + g.from[r] * g.width, g.width, g.y + r * g.width);
+    }
   });
 }
 
@@ -45,6 +47,7 @@ void scatter_rows(const ScatterRowsArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "scatter_rows");
   parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
+      if (g.to[r] < 0) continue;
       const T* x = g.x + r * g.width;
       T* y = g.y + g.to[r] * g.width;
       if (g.accumulate) {
@@ -111,6 +114,31 @@ void combine_rows_backward(const CombineRowsGradArgs<T>& g, Stream& stream) {
   });
 }
 
+template <Device D>
+void order_arrivals(const ArrivalOrderArgs& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "order_arrivals");
+  const ArenaScope scope(workspace);
+  auto* next = workspace.take<int64_t>(g.ranks);  // arrival of each source
+  if (DryRun::on()) return;
+  int64_t arrivals = 0;
+  for (int64_t source = 0; source < g.ranks; ++source) {
+    next[source] = arrivals;
+    for (int64_t e = 0; e < g.experts; ++e) arrivals += g.arriving[source * g.experts + e];
+  }
+  int64_t row = 0;
+  int32_t* offset = g.offsets;
+  for (int64_t e = 0; e < g.experts; ++e) {
+    for (int64_t source = 0; source < g.ranks; ++source) {
+      if (source < g.sources) *offset++ = static_cast<int32_t>(row);
+      for (int64_t i = 0; i < g.arriving[source * g.experts + e]; ++i, ++row) {
+        g.arrival_of_row[row] = static_cast<int32_t>(next[source]++);
+        g.row_of_arrival[g.arrival_of_row[row]] = static_cast<int32_t>(row);
+      }
+    }
+  }
+  *offset = static_cast<int32_t>(row);
+}
+
 template void gather_rows<Device::cpu>(const GatherRowsArgs<float>&, Stream&);
 template void gather_rows<Device::cpu>(const GatherRowsArgs<bf16>&, Stream&);
 template void gather_rows<Device::cpu>(const GatherRowsArgs<double>&, Stream&);
@@ -123,5 +151,6 @@ template void combine_rows<Device::cpu>(const CombineRowsArgs<double>&, Stream&)
 template void combine_rows_backward<Device::cpu>(const CombineRowsGradArgs<float>&, Stream&);
 template void combine_rows_backward<Device::cpu>(const CombineRowsGradArgs<bf16>&, Stream&);
 template void combine_rows_backward<Device::cpu>(const CombineRowsGradArgs<double>&, Stream&);
+template void order_arrivals<Device::cpu>(const ArrivalOrderArgs&, Arena&, Stream&);
 
 }  // namespace ziggurat::kernels

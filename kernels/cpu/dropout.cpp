@@ -20,10 +20,11 @@ void dropout(const DropoutArgs<T>& g, Stream& stream) {
   parallel_for_blocks(g.n, kBlock, [=](int64_t begin, int64_t end) {
     const A scale = A(1 / (1 - g.rate));  // locals: read through the capture, they keep gcc from vectorising
     const float rate = static_cast<float>(g.rate);
+    const Philox rng = g.rng.now();
     std::array<uint32_t, kTile> bits;
     T kept[kTile];
     for (int64_t first = begin; first < end; first += kTile) {
-      g.rng.blocks(static_cast<uint64_t>(first / 4), bits);
+      rng.blocks(static_cast<uint64_t>(first / 4), bits);
       const int64_t size = std::min(kTile, end - first);
       const T* x = g.x + first;
       for (int64_t i = 0; i < size; ++i) {

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include <kernels/cpu/operand_copies.h>
+#include <kernels/cpu/segments.h>
 #include <kernels/cpu/strict_rows.h>
 
 #include <ziggurat/kernels/gemm.h>
@@ -28,20 +29,21 @@ class ExpertProducts {
   using A = Accum<T>;
 
   // Gets the weights of the experts that have rows ready.
-  ExpertProducts(const GroupedLinearArgs<T>& g, Side side, bool accumulate, Arena& workspace, Stream& stream)
+  ExpertProducts(const GroupedLinearArgs<T>& g, const Segments& segments, Side side, bool accumulate,
+                 Arena& workspace, Stream& stream)
       : g_(g),
         side_(side),
         accumulate_(accumulate),
         packed_(g.packed != nullptr && g.packed->has(side) ? g.packed : nullptr),
         n_(side == Side::forward ? g.out : g.in),
         k_(side == Side::forward ? g.in : g.out) {
-    weights_ = workspace.take<const O*>(g.experts);
-    std::fill_n(weights_, g.experts, nullptr);
-    auto* stale = workspace.take<int64_t>(g.experts);
+    weights_ = workspace.take<const O*>(g.groups.experts);
+    std::fill_n(weights_, g.groups.experts, nullptr);
+    auto* stale = workspace.take<int64_t>(g.groups.experts);
     int64_t stale_count = 0;
-    for (int64_t i = 0; i < g.segment_count; ++i) {
-      const int64_t e = g.segments[i].expert;
-      if (g.segments[i].rows == 0 || weights_[e] != nullptr) continue;
+    for (const Segment& s : segments) {
+      const int64_t e = s.expert;
+      if (s.rows == 0 || weights_[e] != nullptr) continue;
       if (packed_ == nullptr) {
         weights_[e] = Policy::matrix(g.weight + e * g.out * g.in, g.out * g.in, workspace, stream);
       } else if (!packed_->prepared(e, side) &&
@@ -70,15 +72,15 @@ class ExpertProducts {
 
   // Makes what the products of these units need, on every thread: which of them takes which unit is left to
   // chance, but once all loads have been seen nothing new is made.
-  void reserve(const Segment* units, int64_t count) const {
+  void reserve(const Segments& units) const {
     if constexpr (!std::is_same_v<T, double>) {
       if (packed_ == nullptr) return;
       on_every_thread([&] {
-        for (int64_t i = 0; i < count; ++i) {
-          const int64_t whole = units[i].rows / kRowStep * kRowStep;
+        for (const Segment& unit : units) {
+          const int64_t whole = unit.rows / kRowStep * kRowStep;
           if (whole > 0)
             reserve_product_on_this_thread<Device::cpu>(packed(0, whole, nullptr, nullptr, adds()));
-          if (whole < units[i].rows) {
+          if (whole < unit.rows) {
             reserve_product_on_this_thread<Device::cpu>(packed(0, kRowStep, nullptr, nullptr, false));
           }
         }

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include <kernels/cpu/segments.h>
 #include <kernels/cpu/stream_rows.h>
 
 #include <ziggurat/kernels/few_rows.h>
@@ -34,9 +35,10 @@ void few_rows_linear(const FewRowsArgs<T, TY>& g, Arena& workspace, Stream& stre
   using A = Accum<T>;
   const ArenaScope scope(workspace);
   const A* x = arranged(g.x, g.rows, g.in, workspace);
-  auto* filled = workspace.take<Segment>(g.segment_count);
-  Segment* const end = std::copy_if(g.segments, g.segments + g.segment_count, filled,
-                                    [](const Segment& s) { return s.rows > 0; });
+  const Segments all = segments_of(g.groups, g.rows, workspace);
+  auto* filled = workspace.take<Segment>(all.count);
+  Segment* const end =
+      std::copy_if(all.begin(), all.end(), filled, [](const Segment& s) { return s.rows > 0; });
   const int64_t units = (g.out + kOutputs - 1) / kOutputs;  // of a segment
   Stream quiet(stream.device());                            // thousands of epilogues: no span for each
 

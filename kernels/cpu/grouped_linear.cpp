@@ -13,19 +13,13 @@ namespace {
 
 constexpr int64_t kTileCols = 128;  // output features of a unit of the weight gradient
 
-struct Units {
-  const Segment* begin;
-  int64_t count;
-};
-
 // Segments cut at fixed rows, counted from each segment's own start.
-Units cut(const Segment* segments, int64_t n, Arena& workspace) {
+Segments cut(const Segments& segments, Arena& workspace) {
   int64_t count = 0;
-  for (int64_t i = 0; i < n; ++i) count += (segments[i].rows + kUnitRows - 1) / kUnitRows;
+  for (const Segment& s : segments) count += (s.rows + kUnitRows - 1) / kUnitRows;
   auto* units = workspace.take<Segment>(count);
   Segment* next = units;
-  for (int64_t i = 0; i < n; ++i) {
-    const Segment& s = segments[i];
+  for (const Segment& s : segments) {
     for (int64_t r = 0; r < s.rows; r += kUnitRows) {
       *next++ = {s.row_begin + r, std::min(kUnitRows, s.rows - r), s.expert, s.source};
     }
@@ -43,11 +37,12 @@ void grouped_linear_forward(const GroupedLinearArgs<T>& g, Arena& workspace, Str
     using A = Accum<T>;
     const ArenaScope scope(workspace);
     const O* x = Policy::matrix(g.x, g.rows * g.in, workspace, stream);
-    const ExpertProducts<Policy, T> products(g, Side::forward, false, workspace, stream);
-    const Units units = cut(g.segments, g.segment_count, workspace);
-    products.reserve(units.begin, units.count);
+    const Segments segments = segments_of(g.groups, g.rows, workspace);
+    const ExpertProducts<Policy, T> products(g, segments, Side::forward, false, workspace, stream);
+    const Segments units = cut(segments, workspace);
+    products.reserve(units);
     parallel_for(units.count, [&](int64_t i) {
-      const Segment& u = units.begin[i];
+      const Segment& u = units.first[i];
       const int64_t at = u.row_begin * g.out;
       products.multiply(u.expert, u.rows, x + u.row_begin * g.in, g.z + at);
       const A* bias = g.bias == nullptr ? nullptr : g.bias + u.expert * g.out;
@@ -62,14 +57,15 @@ void grouped_linear_forward(const GroupedLinearArgs<T>& g, Arena& workspace, Str
 namespace {
 
 // dweight += dz^T x and dbias += sum over rows of dz, for columns [tile, tile + kTileCols) of the gradients
-// that segment `first` starts: those of its expert and, where sources are kept apart, its source.
+// that segment `first`, of those up to `end`, starts: those of its expert and, where sources are kept apart,
+// its source.
 template <class O, class T>
 void weight_gradient_tile(const GroupedLinearGradArgs<T>& g, const O* dz, const O* x, const Segment* first,
-                          int64_t tile) {
+                          const Segment* end, int64_t tile) {
   using A = Accum<T>;
   const GroupedLinearArgs<T>& f = g.forward;
   const int64_t cols = std::min(kTileCols, f.out - tile);
-  for (const Segment* s = first; s != f.segments + f.segment_count; ++s) {
+  for (const Segment* s = first; s != end; ++s) {
     if (s->rows == 0 || s->expert != first->expert) continue;
     const bool same_source = s->source == first->source;
     if (g.dweight != nullptr && (same_source || g.dweight_stride == 0)) {
@@ -91,16 +87,16 @@ void weight_gradient_tile(const GroupedLinearGradArgs<T>& g, const O* dz, const 
 
 // The first non-empty segment of each gradient.
 template <class T>
-std::pair<const Segment**, int64_t> gradient_owners(const GroupedLinearGradArgs<T>& g, Arena& workspace) {
-  const GroupedLinearArgs<T>& f = g.forward;
+std::pair<const Segment**, int64_t> gradient_owners(const GroupedLinearGradArgs<T>& g,
+                                                    const Segments& segments, Arena& workspace) {
   const bool by_source = g.dweight_stride != 0 || g.dbias_stride != 0;
-  auto** owners = workspace.take<const Segment*>(f.segment_count);
+  auto** owners = workspace.take<const Segment*>(segments.count);
   int64_t count = 0;
-  for (const Segment* s = f.segments; s != f.segments + f.segment_count; ++s) {
+  for (const Segment& s : segments) {
     const bool known = std::any_of(owners, owners + count, [&](const Segment* o) {
-      return o->expert == s->expert && (!by_source || o->source == s->source);
+      return o->expert == s.expert && (!by_source || o->source == s.source);
     });
-    if (s->rows > 0 && !known) owners[count++] = s;
+    if (s.rows > 0 && !known) owners[count++] = &s;
   }
   return {owners, count};
 }
@@ -109,7 +105,7 @@ template <class T>
 void clear_without_rows(const GroupedLinearGradArgs<T>& g, const Segment* const* owners,
                         int64_t owner_count) {
   const int64_t size = g.forward.out * g.forward.in;
-  parallel_for(g.forward.experts, [&](int64_t e) {
+  parallel_for(g.forward.groups.experts, [&](int64_t e) {
     const bool has_rows =
         std::any_of(owners, owners + owner_count, [&](const Segment* o) { return o->expert == e; });
     if (!has_rows) std::fill_n(g.dweight + e * size, size, Accum<T>(0));
@@ -135,22 +131,23 @@ void grouped_linear_backward(const GroupedLinearGradArgs<T>& g, Arena& workspace
     using O = typename Policy::Operand;
     const ArenaScope scope(workspace);
     const O* dz = Policy::matrix(dz_stored, f.rows * f.out, workspace, stream);
+    const Segments segments = segments_of(f.groups, f.rows, workspace);
     if (g.dweight != nullptr || g.dbias != nullptr) {
       const O* x = Policy::matrix(f.x, f.rows * f.in, workspace, stream);
-      const auto [owners, owner_count] = gradient_owners(g, workspace);
+      const auto [owners, owner_count] = gradient_owners(g, segments, workspace);
       if (g.overwrite_dweight) clear_without_rows(g, owners, owner_count);
       const int64_t tiles = (f.out + kTileCols - 1) / kTileCols;
       parallel_for(owner_count * tiles, [&, first = owners](int64_t i) {
-        weight_gradient_tile<O>(g, dz, x, first[i / tiles], i % tiles * kTileCols);
+        weight_gradient_tile<O>(g, dz, x, first[i / tiles], segments.end(), i % tiles * kTileCols);
       });
     }
     if (g.dx == nullptr) return;
     // dx = dz weight
-    const ExpertProducts<Policy, T> products(f, Side::backward, g.accumulate_dx, workspace, stream);
-    const Units units = cut(f.segments, f.segment_count, workspace);
-    products.reserve(units.begin, units.count);
+    const ExpertProducts<Policy, T> products(f, segments, Side::backward, g.accumulate_dx, workspace, stream);
+    const Segments units = cut(segments, workspace);
+    products.reserve(units);
     parallel_for(units.count, [&](int64_t i) {
-      const Segment& u = units.begin[i];
+      const Segment& u = units.first[i];
       products.multiply(u.expert, u.rows, dz + u.row_begin * f.out, g.dx + u.row_begin * f.in);
     });
   });

@@ -15,8 +15,9 @@ constexpr int64_t kTokens = 64;        // tokens a thread takes at once
 constexpr int64_t kNoiseBlock = 4096;  // elements; a multiple of Philox's four
 
 template <class Transform>
-void fill_noise(const Philox& rng, float* out, int64_t n, const Transform& transform) {
+void fill_noise(const LatePhilox& stream, float* out, int64_t n, const Transform& transform) {
   parallel_for_blocks(n, kNoiseBlock, [&](int64_t begin, int64_t end) {
+    const Philox rng = stream.now();
     for (int64_t i = begin; i < end; i += 4) {
       const Philox::Block bits = rng.block(static_cast<uint64_t>(i / 4));
       for (int64_t j = 0; j < std::min<int64_t>(4, end - i); ++j) {
@@ -121,27 +122,31 @@ void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream& strea
   const Span span(stream.profile(), "router_assign");
   const ArenaScope scope(workspace);
   const int64_t choices = g.tokens * g.top_k;
+  auto* begin = workspace.take<int64_t>(g.experts + 1);
+  auto* next = workspace.take<int64_t>(g.experts);
+  auto* candidates = workspace.take<int32_t>(choices);
+  auto* kept = workspace.take<bool>(choices);
+  if (DryRun::on()) return;
   std::fill(g.counts_before, g.counts_before + g.experts, 0);
   for (int64_t c = 0; c < choices; ++c) ++g.counts_before[g.expert[c]];
 
   // The choices sorted by expert, in slot order.
-  auto* begin = workspace.take<int64_t>(g.experts + 1);
-  auto* next = workspace.take<int64_t>(g.experts);
-  auto* candidates = workspace.take<int32_t>(choices);
   begin[0] = 0;
   std::partial_sum(g.counts_before, g.counts_before + g.experts, begin + 1);
   std::copy(begin, begin + g.experts, next);
   in_slot_order(g.tokens, g.top_k, g.order,
                 [&](int64_t c) { candidates[next[g.expert[c]]++] = static_cast<int32_t>(c); });
 
-  auto* kept = workspace.take<bool>(choices);
   std::fill(kept, kept + choices, false);
   parallel_for(g.experts, [&](int64_t e) {
-    keep_best(g, e, candidates + begin[e], g.counts_before[e], kept);
-    g.counts[e] = g.drop == DropPolicy::none ? g.counts_before[e] : std::min(g.counts_before[e], g.capacity);
+    const int64_t n = g.counts_before[e];
+    keep_best(g, e, candidates + begin[e], n, kept);
+    g.counts[e] = static_cast<int32_t>(g.drop == DropPolicy::none ? n : std::min(n, g.capacity));
   });
 
-  std::exclusive_scan(g.counts, g.counts + g.experts, next, int64_t{0});
+  g.offsets[0] = 0;
+  std::partial_sum(g.counts, g.counts + g.experts, g.offsets + 1);
+  std::copy(g.offsets, g.offsets + g.experts, next);
   in_slot_order(g.tokens, g.top_k, g.order, [&](int64_t c) {
     g.row_of_choice[c] = -1;
     if (!kept[c]) return;
@@ -150,6 +155,9 @@ void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream& strea
     g.token_of_row[row] = static_cast<int32_t>(c / g.top_k);
     g.choice_of_row[row] = static_cast<int32_t>(c % g.top_k);
   });
+  for (int32_t* table : {g.token_of_row, g.choice_of_row}) {
+    std::fill(table + g.offsets[g.experts], table + g.rows, -1);
+  }
 }
 
 namespace {
@@ -207,6 +215,79 @@ void router_means(const RouterMeanArgs<T>& g, Stream& stream) {
 }
 
 template <Device D, class T>
+void router_token_losses(const RouterTokenLossArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_token_losses");
+  if (DryRun::on()) return;
+  double z = 0, entropy = 0;
+  for (int64_t s = 0; s < g.tokens; ++s) {
+    const auto lse = static_cast<double>(g.lse[s]);
+    z += lse * lse;
+    entropy += static_cast<double>(g.entropy[s]);
+  }
+  const auto tokens = static_cast<double>(g.tokens);
+  g.losses->z = g.tokens == 0 ? 0 : z / tokens;
+  g.losses->entropy = g.tokens == 0 ? 0 : entropy / tokens;
+}
+
+template <Device D>
+void router_balance(const RouterBalanceArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "router_balance");
+  if (DryRun::on()) return;
+  double sum = 0;
+  for (int64_t i = 0; i < g.groups * g.experts; ++i) sum += g.fraction[i] * g.mean_probability[i];
+  g.losses->balance =
+      g.groups == 0 ? 0 : sum * static_cast<double>(g.experts) / static_cast<double>(g.groups);
+}
+
+template <Device D>
+void router_assignments(const double* fraction, int64_t experts, int64_t tokens, double* assignments,
+                        Stream& stream) {
+  const Span span(stream.profile(), "router_assignments");
+  if (DryRun::on()) return;
+  for (int64_t e = 0; e < experts; ++e) assignments[e] = fraction[e] * static_cast<double>(tokens);
+}
+
+template <Device D>
+void router_fractions(const RouterFractionArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "router_fractions");
+  if (DryRun::on()) return;
+  double total = 0;
+  for (int64_t e = 0; e < g.experts; ++e) {
+    if (g.first) g.of_step[e] = 0;
+    if (g.assignments != nullptr) g.of_step[e] += g.assignments[e];
+    total += g.of_step[e];
+  }
+  for (int64_t e = 0; e < g.experts; ++e) g.fraction[e] = g.of_step[e] / std::max(total, 1.0);
+}
+
+template <Device D>
+void router_statistics(const RouterStatisticsArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "router_statistics");
+  if (DryRun::on()) return;
+  auto& sums = *reinterpret_cast<RouterSums*>(g.sums);
+  const auto tokens = static_cast<double>(g.tokens);
+  sums.tokens += tokens;
+  sums.choices += tokens * static_cast<double>(g.top_k);
+  sums.micro_batches += 1;
+  sums.entropy += g.losses->entropy * tokens;
+  sums.balance += g.losses->balance;
+  sums.z += g.losses->z;
+  sums.auxiliary = g.balance_coefficient * g.losses->balance + g.z_coefficient * g.losses->z;
+  double* before = g.sums + router_sums_size(0);
+  for (int64_t e = 0; e < g.experts; ++e) {
+    before[e] += g.counts_before[e];
+    before[g.experts + e] += g.counts[e];
+  }
+}
+
+template <Device D>
+void router_add_auxiliary(const double* sums, double* total, Stream& stream) {
+  const Span span(stream.profile(), "router_add_auxiliary");
+  if (DryRun::on()) return;
+  *total += reinterpret_cast<const RouterSums*>(sums)->auxiliary;
+}
+
+template <Device D, class T>
 void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& stream) {
   const Span span(stream.profile(), "router_backward");
   const RouterWeightArgs<T>& f = g.forward;
@@ -214,8 +295,9 @@ void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& strea
   T* dp_all = workspace.take_on_device<T>(f.tokens * f.experts);
   const int64_t length = std::max<int64_t>(group_length(f.tokens, g.groups), 1);
   const double per_token = 1.0 / static_cast<double>(std::max<int64_t>(f.tokens, 1));
-  const double balance = g.balance_coefficient * static_cast<double>(f.experts) * per_token;
   parallel_for_blocks(f.tokens, kTokens, [&](int64_t begin, int64_t end) {
+    const double scale = *g.loss_scale;
+    const double balance = g.balance_coefficient * scale * static_cast<double>(f.experts) * per_token;
     for (int64_t s = begin; s < end; ++s) {
       const T* p = f.probabilities + s * f.experts;
       T* dp = dp_all + s * f.experts;
@@ -240,7 +322,7 @@ void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& strea
       // dlogit_e = p_e (dp_e - sum_i p_i dp_i) + z_coefficient 2 lse p_e / S
       T dot = 0;
       for (int64_t e = 0; e < f.experts; ++e) dot += p[e] * dp[e];
-      const T z = T(g.z_coefficient * 2 * per_token) * g.lse[s];
+      const T z = T(g.z_coefficient * scale * 2 * per_token) * g.lse[s];
       T* dlogits = g.dlogits + s * f.experts;
       for (int64_t e = 0; e < f.experts; ++e) {
         const T d = p[e] * (dp[e] - dot + z);
@@ -253,14 +335,14 @@ void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& strea
 template <Device D>
 void router_keys(const RouterNoise& noise, float* keys, int64_t n, Stream& stream) {
   const Span span(stream.profile(), "router_keys");
-  fill_noise(Philox(noise.seed, Purpose::token_selection, noise.layer, noise.moment), keys, n,
+  fill_noise(LatePhilox(noise.seed, Purpose::token_selection, noise.layer, noise.moment), keys, n,
              [](float u) { return u; });
 }
 
 template <Device D>
 void router_gumbel(const RouterNoise& noise, float* gumbel, int64_t n, Stream& stream) {
   const Span span(stream.profile(), "router_gumbel");
-  fill_noise(Philox(noise.seed, Purpose::router_gumbel, noise.layer, noise.moment), gumbel, n,
+  fill_noise(LatePhilox(noise.seed, Purpose::router_gumbel, noise.layer, noise.moment), gumbel, n,
              [](float u) { return -std::log(-std::log(u)); });
 }
 
@@ -274,6 +356,13 @@ template void router_weights<Device::cpu>(const RouterWeightArgs<float>&, Stream
 template void router_weights<Device::cpu>(const RouterWeightArgs<double>&, Stream&);
 template void router_means<Device::cpu>(const RouterMeanArgs<float>&, Stream&);
 template void router_means<Device::cpu>(const RouterMeanArgs<double>&, Stream&);
+template void router_token_losses<Device::cpu>(const RouterTokenLossArgs<float>&, Stream&);
+template void router_token_losses<Device::cpu>(const RouterTokenLossArgs<double>&, Stream&);
+template void router_balance<Device::cpu>(const RouterBalanceArgs&, Stream&);
+template void router_assignments<Device::cpu>(const double*, int64_t, int64_t, double*, Stream&);
+template void router_fractions<Device::cpu>(const RouterFractionArgs&, Stream&);
+template void router_statistics<Device::cpu>(const RouterStatisticsArgs&, Stream&);
+template void router_add_auxiliary<Device::cpu>(const double*, double*, Stream&);
 template void router_backward<Device::cpu>(const RouterGradArgs<float>&, Arena&, Stream&);
 template void router_backward<Device::cpu>(const RouterGradArgs<double>&, Arena&, Stream&);
 template void router_keys<Device::cpu>(const RouterNoise&, float*, int64_t, Stream&);

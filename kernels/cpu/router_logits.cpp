@@ -14,14 +14,14 @@ static_assert(kBlock % kTile == 0);
 
 // each(first, size, noise [size]) over tiles of [0, n); noise is 1 where eps is 0.
 template <class A, class F>
-void for_each_tile(int64_t n, double eps, const Philox& rng, const F& each) {
+void for_each_tile(int64_t n, double eps, const LatePhilox& rng, const F& each) {
   parallel_for_blocks(n, kBlock, [&](int64_t begin, int64_t end) {
     std::array<uint32_t, kTile> bits;
     A noise[kTile];
     std::fill(noise, noise + kTile, A(1));
     for (int64_t first = begin; first < end; first += kTile) {
       if (eps > 0) {
-        rng.blocks(static_cast<uint64_t>(first / 4), bits);
+        rng.now().blocks(static_cast<uint64_t>(first / 4), bits);
         for (int64_t i = 0; i < kTile; ++i) {
           noise[i] = A(1) + A(eps) * (A(2) * A(Philox::to_uniform(bits[i])) - A(1));
         }

@@ -1,10 +1,11 @@
 // softmax_tile: a block takes one row of a tile, 16 bytes a thread at a time, or one value where sizes or
 // addresses are no multiple of that; the second time it is read it comes from the cache, as the whole tile
 // may (512 rows of 2112 columns in fp32 are 4 MB). cross_entropy: a thread a row, neighbours side by side.
-// The others: a block a row, but sums of rows as in device/add_rows.h. Floor: memory; softmax_tile
-// rows stride (4 + sizeof(G)) bytes, 3 FLOPs and one exponential a value; scale_rows 2 rows cols sizeof(G)
-// bytes, add_scaled_rows 12 rows cols; subtract_targets rows cols (8 + sizeof(G)) bytes for dx, and
-// rows cols sizeof(G) and 8 cols for each target that occurs for dweight; at most 2 FLOPs a value.
+// add_token_losses: one block; the rows of a call are few. The others: a block a row, but sums of rows as in
+// device/add_rows.h. Floor: memory; softmax_tile rows stride (4 + sizeof(G)) bytes, 3 FLOPs and one
+// exponential a value; scale_rows 2 rows cols sizeof(G) bytes, add_scaled_rows 12 rows cols; subtract_targets
+// rows cols (8 + sizeof(G)) bytes for dx, and rows cols sizeof(G) and 8 cols for each target that occurs for
+// dweight; at most 2 FLOPs a value.
 #include <kernels/cuda/device/add_rows.h>
 #include <kernels/cuda/device/launch.h>
 #include <kernels/cuda/device/number.h>
@@ -94,7 +95,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_kernel(CrossEntropyArg
     loss.z_loss = g.z_loss * log_sum_exp * log_sum_exp;
     loss.counted = true;
     loss.correct = target >= max;
-    scale = static_cast<float>(g.grad_scale * (1 + 2 * g.z_loss * log_sum_exp) / sum);
+    scale = static_cast<float>(*g.grad_scale * (1 + 2 * g.z_loss * log_sum_exp) / sum);
   }
   g.losses[row] = loss;
   if (g.factor == nullptr) return;
@@ -102,6 +103,23 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_kernel(CrossEntropyArg
     const int64_t at = t * g.rows + row;
     g.factor[at] = scale * expf(g.reference[at] - reference);
   }
+}
+
+__global__ void __launch_bounds__(kThreads) add_token_losses_kernel(AddTokenLossesArgs g) {
+  double sums[4] = {};
+  for (int64_t i = threadIdx.x; i < g.rows; i += kThreads) {
+    const TokenLoss loss = g.losses[i];
+    sums[0] += loss.cross_entropy;
+    sums[1] += loss.z_loss;
+    sums[2] += loss.counted ? 1 : 0;
+    sums[3] += loss.correct ? 1 : 0;
+    if (g.token_losses != nullptr) g.token_losses[i] = loss.cross_entropy;
+  }
+#pragma unroll
+  for (int k = 0; k < 4; ++k) sums[k] = block_sum<kThreads>(sums[k]);
+  if (threadIdx.x > 0) return;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) g.sums[k] += sums[k];
 }
 
 template <class G, int N>
@@ -117,15 +135,15 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// y[i] += factor x[row]: row and factor are i and factors[i]; or, with targets, the target and `scale`, and
-// nothing is added where that is ignored.
+// y[i] += factor x[row]: row and factor are i and factors[i]; or, with targets, the target and
+// -*minus, and nothing is added where that is ignored.
 template <class X, int N>
 __global__ void __launch_bounds__(kThreads)
     add_scaled_rows_kernel(const X* x, const float* factors, const int32_t* targets, int32_t ignore_index,
-                           float scale, int64_t cols, float* y) {
+                           const double* minus, int64_t cols, float* y) {
   const int64_t row = blockIdx.x, source = targets == nullptr ? row : targets[row];
   if (targets != nullptr && source == ignore_index) return;
-  const float f = factors == nullptr ? scale : factors[row];
+  const float f = factors == nullptr ? static_cast<float>(-*minus) : factors[row];
   for (int64_t j = threadIdx.x * N; j < cols; j += kThreads * N) {
     const Values<X, N> values = load<N>(x + source * cols + j);
     float sum[N];
@@ -138,11 +156,11 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class X>
 void start_add_scaled_rows(const X* x, const float* factors, const int32_t* targets, int32_t ignore_index,
-                           float scale, int64_t rows, int64_t cols, float* y, Stream& stream) {
+                           const double* minus, int64_t rows, int64_t cols, float* y, Stream& stream) {
   const auto blocks = static_cast<unsigned>(rows);
   launch(fit_lanes(cols, x) && fit_lanes(cols, y) ? add_scaled_rows_kernel<X, kLanes<X>>
                                                   : add_scaled_rows_kernel<X, 1>,
-         blocks, kThreads, 0, stream, x, factors, targets, ignore_index, scale, cols, y);
+         blocks, kThreads, 0, stream, x, factors, targets, ignore_index, minus, cols, y);
 }
 
 }  // namespace
@@ -163,6 +181,12 @@ void cross_entropy(const CrossEntropyArgs<A>& g, Stream& stream) {
   launch(cross_entropy_kernel, blocks_for(g.rows, kThreads), kThreads, 0, stream, g);
 }
 
+template <Device D>
+void add_token_losses(const AddTokenLossesArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "add_token_losses");
+  launch(add_token_losses_kernel, 1, kThreads, 0, stream, g);
+}
+
 template <Device D, class A, class G>
 void scale_rows(const G* x, const A* factor, int64_t rows, int64_t cols, G* y, Stream& stream) {
   const Span span(stream.profile(), "scale_rows");
@@ -174,22 +198,23 @@ void scale_rows(const G* x, const A* factor, int64_t rows, int64_t cols, G* y, S
 template <Device D, class A>
 void add_scaled_rows(const A* x, const A* factor, int64_t rows, int64_t cols, A* y, Stream& stream) {
   const Span span(stream.profile(), "add_scaled_rows");
-  start_add_scaled_rows(x, factor, nullptr, 0, 0, rows, cols, y, stream);
+  start_add_scaled_rows(x, factor, nullptr, 0, nullptr, rows, cols, y, stream);
 }
 
 template <Device D, class A, class G>
 void subtract_targets(const SubtractTargetsArgs<A, G>& g, Stream& stream) {
   const Span span(stream.profile(), "subtract_targets");
-  const auto scale = static_cast<float>(-g.grad_scale);
   if (g.dx != nullptr) {
-    start_add_scaled_rows(g.weight, nullptr, g.targets, g.ignore_index, scale, g.rows, g.cols, g.dx, stream);
+    start_add_scaled_rows(g.weight, nullptr, g.targets, g.ignore_index, g.grad_scale, g.rows, g.cols, g.dx,
+                          stream);
   }
-  add_rows(Keys{g.targets, 1, g.ignore_index}, g.rows, g.cols, g.x, scale, g.dweight, stream);
+  add_rows(Keys{g.targets, 1, g.ignore_index}, g.rows, g.cols, g.x, g.grad_scale, g.dweight, stream);
 }
 
 template void softmax_tile<Device::cuda>(const SoftmaxTileArgs<float, float>&, Stream&);
 template void softmax_tile<Device::cuda>(const SoftmaxTileArgs<float, bf16>&, Stream&);
 template void cross_entropy<Device::cuda>(const CrossEntropyArgs<float>&, Stream&);
+template void add_token_losses<Device::cuda>(const AddTokenLossesArgs&, Stream&);
 template void scale_rows<Device::cuda>(const float*, const float*, int64_t, int64_t, float*, Stream&);
 template void scale_rows<Device::cuda>(const bf16*, const float*, int64_t, int64_t, bf16*, Stream&);
 template void add_scaled_rows<Device::cuda>(const float*, const float*, int64_t, int64_t, float*, Stream&);

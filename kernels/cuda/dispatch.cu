@@ -2,6 +2,7 @@
 // no multiple of that. Floor: memory. gather and scatter read and write each row, scatter reads what it adds
 // to; combine reads top_k rows and writes one; its backward reads top_k rows and dy (again for every further
 // expert, from the cache) and writes top_k rows. Tables are 4 or 8 bytes a row. At most 2 FLOPs a value read.
+// order_arrivals writes 8 bytes a row; each of its P L blocks reads all P L counts, from the cache.
 #include <kernels/cuda/device/launch.h>
 #include <kernels/cuda/device/number.h>
 #include <kernels/cuda/device/reduce.h>
@@ -15,11 +16,12 @@ namespace {
 constexpr int kThreads = 128;  // a row of 1024 values in bf16 by 16 bytes
 
 // y[to] = x[from], or +=, for the block's row: table[r] names the source (gather) or the destination
-// (scatter).
+// (scatter), or nobody.
 template <class T, int N, bool scatter>
 __global__ void __launch_bounds__(kThreads)
     move_rows_kernel(const T* x, const int32_t* table, T* y, int64_t width, bool accumulate) {
   const int64_t row = blockIdx.x, named = table[row];
+  if (named < 0) return;
   x += (scatter ? row : named) * width;
   y += (scatter ? named : row) * width;
 #pragma unroll 1  // unrolled, ptxas spills a register
@@ -75,6 +77,29 @@ __global__ void __launch_bounds__(kThreads) combine_rows_backward_kernel(Combine
   }
 }
 
+// A block takes the rows of one source for one expert, and finds where they begin by adding up what comes
+// before: in the order of the rows by (expert, source), in that of their arrival by (source, expert).
+__global__ void __launch_bounds__(kThreads) order_arrivals_kernel(ArrivalOrderArgs g) {
+  const auto expert = static_cast<int64_t>(blockIdx.x), source = static_cast<int64_t>(blockIdx.y);
+  int before = 0, arrived = 0;
+  for (int64_t i = threadIdx.x; i < g.ranks * g.experts; i += kThreads) {
+    const int64_t e = i % g.experts, s = i / g.experts;
+    const int rows = g.arriving[i];
+    if (e < expert || (e == expert && s < source)) before += rows;
+    if (i < source * g.experts + expert) arrived += rows;
+  }
+  const int row = block_sum<kThreads>(before), arrival = block_sum<kThreads>(arrived);
+  const int rows = g.arriving[source * g.experts + expert];
+  if (threadIdx.x == 0) {
+    if (source < g.sources) g.offsets[expert * g.sources + source] = row;
+    if (expert == g.experts - 1 && source == g.ranks - 1) g.offsets[g.experts * g.sources] = row + rows;
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < rows; i += kThreads) {
+    g.arrival_of_row[row + i] = arrival + i;
+    g.row_of_arrival[arrival + i] = row + i;
+  }
+}
+
 template <bool scatter, class T>
 void move_rows(const T* x, const int32_t* table, T* y, int64_t rows, int64_t width, bool accumulate,
                Stream& stream) {
@@ -118,6 +143,13 @@ void combine_rows_backward(const CombineRowsGradArgs<T>& g, Stream& stream) {
          blocks, kThreads, 0, stream, g);
 }
 
+template <Device D>
+void order_arrivals(const ArrivalOrderArgs& g, Arena&, Stream& stream) {
+  const Span span(stream.profile(), "order_arrivals");
+  launch(order_arrivals_kernel, dim3(static_cast<unsigned>(g.experts), static_cast<unsigned>(g.ranks)),
+         kThreads, 0, stream, g);
+}
+
 template void gather_rows<Device::cuda>(const GatherRowsArgs<float>&, Stream&);
 template void gather_rows<Device::cuda>(const GatherRowsArgs<bf16>&, Stream&);
 template void scatter_rows<Device::cuda>(const ScatterRowsArgs<float>&, Stream&);
@@ -126,5 +158,6 @@ template void combine_rows<Device::cuda>(const CombineRowsArgs<float>&, Stream&)
 template void combine_rows<Device::cuda>(const CombineRowsArgs<bf16>&, Stream&);
 template void combine_rows_backward<Device::cuda>(const CombineRowsGradArgs<float>&, Stream&);
 template void combine_rows_backward<Device::cuda>(const CombineRowsGradArgs<bf16>&, Stream&);
+template void order_arrivals<Device::cuda>(const ArrivalOrderArgs&, Arena&, Stream&);
 
 }  // namespace ziggurat::kernels

@@ -46,8 +46,8 @@ template <Device D, class T>
 void embedding_backward(const EmbeddingGradArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "embedding_backward");
   const Keys positions{g.positions, static_cast<unsigned>(g.sequence_length)};
-  add_rows(Keys{g.tokens}, g.rows, g.cols, g.dy, 1.0f, g.dtable, stream);
-  add_rows(positions, g.rows, g.cols, g.dy, 1.0f, g.dposition_table, stream);
+  add_rows(Keys{g.tokens}, g.rows, g.cols, g.dy, nullptr, g.dtable, stream);
+  add_rows(positions, g.rows, g.cols, g.dy, nullptr, g.dposition_table, stream);
 }
 
 template void embedding_forward<Device::cuda>(const EmbeddingArgs<float>&, Stream&);

@@ -38,9 +38,12 @@ __global__ void __launch_bounds__(kThreads) layer_norm_forward_kernel(LayerNormA
   const float rstd = 1.0f / sqrtf(block_sum<kThreads>(square) / n + g.eps);
   for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
     const Values<T, N> x = load<N>(g.x + first + j);
+    float weight[N], bias[N];
+    load_floats(g.weight + j, weight);
+    load_floats(g.bias + j, bias);
     Values<T, N> y;
 #pragma unroll
-    for (int i = 0; i < N; ++i) y.v[i] = (x.v[i] - mean) * rstd * g.weight[j + i] + g.bias[j + i];
+    for (int i = 0; i < N; ++i) y.v[i] = (x.v[i] - mean) * rstd * weight[i] + bias[i];
     store(g.y + first + j, y);
   }
   if (threadIdx.x == 0) {
@@ -71,9 +74,11 @@ __global__ void __launch_bounds__(kThreads)
     float v = 0, vx = 0;
     for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
       const Values<T, N> x = load<N>(g.x + first + j), dy = load<N>(g.dy + first + j);
+      float weight[N];
+      load_floats(g.weight + j, weight);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        const float xhat = (x.v[i] - mean) * rstd, scaled = dy.v[i] * g.weight[j + i];
+        const float xhat = (x.v[i] - mean) * rstd, scaled = dy.v[i] * weight[i];
         v += scaled;
         vx += scaled * xhat;
         if (sums) {
@@ -87,21 +92,23 @@ __global__ void __launch_bounds__(kThreads)
     const float vx_mean = block_sum<kThreads>(vx) / static_cast<float>(g.cols);
     for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
       const Values<T, N> x = load<N>(g.x + first + j), dy = load<N>(g.dy + first + j);
+      float weight[N];
+      load_floats(g.weight + j, weight);
       Values<T, N> dx;
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        dx.v[i] = rstd * (dy.v[i] * g.weight[j + i] - v_mean - (x.v[i] - mean) * rstd * vx_mean);
+        dx.v[i] = rstd * (dy.v[i] * weight[i] - v_mean - (x.v[i] - mean) * rstd * vx_mean);
       }
       write(g.dx + first + j, g.accumulate_dx, dx);
     }
   }
   if (!sums) return;
   for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      partial_dweight[blockIdx.x * g.cols + j + i] = dweight[j + i];
-      partial_dbias[blockIdx.x * g.cols + j + i] = dbias[j + i];
-    }
+    float of_block[N];
+    load_floats(dweight + j, of_block);
+    store_floats(partial_dweight + blockIdx.x * g.cols + j, of_block);
+    load_floats(dbias + j, of_block);
+    store_floats(partial_dbias + blockIdx.x * g.cols + j, of_block);
   }
 }
 
@@ -111,9 +118,10 @@ template <Device D, class T>
 void layer_norm_forward(const LayerNormArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "layer_norm_forward");
   const auto rows = static_cast<unsigned>(g.rows);
-  launch(
-      fit_lanes(g.cols, g.x, g.y) ? layer_norm_forward_kernel<T, kLanes<T>> : layer_norm_forward_kernel<T, 1>,
-      rows, kThreads, 0, stream, g);
+  launch(fit_lanes(g.cols, g.x, g.y) && fit_lanes(g.cols, g.weight, g.bias)
+             ? layer_norm_forward_kernel<T, kLanes<T>>
+             : layer_norm_forward_kernel<T, 1>,
+         rows, kThreads, 0, stream, g);
 }
 
 template <Device D, class T>
@@ -128,8 +136,9 @@ void layer_norm_backward(const LayerNormGradArgs<T>& g, Arena& workspace, Stream
     dbias = workspace.take_on_device<float>(int64_t{blocks} * g.cols);
     shared = 2 * static_cast<size_t>(g.cols) * sizeof(float);
   }
-  launch(fit_lanes(g.cols, g.x, g.dy, g.dx) ? layer_norm_backward_kernel<T, kLanes<T>>
-                                            : layer_norm_backward_kernel<T, 1>,
+  launch(fit_lanes(g.cols, g.x, g.dy, g.dx) && fit_lanes(g.cols, g.weight)
+             ? layer_norm_backward_kernel<T, kLanes<T>>
+             : layer_norm_backward_kernel<T, 1>,
          blocks, kThreads, shared, stream, g, dweight, dbias);
   add_partial_sums(dweight, blocks, g.cols, g.dweight, stream);
   add_partial_sums(dbias, blocks, g.cols, g.dbias, stream);

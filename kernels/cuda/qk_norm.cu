@@ -66,10 +66,12 @@ __global__ void __launch_bounds__(kThreads) qk_norm_forward_kernel(QkNormArgs<T>
   if (team.rank() == 0) g.rstd[row * g.shape.groups() + piece.group] = rstd;
 }
 
+constexpr int kBlocksOfBackward =
+    2;  // of a processor at least: ptxas aims at more by itself, and spills registers
 // partial_dq [blocks, q_cols], partial_dk [blocks, k_cols]: each block's part of the weights' gradients; or
 // null
 template <class Team, class T, int N>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksOfBackward)
     qk_norm_backward_kernel(QkNormGradArgs<T> g, Cut cut, float* partial_dq, float* partial_dk) {
   const Team team;
   const auto thread = static_cast<int64_t>(threadIdx.x);
@@ -135,10 +137,13 @@ template <Device D, class T>
 void qk_norm_forward(const QkNormArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "qk_norm_forward");
   const Cut cut(g.shape);
-  visit_team<T>(g.shape, fit_lanes(g.shape.qkv.head_dim, g.x, g.y), [&]<class Team, int N>() {
-    launch(qk_norm_forward_kernel<Team, T, N>, blocks_for(g.shape.qkv.rows() * cut.pieces(), Team::kOfBlock),
-           kThreads, 0, stream, g, cut);
-  });
+  visit_team<T>(
+      g.shape,
+      fit_lanes(g.shape.qkv.head_dim, g.x, g.y) && fit_lanes(g.shape.qkv.head_dim, g.q_weight, g.k_weight),
+      [&]<class Team, int N>() {
+        launch(qk_norm_forward_kernel<Team, T, N>,
+               blocks_for(g.shape.qkv.rows() * cut.pieces(), Team::kOfBlock), kThreads, 0, stream, g, cut);
+      });
 }
 
 template <Device D, class T>
@@ -151,7 +156,8 @@ void qk_norm_backward(const QkNormGradArgs<T>& g, Arena& workspace, Stream& stre
     return gradient == nullptr ? nullptr : workspace.take_on_device<float>(int64_t{blocks} * cols);
   };
   float *const dq = partial(g.dq_weight, cut.q_cols), *const dk = partial(g.dk_weight, cut.k_cols);
-  const bool fits = fit_lanes(g.shape.qkv.head_dim, g.x, g.dy, g.dx);
+  const bool fits = fit_lanes(g.shape.qkv.head_dim, g.x, g.dy, g.dx) &&
+                    fit_lanes(g.shape.qkv.head_dim, g.q_weight, g.k_weight);
   visit_team<T>(g.shape, fits, [&]<class Team, int N>() {
     const auto floats = static_cast<size_t>(Team::kOfBlock * (cut.q_cols + cut.k_cols));
     const size_t shared = dq == nullptr && dk == nullptr ? 0 : floats * sizeof(float);

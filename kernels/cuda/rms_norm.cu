@@ -43,8 +43,9 @@ __global__ void __launch_bounds__(kThreads) rms_norm_backward_kernel(RmsNormGrad
   }
   if (dweight == nullptr) return;
   for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) partial[blockIdx.x * g.cols + j + i] = dweight[j + i];
+    float sums[N];
+    load_floats(dweight + j, sums);
+    store_floats(partial + blockIdx.x * g.cols + j, sums);
   }
 }
 
@@ -54,7 +55,8 @@ template <Device D, class T>
 void rms_norm_forward(const RmsNormArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "rms_norm_forward");
   const auto rows = static_cast<unsigned>(g.rows);
-  launch(fit_lanes(g.cols, g.x, g.y) ? rms_norm_forward_kernel<T, kLanes<T>> : rms_norm_forward_kernel<T, 1>,
+  launch(fit_lanes(g.cols, g.x, g.y) && fit_lanes(g.cols, g.weight) ? rms_norm_forward_kernel<T, kLanes<T>>
+                                                                    : rms_norm_forward_kernel<T, 1>,
          rows, kThreads, 0, stream, g);
 }
 
@@ -66,8 +68,9 @@ void rms_norm_backward(const RmsNormGradArgs<T>& g, Arena& workspace, Stream& st
   float* const partial =
       g.dweight == nullptr ? nullptr : workspace.take_on_device<float>(int64_t{blocks} * g.cols);
   const size_t shared = partial == nullptr ? 0 : static_cast<size_t>(g.cols) * sizeof(float);
-  launch(fit_lanes(g.cols, g.x, g.dy, g.dx) ? rms_norm_backward_kernel<T, kLanes<T>>
-                                            : rms_norm_backward_kernel<T, 1>,
+  launch(fit_lanes(g.cols, g.x, g.dy, g.dx) && fit_lanes(g.cols, g.weight)
+             ? rms_norm_backward_kernel<T, kLanes<T>>
+             : rms_norm_backward_kernel<T, 1>,
          blocks, kThreads, shared, stream, g, partial);
   add_partial_sums(partial, blocks, g.cols, g.dweight, stream);
 }

@@ -4,8 +4,11 @@
 // and 16384 tokens of 8 choices: 268 MB, 60 us at 5 TB/s). Which choices keep their place is decided by the
 // capacity's best key, eight bits at a time. Floor: memory; softmax 8 S E bytes, one exponential and 6 FLOPs
 // a value; choose 4 S E (8 S E with noise); backward 12 S E (16 S E where it adds up) and 6 FLOPs a value;
-// keys and gumbel 4 S E to write and 15 integer operations a value; the tables are 4 S k bytes each.
+// keys and gumbel 4 S E to write and 15 integer operations a value; the tables are 4 S k bytes each. The sums
+// in double that follow are one block each, a launch's time: they read 8 S bytes at most, and else some
+// numbers for each expert.
 #include <kernels/cuda/device/launch.h>
+#include <kernels/cuda/device/number.h>
 #include <kernels/cuda/device/reduce.h>
 
 #include <ziggurat/core/philox.h>
@@ -175,14 +178,23 @@ __global__ void __launch_bounds__(kThreadsOfAssign)
 
   int lower_choices = 0, lower_rows = 0;  // of the experts before
   for (int e = thread; e < expert; e += kThreadsOfAssign) {
-    const auto count = static_cast<int>(g.counts_before[e]);
+    const int count = g.counts_before[e];
     lower_choices += count;
     lower_rows += kept_of(count);
   }
   candidates += block_sum<kThreadsOfAssign>(lower_choices);
   int row = block_sum<kThreadsOfAssign>(lower_rows);
-  const auto n = static_cast<int>(g.counts_before[expert]);
-  if (thread == 0) g.counts[expert] = kept_of(n);
+  const int n = g.counts_before[expert];
+  if (thread == 0) {
+    g.counts[expert] = kept_of(n);
+    g.offsets[expert] = row;
+  }
+  if (expert == static_cast<int>(g.experts) - 1) {  // whose rows are the last
+    const int rows = row + kept_of(n);
+    if (thread == 0) g.offsets[g.experts] = rows;
+    for (int64_t i = rows + thread; i < g.rows; i += kThreadsOfAssign)
+      g.token_of_row[i] = g.choice_of_row[i] = -1;
+  }
 
   int found = 0;
   for (int slot = 0; slot < choices; slot += kThreadsOfAssign) {
@@ -256,6 +268,76 @@ __global__ void __launch_bounds__(kWarp* kWarpsOfMeans) router_means_kernel(Rout
   g.fraction[group * g.experts + expert] = count / (tokens * static_cast<double>(g.counted_choices));
 }
 
+constexpr int kThreadsOfSums = 1024;
+
+__global__ void __launch_bounds__(kThreadsOfSums) router_token_losses_kernel(RouterTokenLossArgs<float> g) {
+  double z = 0, entropy = 0;
+  for (int64_t s = threadIdx.x; s < g.tokens; s += kThreadsOfSums) {
+    const auto lse = static_cast<double>(g.lse[s]);
+    z += lse * lse;
+    entropy += static_cast<double>(g.entropy[s]);
+  }
+  z = block_sum<kThreadsOfSums>(z);
+  entropy = block_sum<kThreadsOfSums>(entropy);
+  if (threadIdx.x != 0) return;
+  const auto tokens = static_cast<double>(g.tokens > 0 ? g.tokens : 1);
+  g.losses->z = z / tokens;
+  g.losses->entropy = entropy / tokens;
+}
+
+__global__ void __launch_bounds__(kThreadsOfSums) router_balance_kernel(RouterBalanceArgs g) {
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < g.groups * g.experts; i += kThreadsOfSums) {
+    sum += g.fraction[i] * g.mean_probability[i];
+  }
+  sum = block_sum<kThreadsOfSums>(sum);
+  const auto groups = static_cast<double>(g.groups > 0 ? g.groups : 1);
+  if (threadIdx.x == 0) g.losses->balance = sum * static_cast<double>(g.experts) / groups;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    router_assignments_kernel(const double* fraction, int64_t experts, double tokens, double* assignments) {
+  const int64_t e = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (e < experts) assignments[e] = fraction[e] * tokens;
+}
+
+__global__ void __launch_bounds__(kThreadsOfSums) router_fractions_kernel(RouterFractionArgs g) {
+  double total = 0;
+  for (int64_t e = threadIdx.x; e < g.experts; e += kThreadsOfSums) {
+    double assignments = g.first ? 0 : g.of_step[e];
+    if (g.assignments != nullptr) assignments += g.assignments[e];
+    g.of_step[e] = assignments;
+    total += assignments;
+  }
+  total = block_sum<kThreadsOfSums>(total);
+  if (total < 1) total = 1;
+  for (int64_t e = threadIdx.x; e < g.experts; e += kThreadsOfSums) g.fraction[e] = g.of_step[e] / total;
+}
+
+__global__ void __launch_bounds__(kThreads) router_statistics_kernel(RouterStatisticsArgs g) {
+  const int64_t e = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (e < g.experts) {
+    double* before = g.sums + router_sums_size(0);
+    before[e] += g.counts_before[e];
+    before[g.experts + e] += g.counts[e];
+  }
+  if (e != 0) return;
+  auto& sums = *reinterpret_cast<RouterSums*>(g.sums);
+  const RouterLosses losses = *g.losses;
+  const auto tokens = static_cast<double>(g.tokens);
+  sums.tokens += tokens;
+  sums.choices += tokens * static_cast<double>(g.top_k);
+  sums.micro_batches += 1;
+  sums.entropy += losses.entropy * tokens;
+  sums.balance += losses.balance;
+  sums.z += losses.z;
+  sums.auxiliary = g.balance_coefficient * losses.balance + g.z_coefficient * losses.z;
+}
+
+__global__ void router_add_auxiliary_kernel(const double* sums, double* total) {
+  *total += reinterpret_cast<const RouterSums*>(sums)->auxiliary;
+}
+
 // A token's derivatives by its probabilities.
 //   d balance / dp_e = E fraction_e / S
 //   w_j = kept_j p_j / q, q the sum over the counted choices:
@@ -289,15 +371,17 @@ struct ProbabilityGradient {
 
 // dlogit_e = p_e (dp_e - sum_i p_i dp_i) + z_coefficient 2 lse p_e / S
 __global__ void __launch_bounds__(kThreads)
-    router_backward_kernel(RouterGradArgs<float> g, double balance, float z_per_token) {
+    router_backward_kernel(RouterGradArgs<float> g, double per_token) {
   const int64_t s = token_of_warp(), experts = g.forward.experts;
   if (s >= g.forward.tokens) return;
+  const double scale = *g.loss_scale;
+  const double balance = g.balance_coefficient * scale * static_cast<double>(experts) * per_token;
   const float* p = g.forward.probabilities + s * experts;
   const ProbabilityGradient dp(g, s, balance);
   float dot = 0;
   for (int64_t e = lane(); e < experts; e += kWarp) dot += p[e] * dp[e];
   dot = warp_sum(dot);
-  const float z = z_per_token * g.lse[s];
+  const float z = static_cast<float>(g.z_coefficient * scale * 2 * per_token) * g.lse[s];
   float* dlogits = g.dlogits + s * experts;
   for (int64_t e = lane(); e < experts; e += kWarp) {
     const float d = p[e] * (dp[e] - dot + z);
@@ -306,20 +390,29 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <bool gumbel>
-__global__ void __launch_bounds__(kThreads) router_noise_kernel(Philox rng, float* out, int64_t n) {
+__global__ void __launch_bounds__(kThreads)
+    router_noise_kernel(LatePhilox rng, float* out, int64_t n, bool fits) {
   const int64_t block = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (4 * block >= n) return;
-  const Philox::Block bits = rng.block(static_cast<uint64_t>(block));
-  for (int i = 0; i < 4 && 4 * block + i < n; ++i) {
+  const Philox::Block bits = rng.now().block(static_cast<uint64_t>(block));
+  Values<float, 4> noise;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
     const float u = Philox::to_uniform(bits[static_cast<size_t>(i)]);
-    out[4 * block + i] = gumbel ? -logf(-logf(u)) : u;
+    noise.v[i] = gumbel ? -logf(-logf(u)) : u;
+  }
+  if (fits && 4 * block + 4 <= n) return store(out + 4 * block, noise);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (4 * block + i < n) out[4 * block + i] = noise.v[i];
   }
 }
 
 template <bool gumbel>
 void fill_noise(Purpose purpose, const RouterNoise& noise, float* out, int64_t n, Stream& stream) {
-  const Philox rng(noise.seed, purpose, noise.layer, noise.moment);
-  launch(router_noise_kernel<gumbel>, blocks_for(n, 4 * kThreads), kThreads, 0, stream, rng, out, n);
+  const LatePhilox rng(noise.seed, purpose, noise.layer, noise.moment);
+  launch(router_noise_kernel<gumbel>, blocks_for(n, 4 * kThreads), kThreads, 0, stream, rng, out, n,
+         fit_lanes(0, out));
 }
 
 }  // namespace
@@ -360,14 +453,50 @@ void router_means(const RouterMeanArgs<T>& g, Stream& stream) {
 }
 
 template <Device D, class T>
+void router_token_losses(const RouterTokenLossArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_token_losses");
+  launch(router_token_losses_kernel, 1, kThreadsOfSums, 0, stream, g);
+}
+
+template <Device D>
+void router_balance(const RouterBalanceArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "router_balance");
+  launch(router_balance_kernel, 1, kThreadsOfSums, 0, stream, g);
+}
+
+template <Device D>
+void router_assignments(const double* fraction, int64_t experts, int64_t tokens, double* assignments,
+                        Stream& stream) {
+  const Span span(stream.profile(), "router_assignments");
+  launch(router_assignments_kernel, blocks_for(experts, kThreads), kThreads, 0, stream, fraction, experts,
+         static_cast<double>(tokens), assignments);
+}
+
+template <Device D>
+void router_fractions(const RouterFractionArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "router_fractions");
+  launch(router_fractions_kernel, 1, kThreadsOfSums, 0, stream, g);
+}
+
+template <Device D>
+void router_statistics(const RouterStatisticsArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "router_statistics");
+  launch(router_statistics_kernel, blocks_for(g.experts, kThreads), kThreads, 0, stream, g);
+}
+
+template <Device D>
+void router_add_auxiliary(const double* sums, double* total, Stream& stream) {
+  const Span span(stream.profile(), "router_add_auxiliary");
+  launch(router_add_auxiliary_kernel, 1, 1, 0, stream, sums, total);
+}
+
+template <Device D, class T>
 void router_backward(const RouterGradArgs<T>& g, Arena&, Stream& stream) {
   const Span span(stream.profile(), "router_backward");
   const int64_t tokens = g.forward.tokens;
   if (tokens == 0) return;
-  const double per_token = 1.0 / static_cast<double>(tokens);
-  const double balance = g.balance_coefficient * static_cast<double>(g.forward.experts) * per_token;
-  launch(router_backward_kernel, blocks_for(tokens, kWarps), kThreads, 0, stream, g, balance,
-         static_cast<float>(g.z_coefficient * 2 * per_token));
+  launch(router_backward_kernel, blocks_for(tokens, kWarps), kThreads, 0, stream, g,
+         1.0 / static_cast<double>(tokens));
 }
 
 template <Device D>
@@ -387,6 +516,12 @@ template void router_choose<Device::cuda>(const RouterChooseArgs<float>&, Stream
 template void router_assign<Device::cuda>(const RouterAssignArgs<float>&, Arena&, Stream&);
 template void router_weights<Device::cuda>(const RouterWeightArgs<float>&, Stream&);
 template void router_means<Device::cuda>(const RouterMeanArgs<float>&, Stream&);
+template void router_token_losses<Device::cuda>(const RouterTokenLossArgs<float>&, Stream&);
+template void router_balance<Device::cuda>(const RouterBalanceArgs&, Stream&);
+template void router_assignments<Device::cuda>(const double*, int64_t, int64_t, double*, Stream&);
+template void router_fractions<Device::cuda>(const RouterFractionArgs&, Stream&);
+template void router_statistics<Device::cuda>(const RouterStatisticsArgs&, Stream&);
+template void router_add_auxiliary<Device::cuda>(const double*, double*, Stream&);
 template void router_backward<Device::cuda>(const RouterGradArgs<float>&, Arena&, Stream&);
 template void router_keys<Device::cuda>(const RouterNoise&, float*, int64_t, Stream&);
 template void router_gumbel<Device::cuda>(const RouterNoise&, float*, int64_t, Stream&);

@@ -2,8 +2,8 @@
 """Tokens/s of training steps of the models in configs/bench, written in PyTorch as one would:
 scaled_dot_product_attention, fused AdamW, bf16 by autocast. One JSON line per model and precision.
 
-pytorch_step.py [--models small_dense small_moe gpt2_124m] [--precisions bf16 fp32] [--length T] [--compile]
-                [--moe permute|deepspeed] [--steps N] [--threads N]
+pytorch_step.py [--models small_dense small_moe gpt2_124m ...] [--precisions bf16 fp32] [--length T] [--sequences B]
+                [--compile] [--moe permute|deepspeed] [--device cpu|cuda] [--steps N] [--threads N]
 
 --moe deepspeed takes DeepSpeed's own layer (deepspeed.moe.layer.MoE) for the experts. A tuned allocator is the caller's
 to preload: see run.sh.
@@ -23,6 +23,9 @@ MODELS = {  # layers, width, heads, experts in every other layer, sequences, len
     "small_dense": (6, 384, 6, 0, 8, 256),
     "small_moe": (6, 384, 6, 8, 8, 256),
     "gpt2_124m": (12, 768, 12, 0, 4, 256),
+    "gpt2_1558m": (48, 1600, 25, 0, 8, 1024),
+    "gpt_7b": (32, 4096, 32, 0, 4, 1024),
+    "350m_moe64": (24, 1024, 16, 64, 16, 1024),
 }
 
 
@@ -36,7 +39,8 @@ class Mlp(nn.Module):
 
 
 class MoeMlp(nn.Module):
-    """Top-1 with capacity: rows sorted by expert into [E, capacity, C], two batched products, rows put back."""
+    """Top-1 with capacity: rows sorted by expert into [E, capacity, C], two batched products, rows put back. On a GPU
+    rows that are dropped go to a row of nobody: to ask how many there are would stop the host."""
 
     def __init__(self, width, experts, capacity_factor=1.25):
         super().__init__()
@@ -51,7 +55,7 @@ class MoeMlp(nn.Module):
         shape, x = x.shape, x.flatten(0, 1)
         tokens, experts = x.shape[0], self.experts
         capacity = math.ceil(tokens * self.capacity_factor / experts)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(x.float(), self.router.weight)
             probabilities = logits.softmax(-1)
             gumbel = -torch.log(-torch.log(torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)))
@@ -60,12 +64,20 @@ class MoeMlp(nn.Module):
         one_hot = F.one_hot(expert, experts)
         balance = experts * (one_hot.float().mean(0) * probabilities.mean(0)).sum()
         place = one_hot.cumsum(0).gather(1, expert[:, None])[:, 0] - 1
-        kept = (place < capacity).nonzero()[:, 0]
-        slot = expert[kept] * capacity + place[kept]
-        rows = x.new_zeros(experts * capacity, x.shape[1]).index_copy(0, slot, x[kept])
+        if x.is_cuda:
+            nobody = experts * capacity
+            slot = torch.where(place < capacity, expert * capacity + place, nobody)
+            rows = x.new_zeros(nobody + 1, x.shape[1]).index_copy(0, slot, x)[:nobody]
+        else:
+            kept = (place < capacity).nonzero()[:, 0]
+            slot = expert[kept] * capacity + place[kept]
+            rows = x.new_zeros(experts * capacity, x.shape[1]).index_copy(0, slot, x[kept])
         rows = rows.view(experts, capacity, -1)
         inner = F.gelu(torch.bmm(rows, self.up) + self.up_bias, approximate="tanh")
         out = (torch.bmm(inner, self.down) + self.down_bias).flatten(0, 1)
+        if x.is_cuda:
+            y = torch.cat([out, out.new_zeros(1, out.shape[1])])[slot] * gate.to(out.dtype)
+            return y.view(shape), balance
         y = torch.zeros_like(x, dtype=out.dtype).index_copy(0, kept, out[slot] * gate[kept].to(out.dtype))
         return y.view(shape), balance
 
@@ -134,21 +146,24 @@ class Gpt(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten()) + 0.01 * balance
 
 
-def measure(name, precision, length, compiled, steps):
-    layers, width, heads, experts, sequences, default_length = MODELS[name]
-    length = length or default_length
+def measure(name, precision, length, sequences, compiled, device, steps):
+    layers, width, heads, experts, default_sequences, default_length = MODELS[name]
+    length, sequences = length or default_length, sequences or default_sequences
     torch.manual_seed(1)
-    model = Gpt(layers, width, heads, experts, length)
+    with torch.device(device):
+        model = Gpt(layers, width, heads, experts, length)
     if compiled:
         model = torch.compile(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     best = math.inf
     warm_up = 2  # compiles, then fills caches
     for i in range(steps + warm_up):
-        tokens = torch.randint(VOCAB, (sequences, length + 1))
+        tokens = torch.randint(VOCAB, (sequences, length + 1), device=device)
+        if device == "cuda":
+            torch.cuda.synchronize()
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             loss = model(tokens[:, :-1], tokens[:, 1:])
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -156,7 +171,9 @@ def measure(name, precision, length, compiled, steps):
         loss.item()
         if i >= warm_up:
             best = min(best, time.perf_counter() - start)
-    return sequences * length / best
+    memory = torch.cuda.max_memory_allocated() if device == "cuda" else None
+    return {"tokens_per_second": sequences * length / best, "sequences": sequences, "length": length,
+            "device_bytes": memory}
 
 
 def main():
@@ -164,6 +181,8 @@ def main():
     parser.add_argument("--models", nargs="+", default=["small_dense", "small_moe"], choices=MODELS)
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"], choices=["bf16", "fp32"])
     parser.add_argument("--length", type=int, default=0, help="tokens of a sequence; 0: the model's own")
+    parser.add_argument("--sequences", type=int, default=0, help="of a step; 0: the model's own")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--moe", default="permute", choices=["permute", "deepspeed"])
     parser.add_argument("--steps", type=int, default=5)
@@ -173,9 +192,10 @@ def main():
     Block.moe = DeepSpeedMlp if arguments.moe == "deepspeed" else MoeMlp
     for name in arguments.models:
         for precision in arguments.precisions:
-            rate = measure(name, precision, arguments.length, arguments.compile, arguments.steps)
+            figures = measure(name, precision, arguments.length, arguments.sequences, arguments.compile,
+                              arguments.device, arguments.steps)
             print(json.dumps({"model": name, "precision": precision, "threads": arguments.threads,
-                              "torch": torch.__version__, "tokens_per_second": rate}), flush=True)
+                              "torch": torch.__version__, **figures}), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include <ziggurat/bench/roof.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/timer.h>
 #include <ziggurat/infer/decoder.h>
 #include <ziggurat/infer/sampler.h>
 #include <ziggurat/runtime/parallel_for.h>
-#include <ziggurat/train/roof.h>
 #include <ziggurat/train/run_config.h>
 
 namespace ziggurat::apps {
@@ -73,7 +73,7 @@ Measured measure(const train::RunConfig& config, const BenchDecodeArguments& arg
   Profile profile;
   decoder.set_profile(&profile);
   for (int64_t round = 0; round <= arguments.rounds; ++round) {  // the first is for warming up
-    best.bandwidth = std::max(best.bandwidth, train::measure_read_roof());
+    best.bandwidth = std::max(best.bandwidth, bench::measure_read_roof());
     decoder.truncate(0, arguments.context);
     profile.reset();
     const Timer timer;

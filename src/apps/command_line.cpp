@@ -7,12 +7,17 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "apps/checkpoint.h"
 #include "apps/commands.h"
 #include "apps/doctor.h"
 #include "apps/option_table.h"
 #include <ziggurat/config/option_values.h>
 #include <ziggurat/config/units.h>
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/exit_codes.h>
+#include <ziggurat/core/log.h>
+#include <ziggurat/runtime/backend.h>
+#include <ziggurat/runtime/gpus.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::apps {
@@ -35,7 +40,9 @@ void add_threads(CLI::App& command, int& threads, const char* help) {
 void add_train(CLI::App& app) {
   auto arguments = std::make_shared<ConfigArguments>();
   add_config_command(app, "train", "Train a model; start it by mpirun or srun for several ranks", *arguments)
-      ->callback([arguments] { train(*arguments); });
+      ->callback([arguments] {
+        if (const int code = train(*arguments); code != exit_codes::done) throw CLI::RuntimeError(code);
+      });
 }
 
 void add_plan(CLI::App& app) {
@@ -43,11 +50,21 @@ void add_plan(CLI::App& app) {
   CLI::App* command = add_config_command(
       app, "plan", "Parameters, FLOPs, steps and memory of a run, without running it", arguments->config);
   command
-      ->add_option("--ranks", arguments->ranks,
-                   "ranks to plan for; default: the largest expert-parallel size")
+      ->add_option(
+          "--ranks", arguments->ranks,
+          "ranks to plan for; default: the largest expert-parallel size, with --simulate all of the cluster")
       ->transform(whole_number(1, 1 << 24));
+  CLI::Option* cluster =
+      command
+          ->add_option(
+              "--simulate", arguments->cluster,
+              "the time of a step on this cluster, a YAML file (configs/clusters), instead of the plan")
+          ->transform(not_empty());
+  command
+      ->add_flag("--search", arguments->search, "with --simulate: the fastest layouts that its memory holds")
+      ->needs(cluster);
   command->add_flag("--json", arguments->json, "machine-readable");
-  command->callback([arguments] { plan(*arguments); });
+  command->callback([arguments] { arguments->cluster.empty() ? plan(*arguments) : simulate(*arguments); });
 }
 
 void add_config(CLI::App& app) {
@@ -61,7 +78,20 @@ void add_config(CLI::App& app) {
   add_config_command(*config, "check", "Report every mistake of a config file", *arguments)
       ->callback([arguments] { config_check(*arguments); });
   config->add_subcommand("schema", "Print a JSON schema for editors")->callback(config_schema);
-  config->add_subcommand("help", "Print every key with its unit, default and meaning")->callback(config_help);
+  auto ranks = std::make_shared<int>(0);
+  CLI::App* explain = add_config_command(
+      *config, "explain", "Print where every value of a run comes from, and what follows from them",
+      *arguments);
+  explain
+      ->add_option("--ranks", *ranks,
+                   "ranks for which figures are derived; default: the largest expert-parallel size")
+      ->transform(whole_number(1, 1 << 24));
+  explain->callback([arguments, ranks] { config_explain(*arguments, *ranks); });
+  auto key = std::make_shared<std::string>();
+  CLI::App* help = config->add_subcommand(
+      "help", "Print every key with its unit, default and meaning, or all that is known of one");
+  help->add_option("key", *key, "e.g. optimizer.lr; default: all keys, one a line");
+  help->callback([key] { config_help(*key); });
 }
 
 void add_generate(CLI::App& app) {
@@ -190,10 +220,10 @@ void add_export(CLI::App& app) {
       ->required();
   command->add_option("--format", arguments->format, "hf: safetensors, config.json, tokenizer, README.md")
       ->capture_default_str()
-      ->check(CLI::IsMember({"hf"}));
+      ->transform(one_of(std::vector<std::string>{"hf"}));
   command->add_option("--output", arguments->output, "a new folder")->required();
   command->add_option("--dtype", arguments->dtype, "of the weights; default: what the run computed in")
-      ->check(CLI::IsMember({"bf16", "fp32"}));
+      ->transform(one_of(std::vector<std::string>{"bf16", "fp32"}));
   command->add_option("--shard-size", arguments->shard_size, "of a file of weights at most")
       ->capture_default_str();
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
@@ -211,11 +241,65 @@ void add_import(CLI::App& app) {
   command->add_option("--from", arguments->from, "folder with config.json and safetensors")->required();
   command->add_option("--output", arguments->output, "a new folder, that of the run")->required();
   command->add_option("--config", arguments->overrides, "key=value ... of the run, e.g. data.train=data");
-  command->add_option("--upcycle", arguments->upcycle,
-                      "give a dense model experts: experts=8,every=2[,top_k=2][,residual=true]");
+  command
+      ->add_option("--upcycle", arguments->upcycle,
+                   "give a dense model experts: experts=8,every=2[,top_k=2][,residual=true]")
+      ->check([](const std::string& text) {  // an unset variable of a script must not mean: without
+        return std::string(text.empty() ? "expected experts=N, got ''" : "");
+      });
   command->add_option("--shard-size", arguments->shard_size, "of a file of the checkpoint at most")
       ->capture_default_str();
   command->callback([arguments] { import_model(*arguments); });
+}
+
+void add_checkpoint(CLI::App& app) {
+  CLI::App* checkpoint = app.add_subcommand("checkpoint", "Look at checkpoints, check and convert them");
+  checkpoint->require_subcommand(1);
+  constexpr const char* kHelp = "step folder, or the folder above, or the run's: then the newest";
+  const auto add = [&](const char* name, const char* help, const char* argument, std::string& path,
+                       const char* path_help) {
+    CLI::App* command = checkpoint->add_subcommand(name, help);
+    command->add_option(argument, path, path_help)->required()->transform(not_empty());
+    return command;
+  };
+  struct Arguments {
+    ConvertArguments first;
+    std::string second;
+    bool json = false;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  std::string& path = arguments->first.checkpoint;
+  CLI::App* inspect = add("inspect", "Print step, state, files, tensors and config of a checkpoint",
+                          "checkpoint", path, kHelp);
+  inspect->callback([arguments] { checkpoint_inspect(arguments->first.checkpoint, arguments->json); });
+  add("verify", "Check every byte of a checkpoint against its hashes", "checkpoint", path,
+      "step folder, or the folder above, or the run's: then all in it")
+      ->callback([arguments] { checkpoint_verify(arguments->first.checkpoint); });
+  CLI::App* diff =
+      add("diff", "Print which tensors and keys of two checkpoints differ", "first", path, kHelp);
+  diff->add_option("second", arguments->second, kHelp)->required()->transform(not_empty());
+  diff->callback(
+      [arguments] { checkpoint_diff(arguments->first.checkpoint, arguments->second, arguments->json); });
+  for (CLI::App* command : {inspect, diff}) command->add_flag("--json", arguments->json, "machine-readable");
+  CLI::App* convert =
+      add("convert", "Write a checkpoint anew, in the current format", "checkpoint", path, kHelp);
+  convert->add_option("--output", arguments->first.output, "a folder that gets the step's folder")
+      ->required()
+      ->transform(not_empty());
+  convert
+      ->add_option("--moments", arguments->first.moments,
+                   "dtype of the optimizer's moments; default: as they are")
+      ->transform(one_of(std::vector<std::string>{"bf16", "fp32"}));
+  convert->add_flag("--weights-only", arguments->first.weights_only,
+                    "moments become zeros, which take no room");
+  convert->callback([arguments] { checkpoint_convert(arguments->first); });
+}
+
+void add_device(CLI::App& command, Device& device) {
+  const auto number = [](Device d) { return std::to_string(static_cast<int>(d)); };
+  command.add_option("--device", device, "cpu, or cuda: the first GPU; default: cpu")
+      ->transform(one_of(std::vector<std::pair<std::string, std::string>>{{"cpu", number(Device::cpu)},
+                                                                          {"cuda", number(Device::cuda)}}));
 }
 
 void add_bench_kernels(CLI::App& bench) {
@@ -223,6 +307,7 @@ void add_bench_kernels(CLI::App& bench) {
   CLI::App* command =
       bench.add_subcommand("kernels", "Every kernel beside its floor: FLOPs or bytes at the measured roofs");
   command->add_option("--filter", arguments->filter, "regular expression, found in NAME/DTYPE; default: all");
+  add_device(*command, arguments->device);
   add_threads(*command, arguments->threads, "0: every core");
   command->add_flag("--json", arguments->json, "machine-readable");
   command->callback([arguments] { bench_kernels(*arguments); });
@@ -250,6 +335,7 @@ void add_bench(CLI::App& app) {
       app.add_subcommand("bench", "Measure this machine, and training and generating against its limits");
   bench->require_subcommand(1);
   CLI::App* roof = bench->add_subcommand("roof", "Matrix products and memory: what this machine can do");
+  add_device(*roof, arguments->device);
   roof->callback([arguments] { bench_roof(*arguments); });
   CLI::App* step = add_config_command(
       *bench, "step", "Tokens/s of training steps beside their matrix products alone, and time by span",
@@ -259,6 +345,10 @@ void add_bench(CLI::App& app) {
       ->transform(whole_number(1, 1 << 24));
   step->callback([arguments] { bench_step(*arguments); });
   CLI::App* comm = bench->add_subcommand("comm", "Collectives between the ranks that mpirun started");
+  comm->add_option("--ranks-per-node", arguments->ranks_per_node,
+                   "consecutive ranks taken for a node; 0: those that share a machine's memory")
+      ->capture_default_str()
+      ->transform(whole_number(0, 1 << 24));
   comm->callback([arguments] { bench_comm(*arguments); });
   for (CLI::App* command : {roof, step, comm}) {
     add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
@@ -266,6 +356,73 @@ void add_bench(CLI::App& app) {
   }
   add_bench_kernels(*bench);
   add_bench_decode(*bench);
+}
+
+void add_verify(CLI::App& app) {
+  auto arguments = std::make_shared<VerifyArguments>();
+  CLI::App* command = add_config_command(
+      app, "verify",
+      "Train the first steps twice, by default on two devices, and name the first tensor that differs",
+      arguments->config);
+  command->add_option("--against", arguments->against, "key=value of the second run")
+      ->capture_default_str()
+      ->transform(not_empty());
+  command->add_option("--steps", arguments->steps, "at most: the first that differs ends it")
+      ->capture_default_str()
+      ->transform(whole_number(1, 1 << 24));
+  command
+      ->add_option("--tolerance", arguments->tolerance,
+                   "largest difference of a tensor, relative to its L2 norm; default: by precision")
+      ->transform(real_number(0, 1, true));
+  command->callback([arguments] { verify(*arguments); });
+}
+
+void add_replay(CLI::App& app) {
+  auto arguments = std::make_shared<ReplayArguments>();
+  CLI::App* command = app.add_subcommand("replay",
+                                         "Compute past steps of a run again from a checkpoint before them, "
+                                         "to the bit, and compare the losses with "
+                                         "metrics.jsonl; mpirun with as many ranks as then");
+  command
+      ->add_option("--checkpoint", arguments->checkpoint,
+                   "step folder, or the folder above: then the newest before --step")
+      ->required()
+      ->transform(not_empty());
+  command->add_option("--step", arguments->step, "the last one to compute")
+      ->required()
+      ->transform(whole_number(1, INT64_MAX));
+  command
+      ->add_option(
+          "--dump", arguments->dump,
+          "which tensors to write after it: NAME, adam.m.NAME, adam.v.NAME or gradient.NAME; * and ? "
+          "stand for any text and letter")
+      ->transform(not_empty());
+  command->add_option("--output", arguments->output, "folder for them, rank_N.safetensors of each rank")
+      ->transform(not_empty());
+  command->callback([arguments] { replay(*arguments); });
+}
+
+void add_report(CLI::App& app) {
+  auto arguments = std::make_shared<ReportArguments>();
+  CLI::App* command =
+      app.add_subcommand("report", "One page of HTML about runs: curves, experts, samples, configs compared");
+  command->add_option("runs", arguments->runs, "folders of runs")->required()->transform(not_empty());
+  command->add_option("--output", arguments->output, "the file; it needs no network and no other files")
+      ->capture_default_str()
+      ->transform(not_empty());
+  command->callback([arguments] { report(*arguments); });
+}
+
+void add_top(CLI::App& app) {
+  auto run = std::make_shared<std::string>();
+  auto every = std::make_shared<double>(2);
+  CLI::App* command =
+      app.add_subcommand("top", "Watch a run: progress, loss, speed and experts, until it ends");
+  command->add_option("run", *run, "folder of the run")->required()->transform(not_empty());
+  command->add_option("--every", *every, "seconds between two looks")
+      ->capture_default_str()
+      ->transform(real_number(0.1, 3600));
+  command->callback([run, every] { top(*run, *every); });
 }
 
 void add_doctor(CLI::App& app) {
@@ -297,6 +454,32 @@ void use_threads(int asked, const char* option, int local_ranks) {
   if (!slow.empty()) fmt::print(stderr, "ziggurat: {}\n", slow);
 }
 
+void use_device(Device device, MpiRuntime& mpi) {
+  if (device != Device::cuda) return;
+  check_gpu(look_for_gpus(), mpi.local_rank());
+  backend(device).choose(mpi.local_rank());
+  const std::string why_not = mpi.world().use_devices();
+  if (!why_not.empty() && mpi.world().rank() == 0) {
+    warn("collectives go through the host's memory: {}", why_not);
+  }
+}
+
+int node_of(int ranks_per_node, const MpiRuntime& mpi, const Communicator& world) {
+  return ranks_per_node > 0 ? world.rank() / ranks_per_node : mpi.node();
+}
+
+void use_nodes(int ranks_per_node, AllToAll all_to_all, const MpiRuntime& mpi, Communicator& world) {
+  world.use_nodes({.node = node_of(ranks_per_node, mpi, world), .all_to_all = all_to_all});
+  if (world.nodes() > 1) {
+    info("{} nodes of {} ranks", world.nodes(), world.size() / world.nodes());
+  } else if (all_to_all == AllToAll::hierarchical && world.rank() == 0) {
+    warn(
+        "parallel.all_to_all = hierarchical: has no effect, as the {} ranks do not lie on several nodes of "
+        "several ranks, equally many on each. Cure: remove it, start others, or set parallel.ranks_per_node",
+        world.size());
+  }
+}
+
 int64_t parse_shard_size(const std::string& text) {
   const int64_t bytes = parse_bytes(text);
   check(bytes >= 1000, ErrorKind::argument, "--shard-size: expected at least 1KB, got {}", text);
@@ -313,7 +496,12 @@ void add_commands(CLI::App& app) {
   add_logits(app);
   add_export(app);
   add_import(app);
+  add_checkpoint(app);
+  add_verify(app);
+  add_replay(app);
   add_bench(app);
+  add_report(app);
+  add_top(app);
   add_doctor(app);
   add_pages(app);
 }

@@ -4,13 +4,27 @@
 #include <string>
 #include <vector>
 
+#include <ziggurat/comm/mpi.h>
 #include <ziggurat/eval/task.h>
 #include <ziggurat/infer/sampler.h>
+#include <ziggurat/runtime/device.h>
 
 namespace ziggurat::apps {
 
 // choose_thread_count; the warning goes to stderr.
 void use_threads(int asked, const char* option, int local_ranks = 1);
+
+// The device that a config names is this rank's GPU from now on, and GPUs exchange by themselves where each
+// rank has its own. Collective. Throws Error(device) with its cure where there is none, or none that this
+// build has kernels for.
+void use_device(Device device, MpiRuntime& mpi);
+
+// The node of this rank: of so many consecutive ranks, or, if 0, of those that share a machine's memory.
+int node_of(int ranks_per_node, const MpiRuntime& mpi, const Communicator& world);
+
+// `world`, of the ranks of mpi.world(), and groups that are split from it know their nodes from now on
+// (node_of). Collective.
+void use_nodes(int ranks_per_node, AllToAll all_to_all, const MpiRuntime& mpi, Communicator& world);
 
 // Of --shard-size; throws Error where it is no number of bytes or makes a file of every row.
 int64_t parse_shard_size(const std::string& text);
@@ -20,20 +34,47 @@ struct ConfigArguments {
   std::vector<std::string> overrides;  // key=value
 };
 
-void train(const ConfigArguments& config);
+int train(const ConfigArguments& config);  // the exit code
 
 struct PlanArguments {
   ConfigArguments config;
-  int ranks = 0;  // 0: the largest expert-parallel size
+  int ranks = 0;        // 0: the largest expert-parallel size; to simulate, all of the cluster
+  std::string cluster;  // a file; empty: no simulation
+  bool search = false;  // for the fastest layout there
   bool json = false;
 };
 
 void plan(const PlanArguments& arguments);
+void simulate(const PlanArguments& arguments);  // plan --simulate
+
+struct VerifyArguments {
+  ConfigArguments config;
+  std::vector<std::string> against = {"device=cpu"};  // key=value
+  int64_t steps = 3;
+  double tolerance = 0;  // 0: by precision
+};
+
+void verify(const VerifyArguments& arguments);
+
+struct ReplayArguments {
+  std::string checkpoint;
+  int64_t step = 0;
+  std::string dump, output;  // pattern of names, folder; both or none
+};
+void replay(const ReplayArguments& arguments);
+
+struct ReportArguments {
+  std::vector<std::string> runs;  // folders
+  std::string output = "report.html";
+};
+void report(const ReportArguments& arguments);
+void top(const std::string& run, double every);  // seconds between two looks
 
 void config_dump(const ConfigArguments& config, bool changed_only);
 void config_check(const ConfigArguments& config);
 void config_schema();
-void config_help();
+void config_help(const std::string& key);                       // empty: all
+void config_explain(const ConfigArguments& config, int ranks);  // 0: as plan
 
 struct GenerateArguments {
   std::string checkpoint, tokenizer;
@@ -90,9 +131,11 @@ struct ImportArguments {
 void import_model(const ImportArguments& arguments);
 
 struct BenchArguments {
-  ConfigArguments config;  // bench_step only
+  ConfigArguments config;       // bench_step only
+  Device device = Device::cpu;  // bench_roof only: bench_step's is the config's
   int64_t steps = 5;
-  int threads = 0;  // of a rank; 0: the cores divided among the ranks
+  int ranks_per_node = 0;  // bench_comm only; 0: those that share a machine's memory
+  int threads = 0;         // of a rank; 0: the cores divided among the ranks
   bool json = false;
 };
 void bench_roof(const BenchArguments& arguments);
@@ -101,7 +144,8 @@ void bench_comm(const BenchArguments& arguments);
 
 struct BenchKernelsArguments {
   std::string filter;  // regular expression, found in NAME/DTYPE
-  int threads = 0;     // 0: every core
+  Device device = Device::cpu;
+  int threads = 0;  // 0: every core
   bool json = false;
 };
 void bench_kernels(const BenchKernelsArguments& arguments);

@@ -1,6 +1,10 @@
-// ziggurat config dump|check|schema|help
+// ziggurat config dump|check|explain|schema|help
+#include <algorithm>
+
 #include "apps/commands.h"
-#include <ziggurat/config/config.h>
+#include <ziggurat/config/explain.h>
+#include <ziggurat/train/derived_figures.h>
+#include <ziggurat/train/key_notes.h>
 #include <ziggurat/train/review.h>
 
 namespace ziggurat::apps {
@@ -26,6 +30,28 @@ void config_check(const ConfigArguments& config) {
 
 void config_schema() { fmt::print("{}\n", ziggurat::config_schema<train::RunConfig>()); }
 
-void config_help() { fmt::print("{}", ziggurat::config_help<train::RunConfig>()); }
+void config_help(const std::string& key) {
+  if (key.empty()) return fmt::print("{}", ziggurat::config_help<train::RunConfig>());
+  fmt::print("{}{}", key_help<train::RunConfig>(key), train::note_of_key(key_in_lists(key)));
+}
+
+void config_explain(const ConfigArguments& config, int ranks) {
+  train::RunConfig run;
+  const std::vector<ValueOrigin> origins = explain_config(run, config.path, config.overrides);
+  size_t keys = 0, values = 0;
+  for (const ValueOrigin& origin : origins) {
+    keys = std::max(keys, origin.key.size());
+    values = std::clamp(origin.value.size(), values, size_t{24});
+  }
+  for (const ValueOrigin& origin : origins) {
+    std::string from = origin.place.empty() ? "default" : origin.place;
+    for (const std::string& place : origin.covered) from += ", instead of " + place;
+    fmt::print("{:{}}  {:{}}  {}\n", origin.key, keys, origin.value, values, from);
+  }
+  fmt::print("\n");
+  for (const auto& [what, figure] : train::derived_figures(run, ranks)) {
+    fmt::print("{:{}}  {}\n", what, keys, figure);
+  }
+}
 
 }  // namespace ziggurat::apps

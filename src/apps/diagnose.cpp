@@ -118,10 +118,28 @@ Finding clock(const MachineFacts& m) {
 }
 
 Finding gpu(const MachineFacts& m) {
-  if (m.gpu && !m.gpu_build) {
-    return {Verdict::good, "GPU", "a driver is loaded; this build computes on the CPU", ""};
+  const Gpus& g = m.gpus;
+  if (!m.gpu_build) {
+    return {Verdict::good, "GPU", m.gpu ? "a driver is loaded; this build computes on the CPU" : "none", ""};
   }
-  return {Verdict::good, "GPU", m.gpu ? "a driver is loaded" : "none", ""};
+  if (!g.problem.empty()) {
+    if (m.gpu || !g.driver.empty()) return {Verdict::slow, "GPU", g.problem, g.cure};
+    return {Verdict::good, "GPU", "none, and no driver; device=cpu computes here", ""};
+  }
+  std::string found;
+  std::string missing;  // architectures
+  for (const Gpu& one : g.all) {
+    found += fmt::format("{}, {:.1f} GiB, compute capability {}.{}; ", one.name, gib(one.memory), one.major,
+                         one.minor);
+    if (!runs_on(g.built_for, one)) missing = fmt::format("{}{}", one.major, one.minor);
+  }
+  found += fmt::format("driver for CUDA {}; built for {}", g.driver, g.built_for);
+  if (!missing.empty()) {
+    return {Verdict::slow, "GPU", found,
+            fmt::format("this build has no kernels for it: build with -DCMAKE_CUDA_ARCHITECTURES={}-real",
+                        missing)};
+  }
+  return {Verdict::good, "GPU", found, ""};
 }
 
 Finding ranks(const MachineFacts& m) {

@@ -21,7 +21,6 @@
 #include "apps/commands.h"
 #include "apps/on_ranks.h"
 #include "apps/version.h"
-#include <ziggurat/build_config.h>
 #include <ziggurat/comm/communicator.h>
 #include <ziggurat/core/cpu.h>
 #include <ziggurat/core/error.h>
@@ -85,7 +84,8 @@ void read_limits(MachineFacts& m) {
   struct statvfs shm {};
   if (statvfs("/dev/shm", &shm) == 0) m.shared_bytes = static_cast<int64_t>(shm.f_bavail * shm.f_frsize);
   m.gpu = std::filesystem::exists("/proc/driver/nvidia/version");
-  m.gpu_build = kHasCuda;
+  m.gpu_build = !built_for_gpus().empty();
+  if (m.gpu_build) m.gpus = look_for_gpus();
   read_cgroup(m);
 }
 
@@ -191,7 +191,8 @@ int print(const std::vector<Finding>& findings, const Communicator& world) {
 }  // namespace
 
 void doctor(const std::string& folder) {
-  on_ranks(0, [&](Communicator& world) {
+  on_ranks(0, [&](MpiRuntime& mpi) {
+    Communicator& world = mpi.world();
     MachineFacts machine;
     read_processor(machine);
     read_limits(machine);

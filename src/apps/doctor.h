@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <ziggurat/runtime/gpus.h>
+
 namespace ziggurat::apps {
 
 struct FolderFacts {
@@ -38,6 +40,7 @@ struct MachineFacts {
   int64_t shared_bytes = -1;            // free in /dev/shm; -1: it is not there
   std::string clock_source;             // tsc, hpet, ...; empty: not known
   bool gpu = false, gpu_build = false;  // a driver is loaded; this binary has the CUDA rooms
+  Gpus gpus;                            // where it has
   std::string mpi;                      // the library
   RankFacts ranks;
   FolderFacts folder;

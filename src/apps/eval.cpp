@@ -1,15 +1,16 @@
 // ziggurat eval --checkpoint DIR --tasks lambada,piqa --data DIR
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
 #include "apps/commands.h"
 #include "apps/on_ranks.h"
-#include "apps/progress_lines.h"
 #include "apps/trained_model.h"
 #include <ziggurat/core/log.h>
-#include <ziggurat/data/atomic_file.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/eval/report.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat::apps {
 
@@ -42,16 +43,24 @@ void print_hash(const eval::Task& task) {
 void write_requests(const std::vector<eval::Task>& tasks, const std::string& file) {
   std::string lines;
   for (const eval::Task& task : tasks) lines += eval::dump_requests(task);
-  write_file_atomically(file, lines);
+  replace_file(file, lines);
 }
 
 // Says so now if what is computed for hours could not be written.
 void check_writable(const std::filesystem::path& file) {
   if (file.empty()) return;
+  check_replaceable(file, ErrorKind::argument);
   std::filesystem::path probe = file;
   probe += ".tmp";
-  write_file(probe, "");
+  write_file(probe, std::string(size_t{1} << 16, ' '));  // a full disk takes an empty file
   std::filesystem::remove(probe);
+}
+
+void check_distinct(const std::vector<std::string>& files) {
+  for (auto file = files.begin(); file != files.end(); ++file) {
+    check(file->empty() || std::find(file + 1, files.end(), *file) == files.end(), ErrorKind::argument,
+          "{} is to hold two things: give --output, --scores and --dump-requests a file each", *file);
+  }
 }
 
 void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
@@ -59,6 +68,8 @@ void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vecto
                              arguments.batch_tokens);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
+  check(length <= config.model.max_sequence, ErrorKind::argument,
+        "--max-length: the model has {} positions, got {}", config.model.max_sequence, length);
   eval::Scorer scorer(trained.model(), world, {.length = length, .batch_tokens = arguments.batch_tokens});
   const eval::Subject subject{.model = trained.path(),
                               .step = trained.step(),
@@ -70,18 +81,20 @@ void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vecto
   info("{} | step {} | weights {} | {} | up to {} tokens", subject.model, subject.step, subject.weight_hash,
        subject.precision, length);
 
+  for (const eval::Task& task : tasks) {
+    eval::check_task(task, arguments.form, trained.tokenizer(), length);
+  }
   std::vector<eval::Evaluated> evaluated;
   for (eval::Task& task : tasks) {
-    ProgressLines progress(task.name);
+    Progress progress(task.name, task.rule == eval::Rule::generated ? "texts" : "tokens");
     const eval::TaskResult result =
-        eval::evaluate(task, arguments.form, trained.tokenizer(), scorer,
-                       [&](int64_t done, int64_t total) { progress(done, total); });
+        eval::evaluate(task, arguments.form, trained.tokenizer(), scorer, std::ref(progress));
     evaluated.push_back({std::move(task), result});
     if (world.rank() != 0 || arguments.output.empty()) continue;
-    write_file_atomically(arguments.output, eval::report(subject, arguments.form, evaluated).dump(2) + "\n");
+    replace_file(arguments.output, eval::report(subject, arguments.form, evaluated).dump(2) + "\n");
   }
   if (world.rank() != 0) return;
-  if (!arguments.scores.empty()) write_file_atomically(arguments.scores, eval::score_lines(evaluated));
+  if (!arguments.scores.empty()) replace_file(arguments.scores, eval::score_lines(evaluated));
   std::fputs(eval::table(evaluated).c_str(), stdout);
 }
 
@@ -91,17 +104,23 @@ void eval(const EvalArguments& arguments) {
   const bool only_requests = arguments.request_hash || !arguments.dump_requests.empty();
   check(only_requests || !arguments.checkpoint.empty(), ErrorKind::argument,
         "expected a model with --checkpoint, or --request-hash or --dump-requests, which need none");
+  check_distinct({arguments.output, arguments.scores, arguments.dump_requests});
   std::vector<eval::Task> tasks = load_tasks(arguments);
   if (launched_rank(std::getenv) == 0) {
+    for (const eval::Task& task : tasks) {
+      if (!task.note.empty()) warn("{} {}", task.name, task.note);
+    }
+    check_writable(arguments.output);
+    check_writable(arguments.scores);
+    check_writable(arguments.dump_requests);
     if (arguments.request_hash) {
       for (const eval::Task& task : tasks) print_hash(task);
     }
     if (!arguments.dump_requests.empty()) write_requests(tasks, arguments.dump_requests);
-    check_writable(arguments.output);
-    check_writable(arguments.scores);
   }
   if (arguments.checkpoint.empty()) return;
-  on_ranks(arguments.threads, [&](Communicator& world) { evaluate_on(world, arguments, std::move(tasks)); });
+  on_ranks(arguments.threads,
+           [&](MpiRuntime& mpi) { evaluate_on(mpi.world(), arguments, std::move(tasks)); });
 }
 
 }  // namespace ziggurat::apps

@@ -4,9 +4,10 @@
 #include <memory>
 
 #include "apps/commands.h"
-#include "apps/progress_lines.h"
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/config/config.h>
+#include <ziggurat/core/log.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/hf/export.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/run_tokenizer.h>
@@ -17,14 +18,21 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// A line of metrics.jsonl that tells a loss. Others, also ones that another program or a full disk left
+// there, do not.
+bool tells_loss(const nlohmann::json& record) {
+  return record.is_object() && record.contains("kind") && record["kind"].is_string() &&
+         record.contains("step") && record["step"].is_number_integer() && record.contains("loss") &&
+         record["loss"].is_number();
+}
+
 // The newest losses up to this step that the run told.
 std::vector<std::pair<std::string, std::string>> losses_of(const std::string& step_folder, int64_t step) {
   std::ifstream metrics(fs::path(step_folder).parent_path().parent_path() / "metrics.jsonl");
   std::map<std::string, nlohmann::json> newest;
   for (std::string line; std::getline(metrics, line);) {
     const auto record = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!record.is_object() || !record.contains("loss") || !record["loss"].is_number()) continue;
-    if (record.value("step", step + 1) <= step) newest[record.value("kind", "")] = record;
+    if (tells_loss(record) && record["step"] <= step) newest[record["kind"].get<std::string>()] = record;
   }
   std::vector<std::pair<std::string, std::string>> losses;
   for (const auto& [kind, name] : {std::pair("step", "training loss"), {"validation", "validation loss"}}) {
@@ -82,7 +90,7 @@ void export_model(const ExportArguments& arguments) {
   Communicator& world = mpi.world();
   init_log(world.rank(), world.size());
   set_thread_count(std::max(1, available_cores() / mpi.local_size()));
-  ProgressLines progress("export", format_bytes);
+  Progress progress("export");
   options.progress = std::ref(progress);
   CheckpointReader reader(arguments.checkpoint);
   train::RunConfig config;
@@ -105,7 +113,8 @@ void export_model(const ExportArguments& arguments) {
       fmt::print("  {}: {}\n", hf::class_name(native), hf::obstacle(native, config.model).value_or(""));
     }
   }
-  if (!tokenizer) fmt::print("no tokenizer: the run had no text; --tokenizer gives one\n");
+  if (!tokenizer && !arguments.no_tokenizer)
+    fmt::print("no tokenizer: the run had no text; --tokenizer gives one\n");
   for (const std::string& note : exported.notes) fmt::print("note: {}\n", note);
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/on_ranks.h"
 #include "apps/trained_model.h"
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/config/config.h>
@@ -68,6 +69,7 @@ std::unique_ptr<Detokenizer> after_prompt(const Tokenizer& tokenizer, const std:
 }  // namespace
 
 void generate(const GenerateArguments& arguments) {
+  check_one_process("generate");
   CheckpointReader reader(arguments.checkpoint);
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());

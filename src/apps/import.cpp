@@ -6,12 +6,12 @@
 #include <sstream>
 
 #include "apps/commands.h"
-#include "apps/progress_lines.h"
 #include <ziggurat/checkpoint/staged_folder.h>
 #include <ziggurat/comm/agreement.h>
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/data/vocabulary.h>
 #include <ziggurat/hf/import.h>
 #include <ziggurat/hf/upcycle.h>
@@ -101,12 +101,14 @@ struct Import {
   hf::Form form;
   model::ModelConfig dense;  // the folder's; without upcycling the run's too
   train::RunConfig run;
+  std::vector<std::string> notes;  // where it is the same for some inputs only
 };
 
 Import read_folder(const ImportArguments& arguments) {
   hf::ModelFolder folder(arguments.from);
   train::RunConfig run = base_of(folder);
-  const auto [form, dense] = hf::read_config(folder, run.model);
+  std::vector<std::string> notes;
+  const auto [form, dense] = hf::read_config(folder, run.model, &notes);
   run.model = dense;
   if (!arguments.upcycle.empty()) run.model = hf::upcycled(dense, parse_upcycling(arguments.upcycle));
   const fs::path output(arguments.output);
@@ -118,7 +120,7 @@ Import read_folder(const ImportArguments& arguments) {
   run.output = arguments.output;
   run.checkpoint.resume = train::Resume::automatic;
   run.data.tokenizer = "";
-  return {std::move(folder), form, dense, std::move(run)};
+  return {std::move(folder), form, dense, std::move(run), std::move(notes)};
 }
 
 train::RunConfig with_overrides(const train::RunConfig& run, const std::vector<std::string>& overrides) {
@@ -149,23 +151,28 @@ class Parameters {
   const model::Gpt model_;
 };
 
+void check_place(const fs::path& output) {
+  check(!fs::exists(output) || (fs::is_directory(output) && fs::is_empty(output)), ErrorKind::argument,
+        "--output: {} stands already: choose another folder", output.string());
+}
+
 void import_on(Communicator& world, const ImportArguments& arguments, int64_t file_bytes) {
   const fs::path output(arguments.output);
   on_rank_0(world, [&] {
-    check(!fs::exists(output) || (fs::is_directory(output) && fs::is_empty(output)), ErrorKind::argument,
-          "--output: {} stands already: choose another folder", arguments.output);
+    check_place(output);
     return std::string();
   });
+  StagedFolder staged(arguments.output);
   std::optional<Import> import;
   agree(world, [&] {
     import.emplace(read_folder(arguments));
     return std::string();
   });
 
-  StagedFolder staged(arguments.output);
   try {
     const std::string fingerprint = on_rank_0(world, [&] {
       staged.create();
+      check_place(output);  // again: nobody else writes there now
       const auto tokenizer = copy_tokenizer(arguments.from, staged, import->run.model.vocab_size);
       return tokenizer ? tokenizer->fingerprint() : "";
     });
@@ -178,7 +185,8 @@ void import_on(Communicator& world, const ImportArguments& arguments, int64_t fi
       model::ModelConfig source = run->model;  // as the folder has it: with the padding of the final one
       source.blocks = import->dense.blocks;
       parameters.emplace(*run);
-      weights.emplace(import->folder, import->form, source, parameters->store());
+      weights.emplace(import->folder, import->form, source, parameters->store(),
+                      hf::FolderWeights::Values::finite);
       weights->check_values(world.rank(), world.size());
       return std::string();
     });
@@ -190,14 +198,16 @@ void import_on(Communicator& world, const ImportArguments& arguments, int64_t fi
       staged.check_room(train::bytes_of(start));
       return std::string();
     });
-    ProgressLines progress("import", format_bytes);
+    Progress progress("import");
     train::save_starting_point(start, staged.path() + "/checkpoints", world, std::ref(progress));
     on_rank_0(world, [&] {
       staged.write("config.yaml", dump_config(*run));
+      check_place(output);
       staged.publish();
       return std::string();
     });
     if (world.rank() != 0) return;
+    for (const std::string& note : import->notes) warn("{}", note);
     for (const std::string& name : weights->skipped()) {
       info("skipped '{}': every model computes it anew", name);
     }
@@ -205,7 +215,7 @@ void import_on(Communicator& world, const ImportArguments& arguments, int64_t fi
                parameters->store().global_parameters());
     fmt::print("go on with: ziggurat train {}/config.yaml [key=value ...]\n", arguments.output);
   } catch (...) {
-    if (world.rank() == 0) staged.discard();
+    staged.discard();
     throw;
   }
 }

@@ -1,5 +1,5 @@
-// The CPU kernels as they are measured: each at the shapes of configs/bench, beside what it cannot do
-// without.
+// The kernels as they are measured, beside what each cannot do without: times on the CPU and on a GPU; on the
+// emulated device of the tests the bytes that CUDA's move.
 #pragma once
 
 #include <functional>
@@ -20,6 +20,7 @@ struct Floor {
   };
   Kind kind;
   double amount;
+  double bytes;  // of operands and results, each moved once
 };
 
 struct KernelCase {
@@ -29,6 +30,14 @@ struct KernelCase {
   std::function<std::function<void()>(Lab&)> prepare;  // operands of its own; the result is one call
 };
 
-std::vector<KernelCase> kernel_cases();
+const char* to_string(Floor::Kind kind);
+
+// `timed`: at the shapes of a step. `counted`: at small ones, on Device::cuda only.
+enum class CaseSize { timed, counted };
+
+// On Device::cpu or cuda, those with `filter`, a regular expression, in NAME/DTYPE. Throws Error(argument)
+// where it is none or found nowhere.
+std::vector<KernelCase> kernel_cases(Device device, CaseSize size = CaseSize::timed,
+                                     const std::string& filter = "");
 
 }  // namespace ziggurat::apps

@@ -1,21 +1,27 @@
 // ziggurat logits --checkpoint DIR --tokens 5,17,3 --output FILE
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/on_ranks.h"
 #include "apps/trained_model.h"
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/infer/decoder.h>
+#include <ziggurat/io/files.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/run_config.h>
 
 namespace ziggurat::apps {
 
 void logits(const LogitsArguments& arguments) {
+  check_one_process("logits");
   CheckpointReader reader(arguments.checkpoint);
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());
+  check(!std::filesystem::exists(arguments.output), ErrorKind::argument,
+        "--output: {} stands already: choose another file", arguments.output);
   const auto n = static_cast<int64_t>(arguments.tokens.size());
   const int64_t vocabulary = config.model.vocab_size;
   check(0 < n && n <= config.model.max_sequence, ErrorKind::argument,
@@ -41,8 +47,17 @@ void logits(const LogitsArguments& arguments) {
     });
   }
   std::vector<int32_t> tokens = arguments.tokens;
-  write_safetensors(arguments.output, {{{"tokens", Tensor(tokens.data(), DType::i32, {n})},
-                                        {"logits", Tensor(rows.data(), DType::f32, {n, vocabulary})}}});
+  const std::string unfinished = arguments.output + ".tmp";
+  remove_file(unfinished);  // a killed run's
+  try {
+    write_safetensors(unfinished, {{{"tokens", Tensor(tokens.data(), DType::i32, {n})},
+                                    {"logits", Tensor(rows.data(), DType::f32, {n, vocabulary})}}});
+    rename_durably(unfinished, arguments.output);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(unfinished, ignored);
+    throw;
+  }
 }
 
 }  // namespace ziggurat::apps

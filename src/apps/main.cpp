@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <initializer_list>
 #include <iostream>
 #include <string_view>
@@ -16,9 +17,12 @@
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/terminal.h>
 #include <ziggurat/io/mapping_faults.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/watch/last_words.h>
+#include <ziggurat/watch/stop_requests.h>
 
 namespace {
 
@@ -28,12 +32,12 @@ using namespace ziggurat;
 // and so the launcher ends the others, who wait for that; where it does not come, the mistake may be theirs
 // alone.
 void let_rank_0_speak() {
-  if (launched_rank(std::getenv) != 0) sleep(2);
+  if (launched_rank(std::getenv) != 0) watch::leave_it_to_rank_0();
 }
 
 // CLI11 would only say that a sub-command is missing.
 void check_first_word(const CLI::App& app, int argc, char** argv) {
-  if (argc >= 2 && argv[1][0] == '-') return;
+  if (argc >= 2 && argv[1][0] == '-') return;  // CLI11 knows
   std::string known;
   for (const CLI::App* command : app.get_subcommands(nullptr)) {
     if (argc >= 2 && command->get_name() == argv[1]) return;
@@ -46,10 +50,13 @@ void check_first_word(const CLI::App& app, int argc, char** argv) {
 
 // Who only prints ends quietly when its reader leaves (`| head`); who makes something goes on.
 bool only_prints(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "--quiet") --argc, ++argv;
   const auto word_in = [&](int i, std::initializer_list<std::string_view> words) {
     return i < argc && std::find(words.begin(), words.end(), argv[i]) != words.end();
   };
-  return argc < 2 || argv[1][0] == '-' || word_in(1, {"plan", "config", "generate", "bench", "doctor"}) ||
+  return argc < 2 || argv[1][0] == '-' ||
+         word_in(1, {"plan", "config", "generate", "bench", "doctor", "top"}) ||
+         (word_in(1, {"checkpoint"}) && word_in(2, {"inspect", "verify", "diff"})) ||
          (word_in(1, {"data"}) && word_in(2, {"inspect", "verify", "sample", "stats", "bench"}));
 }
 
@@ -78,29 +85,43 @@ int main(int argc, char** argv) {
   CLI::App app{"Trains dense, MoE and PR-MoE GPT models from YAML files", "ziggurat"};
   app.set_version_flag("--version", [] { return apps::version_text(apps::kRevision); });
   app.require_subcommand(1);
+  app.fallthrough();  // --quiet may stand anywhere
+  app.add_flag_callback(
+      "--quiet", [] { set_quiet(true); }, "no progress, and of the log warnings only; log files stay whole");
   apps::add_commands(app);
   add_data_commands(app);
   std::signal(SIGPIPE, only_prints(argc, argv) ? SIG_DFL : SIG_IGN);
   if (thread_count() > available_cores())
     set_thread_count(available_cores());  // whatever OMP_NUM_THREADS says
-  report_mapping_faults(
-      started_by_mpi_launcher(std::getenv) ? fmt::format("rank {}", launched_rank(std::getenv)) : "");
+  const std::string who =
+      started_by_mpi_launcher(std::getenv) ? fmt::format("rank {}", launched_rank(std::getenv)) : "";
+  watch::say_last_words(who);
+  report_mapping_faults(who);
   init_log(0, 1);  // train makes it anew when the rank is known
   try {
     check_first_word(app, argc, argv);
     app.parse(argc, argv);
     return only_prints(argc, argv) ? after_printing(0) : 0;
+  } catch (const CLI::RuntimeError& end) {  // of a command that has told everything
+    return end.get_exit_code();
   } catch (const CLI::ParseError& error) {
     let_rank_0_speak();
     return app.exit(error) == 0 ? after_printing(0) : exit_code(ErrorKind::config);
   } catch (const Error& error) {
     let_rank_0_speak();
-    std::fprintf(stderr, "ziggurat: %s error:\n%s\n", to_string(error.kind()), error.what());
+    clear_status();
+    const std::string kind = fmt::format("ziggurat: {} error:", to_string(error.kind()));
+    std::fprintf(stderr, "%s\n%s\n", coloured(kind, Colour::red, STDERR_FILENO).c_str(), error.what());
     return exit_code(error.kind());
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "ziggurat: device error:\nno memory is left: %s\n",
                  Arena::describe_limits().c_str());
     return exit_code(ErrorKind::device);
+  } catch (const std::filesystem::filesystem_error& error) {  // a path that the system does not take
+    let_rank_0_speak();
+    std::fprintf(stderr, "ziggurat: data error:\n%s; name another path, or one that can be read\n",
+                 error.what());
+    return exit_code(ErrorKind::data);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ziggurat: %s\n", error.what());
     return exit_code(ErrorKind::internal);

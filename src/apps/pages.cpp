@@ -6,7 +6,7 @@
 #include "apps/option_table.h"
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/error.h>
-#include <ziggurat/io/replace_file.h>
+#include <ziggurat/io/files.h>
 #include <ziggurat/train/run_config.h>
 
 namespace ziggurat::apps {

@@ -8,7 +8,6 @@
 #include "apps/commands.h"
 #include <ziggurat/config/config.h>
 #include <ziggurat/model/model_config.h>
-#include <ziggurat/plan/parallel_plan.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/review.h>
@@ -25,7 +24,43 @@ std::string grouped(int64_t n) {  // 1,315,819,520
   return digits;
 }
 
-void line(const char* what, const std::string& value) { fmt::print("  {:<28} {}\n", what, value); }
+void line(const std::string& what, const std::string& value) { fmt::print("  {:<28} {}\n", what, value); }
+
+// Axes of one rank have no groups to tell.
+nlohmann::ordered_json json_of(const ParallelPlan& layout) {
+  nlohmann::ordered_json groups = nlohmann::ordered_json::object();
+  for (const RankAxis& axis : layout.axes()) {
+    if (axis.size > 1) groups[axis.name] = axis.groups(layout.world_size());
+  }
+  return groups;
+}
+
+nlohmann::ordered_json json_of(const std::vector<train::RankClass>& classes, bool on_gpu) {
+  nlohmann::ordered_json all;
+  for (const train::RankClass& c : classes) {
+    all.push_back({{"ranks", c.ranks},
+                   {"parameters", c.memory.local_parameters},
+                   {"memory", on_gpu ? c.memory.without_process() : c.memory.total()}});
+  }
+  return all;
+}
+
+// "  ep 4    [0..3] [4..7]"
+void print_groups(const ParallelPlan& layout) {
+  constexpr size_t kShown = 3;
+  const auto print = [&](const char* name, const RankAxis& axis) {
+    if (axis.size > 1) {
+      line(fmt::format("  {} {}", name, axis.size), groups_text(axis, layout.world_size(), kShown));
+    }
+  };
+  for (const auto& axis : {layout.dp(), layout.tp(), layout.cp(), layout.pp()})
+    print(axis.name.c_str(), axis);
+  for (const int ep : layout.ep_sizes()) {
+    print("ep", layout.ep(ep));
+    print("expert-dp", layout.expert_dp(ep));
+  }
+  print("expert-tp", layout.expert_tp());
+}
 
 }  // namespace
 
@@ -45,29 +80,35 @@ void plan(const PlanArguments& arguments) {
                                         : *std::max_element(sizes.begin(), sizes.end());
   train::check_for_ranks(config, world);
 
-  const ParallelPlan layout(world, model::fit_to_ranks(config.model, world).expert_parallel_sizes());
+  const ParallelPlan layout = train::layout_of(config, world);
   const model::ModelCounts counts = model::count(config.model, config.batch.sequence_length);
   // As a run on this machine would have: some scratch is per thread.
   assume_thread_count(config.threads > 0 ? config.threads : available_cores() / world);
-  const train::MemoryPlan memory = train::plan_memory(config, world);
+  const std::vector<train::RankClass> classes = train::plan_every_rank(config, world);
+  const train::MemoryPlan& memory = classes.front().memory;
   check(memory.global_parameters == counts.parameters, ErrorKind::internal,
         "[plan] the formula counts {} parameters, the model has {}", counts.parameters,
         memory.global_parameters);
   const train::StepPlan full =
-      train::plan_step(config, world, config.train.tokens / config.batch.sequence_length);
+      train::plan_step(config, layout.dp().size, config.train.tokens / config.batch.sequence_length);
   const int64_t steps = train::total_steps(config);
 
+  const bool on_gpu = config.device == Device::cuda;
   if (arguments.json) {
-    const nlohmann::ordered_json out = {{"parameters", counts.parameters},
-                                        {"active_parameters", counts.active_parameters},
-                                        {"expert_parameters", counts.expert_parameters},
-                                        {"flops_per_token", counts.flops_per_token},
-                                        {"ranks", world},
-                                        {"parameters_per_rank", memory.local_parameters},
-                                        {"samples_per_step", full.samples},
-                                        {"tokens_per_step", full.tokens},
-                                        {"steps", steps},
-                                        {"memory_per_rank", memory.total()}};
+    const nlohmann::ordered_json out = {
+        {"parameters", counts.parameters},
+        {"active_parameters", counts.active_parameters},
+        {"expert_parameters", counts.expert_parameters},
+        {"flops_per_token", counts.flops_per_token},
+        {"ranks", world},
+        {"parameters_per_rank", memory.local_parameters},
+        {"samples_per_step", full.samples},
+        {"tokens_per_step", full.tokens},
+        {"steps", steps},
+        {"device", to_string(config.device)},
+        {"memory_per_rank", on_gpu ? memory.without_process() : memory.total()},
+        {"rank_classes", json_of(classes, on_gpu)},
+        {"groups", json_of(layout)}};
     return fmt::print("{}\n", out.dump(2));
   }
   fmt::print("{} ({})\n", config.name, arguments.config.path);
@@ -79,25 +120,36 @@ void plan(const PlanArguments& arguments) {
   line("FLOPs per token", fmt::format("{:.4g} (forward and backward)", counts.flops_per_token));
   fmt::print("run\n");
   line("layout", layout.str());
+  print_groups(layout);
   line("samples per step", grouped(full.samples));
   line("tokens per step", grouped(full.tokens));
   line("micro-batches per step",
        fmt::format("{}, {} a rank", full.micro_batches, full.micro_batches_per_rank));
-  line(fmt::format("steps for {} tokens", format_count(double(config.train.tokens))).c_str(), grouped(steps));
+  line(fmt::format("steps for {} tokens", format_count(double(config.train.tokens))), grouped(steps));
   line("FLOPs in all", fmt::format("{:.4g}", counts.flops_per_token * double(config.train.tokens)));
-  fmt::print("memory of rank 0\n");
+  const auto alike = classes.front().ranks.size();
+  fmt::print("{} of rank 0{}\n", on_gpu ? "GPU memory" : "memory",
+             alike == 1 ? "" : fmt::format(", and of {} others", alike - 1));
   line("parameters held", grouped(memory.local_parameters));
   const auto bytes = [](const char* what, int64_t n) { line(what, format_bytes(double(n))); };
+  bytes("values", memory.values);
   bytes("masters", memory.masters);
-  bytes("compute copies", memory.compute_copies);
-  bytes("packed weights", memory.packed_weights);
+  if (!on_gpu) bytes("packed weights", memory.packed_weights);
   bytes("gradients", memory.gradients);
   bytes("moments", memory.moments);
   bytes("activations", memory.activations);
   bytes("activation gradients", memory.activation_gradients);
   bytes("workspace", memory.workspace);
-  bytes("code and libraries", memory.process);
-  bytes("total", memory.total());
+  if (!on_gpu) {
+    bytes("copy of a checkpoint", memory.staged);
+    bytes("code and libraries", memory.process);
+    return bytes("total", memory.total());
+  }
+  if (memory.spare > 0) bytes("spare, for uneven routing", memory.spare);
+  line("total", format_bytes(double(memory.without_process())) + ", and some hundred MiB of CUDA's own");
+  fmt::print("host memory of rank 0\n");
+  bytes("copy of a checkpoint", memory.staged);
+  line("code and libraries", format_bytes(double(memory.process)) + ", and CUDA's own");
 }
 
 }  // namespace ziggurat::apps

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "apps/commands.h"
+#include "apps/on_ranks.h"
 #include "apps/trained_model.h"
 #include <ziggurat/core/log.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -10,6 +11,7 @@
 namespace ziggurat::apps {
 
 void serve(const ServeArguments& arguments) {
+  check_one_process("serve");
   use_threads(arguments.threads, "--threads");
   const auto self = make_self_communicator();
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, *self);

@@ -1,8 +1,13 @@
 #include "apps/task_evaluator.h"
 
+#include <ziggurat/core/log.h>
 #include <ziggurat/eval/evaluate.h>
 
 namespace ziggurat::apps {
+
+namespace {
+constexpr eval::Form kForm = eval::Form::current;
+}
 
 TaskEvaluator::TaskEvaluator(const train::RunConfig& config, Communicator& world)
     : config_(config), world_(world) {
@@ -13,7 +18,11 @@ TaskEvaluator::TaskEvaluator(const train::RunConfig& config, Communicator& world
         "data.tokenizer: {} has {} tokens, but model.vocab_size is {}", config.data.tokenizer,
         tokenizer_->vocab_size(), config.model.vocab_size);
   for (const std::string& name : config.eval.tasks) {
-    tasks_.push_back(eval::load_task(name, {.data = config.eval.data, .limit = config.eval.tasks_limit}));
+    tasks_.push_back(
+        eval::load_task(name, {.data = config.eval.data, .form = kForm, .limit = config.eval.tasks_limit}));
+    const eval::Task& task = tasks_.back();
+    eval::check_task(task, kForm, *tokenizer_, config.batch.sequence_length);
+    if (!task.note.empty() && world.rank() == 0) warn("eval.tasks: {} {}", task.name, task.note);
   }
 }
 
@@ -22,8 +31,7 @@ std::vector<train::NamedScore> TaskEvaluator::operator()(const model::Gpt& model
                       {.length = config_.batch.sequence_length, .reproducible = config_.reproducible});
   std::vector<train::NamedScore> scores;
   for (const eval::Task& task : tasks_) {
-    for (const eval::Metric& metric :
-         eval::evaluate(task, eval::Form::current, *tokenizer_, scorer).metrics) {
+    for (const eval::Metric& metric : eval::evaluate(task, kForm, *tokenizer_, scorer).metrics) {
       scores.push_back({task.name + " " + metric.name, metric.value});
     }
   }

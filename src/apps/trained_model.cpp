@@ -37,13 +37,15 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& c
       .compute = train::compute_dtype(config.precision), .trainable = false, .step_tokens = pass_tokens});
   model_ = std::make_unique<model::Gpt>(shape, *store_, *groups_);
   store_->finalize();
+  if (world.size() > 1) checkpoint.verify_together(world);
   for (const nn::ParamEntry& entry : store_->entries()) {
     const nn::ParamSpec& spec = entry.spec;
     const int64_t begin = is_expert(spec) ? spec.row_begin : 0,
                   end = is_expert(spec) ? spec.row_end : spec.global_shape[0];
-    checkpoint.read({spec.name, spec.global_shape, begin, end, store_->master(entry)});
+    checkpoint.read(
+        {spec.name, spec.global_shape, rows_of(spec.global_shape, begin, end), entry.param.value});
   }
-  store_->refresh_compute_copies();
+  store_->values_changed();
 }
 
 TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& precision,
@@ -59,7 +61,7 @@ std::string TrainedModel::weight_hash() const {
   std::string mine;
   const nn::ParamStore& weights = loaded_->weights();
   for (const nn::ParamEntry& entry : weights.entries()) {
-    const Tensor values = weights.master(entry);
+    const Tensor& values = entry.param.value;
     const int64_t pieces = is_expert(entry.spec) ? values.dim(0) : 1, first = entry.spec.row_begin;
     if (!is_expert(entry.spec) && world_.rank() != 0) continue;
     const auto bytes = static_cast<size_t>(values.numel() / pieces * size_of(values.dtype()));

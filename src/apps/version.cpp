@@ -10,6 +10,7 @@
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/core/cpu.h>
 #include <ziggurat/data/shard_format.h>
+#include <ziggurat/runtime/gpus.h>
 #include <ziggurat/train/config_version.h>
 
 namespace ziggurat::apps {
@@ -68,10 +69,12 @@ std::string version_text(const std::string& revision) {
   line("MPI", mpi_library());
   line("HDF5", hdf5_library());
   line("oneDNN", onednn_library());
-  line("CUDA", kHasCuda ? "built in" : "none");
+  const std::string gpus = built_for_gpus();
+  line("CUDA", gpus.empty() ? "none" : fmt::format("built in: {}, for {}", gpu_libraries(), gpus));
   line("optional",
        fmt::format("{}{}", ZIGGURAT_FOUND_LIBRARIES, absent.empty() ? "" : "; without " + absent));
-  line("formats", fmt::format("reads and writes checkpoints {}, token shards {}, configs {}",
+  line("formats", fmt::format("reads checkpoints {} to {} and writes {}; token shards {}, configs {}",
+                              Manifest::kOldestFormatVersion, Manifest::kFormatVersion,
                               Manifest::kFormatVersion, kShardVersion, train::kConfigVersion));
   text.pop_back();
   return text;

@@ -2,8 +2,8 @@
 #include <bit>
 #include <functional>
 
+#include <ziggurat/autograd/accumulate.h>
 #include <ziggurat/autograd/tape.h>
-#include <ziggurat/kernels/elementwise.h>
 
 namespace ziggurat {
 
@@ -27,6 +27,11 @@ void Tape::begin(const MicroBatch& micro_batch) {
   free_.clear();
   activations_.reset();
   gradients_.reset();
+  numbers_ = activations_.take_on_device<kernels::MicroBatchNumbers>(1);
+  const Tensor place(numbers_, DType::f64, {3}, activations_.device());
+  visit_kernels<kernels::MicroBatchNumbersKernels>(place, [&]<Device D, class T>() {
+    kernels::write_numbers<D>(micro_batch.numbers(), numbers_, stream_);
+  });
 }
 
 Var Tape::constant(const Tensor& value) {
@@ -52,8 +57,18 @@ Var Tape::view(Var x, Shape shape) {
 
 // The node is created afterwards: it may land where the value was.
 Var Tape::keep(const Tensor& value, Arena::Mark mark) {
-  void* const data = activations_.rewind_keeping(mark, value.raw(), value.bytes());
-  return variable(Tensor(data, value.dtype(), value.shape(), value.device()));
+  if (planned(value.device()) == Device::cpu) {
+    void* const data = activations_.rewind_keeping(mark, value.raw(), value.bytes());
+    return variable(Tensor(data, value.dtype(), value.shape(), value.device()));
+  }
+  // A device's copies must not overlap. The stream's order keeps what else is queued off both.
+  const ArenaScope scope(workspace_);
+  const Tensor aside = allocate(workspace_, value.dtype(), value.shape());
+  copy(value, aside, stream_);
+  activations_.rewind(mark);
+  const Tensor kept = allocate(activations_, value.dtype(), value.shape());
+  copy(aside, kept, stream_);
+  return variable(kept);
 }
 
 void Tape::backward(Var root, const Tensor& seed) {
@@ -103,9 +118,7 @@ void Tape::pass_grad(Var x, const Tensor& dy) {
   }
   const GradSlot slot = grad_slot(x);
   if (!slot.accumulate) return copy(dy, slot.grad, stream_);
-  visit_kernels<kernels::ElementwiseKernels>(dy, [&]<Device D, class T>() {
-    kernels::accumulate<D>(dy.data<T>(), slot.grad.data<T>(), dy.numel(), stream_);
-  });
+  accumulate(dy.reshape(slot.grad.shape()), slot.grad, stream_);
 }
 
 Tensor Tape::acquire(DType dtype, Shape shape) {

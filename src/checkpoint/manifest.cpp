@@ -3,8 +3,10 @@
 #include <charconv>
 #include <filesystem>
 
-#include "posix_file.h"
 #include "strict_json.h"
+#include <ziggurat/io/files.h>
+#include <ziggurat/io/output_file.h>
+#include <ziggurat/io/untrusted_json.h>
 
 namespace ziggurat {
 
@@ -15,15 +17,20 @@ namespace {
 constexpr std::string_view kHashKey = "\"manifest_hash\": \"";
 constexpr std::string_view kEnd = "\"\n}\n";
 
+json to_json(const Shape& shape) {
+  json list = json::array();
+  for (int i = 0; i < shape.rank(); ++i) list.push_back(shape[i]);
+  return list;
+}
+
 json to_json(const FileRecord& record) {
   json slices = json::array();
   for (const SliceRecord& slice : record.slices) {
-    json shape = json::array();
-    for (int i = 0; i < slice.global_shape.rank(); ++i) shape.push_back(slice.global_shape[i]);
     slices.push_back({{"name", slice.name},
                       {"dtype", dtype_code(slice.dtype)},
-                      {"global_shape", shape},
-                      {"rows", {slice.row_begin, slice.row_end}},
+                      {"global_shape", to_json(slice.global_shape)},
+                      {"begin", to_json(slice.box.begin)},
+                      {"extent", to_json(slice.box.extent)},
                       {"stored_as", slice.stored_as}});
   }
   return {{"path", record.path}, {"bytes", record.bytes}, {"hash", record.hash}, {"slices", slices}};
@@ -35,26 +42,37 @@ const json& member(const json& object, const char* key, const std::string& where
   return object[key];
 }
 
-SliceRecord slice_from_json(const json& value, const std::string& where) {
+Box rows_from_json(const json& rows, const Shape& shape, const std::string& where) {
+  check(rows.is_array() && rows.size() == 2, ErrorKind::checkpoint,
+        "[checkpoint] {}: rows must be [begin, end]", where);
+  const int64_t begin = json_int64(rows[0], where), end = json_int64(rows[1], where);
+  check(shape.rank() >= 1 && begin <= end, ErrorKind::checkpoint,
+        "[checkpoint] {}: rows [{}, {}) of {} are impossible", where, begin, end, shape);
+  return rows_of(shape, begin, end);
+}
+
+SliceRecord slice_from_json(const json& value, const std::string& where, int64_t version) {
   SliceRecord slice;
   slice.name = json_string(member(value, "name", where), where);
   slice.dtype = dtype_from_code(json_string(member(value, "dtype", where), where), where);
   slice.global_shape = json_shape(member(value, "global_shape", where), where);
   slice.stored_as = json_string(member(value, "stored_as", where), where);
-  const json& rows = member(value, "rows", where);
-  check(rows.is_array() && rows.size() == 2, ErrorKind::checkpoint,
-        "[checkpoint] {}: rows must be [begin, end]", where);
-  slice.row_begin = json_int64(rows[0], where);
-  slice.row_end = json_int64(rows[1], where);
   checked_bytes(slice.global_shape, size_of(slice.dtype), where);
-  check(slice.global_shape.rank() >= 1 && slice.row_begin <= slice.row_end &&
-            slice.row_end <= slice.global_shape[0],
-        ErrorKind::checkpoint, "[checkpoint] {}: rows [{}, {}) of {} {} are impossible", where,
-        slice.row_begin, slice.row_end, shown(slice.name), slice.global_shape);
+  if (version < 3) {
+    slice.box = rows_from_json(member(value, "rows", where), slice.global_shape, where);
+  } else {
+    slice.box = {json_shape(member(value, "begin", where), where),
+                 json_shape(member(value, "extent", where), where)};
+  }
+  check(slice.global_shape.rank() >= 1 && fits(slice.box, slice.global_shape), ErrorKind::checkpoint,
+        "[checkpoint] {}: {} elements from {} on of {} {} are impossible", where, slice.box.extent,
+        slice.box.begin, shown(slice.name), slice.global_shape);
+  check(version > 1 || !slice.stored_as.empty(), ErrorKind::checkpoint,
+        "[checkpoint] {} has format version 1, but no file holds {}", where, shown(slice.name));
   return slice;
 }
 
-FileRecord file_from_json(const json& value, const std::string& where) {
+FileRecord file_from_json(const json& value, const std::string& where, int64_t version) {
   FileRecord record;
   record.path = json_string(member(value, "path", where), where);
   // A manifest never makes the reader open a file outside its own directory.
@@ -66,15 +84,15 @@ FileRecord file_from_json(const json& value, const std::string& where) {
   const json& slices = member(value, "slices", where);
   check(slices.is_array(), ErrorKind::checkpoint, "[checkpoint] {}: slices must be a list", where);
   for (const json& slice : slices)
-    record.slices.push_back(slice_from_json(slice, where + ": " + record.path));
+    record.slices.push_back(slice_from_json(slice, where + ": " + record.path, version));
   return record;
 }
 
 json parse_json(std::string_view text, const std::string& where) {
   try {
-    return json::parse(text);
-  } catch (const json::exception& e) {
-    fail(ErrorKind::checkpoint, "[checkpoint] {}: not valid JSON: {}", where, shown(e.what()));
+    return parse_untrusted_json(text);
+  } catch (const JsonFault& fault) {
+    fail(ErrorKind::checkpoint, "[checkpoint] {}: not valid JSON: {}", where, shown(fault.what()));
   }
 }
 
@@ -93,12 +111,9 @@ void check_own_hash(const std::string& text, const std::string& where) {
 }  // namespace
 
 void check_slice(const TensorSlice& s) {
-  bool fits = s.global_shape.rank() >= 1 && s.data.rank() == s.global_shape.rank() && 0 <= s.row_begin &&
-              s.row_begin <= s.row_end && s.row_end <= s.global_shape[0] &&
-              s.data.dim(0) == s.row_end - s.row_begin;
-  for (int i = 1; fits && i < s.global_shape.rank(); ++i) fits = s.data.dim(i) == s.global_shape[i];
-  check(fits, ErrorKind::checkpoint, "[checkpoint] slice '{}': data {} are not rows [{}, {}) of {}", s.name,
-        s.data.shape(), s.row_begin, s.row_end, s.global_shape);
+  check(s.global_shape.rank() >= 1 && fits(s.box, s.global_shape) && s.data.shape() == s.box.extent,
+        ErrorKind::checkpoint, "[checkpoint] slice '{}': data {} are not {} of {}", s.name, s.data.shape(),
+        s.box.str(), s.global_shape);
 }
 
 std::string step_name(int64_t step) { return fmt::format("step_{:08d}", step); }
@@ -117,7 +132,7 @@ std::string set_aside(const std::string& step_directory) {
   int i = 1;
   const auto name = [&] { return fmt::format("{}.aside_{}", step_directory, i); };
   while (std::filesystem::exists(std::filesystem::symlink_status(name()))) ++i;
-  rename_path(step_directory, name());
+  rename_path(step_directory, name(), ErrorKind::checkpoint);
   return name();
 }
 
@@ -128,7 +143,7 @@ std::string temporary_path(const std::string& dir, int64_t step) {
 std::string to_text(const FileRecord& record) { return to_json(record).dump(); }
 
 FileRecord file_record_from_text(const std::string& text, const std::string& where) {
-  return file_from_json(parse_json(text, where), where);
+  return file_from_json(parse_json(text, where), where, Manifest::kFormatVersion);
 }
 
 std::string to_text(const Manifest& manifest) {
@@ -150,15 +165,18 @@ std::string to_text(const Manifest& manifest) {
 
 Manifest read_manifest(const std::string& step_directory) {
   const std::string where = step_directory + "/" + kManifestName;
-  const std::string text = read_text(where);
+  const std::string text = ReadOnlyFile(where, ErrorKind::checkpoint, Links::refused).read_all();
   check_own_hash(text, where);
   const json body = parse_json(text, where);
 
   const int64_t version = json_int64(member(body, "format_version", where), where);
-  check(version == Manifest::kFormatVersion, ErrorKind::checkpoint,
-        "[checkpoint] {} has format version {}, this program reads version {}", where, version,
-        Manifest::kFormatVersion);
+  check(Manifest::kOldestFormatVersion <= version && version <= Manifest::kFormatVersion,
+        ErrorKind::checkpoint,
+        "[checkpoint] {} has format version {}, this program reads versions {} to {}: read it with the "
+        "program that wrote it, or a newer one",
+        where, version, Manifest::kOldestFormatVersion, Manifest::kFormatVersion);
   Manifest manifest;
+  manifest.format_version = version;
   manifest.run_id = json_string(member(body, "run_id", where), where);
   manifest.step = json_int64(member(body, "step", where), where);
   manifest.world_size = json_int64(member(body, "world_size", where), where);
@@ -167,7 +185,7 @@ Manifest read_manifest(const std::string& step_directory) {
   manifest.config = json_string(member(body, "config", where), where);
   const json& files = member(body, "files", where);
   check(files.is_array(), ErrorKind::checkpoint, "[checkpoint] {}: files must be a list", where);
-  for (const json& file : files) manifest.files.push_back(file_from_json(file, where));
+  for (const json& file : files) manifest.files.push_back(file_from_json(file, where, version));
 
   const auto named = step_of_name(std::filesystem::path(step_directory).filename().string());
   check(!named || *named == manifest.step, ErrorKind::checkpoint,

@@ -3,14 +3,17 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <ziggurat/checkpoint/checkpoint.h>
 
 namespace ziggurat {
 
 inline constexpr const char* kManifestName = "manifest.json";
+// A leading dot and this ending mark what no reader looks at and anybody may remove.
+inline constexpr std::string_view kTemporaryEnding = ".tmp";
 
-// Throws Error(checkpoint) when data, rows and global shape contradict each other.
+// Throws Error(checkpoint) when data, box and global shape contradict each other.
 void check_slice(const TensorSlice& slice);
 
 std::string step_name(int64_t step);                           // "step_00001200"

@@ -4,11 +4,9 @@
 #include <memory>
 #include <utility>
 
-#include <xxhash.h>
-
-#include "posix_file.h"
 #include "strict_json.h"
 #include <ziggurat/checkpoint/safetensors.h>
+#include <ziggurat/io/output_file.h>
 
 namespace ziggurat {
 
@@ -21,26 +19,9 @@ constexpr int64_t kLengthBytes = 8;
 constexpr int64_t kDataAlignment = 64;  // of the first tensor in the file, hence in the mapping
 constexpr const char* kMetadata = "__metadata__";
 
-std::string to_text(XXH128_hash_t hash) {
-  return fmt::format("xxh3-128:{:016x}{:016x}", hash.high64, hash.low64);
+ReadOnlyFile open_for_reading(const std::string& path) {
+  return ReadOnlyFile(path, ErrorKind::checkpoint, Links::refused);
 }
-
-class Hasher {
- public:
-  Hasher() : state_(XXH3_createState(), XXH3_freeState) {
-    check(state_ && XXH3_128bits_reset(state_.get()) == XXH_OK, ErrorKind::internal,
-          "[safetensors] no hash state");
-  }
-  void update(std::span<const std::byte> bytes) {
-    XXH3_128bits_update(state_.get(), bytes.data(), bytes.size());
-    bytes_ += static_cast<int64_t>(bytes.size());
-  }
-  WrittenFile result() const { return {bytes_, to_text(XXH3_128bits_digest(state_.get()))}; }
-
- private:
-  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state_;
-  int64_t bytes_ = 0;
-};
 
 // Size and hash of a file, as it was written.
 void check_identity(const ReadOnlyFile& file, const std::string& path, const WrittenFile& expected) {
@@ -54,7 +35,7 @@ void check_identity(const ReadOnlyFile& file, const std::string& path, const Wri
     file.read(at, piece);
     hasher.update(piece);
   }
-  const std::string found = hasher.result().hash;
+  const std::string found = content_hash(hasher);
   check(found == expected.hash, ErrorKind::checkpoint,
         "[safetensors] {} is damaged or of another checkpoint: expected hash {}, found {}", path,
         expected.hash, found);
@@ -116,10 +97,6 @@ SafetensorsEntry parse_entry(const std::string& name, const json& value, int64_t
 
 }  // namespace
 
-std::string content_hash(std::span<const std::byte> bytes) {
-  return to_text(XXH3_128bits(bytes.data(), bytes.size()));
-}
-
 WrittenFile write_safetensors(const std::string& path, std::span<const NamedTensor> tensors,
                               const std::map<std::string, std::string>& metadata) {
   std::vector<NamedTensor> ordered(tensors.begin(), tensors.end());
@@ -141,52 +118,54 @@ WrittenFile write_safetensors(const std::string& path, std::span<const TensorHea
                               const std::map<std::string, std::string>& metadata) {
   const std::string header = make_header(tensors, metadata);
   const auto length = static_cast<uint64_t>(header.size());
-  OutputFile file(path);
+  OutputFile file(path, ErrorKind::checkpoint);
   Hasher hasher;
-  int64_t written = 0;
   const WriteBytes write = [&](std::span<const std::byte> bytes) {
     file.write(bytes);
     hasher.update(bytes);
-    written += std::ssize(bytes);
   };
   write(std::as_bytes(std::span(&length, 1)));
   write(as_bytes(header));
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const int64_t end = written + tensors[i].shape.numel() * size_of(tensors[i].dtype);
+    const int64_t end = hasher.bytes() + tensors[i].shape.numel() * size_of(tensors[i].dtype);
     make(i, write);
-    check(written == end, ErrorKind::internal,
+    check(hasher.bytes() == end, ErrorKind::internal,
           "[safetensors] tensor '{}' was announced as {} {} and is {} bytes too long", tensors[i].name,
-          to_string(tensors[i].dtype), tensors[i].shape, written - end);
+          to_string(tensors[i].dtype), tensors[i].shape, hasher.bytes() - end);
   }
   file.finish();
-  return hasher.result();
+  return {hasher.bytes(), content_hash(hasher)};
 }
 
 SafetensorsFile::SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected,
                                  AcceptDtypes accept)
     : path_(path) {
-  const ReadOnlyFile file(path);
+  const ReadOnlyFile file = open_for_reading(path);
   identity_ = file.identity();
   if (expected) check_identity(file, path, *expected);
   check(identity_.bytes >= kLengthBytes + 2, ErrorKind::checkpoint,
-        "[safetensors] {}: {} bytes are too few for a header", path_, identity_.bytes);
+        "[safetensors] {}: {} bytes are too few for a header; was it cut off? Make or copy it again", path_,
+        identity_.bytes);
   uint64_t length = 0;
   file.read(0, std::as_writable_bytes(std::span(&length, 1)));
-  check(length <= uint64_t{kMaxHeaderBytes} && static_cast<int64_t>(length) <= identity_.bytes - kLengthBytes,
-        ErrorKind::checkpoint,
-        "[safetensors] {}: header length {} is over the limit of {} or the file of {} bytes", path_, length,
-        kMaxHeaderBytes, identity_.bytes);
+  check(std::memcmp(&length, "version ", sizeof length) != 0, ErrorKind::checkpoint,
+        "[safetensors] {} is a pointer of Git LFS to the file, not the file: fetch it by `git lfs pull`",
+        path_);
+  check(
+      length <= uint64_t{kMaxHeaderBytes} && static_cast<int64_t>(length) <= identity_.bytes - kLengthBytes,
+      ErrorKind::checkpoint,
+      "[safetensors] {}: header length {} is over the limit of {} or the file of {} bytes; is it of another "
+      "format, or damaged? Make or copy it again",
+      path_, length, kMaxHeaderBytes, identity_.bytes);
   std::string text(length, '\0');
   file.read(kLengthBytes, std::as_writable_bytes(std::span(text)));
   parse_header(text, accept);
 }
 
-SafetensorsFile::~SafetensorsFile() { unmap(mapped_); }
-
 SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
     : path_(std::move(other.path_)),
       identity_(other.identity_),
-      mapped_(std::exchange(other.mapped_, {})),
+      mapped_(std::move(other.mapped_)),
       entries_(std::move(other.entries_)),
       metadata_(std::move(other.metadata_)) {}
 
@@ -231,15 +210,20 @@ const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
   return found->second;
 }
 
+ReadOnlyFile SafetensorsFile::reopened() const {
+  return {path_, identity_, ErrorKind::checkpoint, Links::refused};
+}
+
 void SafetensorsFile::read(const SafetensorsEntry& entry, int64_t first, std::span<std::byte> into) const {
-  ReadOnlyFile(path_, identity_).read(entry.begin + first, into);
+  reopened().read(entry.begin + first, into);
 }
 
 std::span<const std::byte> SafetensorsFile::data(const std::string& name) const {
   const SafetensorsEntry& found = entry(name);
   const std::lock_guard lock(mapping_);
-  if (mapped_.empty()) mapped_ = ReadOnlyFile(path_, identity_).map();
-  return mapped_.subspan(static_cast<size_t>(found.begin), static_cast<size_t>(found.end - found.begin));
+  if (!mapped_) mapped_.emplace(reopened());
+  return mapped_->bytes().subspan(static_cast<size_t>(found.begin),
+                                  static_cast<size_t>(found.end - found.begin));
 }
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <map>
 #include <new>
 
@@ -58,6 +59,9 @@ std::vector<std::string> agree(Communicator& comm, const std::function<std::stri
     answer = failed(e.kind(), e.what());
   } catch (const std::bad_alloc&) {
     answer = failed(ErrorKind::device, ("no memory is left: " + Arena::describe_limits()).c_str());
+  } catch (const std::filesystem::filesystem_error& e) {  // a path that the system does not take
+    answer = failed(ErrorKind::data,
+                    fmt::format("{}; name another path, or one that can be read", e.what()).c_str());
   } catch (const std::exception& e) {
     answer = failed(others, e.what());
   }

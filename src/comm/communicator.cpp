@@ -4,13 +4,17 @@
 #include <numeric>
 
 #include "comm/host_bytes.h"
+#include "comm/levels.h"
+#include "comm/noted.h"
 #include <ziggurat/comm/communicator.h>
+#include <ziggurat/runtime/work_record.h>
 
 namespace ziggurat {
 namespace {
 
 using comm::copy_bytes;
 using comm::for_each_chunk;
+using comm::Noted;
 using comm::reduce_into;
 using comm::slice;
 
@@ -24,6 +28,13 @@ int64_t row_elements(const Tensor& tensor) {
   return n;
 }
 
+bool on_host(const Tensor& tensor) { return tensor.device() == Device::cpu; }
+
+// On a group of one. A block may be in place already.
+void copy_alone(const Tensor& from, const Tensor& to, Stream& stream) {
+  if (from.raw() != to.raw()) copy(from, to, stream);
+}
+
 int64_t leading(const Tensor& tensor) { return tensor.rank() == 0 ? 1 : tensor.dim(0); }
 
 }  // namespace
@@ -34,20 +45,34 @@ Communicator::Communicator(std::string name, int rank, int size, int64_t reduce_
         "[communicator] a chunk must hold at least one f64 (8 bytes), got {}", reduce_chunk_bytes);
 }
 
+Communicator::~Communicator() {
+  if (device_group_) std::erase(*device_users_, this);
+}
+
 std::string Communicator::where() const {
   return fmt::format("[{} #{} of {} bytes on '{}', rank {} of {}]", last_.name, last_.sequence, last_.bytes,
                      name_, rank_, size_);
 }
 
-// Numbers the collective and checks what all of them ask. False: there is no memory to move (Device::meta).
-bool Communicator::begin(const char* name, const Tensor& input, const Tensor& output) {
+// Numbers the collective and checks what all of them ask. False: there is no memory to move (a meta device).
+bool Communicator::begin(const char* name, const Tensor& input, const Tensor& output, const Stream& stream) {
   begin(name, input.bytes());
-  check(input.device() == output.device() && input.device() != Device::cuda, ErrorKind::argument,
-        "{} this group moves host memory, got {} and {} tensors", where(), to_string(input.device()),
-        to_string(output.device()));
+  check(input.device() == output.device(), ErrorKind::argument, "{} input is on {}, output on {}", where(),
+        to_string(input.device()), to_string(output.device()));
+  check(input.device() != Device::cuda || stream.device() == Device::cuda, ErrorKind::argument,
+        "{} tensors of {} need a stream there, got one of {}", where(), to_string(input.device()),
+        to_string(stream.device()));
   check(input.dtype() == output.dtype(), ErrorKind::argument, "{} input is {}, output is {}", where(),
         to_string(input.dtype()), to_string(output.dtype()));
-  return input.device() != Device::meta;
+  if (!is_meta(input.device())) return true;
+  if (WorkRecord* record = WorkRecord::current(); record != nullptr && size_ > 1) {
+    record->add({.kind = WorkItem::Kind::collective,
+                 .name = name,
+                 .bytes = static_cast<double>(input.bytes()),
+                 .along = name_,
+                 .ranks = size_});
+  }
+  return false;
 }
 
 void Communicator::check_reducible(const Tensor& buffer, ReduceOrder order) const {
@@ -62,85 +87,123 @@ void Communicator::check_reducible(const Tensor& buffer, ReduceOrder order) cons
 std::unique_ptr<Communicator> Communicator::split(int color, int key, const std::string& name) {
   begin("split", 0);
   check(color >= 0, ErrorKind::argument, "{} color must not be negative, got {}", where(), color);
-  return size_ == 1 ? make_self_communicator() : do_split(color, key, name);
+  if (size_ == 1) return make_self_communicator();
+  const Noted noted(*this);
+  std::unique_ptr<Communicator> group = do_split(color, key, name);
+  group->device_users_ = device_users_;
+  if (node_options_) group->use_nodes(*node_options_);
+  return group;
 }
 
 void Communicator::barrier() {
   begin("barrier", 0);
-  if (size_ > 1) do_barrier();
+  if (size_ == 1) return;
+  const Noted noted(*this);
+  do_barrier();
 }
 
-Work Communicator::broadcast(const Tensor& buffer, int root, Stream&) {
-  const bool has_memory = begin("broadcast", buffer, buffer);
+Work Communicator::broadcast(const Tensor& buffer, int root, Stream& stream) {
+  const bool has_memory = begin("broadcast", buffer, buffer, stream);
   check(0 <= root && root < size_, ErrorKind::argument, "{} root {} is not in the group", where(), root);
-  if (has_memory && size_ > 1) do_broadcast(bytes_of(buffer), root);
+  if (!has_memory || size_ == 1) return {};
+  const Noted noted(*this);
+  if (on_host(buffer)) {
+    do_broadcast(bytes_of(buffer), root);
+  } else if (goes_between_devices()) {
+    device_broadcast(buffer, root, stream);
+  } else {
+    staged_broadcast(buffer, root, stream);
+  }
   return {};
 }
 
 Work Communicator::all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder order, Stream& stream) {
   const Span span(stream.profile(), "all_reduce");
-  const bool has_memory = begin("all_reduce", buffer, buffer);
+  const bool has_memory = begin("all_reduce", buffer, buffer, stream);
   check_reducible(buffer, order);
   if (!has_memory || size_ == 1) return {};
-  reduce_all(bytes_of(buffer), buffer.dtype(), op, order);
+  const Noted noted(*this);
+  if (on_host(buffer)) {
+    reduce_on_host(bytes_of(buffer), buffer.dtype(), op, order);
+  } else if (goes_between_devices(order, op)) {
+    device_all_reduce(buffer, op, stream);
+  } else {
+    staged_all_reduce(buffer, op, order, stream);
+  }
   return {};
 }
 
-Work Communicator::all_gather(const Tensor& input, const Tensor& output, Stream&) {
-  const bool has_memory = begin("all_gather", input, output);
+Work Communicator::all_gather(const Tensor& input, const Tensor& output, Stream& stream) {
+  const bool has_memory = begin("all_gather", input, output, stream);
   check(leading(output) == size_ * leading(input) && row_elements(output) == row_elements(input),
         ErrorKind::argument, "{} input {} of each of {} ranks does not fill output {}", where(),
         input.shape(), size_, output.shape());
   if (!has_memory) return {};
   if (size_ == 1) {
-    copy_bytes(bytes_of(input), bytes_of(output));
+    copy_alone(input, output, stream);
+    return {};
+  }
+  const Noted noted(*this);
+  if (on_host(input)) {
+    gather_on_host(bytes_of(input), bytes_of(output));
+  } else if (goes_between_devices()) {
+    device_all_gather(input, output, stream);
   } else {
-    do_all_gather(bytes_of(input), bytes_of(output));
+    staged_all_gather(input, output, stream);
   }
   return {};
 }
 
-Work Communicator::reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order, Stream&) {
-  const bool has_memory = begin("reduce_scatter", input, output);
+Work Communicator::reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order,
+                                  Stream& stream) {
+  const bool has_memory = begin("reduce_scatter", input, output, stream);
   check_reducible(input, order);
   check(leading(input) == size_ * leading(output) && row_elements(input) == row_elements(output),
         ErrorKind::argument, "{} input {} is not output {} for each of {} ranks", where(), input.shape(),
         output.shape(), size_);
   if (!has_memory) return {};
   if (size_ == 1) {
-    copy_bytes(bytes_of(input), bytes_of(output));
+    copy_alone(input, output, stream);
+    return {};
+  }
+  const Noted noted(*this);
+  if (on_host(input)) {
+    reduce_blocks_on_host(bytes_of(input), bytes_of(output), input.dtype(), order);
+  } else if (goes_between_devices(order)) {
+    device_reduce_scatter(input, output, stream);
   } else {
-    reduce_blocks(bytes_of(input), bytes_of(output), input.dtype());
+    staged_reduce_scatter(input, output, order, stream);
   }
   return {};
 }
 
-Work Communicator::all_to_all(const Tensor& input, const Tensor& output, Stream&) {
-  const bool has_memory = begin("all_to_all", input, output);
+Work Communicator::all_to_all(const Tensor& input, const Tensor& output, Stream& stream) {
+  const bool has_memory = begin("all_to_all", input, output, stream);
   check(input.shape() == output.shape() && leading(input) % size_ == 0, ErrorKind::argument,
         "{} input {} and output {} must be equal and hold the same number of rows for each of {} ranks",
         where(), input.shape(), output.shape(), size_);
   if (!has_memory) return {};
   if (size_ == 1) {
-    copy_bytes(bytes_of(input), bytes_of(output));
+    copy_alone(input, output, stream);
     return {};
   }
-  const std::vector<int64_t> counts(static_cast<size_t>(size_), input.bytes() / size_);
-  return do_all_to_all_v(bytes_of(input), counts, bytes_of(output), counts);
+  send_bytes_.assign(static_cast<size_t>(size_), input.bytes() / size_);
+  return exchange_blocks(input, send_bytes_, output, send_bytes_, stream);
 }
 
 Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
                                 std::span<const int64_t> recv_rows, Stream& stream) {
   const Span span(stream.profile(), "all_to_all_v");
-  const bool has_memory = begin("all_to_all_v", input, output);
+  const bool has_memory = begin("all_to_all_v", input, output, stream);
   check(input.rank() >= 1 && output.rank() >= 1 && row_elements(input) == row_elements(output),
         ErrorKind::argument, "{} rows of input {} and output {} differ", where(), input.shape(),
         output.shape());
   const int64_t row_bytes = row_elements(input) * size_of(input.dtype());
-  const auto in_bytes = [&](std::span<const int64_t> rows, const Tensor& tensor, const char* role) {
+  const auto in_bytes = [&](std::span<const int64_t> rows, const Tensor& tensor, const char* role,
+                            std::vector<int64_t>& counts) {
     check(rows.size() == static_cast<size_t>(size_), ErrorKind::argument,
           "{} {} has {} entries for a group of {}", where(), role, rows.size(), size_);
-    std::vector<int64_t> counts;
+    counts.clear();
     int64_t sum = 0;
     for (const int64_t n : rows) {
       check(n >= 0, ErrorKind::argument, "{} {} holds the negative count {}", where(), role, n);
@@ -149,24 +212,78 @@ Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> se
     }
     check(sum <= tensor.dim(0), ErrorKind::argument, "{} {} sums to {} rows, the tensor is {}", where(), role,
           sum, tensor.shape());
-    return counts;
   };
-  const std::vector<int64_t> send = in_bytes(send_rows, input, "send_rows");
-  const std::vector<int64_t> receive = in_bytes(recv_rows, output, "recv_rows");
+  in_bytes(send_rows, input, "send_rows", send_bytes_);
+  in_bytes(recv_rows, output, "recv_rows", receive_bytes_);
   const size_t self = static_cast<size_t>(rank_);
-  check(send[self] == receive[self], ErrorKind::argument, "{} sends itself {} rows and expects {}", where(),
-        send_rows[self], recv_rows[self]);
+  check(send_bytes_[self] == receive_bytes_[self], ErrorKind::argument,
+        "{} sends itself {} rows and expects {}", where(), send_rows[self], recv_rows[self]);
   if (!has_memory) return {};
   if (size_ == 1) {
-    copy_bytes(slice(bytes_of(input), 0, send[0]), slice(bytes_of(output), 0, send[0]));
+    copy_alone(input.rows(0, send_rows[0]), output.rows(0, send_rows[0]), stream);
     return {};
   }
-  return do_all_to_all_v(bytes_of(input), send, bytes_of(output), receive);
+  return exchange_blocks(input, send_bytes_, output, receive_bytes_, stream);
+}
+
+Work Communicator::exchange_blocks(const Tensor& input, const std::vector<int64_t>& send,
+                                   const Tensor& output, const std::vector<int64_t>& receive,
+                                   Stream& stream) {
+  const Noted noted(*this);
+  if (on_host(input)) return exchange_on_host(bytes_of(input), send, bytes_of(output), receive);
+  if (goes_between_devices()) {
+    count_flat(send);
+    device_all_to_all_v(input, send, output, receive, stream);
+  } else {
+    staged_all_to_all_v(input, send, output, receive, stream);
+  }
+  return {};
+}
+
+Work Communicator::exchange_on_host(ConstBytes input, const std::vector<int64_t>& send, Bytes output,
+                                    const std::vector<int64_t>& receive) {
+  if (exchanges_by_nodes(send, &send == &receive)) {
+    levels_all_to_all_v(input, send, output, receive);
+    return {};
+  }
+  count_flat(send);
+  return do_all_to_all_v(input, send, output, receive);
+}
+
+void Communicator::count_flat(const std::vector<int64_t>& send) {
+  for (size_t r = 0; r < send.size(); ++r) {
+    if (send[r] == 0 || r == static_cast<size_t>(rank_)) continue;
+    const bool near = node_of_.empty() || node_of_[r] == node_of_[static_cast<size_t>(rank_)];
+    Traffic& traffic = near ? traffic_.inside : traffic_.between;
+    traffic.messages++, traffic.bytes += send[r];
+  }
+}
+
+void Communicator::reduce_on_host(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order) {
+  if (op == ReduceOp::sum && sums_by_nodes(static_cast<int64_t>(buffer.size()), order)) {
+    return levels_all_reduce(buffer, dtype, order);
+  }
+  reduce_all(buffer, dtype, op, order);
+}
+
+void Communicator::reduce_blocks_on_host(ConstBytes input, Bytes output, DType dtype, ReduceOrder order) {
+  if (sums_by_nodes(static_cast<int64_t>(input.size()), order)) {
+    return levels_reduce_scatter(input, output, dtype);
+  }
+  reduce_blocks(input, output, dtype);
+}
+
+void Communicator::gather_on_host(ConstBytes input, Bytes output) {
+  if (sums_by_nodes(static_cast<int64_t>(output.size()), ReduceOrder::any)) {
+    return levels_all_gather(input, output);
+  }
+  do_all_gather(input, output);
 }
 
 std::vector<std::string> Communicator::all_gather_text(const std::string& text) {
   begin("all_gather_text", static_cast<int64_t>(text.size()));
   if (size_ == 1) return {text};
+  const Noted noted(*this);
   const auto n = static_cast<size_t>(size_);
   // Two rounds, lengths and then text padded to the longest, so that every rank sends equally much.
   const uint64_t length = text.size();

@@ -239,13 +239,19 @@ class MpiCommunicator final : public Communicator {
 bool is_set(const char* value) { return value != nullptr && *value != '\0'; }
 bool above_one(const char* value) { return is_set(value) && std::strtol(value, nullptr, 10) > 1; }
 
-int count_ranks_on_this_node() {
+struct Place {
+  Identity on_node;
+  int node = 0;  // the lowest rank of the world on it
+};
+
+Place place_of_this_rank() {
   MPI_Comm node = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "[mpi]",
             "MPI_Comm_split_type");
-  const int size = identity_of(node).size;
+  Place place{identity_of(node), identity_of(MPI_COMM_WORLD).rank};
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &place.node, 1, MPI_INT, MPI_MIN, node), "[mpi]", "MPI_Allreduce");
   check_mpi(MPI_Comm_free(&node), "[mpi]", "MPI_Comm_free");
-  return size;
+  return place;
 }
 
 }  // namespace
@@ -282,7 +288,8 @@ MpiRuntime::MpiRuntime() : exceptions_at_start_(std::uncaught_exceptions()) {
   // Communicators made from this one inherit the handler, so that every failure comes back as a code.
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   world_ = make_world();
-  local_size_ = count_ranks_on_this_node();
+  const Place place = place_of_this_rank();
+  local_size_ = place.on_node.size, local_rank_ = place.on_node.rank, node_ = place.node;
   check(world_->size() > 1 || !above_one(std::getenv("SLURM_STEP_NUM_TASKS")), ErrorKind::communication,
         "[mpi] srun started {} tasks, but each is alone in its MPI world: use `srun --mpi=pmix` or mpirun",
         std::getenv("SLURM_STEP_NUM_TASKS"));

@@ -1,13 +1,20 @@
 #include <exception>
 
 #include <ziggurat/comm/communicator.h>
+#include <ziggurat/core/flight_log.h>
 #include <ziggurat/core/log.h>
 
 namespace ziggurat {
 
 void Work::wait() {
   // Cleared first: a failed exchange is reported once.
-  if (const auto wait_now = std::exchange(wait_, nullptr)) wait_now();
+  const auto wait_now = std::exchange(wait_, nullptr);
+  if (!wait_now) return;
+  struct Waiting {
+    Waiting() { flight_log().begin_wait(); }
+    ~Waiting() { flight_log().end_wait(); }
+  } const waiting;
+  wait_now();
 }
 
 void Work::wait_without_throwing() noexcept {

@@ -1,30 +1,16 @@
 // The tree of what was written meets the structs: types, ranges, unknown keys, then validate().
 #include <fmt/format.h>
 
+#include "config/keys.h"
 #include "config/node.h"
 #include "config/read_yaml.h"
 #include "config/value.h"
 #include <ziggurat/config/config.h>
+#include <ziggurat/config/explain.h>
 #include <ziggurat/core/error.h>
 
 namespace ziggurat {
 namespace {
-
-// Full paths of all keys called `name` anywhere below the struct; elements of lists are shown as N.
-void find_elsewhere(const TypeInfo& type, const std::string& name, const std::string& path,
-                    std::vector<std::string>& found) {
-  const std::shared_ptr<void> object = type.make();
-  FieldList list;
-  type.fields(object.get(), list);
-  for (const Field& field : list.fields()) {
-    const std::string key = join_key(path, field.name);
-    if (field.name == name) found.push_back(key);
-    if (field.type->kind == ValueKind::record) find_elsewhere(*field.type, name, key, found);
-    if (field.type->kind == ValueKind::list && field.type->element->kind == ValueKind::record) {
-      find_elsewhere(*field.type->element, name, key + ".N", found);
-    }
-  }
-}
 
 class Binder {
  public:
@@ -105,12 +91,11 @@ class Binder {
 
   void unknown_key(const FieldList& list, const Node& item, const std::string& path) {
     if (problems_.full()) return problems_.add_line("");
-    std::vector<std::string> names, elsewhere;
+    std::vector<std::string> names;
     for (const Field& field : list.fields()) names.push_back(field.name);
-    std::string near = nearest_word(item.key, names);
-    if (near.empty()) {
-      find_elsewhere(*config_.type, item.key, "", elsewhere);
-      if (!elsewhere.empty()) near = elsewhere.front();
+    std::string near = nearest_key(*config_.type, path, item.key);
+    for (const std::string& name : names) {
+      if (near == join_key(path, name)) near = name;  // beside it
     }
     const std::string hint = near.empty() ? fmt::format("; valid keys: {}", fmt::join(names, ", "))
                                           : fmt::format("; did you mean '{}'?", near);
@@ -205,6 +190,23 @@ void load_config(AnyConfig out, const std::string& path, std::span<const std::st
   Problems problems = problems_placed_in(root);
   root = read_yaml_file(path, problems);
   bind_tree(out, root, overrides, problems);
+}
+
+std::vector<ValueOrigin> explain_config(AnyConfig out, const std::string& path,
+                                        std::span<const std::string> overrides) {
+  Node root;
+  Problems problems = problems_placed_in(root);
+  root = read_yaml_file(path, problems);
+  bind_tree(out, root, overrides, problems);
+  std::vector<ValueOrigin> origins;
+  for_each_value(out, [&](const std::string& key, const Field& field) {
+    ValueOrigin& origin = origins.emplace_back(ValueOrigin{key, value_text(field), "", {}});
+    const Node* node = find_node(root, key);
+    if (node == nullptr) return;
+    origin.place = node->place.text();
+    for (const Place& covered : node->covered) origin.covered.push_back(covered.text());
+  });
+  return origins;
 }
 
 void parse_config(AnyConfig out, std::string_view yaml, const std::string& source,

@@ -39,6 +39,7 @@ std::string read_bytes(const std::string& path, std::string& why) {
 void merge(Node& base, Node&& over) {
   if (over.kind == NodeKind::refused) return;
   if (base.kind != NodeKind::map || over.kind != NodeKind::map) {
+    over.cover(base);
     base = std::move(over);
     return;
   }
@@ -211,6 +212,7 @@ void apply_overrides(Node& root, std::span<const std::string> overrides, Problem
     value.key = node->key;
     value.key_place = place;
     value.place = place;
+    value.cover(*node);
     *node = std::move(value);
   }
 }

@@ -43,6 +43,12 @@ Node* Node::find(std::string_view name) {
   return found == items.end() ? nullptr : &*found;
 }
 
+void Node::cover(const Node& old) {
+  if (old.kind == NodeKind::path) return;  // nothing that anybody wrote
+  covered = old.covered;
+  covered.insert(covered.begin(), old.place);
+}
+
 std::string join_key(std::string_view path, std::string_view key) {
   return path.empty() ? std::string(key) : fmt::format("{}.{}", path, key);
 }
@@ -85,7 +91,10 @@ int64_t as_index(std::string_view key) {
   return canonical ? index : -1;
 }
 
-const Node& nearest_node(const Node& root, std::string_view path) {
+namespace {
+
+// Down from `root` along `path` as far as nodes were written; what is left of it.
+const Node* follow(const Node& root, std::string_view& path) {
   const Node* node = &root;
   while (!path.empty()) {
     const size_t dot = std::min(path.find('.'), path.size());
@@ -100,8 +109,17 @@ const Node& nearest_node(const Node& root, std::string_view path) {
     node = next;
     path.remove_prefix(std::min(dot + 1, path.size()));
   }
-  return *node;
+  return node;
 }
+
+}  // namespace
+
+const Node* find_node(const Node& root, std::string_view path) {
+  const Node* node = follow(root, path);
+  return path.empty() ? node : nullptr;
+}
+
+const Node& nearest_node(const Node& root, std::string_view path) { return *follow(root, path); }
 
 std::string nearest_word(std::string_view word, const std::vector<std::string>& candidates) {
   if (word.empty() || word.size() > kLongestWord) return "";
@@ -109,6 +127,7 @@ std::string nearest_word(std::string_view word, const std::vector<std::string>& 
   // A third of the letters may be wrong, one in any word of two letters or more.
   size_t limit = word.size() < 2 ? 0 : std::max<size_t>(1, word.size() / 3);
   for (const std::string& candidate : candidates) {
+    if (candidate.size() > word.size() + limit || candidate.size() + limit < word.size()) continue;
     const size_t distance = edit_distance(word, candidate);
     if (distance <= limit && distance < candidate.size()) {
       best = candidate;

@@ -30,9 +30,12 @@ struct Node {
   NodeKind kind = NodeKind::null;
   std::string text = {};  // scalar
   Place place = {};
-  std::string key = {};          // when it is an entry of a map
-  Place key_place = {};          // idem
-  std::vector<Node> items = {};  // of a list, map or path; keys are unique in a map that passed the reader
+  std::string key = {};             // when it is an entry of a map
+  Place key_place = {};             // idem
+  std::vector<Node> items = {};     // of a list, map or path; keys are unique in a map that passed the reader
+  std::vector<Place> covered = {};  // of values that this one replaced, newest first
+
+  void cover(const Node& old);
 
   Node* find(std::string_view name);
   const Node* find(std::string_view name) const { return const_cast<Node*>(this)->find(name); }
@@ -49,6 +52,9 @@ std::string description(const Node& node);
 
 // `key` as an index of a list: decimal digits without a leading zero; -1 when it is none.
 int64_t as_index(std::string_view key);
+
+// The node at `path`; nullptr when nobody wrote it.
+const Node* find_node(const Node& root, std::string_view path);
 
 // The deepest node on the way to `path` that somebody wrote; the root when there is none.
 const Node& nearest_node(const Node& root, std::string_view path);

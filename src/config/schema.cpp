@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "config/node.h"
+#include "config/keys.h"
 #include "config/value.h"
 #include <ziggurat/config/config.h>
 
@@ -104,28 +104,14 @@ Json record_schema(const TypeInfo& type, void* value) {
 
 using Row = std::array<std::string, 4>;  // key, type, default, help
 
-void help_rows(const TypeInfo& type, void* value, const std::string& path, std::vector<Row>& rows) {
-  FieldList list;
-  type.fields(value, list);
-  for (const Field& field : list.fields()) {
-    const std::string key = join_key(path, field.name);
-    if (field.type->kind == ValueKind::record) {
-      rows.push_back({key, "", "", field.help});
-      help_rows(*field.type, field.value, key, rows);
-      continue;
-    }
-    const bool records =
-        field.type->kind == ValueKind::list && field.type->element->kind == ValueKind::record;
-    const std::string unset = field.type->is_scalar() ? scalar_text(field)
-                              : records ? fmt::format("{} of them", field.type->size(field.value))
-                                        : scalar_list_text(field);
-    const std::string optional = field.type->optional ? " or null" : "";
-    rows.push_back({key, type_text(field) + range_text(field.range) + optional, unset, field.help});
-    if (records) {
-      const std::shared_ptr<void> element = field.type->element->make();
-      help_rows(*field.type->element, element.get(), key + ".N", rows);
-    }
-  }
+Row help_row(const std::string& key, const Field& field) {
+  if (field.type->kind == ValueKind::record) return {key, "", "", field.help};
+  const bool records = field.type->kind == ValueKind::list && field.type->element->kind == ValueKind::record;
+  const std::string unset = field.type->is_scalar() ? scalar_text(field)
+                            : records               ? fmt::format("{} of them", field.type->size(field.value))
+                                                    : scalar_list_text(field);
+  const std::string optional = field.type->optional ? " or null" : "";
+  return {key, type_text(field) + range_text(field.range) + optional, unset, field.help};
 }
 
 }  // namespace
@@ -142,7 +128,8 @@ std::string config_schema(AnyConfig defaults) {
 
 std::string config_help(AnyConfig defaults) {
   std::vector<Row> rows = {{"key", "type", "default", "meaning"}};
-  help_rows(*defaults.type, defaults.value, "", rows);
+  for_each_key(*defaults.type, defaults.value,
+               [&](const std::string& key, const Field& field) { rows.push_back(help_row(key, field)); });
   std::array<size_t, 3> widths{};
   for (const Row& row : rows) {
     for (size_t i = 0; i < widths.size(); ++i) widths[i] = std::max(widths[i], row[i].size());

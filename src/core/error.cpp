@@ -1,4 +1,5 @@
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/exit_codes.h>
 
 namespace ziggurat {
 
@@ -28,14 +29,14 @@ int exit_code(ErrorKind kind) {
   switch (kind) {
     case ErrorKind::config:
     case ErrorKind::argument:
-      return 2;
+      return exit_codes::config;
     case ErrorKind::data:
     case ErrorKind::checkpoint:
-      return 3;
+      return exit_codes::data;
     case ErrorKind::numeric:
-      return 77;
+      return exit_codes::numeric;
     default:
-      return 1;
+      return exit_codes::other;
   }
 }
 

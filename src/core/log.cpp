@@ -9,9 +9,11 @@
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/ringbuffer_sink.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/terminal.h>
 
 namespace ziggurat {
 
@@ -42,10 +44,17 @@ class TerminalSink final : public spdlog::sinks::base_sink<std::mutex> {
   enum class Lost { no, untold, told };
 
   void sink_it_(const spdlog::details::log_msg& message) override {
-    if (lost_ != Lost::no) return;
+    if (lost_ != Lost::no || (is_quiet() && message.level < spdlog::level::warn)) return;
     spdlog::memory_buf_t text;
     formatter_->format(message, text);
-    std::fwrite(text.data(), 1, text.size(), stdout);
+    clear_status();
+    if (message.level >= spdlog::level::warn) {
+      const std::string line =
+          coloured({text.data(), text.size()}, Colour::yellow, STDOUT_FILENO);  // errors go past this sink
+      std::fwrite(line.data(), 1, line.size(), stdout);
+    } else {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+    }
     flush_();
   }
   void flush_() override {
@@ -60,13 +69,20 @@ std::shared_ptr<TerminalSink> terminal;
 using LogFile = spdlog::sinks::basic_file_sink_mt;
 using Memory = spdlog::sinks::ringbuffer_sink_mt;
 
-std::string file_name, file_path, pattern;  // set before other threads log
+std::string file_name, file_path, pattern;  // of the thread that makes loggers
+std::mutex choosing;                        // which one logs: others do, while it changes
+
+std::shared_ptr<spdlog::logger> current_logger() {
+  const std::lock_guard lock(choosing);
+  return spdlog::default_logger();
+}
 
 void set_sinks(std::vector<spdlog::sink_ptr> sinks, spdlog::level::level_enum level) {
   auto logger = std::make_shared<spdlog::logger>("ziggurat", sinks.begin(), sinks.end());
   logger->set_pattern(pattern);
   logger->set_level(level);
   logger->flush_on(spdlog::level::info);
+  const std::lock_guard lock(choosing);
   spdlog::set_default_logger(logger);
 }
 
@@ -89,6 +105,7 @@ void init_log(int rank, int world_size, LogLevel level) {
   pattern = "%H:%M:%S " + tag + "%l %v";
   constexpr size_t kRemembered = 1000;
   std::vector<spdlog::sink_ptr> sinks = {std::make_shared<Memory>(kRemembered)};
+  terminal.reset();
   if (rank == 0) {
     terminal = std::make_shared<TerminalSink>();
     sinks.push_back(terminal);
@@ -98,7 +115,7 @@ void init_log(int rank, int world_size, LogLevel level) {
 
 void log_to_folder(const std::string& directory) {
   file_path = directory + "/" + file_name;
-  const auto logger = spdlog::default_logger();
+  const auto logger = current_logger();
   std::vector<spdlog::sink_ptr> sinks;
   const auto file = open_log_file();
   for (const spdlog::sink_ptr& sink : logger->sinks()) {
@@ -116,7 +133,7 @@ void log_to_folder(const std::string& directory) {
 
 void remake_log_file() {
   if (file_path.empty() || std::filesystem::exists(file_path)) return;
-  const auto logger = spdlog::default_logger();
+  const auto logger = current_logger();
   std::vector<spdlog::sink_ptr> sinks;
   for (const spdlog::sink_ptr& sink : logger->sinks()) {
     if (std::dynamic_pointer_cast<LogFile>(sink) == nullptr) sinks.push_back(sink);
@@ -126,21 +143,29 @@ void remake_log_file() {
 }
 
 void log_line(LogLevel level, const std::string& message) {
-  spdlog::log(spdlog_level(level), "{}", message);
+  const auto logger = current_logger();
+  logger->log(spdlog_level(level), "{}", message);
   if (terminal && terminal->lost_just_now()) {
-    spdlog::warn("nobody reads standard output any more: only this file goes on");
+    logger->warn("nobody reads standard output any more: only this file goes on");
   }
 }
 
-// Past the terminal's sink: stderr is the same terminal, and a message told twice looks like two.
-void log_fatal(const std::string& message) {
-  const auto logger = spdlog::default_logger();
+bool speaks() { return terminal != nullptr; }
+
+void log_to_file(const std::string& message) {
+  const auto logger = current_logger();
   for (const spdlog::sink_ptr& sink : logger->sinks()) {
     if (std::dynamic_pointer_cast<LogFile>(sink) == nullptr) continue;
     sink->log({logger->name(), spdlog::level::err, message});
     sink->flush();
   }
-  std::fprintf(stderr, "ziggurat: %s\n", message.c_str());
+}
+
+// Past the terminal's sink: stderr is the same terminal, and a message told twice looks like two.
+void log_fatal(const std::string& message) {
+  log_to_file(message);
+  clear_status();
+  std::fprintf(stderr, "%s\n", coloured("ziggurat: " + message, Colour::red, STDERR_FILENO).c_str());
   std::fflush(stderr);
 }
 

@@ -39,7 +39,8 @@ std::vector<double> normalised(std::vector<double> weights) {
   check(!weights.empty() && weights.size() <= std::numeric_limits<uint16_t>::max(), ErrorKind::argument,
         "[blend] expected 1 to 65,535 sources, got {}", weights.size());
   for (const double w : weights) {
-    check(std::isfinite(w) && w > 0, ErrorKind::argument, "[blend] weights must be above 0, got {}", w);
+    check(std::isfinite(w) && w > 0, ErrorKind::argument,
+          "[blend] weights must be above 0, got {}; leave such a source out", w);
   }
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
   for (double& w : weights) w /= sum;

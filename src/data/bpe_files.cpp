@@ -8,8 +8,9 @@
 
 #include "data/utf8.h"
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/bpe_tokenizer.h>
+#include <ziggurat/io/files.h>
+#include <ziggurat/io/untrusted_json.h>
 
 namespace ziggurat {
 namespace {
@@ -71,11 +72,13 @@ std::string from_printable(std::string_view text, const Path& file) {
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
 
 void set_token(BpeVocab& vocab, int64_t id, std::string bytes, const Path& file) {
-  check(id >= 0 && id < kMaxVocab, ErrorKind::data, "{}: token id {} is out of range", file.string(), id);
+  check(id >= 0 && id < kMaxVocab, ErrorKind::data,
+        "{}: token id {} is out of range; the file is damaged or of another kind, get it again",
+        file.string(), id);
   const auto index = static_cast<size_t>(id);
   if (index >= vocab.tokens.size()) vocab.tokens.resize(index + 1);
   check(vocab.tokens[index].empty() || vocab.tokens[index] == bytes, ErrorKind::data,
-        "{}: two tokens have the id {}", file.string(), id);
+        "{}: two tokens have the id {}; the file is damaged, get it again", file.string(), id);
   vocab.tokens[index] = std::move(bytes);
 }
 
@@ -114,9 +117,10 @@ void add_merge_line(BpeVocab& vocab, const TokenIds& ids, std::string_view line,
 
 json parse_json(const Path& file) {
   try {
-    return json::parse(read_file(file));
-  } catch (const json::exception& e) {
-    fail(ErrorKind::data, "{} is no valid JSON: {}", file.string(), e.what());
+    return parse_untrusted_json(read_file(file));
+  } catch (const JsonFault& fault) {
+    fail(ErrorKind::data, "{} is no valid JSON: {}; it is cut off or of another kind, get it again",
+         file.string(), fault.what());
   }
 }
 
@@ -125,8 +129,8 @@ void add_vocab(BpeVocab& vocab, const json& table, const Path& file) {
   check(table.is_object() && !table.empty(), ErrorKind::data,
         "{}: expected a vocabulary as an object of \"token\": id", file.string());
   for (const auto& [token, id] : table.items()) {
-    check(id.is_number_integer(), ErrorKind::data, "{}: token \"{}\" has no integer id", file.string(),
-          token);
+    check(id.is_number_integer(), ErrorKind::data,
+          "{}: token \"{}\" has no integer id; the file is damaged, get it again", file.string(), token);
     const bool special =
         token == kEndOfText || std::find(vocab.special_tokens.begin(), vocab.special_tokens.end(),
                                          id.get<int64_t>()) != vocab.special_tokens.end();
@@ -228,7 +232,9 @@ BpeVocab read_tokenizer_json(const Path& file) {
     vocab.not_added = added_around(root.value("post_processor", json()));
     return vocab;
   } catch (const json::exception& e) {
-    fail(ErrorKind::data, "{} is no tokenizer.json as Hugging Face writes it: {}", file.string(), e.what());
+    fail(ErrorKind::data,
+         "{} is no tokenizer.json as Hugging Face writes it: {}; save it anew by their save_pretrained()",
+         file.string(), e.what());
   }
 }
 

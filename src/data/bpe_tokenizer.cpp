@@ -8,11 +8,11 @@
 #include "data/ascii_words.h"
 #include "data/piece_cache.h"
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/bpe_tokenizer.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/gpt2_split.h>
 #include <ziggurat/data/sha256.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat {
 
@@ -245,7 +245,7 @@ std::string BpeTokenizer::remark() const {
 
 void BpeTokenizer::save(const std::filesystem::path& directory) const {
   make_folder(directory);
-  write_file_atomically(directory / "tokenizer.json", to_tokenizer_json(vocab_));
+  replace_file(directory / "tokenizer.json", to_tokenizer_json(vocab_));
 }
 
 void BpeTokenizer::encode_piece(std::string_view piece, std::vector<int32_t>& ids) const {

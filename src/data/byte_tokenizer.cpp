@@ -1,9 +1,9 @@
 #include "data/byte_tokenizer.h"
 
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/sha256.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat {
 namespace {
@@ -38,7 +38,7 @@ std::string ByteTokenizer::fingerprint() const {
 
 void ByteTokenizer::save(const std::filesystem::path& directory) const {
   make_folder(directory);
-  write_file_atomically(directory / "tokenizer.json", "{\"kind\": \"bytes\"}\n");
+  replace_file(directory / "tokenizer.json", "{\"kind\": \"bytes\"}\n");
 }
 
 }  // namespace ziggurat

@@ -55,11 +55,4 @@ bool is_plain_name(std::string_view name) {
          std::ranges::none_of(name, forbidden);
 }
 
-void make_folder(const Path& folder) {
-  std::error_code reason;
-  std::filesystem::create_directories(folder, reason);
-  check(!reason, ErrorKind::data, "cannot make the folder {}: {}; choose another", folder.string(),
-        reason.message());
-}
-
 }  // namespace ziggurat

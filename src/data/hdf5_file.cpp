@@ -10,7 +10,8 @@
 
 #include "data/hdf5_guard.h"
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
+#include <ziggurat/io/files.h>
+#include <ziggurat/io/read_only_file.h>
 
 namespace ziggurat {
 namespace {
@@ -37,16 +38,10 @@ int system_error_in(const std::string& reason) {
 
 // Before HDF5 is asked, which would take a file that cannot be read for a damaged one.
 void check_readable(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  check(fd >= 0, ErrorKind::data, "cannot open {}: {}", path.string(), reason_of(errno));
-  struct stat status = {};
+  const ReadOnlyFile file(path);
   char first = 0;
-  const bool known = ::fstat(fd, &status) == 0;
-  const ssize_t n = known && !S_ISDIR(status.st_mode) ? ::pread(fd, &first, 1, 0) : 0;
-  const int reason = errno;
-  ::close(fd);
-  check(known && n >= 0, ErrorKind::data, "cannot read {}: {}", path.string(), reason_of(reason));
-  check(S_ISREG(status.st_mode), ErrorKind::data, "{} is a folder or device; name a file", path.string());
+  const ssize_t n = ::pread(file.descriptor(), &first, 1, 0);
+  if (n < 0) fail_errno(ErrorKind::data, "read", path, errno);
   check(n > 0, ErrorKind::data, "{} is empty (0 bytes); copy or tokenize it again", path.string());
 }
 

@@ -23,15 +23,11 @@ bool begins_with_skippable_frame(std::string_view bytes) {
 
 }  // namespace
 
-InputFile::Descriptor::~Descriptor() {
-  if (number >= 0) ::close(number);
-}
-
 InputFile::InputFile(const std::filesystem::path& path, size_t block_bytes)
     : name_(path == "-" ? "standard input" : path.string()),
       descriptor_(path == "-" ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC)),
       block_(block_bytes, '\0') {
-  check(descriptor_.number >= 0, ErrorKind::data, "cannot read {}: {}; is it there, and may you read it?",
+  check(descriptor_.is_open(), ErrorKind::data, "cannot read {}: {}; is it there, and may you read it?",
         name_, std::strerror(errno));
   fill();
   if (rest_.starts_with(kGzipMagic)) decoder_ = new_gzip_decoder(name_);
@@ -51,7 +47,7 @@ void InputFile::check_format() {
 
 int64_t InputFile::known_bytes() const {
   struct stat status {};
-  const bool known = !decoder_ && ::fstat(descriptor_.number, &status) == 0 && S_ISREG(status.st_mode);
+  const bool known = !decoder_ && ::fstat(descriptor_.get(), &status) == 0 && S_ISREG(status.st_mode);
   return known ? static_cast<int64_t>(status.st_size) : 0;
 }
 
@@ -59,7 +55,7 @@ int64_t InputFile::known_bytes() const {
 bool InputFile::fill() {
   size_t filled = 0;
   while (filled < block_.size()) {
-    const ssize_t n = ::read(descriptor_.number, block_.data() + filled, block_.size() - filled);
+    const ssize_t n = ::read(descriptor_.get(), block_.data() + filled, block_.size() - filled);
     if (n < 0 && errno == EINTR) continue;
     check(n >= 0, ErrorKind::data, "cannot read {} to its end: {}", name_, std::strerror(errno));
     if (n == 0) break;
@@ -101,7 +97,8 @@ size_t InputFile::decode(std::span<char> out) {
     written += n;
     if (n > 0 || rest_.size() < before) continue;
     if (!fill()) {
-      check(decoder_->at_end(), ErrorKind::data, "{} is cut off: its compressed data end too early", name_);
+      check(decoder_->at_end(), ErrorKind::data,
+            "{} is cut off: its compressed data end too early; get it again", name_);
       break;
     }
   }

@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include <ziggurat/io/descriptor.h>
+
 namespace ziggurat {
 
 // A library's decompressor.
@@ -43,13 +45,6 @@ class InputFile {
   int64_t known_bytes() const;  // that read() will give in all; 0: not known before they are read
 
  private:
-  struct Descriptor {
-    explicit Descriptor(int file) : number(file) {}
-    ~Descriptor();
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    int number;
-  };
   bool fill();
   size_t decode(std::span<char> out);
   void check_format();

@@ -4,9 +4,9 @@
 #include "data/byte_tokenizer.h"
 #include "data/sentencepiece.h"
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/bpe_tokenizer.h>
 #include <ziggurat/data/folder.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat {
 namespace {
@@ -57,7 +57,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const Path& path) {
         ErrorKind::data,
         "tokenizer {} does not exist; make one with `ziggurat data train-tokenizer`, or say `bytes`",
         path.string());
-  check(std::filesystem::exists(status), ErrorKind::data, "cannot read tokenizer {}: {}", path.string(),
+  check(std::filesystem::exists(status), ErrorKind::data,
+        "cannot read tokenizer {}: {}; name a tokenizer.json, or the folder of one", path.string(),
         reason_of(reason.value()));
   if (!std::filesystem::is_directory(status)) return load_file(path);
   const TokenizerFiles files = files_in(path);

@@ -1,14 +1,17 @@
 #include <nlohmann/json.hpp>
 
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/manifest.h>
 #include <ziggurat/data/shard_format.h>
+#include <ziggurat/io/content_hash.h>
+#include <ziggurat/io/files.h>
+#include <ziggurat/io/untrusted_json.h>
 
 namespace ziggurat {
 namespace {
 
+using nlohmann::json;
 using nlohmann::ordered_json;
 using Path = std::filesystem::path;
 
@@ -29,7 +32,7 @@ void check_names(const ShardManifest& manifest, const std::string& name) {
 ShardManifest parse_manifest(const Path& file) {
   const std::string name = file.string();
   try {
-    const ordered_json root = ordered_json::parse(read_file(file));
+    const json root = parse_untrusted_json(read_file(file));
     check(root.is_object() && root.value("format", std::string()) == kShardManifestFormat, ErrorKind::data,
           "{} is no manifest of shards (\"format\": \"{}\"); make one with `ziggurat data tokenize`", name,
           kShardManifestFormat);
@@ -47,14 +50,16 @@ ShardManifest parse_manifest(const Path& file) {
     manifest.tokenizer_sha256 = root.at("tokenizer_sha256").get<std::string>();
     manifest.vocab_size = root.at("vocab_size").get<int64_t>();
     manifest.eod_id = root.at("eod_id").get<int64_t>();
-    for (const ordered_json& shard : root.at("shards")) {
+    for (const json& shard : root.at("shards")) {
       manifest.shards.push_back({shard.at("file").get<std::string>(), shard.at("n_tokens").get<int64_t>(),
                                  shard.at("n_docs").get<int64_t>(), shard.at("bytes").get<int64_t>(),
                                  shard.at("xxh3_128").get<std::string>()});
     }
     check_names(manifest, name);
     return manifest;
-  } catch (const ordered_json::exception& e) {
+  } catch (const JsonFault& fault) {
+    fail(ErrorKind::data, "{} is no valid JSON: {}; copy it again, or tokenize again", name, fault.what());
+  } catch (const json::exception& e) {
     fail(ErrorKind::data, "{} is a broken manifest of shards: {}; tokenize again", name, e.what());
   }
 }
@@ -116,7 +121,7 @@ ShardManifest new_manifest(const Path& folder, const ShardInfo& common) {
 }
 
 ShardManifest::Shard describe_shard(const Path& file, const ShardInfo& info) {
-  return {file.filename().string(), info.n_tokens, info.n_docs, bytes_of(file), xxh3_of_file(file)};
+  return {file.filename().string(), info.n_tokens, info.n_docs, bytes_of(file), hex_hash_of_file(file)};
 }
 
 void write_manifest(const ShardManifest& manifest) {
@@ -139,8 +144,7 @@ void write_manifest(const ShardManifest& manifest) {
                              {"n_tokens", manifest.n_tokens()},
                              {"n_docs", manifest.n_docs()},
                              {"shards", shards}};
-  write_file_atomically(manifest.folder / manifest_name(manifest.source, manifest.split),
-                        root.dump(1) + "\n");
+  replace_file(manifest.folder / manifest_name(manifest.source, manifest.split), root.dump(1) + "\n");
 }
 
 ShardManifest read_manifest(const Path& path, const std::string& split) {
@@ -150,7 +154,9 @@ ShardManifest read_manifest(const Path& path, const std::string& split) {
         "{} does not exist: expected a manifest of shards, a folder with one, or an .h5 file, as `ziggurat "
         "data tokenize` makes them",
         path.string());
-  check(!reason, ErrorKind::data, "cannot read {}: {}", path.string(), reason_of(reason.value()));
+  check(!reason, ErrorKind::data,
+        "cannot read {}: {}; name a manifest (<source>-train.json), a folder with one, or an .h5 file",
+        path.string(), reason_of(reason.value()));
   if (std::filesystem::is_directory(status)) return parse_manifest(find_in_folder(path, split));
   return path.extension() == ".h5" ? manifest_of_one(path) : parse_manifest(path);
 }
@@ -165,7 +171,7 @@ void verify_files(const ShardManifest& manifest) {
     check(bytes == shard.bytes, ErrorKind::data,
           "shard {} has {} bytes, its manifest says {}; copy or tokenize it again", file.string(), bytes,
           shard.bytes);
-    check(shard.xxh3.empty() || xxh3_of_file(file) == shard.xxh3, ErrorKind::data,
+    check(shard.xxh3.empty() || hex_hash_of_file(file) == shard.xxh3, ErrorKind::data,
           "shard {} has changed since its manifest was written (XXH3 differs); copy or tokenize it again",
           file.string());
   }

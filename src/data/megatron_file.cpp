@@ -1,15 +1,14 @@
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <limits>
 #include <numeric>
+#include <span>
 
-#include "data/mapped_file.h"
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/megatron_file.h>
+#include <ziggurat/io/files.h>
+#include <ziggurat/io/mapped_file.h>
+#include <ziggurat/io/output_file.h>
 
 namespace ziggurat {
 namespace {
@@ -54,7 +53,8 @@ struct MegatronFile::Impl {
     const auto code = load_at<uint8_t>(at + kMagicBytes + 8);
     const auto sequences = load_at<uint64_t>(at + kMagicBytes + 9),
                entries = load_at<uint64_t>(at + kMagicBytes + 17);
-    check(version == 1, ErrorKind::data, "{}: index version {}, this program reads version 1",
+    check(version == 1, ErrorKind::data,
+          "{}: index version {}, this program reads version 1; preprocess the text again",
           index_path_.string(), version);
     check(code == kUint16 || code == kInt32, ErrorKind::data,
           "{}: tokens of type code {}, expected 8 (u16) or 4 (i32); preprocess the text again",
@@ -87,14 +87,17 @@ struct MegatronFile::Impl {
 
   // The sequences lie in the .bin file one after the other and fill it.
   void check_bin_size() const {
-    int64_t needed = 0;
+    int64_t needed = 0, all = 0;  // bytes: to the last one's end, and of all
     for (int64_t s = 0; s < sequences_; ++s) {
       const int64_t length = load_at<int32_t>(lengths_ + 4 * s), offset = load_at<int64_t>(offsets_ + 8 * s);
-      const int64_t most = std::numeric_limits<int64_t>::max() - length * token_bytes_;
-      check(length >= 0 && offset >= 0 && offset <= most, ErrorKind::data,
+      constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+      check(length >= 0 && offset >= 0 && offset <= kMost - length * token_bytes_, ErrorKind::data,
             "{}: sequence {} has {} tokens at byte {}; the file is damaged: copy it again",
             index_path_.string(), s, length, offset);
       needed = std::max(needed, offset + length * token_bytes_);
+      all += length * token_bytes_;  // fewer than 2^61 sequences fit in a file, and 2^33 bytes in one of them
+      check(all <= kMost / 2, ErrorKind::data,
+            "{}: its sequences have more tokens than any file; it is damaged", index_path_.string());
     }
     const auto bytes = static_cast<int64_t>(bin_.size());
     check(bytes > 0 || needed == 0, ErrorKind::data,
@@ -108,6 +111,11 @@ struct MegatronFile::Impl {
     check(bytes == needed, ErrorKind::data,
           "{} has {} bytes, but {} describes only {}: {} too many; the two are no pair: copy them again",
           bin_path_.string(), bytes, index_path_.string(), needed, bytes - needed);
+    // Or a small file would be a large text.
+    check(all == needed, ErrorKind::data,
+          "{}: its sequences have {} bytes together, but {} has {}: they overlap or leave holes; it is "
+          "damaged: copy it again",
+          index_path_.string(), all, bin_path_.string(), bytes);
   }
 
   void read_document(int64_t d, std::vector<int32_t>& ids) const {
@@ -144,26 +152,11 @@ void MegatronFile::read_document(int64_t d, std::vector<int32_t>& ids) const { i
 namespace {
 
 template <class T>
-void write_raw(std::ofstream& out, const std::vector<T>& values) {
-  out.write(reinterpret_cast<const char*>(values.data()),
-            static_cast<std::streamsize>(values.size() * sizeof(T)));
+void write_raw(OutputFile& out, const std::vector<T>& values) {
+  out.write(std::as_bytes(std::span(values)));
 }
 
-void commit(std::ofstream& out, const Path& temporary, const Path& file) {
-  out.close();
-  if (!out) {
-    const int reason = errno;  // of the write that failed: nothing else was asked of the system since
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);
-    fail(ErrorKind::data, "cannot write {}: {}; make room or choose another --output", file.string(),
-         std::strerror(reason));
-  }
-  commit_file(temporary, file);
-}
-
-void write_bin(const TokenStream& stream, bool wide, const Path& file) {
-  const Path temporary = file.string() + ".tmp";
-  std::ofstream out(temporary, std::ios::binary);
+void write_bin(const TokenStream& stream, bool wide, OutputFile& out) {
   std::vector<int32_t> tokens(static_cast<size_t>(std::min(kCrcBlockTokens, stream.size())));
   std::vector<uint16_t> narrow;
   for (int64_t first = 0; first < stream.size(); first += kCrcBlockTokens) {
@@ -172,10 +165,9 @@ void write_bin(const TokenStream& stream, bool wide, const Path& file) {
     narrow.assign(tokens.begin(), tokens.end());
     wide ? write_raw(out, tokens) : write_raw(out, narrow);
   }
-  commit(out, temporary, file);
 }
 
-void write_index(const std::vector<int64_t>& starts, bool wide, const Path& file) {
+void write_index(const std::vector<int64_t>& starts, bool wide, OutputFile& out) {
   const size_t documents = starts.size() - 1;
   std::vector<int32_t> lengths;
   std::vector<int64_t> offsets, firsts(documents + 1);
@@ -187,16 +179,13 @@ void write_index(const std::vector<int64_t>& starts, bool wide, const Path& file
     offsets.push_back(starts[d] * (wide ? 4 : 2));
   }
   std::iota(firsts.begin(), firsts.end(), 0);
-  const Path temporary = file.string() + ".tmp";
-  std::ofstream out(temporary, std::ios::binary);
-  out.write(kMagic, kMagicBytes);
+  out.write(std::string_view(kMagic, kMagicBytes));
   write_raw(out, std::vector<uint64_t>{1});
   write_raw(out, std::vector<uint8_t>{wide ? kInt32 : kUint16});
   write_raw(out, std::vector<uint64_t>{documents, documents + 1});
   write_raw(out, lengths);
   write_raw(out, offsets);
   write_raw(out, firsts);
-  commit(out, temporary, file);
 }
 
 }  // namespace
@@ -215,8 +204,9 @@ void write_megatron(const TokenStream& stream, const Path& prefix) {
   const bool wide = stream.vocab_size() == 0 || stream.vocab_size() >= 65500;
   const Path bin = with_suffix(prefix, ".bin"), index = with_suffix(prefix, ".idx");
   if (bin.has_parent_path()) make_folder(bin.parent_path());
-  write_bin(stream, wide, bin);
-  write_index(starts, wide, index);  // last: where it stands the pair is whole
+  replace_file(bin, [&](OutputFile& out) { write_bin(stream, wide, out); });
+  // Last: where it stands the pair is whole.
+  replace_file(index, [&](OutputFile& out) { write_index(starts, wide, out); });
 }
 
 }  // namespace ziggurat

@@ -2,13 +2,13 @@
 #include <cstring>
 #include <mutex>
 
-#include "data/crc32c.h"
 #include "data/hdf5_file.h"
-#include "data/mapped_file.h"
+#include <ziggurat/core/crc32c.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/data/sha256.h>
 #include <ziggurat/data/shard.h>
 #include <ziggurat/data/shard_format.h>
+#include <ziggurat/io/mapped_file.h>
 
 namespace ziggurat {
 namespace {
@@ -33,7 +33,9 @@ ShardInfo read_info(const Hdf5File& file, const std::filesystem::path& path, int
         n_tokens);
   if (file.find_string("format").value_or("") == kShardFormat) {
     const int64_t version = file.find_int("version").value_or(0);
-    check(version == kShardVersion, ErrorKind::data, "{}: shard version {}, this program reads version {}",
+    check(version == kShardVersion, ErrorKind::data,
+          "{}: shard version {}, this program reads version {}; make the shards again with its `ziggurat "
+          "data tokenize`",
           name, version, kShardVersion);
   }
   info.n_docs = file.find_int("n_docs").value_or(0);

@@ -1,11 +1,11 @@
 #include <algorithm>
 
-#include "data/crc32c.h"
 #include "data/hdf5_file.h"
+#include <ziggurat/core/crc32c.h>
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/shard.h>
 #include <ziggurat/data/shard_format.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat {
 namespace {

@@ -28,14 +28,15 @@ void list_files(const Path& input, std::vector<Path>& files) {
   }
   std::error_code reason;
   const auto status = std::filesystem::status(input, reason);
-  check(std::filesystem::exists(status), ErrorKind::data, "input {} does not exist{}", input.string(),
+  check(std::filesystem::exists(status), ErrorKind::data,
+        "input {} does not exist{}; name files, folders, or - for standard input", input.string(),
         reason && reason != std::errc::no_such_file_or_directory ? ": " + reason.message() : "");
   if (!std::filesystem::is_directory(status)) {
     files.push_back(input);
     return;
   }
   const std::vector<Path> found = files_below(input);
-  check(!found.empty(), ErrorKind::data, "folder {} holds no files", input.string());
+  check(!found.empty(), ErrorKind::data, "folder {} holds no files; name one with text", input.string());
   files.insert(files.end(), found.begin(), found.end());
 }
 
@@ -86,13 +87,14 @@ struct TextSource::OpenFile {
 TextSource::TextSource(const TextOptions& options) : options_(options) {
   check(!options.inputs.empty(), ErrorKind::argument, "no input: name at least one file or folder of text");
   const bool json = options_.document_per == DocumentPer::json;
-  check(!json || !options_.key.empty(), ErrorKind::argument, "documents are JSON, but their key is empty");
+  check(!json || !options_.key.empty(), ErrorKind::argument,
+        "documents are JSON, but their key is empty; name it by --key");
   check(options_.max_document_bytes >= 1, ErrorKind::argument,
         "the most bytes of a document: expected at least 1, got {}", options_.max_document_bytes);
   if (options_.nfc) check_nfc_available();
   if (json || options_.document_per == DocumentPer::line) options_.separator.assign(1, '\n');
   check(options_.document_per == DocumentPer::file || !options_.separator.empty(), ErrorKind::argument,
-        "documents are to be cut at a separator, but the separator is empty");
+        "documents are to be cut at a separator, but it is empty; name one by --separator");
   check(options_.line_ends == LineEnds::keep || options_.document_per != DocumentPer::separator ||
             options_.separator.find('\r') == std::string::npos,
         ErrorKind::argument,

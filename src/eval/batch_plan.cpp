@@ -22,13 +22,8 @@ struct Input {
 };
 
 Input input_of(const TokenRequest& request, size_t number, int64_t length) {
+  check_request(request, number, length);
   const size_t most = static_cast<size_t>(length) + 1, targets = request.continuation.size();
-  check(!request.context.empty() && targets > 0, ErrorKind::argument,
-        "[scorer] request {} has {} tokens of context and {} to score: expected some of both", number,
-        request.context.size(), targets);
-  check(targets < most, ErrorKind::data,
-        "request {} asks for the likelihood of {} tokens, but the model sees {} at once", number, targets,
-        length);
   Input input{number, request.context, 0};
   input.tokens.insert(input.tokens.end(), request.continuation.begin(), request.continuation.end());
   if (input.tokens.size() > most)
@@ -123,6 +118,18 @@ std::vector<Batch> pack(std::vector<Group> groups, const BatchLimits& limits) {
 int64_t Group::branch_tokens() const {
   return std::accumulate(branches.begin(), branches.end(), int64_t{0},
                          [](int64_t sum, const Path& branch) { return sum + std::ssize(branch.tokens); });
+}
+
+void check_request(const TokenRequest& request, size_t number, int64_t length) {
+  const auto targets = std::ssize(request.continuation);
+  check(!request.context.empty() && targets > 0, ErrorKind::argument,
+        "[scorer] request {} has {} tokens of context and {} to score: expected some of both", number,
+        request.context.size(), targets);
+  check(targets <= length, ErrorKind::data,
+        "request {} asks for the likelihood of {} tokens, but the model sees {} at once: let it see more "
+        "(--max-length, up to model.max_sequence; while training batch.sequence_length), or leave this task "
+        "out",
+        number, targets, length);
 }
 
 std::vector<Batch> plan_batches(std::span<const TokenRequest> requests, const BatchLimits& limits) {

@@ -37,8 +37,11 @@ struct BatchLimits {
   int64_t sequences = 0;  // of a batch
 };
 
-// The longest first. A function of requests and limits alone. Throws Error(argument) for a request without
-// context or continuation, and Error(data) for a continuation longer than the model sees.
+// Throws Error(argument) where it has no context or continuation, and Error(data) where the continuation is
+// longer than a model of `length` tokens sees; `number` names the request.
+void check_request(const TokenRequest& request, size_t number, int64_t length);
+
+// The longest first. A function of requests and limits alone. Errors: as check_request.
 std::vector<Batch> plan_batches(std::span<const TokenRequest> requests, const BatchLimits& limits);
 
 }  // namespace ziggurat::eval

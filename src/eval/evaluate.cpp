@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "eval/batch_plan.h"
 #include "eval/python_text.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/timer.h>
@@ -77,8 +78,7 @@ std::vector<Metric> metrics_of(const Task& task, std::span<const Score> scores) 
   return metrics;
 }
 
-TaskResult score_continuations(const Task& task, Form form, const Tokenizer& tokenizer, Scorer& scorer,
-                               const Scorer::Progress& progress) {
+std::vector<TokenRequest> encode_requests(const Task& task, Form form, const Tokenizer& tokenizer) {
   const auto encoder = tokenizer.new_encoder();
   std::vector<TokenRequest> requests;
   for (const Document& document : task.documents) {
@@ -86,6 +86,12 @@ TaskResult score_continuations(const Task& task, Form form, const Tokenizer& tok
       requests.push_back(encode_request(*encoder, tokenizer.eod_id(), document.context, continuation, form));
     }
   }
+  return requests;
+}
+
+TaskResult score_continuations(const Task& task, Form form, const Tokenizer& tokenizer, Scorer& scorer,
+                               const Scorer::Progress& progress) {
+  const std::vector<TokenRequest> requests = encode_requests(task, form, tokenizer);
   std::vector<Score> scores = scorer.score(requests, progress);
   return {metrics_of(task, scores), std::ssize(requests), 0, std::move(scores)};
 }
@@ -155,13 +161,27 @@ TokenRequest encode_request(Encoder& encoder, int32_t eod, const std::string& co
   return request;
 }
 
+void check_task(const Task& task, Form form, const Tokenizer& tokenizer, int64_t length) {
+  if (task.rule == Rule::generated) return;  // takes contexts of any length
+  try {
+    const std::vector<TokenRequest> requests = encode_requests(task, form, tokenizer);
+    for (size_t i = 0; i < requests.size(); ++i) check_request(requests[i], i, length);
+  } catch (const Error& e) {
+    fail(e.kind(), "{}: {}", task.name, e.what());
+  }
+}
+
 TaskResult evaluate(const Task& task, Form form, const Tokenizer& tokenizer, Scorer& scorer,
                     const Scorer::Progress& progress) {
   check(!task.documents.empty(), ErrorKind::argument, "task {} has no documents", task.name);
   const Timer timer;
-  TaskResult result = task.rule == Rule::generated
-                          ? generate_answers(task, tokenizer, scorer, progress)
-                          : score_continuations(task, form, tokenizer, scorer, progress);
+  TaskResult result;
+  try {
+    result = task.rule == Rule::generated ? generate_answers(task, tokenizer, scorer, progress)
+                                          : score_continuations(task, form, tokenizer, scorer, progress);
+  } catch (const Error& e) {
+    fail(e.kind(), "{}: {}", task.name, e.what());
+  }
   result.seconds = timer.seconds();
   return result;
 }

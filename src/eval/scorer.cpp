@@ -4,6 +4,7 @@
 
 #include "eval/batch_plan.h"
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/flight_log.h>
 #include <ziggurat/eval/scorer.h>
 #include <ziggurat/infer/next_token.h>
 
@@ -155,6 +156,7 @@ std::vector<Score> Scorer::score(std::span<const TokenRequest> requests, const P
     total += tokens_of(batch, Phase::contexts) + tokens_of(batch, Phase::branches);
   }
   for (size_t round = 0; round < batches.size(); round += ranks) {
+    flight_log().note_progress();
     const Batch none, &batch = round + rank < batches.size() ? batches[round + rank] : none;
     int64_t context_passes = 0, branch_passes = 0;
     for (size_t b = round; b < std::min(round + ranks, batches.size()); ++b) {

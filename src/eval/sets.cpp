@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <fstream>
 #include <map>
+#include <span>
 
 #include "eval/python_text.h"
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
+#include <ziggurat/io/files.h>
+#include <ziggurat/io/untrusted_json.h>
 
 namespace ziggurat::eval {
 
@@ -16,15 +18,38 @@ using nlohmann::json;
 using Path = std::filesystem::path;
 
 // The first that exists, below data/<set> or in `data` itself.
-Path find(const SetFolder& data, const char* set, std::initializer_list<const char*> names) {
-  std::string tried;
+std::optional<Path> look_for(const SetFolder& data, const char* set, std::span<const char* const> names) {
   for (const Path& folder : {data.path / set, data.path}) {
     for (const char* name : names) {
       if (std::filesystem::exists(folder / name)) return folder / name;
-      tried += (tried.empty() ? "" : ", ") + (folder / name).string();
     }
   }
-  fail(ErrorKind::data, "no {} below {}: expected one of {}", set, data.path.string(), tried);
+  return std::nullopt;
+}
+
+// Where the set lies in a form that no reader here knows.
+std::string hint_at_parquet(const SetFolder& data, const char* set) {
+  for (const Path& folder : {data.path / set, data.path}) {
+    if (!std::filesystem::is_directory(folder)) continue;
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      if (entry.path().extension() != ".parquet") continue;
+      return fmt::format(
+          "; {} is Parquet, which is not read: take the set's own files, or in Python "
+          "pandas.read_parquet(FILE).to_json(NEW_FILE, orient=\"records\", lines=True)",
+          entry.path().string());
+    }
+  }
+  return "";
+}
+
+Path find(const SetFolder& data, const char* set, std::initializer_list<const char*> names) {
+  if (const auto found = look_for(data, set, names)) return *found;
+  std::string tried;
+  for (const Path& folder : {data.path / set, data.path}) {
+    for (const char* name : names) tried += (tried.empty() ? "" : ", ") + (folder / name).string();
+  }
+  fail(ErrorKind::data, "no {} below {}: expected one of {}{}", set, data.path.string(), tried,
+       hint_at_parquet(data, set));
 }
 
 void check_rows(const SetFolder& data, const char* set, const Path& file, size_t got, size_t expected,
@@ -36,10 +61,20 @@ void check_rows(const SetFolder& data, const char* set, const Path& file, size_t
         file.string(), got, unit, set, expected);
 }
 
+// Editors and spreadsheets put a byte-order mark before a text, which is no part of it.
+std::string read_text(const Path& file) {
+  constexpr std::string_view kMark = "\xef\xbb\xbf";
+  std::string text = read_file(file);
+  if (text.starts_with(kMark)) text.erase(0, kMark.size());
+  return text;
+}
+
 json parse_file(const Path& file) {
-  json value = json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
-  check(!value.is_discarded(), ErrorKind::data, "{} is no valid JSON in UTF-8: is it cut?", file.string());
-  return value;
+  try {
+    return parse_untrusted_json(read_text(file));
+  } catch (const JsonFault& fault) {
+    fail(ErrorKind::data, "{} is no valid JSON in UTF-8: is it cut? {}", file.string(), fault.what());
+  }
 }
 
 const json& member(const json& object, const char* key, const std::string& place) {
@@ -50,7 +85,7 @@ const json& member(const json& object, const char* key, const std::string& place
 
 std::vector<std::string> read_lines(const Path& file) {
   std::vector<std::string> lines;
-  std::string text = read_file(file), line;
+  std::string text = read_text(file), line;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     line = text.substr(begin, end - begin);
@@ -104,11 +139,17 @@ std::vector<std::string> strings_at(const json& object, const char* key, const s
 void for_each_json_line(const Path& file, const std::function<void(const std::string&, const json&)>& row) {
   const std::vector<std::string> lines = read_lines(file);
   for (size_t i = 0; i < lines.size(); ++i) {
-    if (lines[i].empty()) continue;
+    if (lines[i].find_first_not_of(" \t") == std::string::npos) continue;
     const std::string place = fmt::format("{}:{}", file.string(), i + 1);
-    const json value = json::parse(lines[i], nullptr, /*allow_exceptions=*/false);
-    check(value.is_object(), ErrorKind::data, "{}: expected a JSON object in UTF-8{}", place,
-          i + 1 == lines.size() ? ": is the file cut?" : "");
+    json value;
+    std::string why;
+    try {
+      value = parse_untrusted_json(lines[i]);
+    } catch (const JsonFault& fault) {
+      why = std::string(": ") + fault.what();
+    }
+    check(value.is_object(), ErrorKind::data, "{}: expected a JSON object in UTF-8{}{}", place,
+          i + 1 == lines.size() ? ": is the file cut?" : "", why);
     row(place, value);
   }
 }
@@ -185,7 +226,7 @@ std::vector<Question> read_triviaqa(const SetFolder& data) {
   const Path file =
       find(data, "triviaqa", {"unfiltered-web-dev.tsv", "trivia-test.qa.csv", "dev.tsv", "triviaqa_dev.tsv"});
   std::vector<Question> questions;
-  const auto rows = parse_tsv(read_file(file), file.string());
+  const auto rows = parse_tsv(read_text(file), file.string());
   for (size_t i = 0; i < rows.size(); ++i) {
     const std::string place = fmt::format("{}, row {}", file.string(), i + 1);
     check(rows[i].size() == 2, ErrorKind::data,
@@ -198,16 +239,35 @@ std::vector<Question> read_triviaqa(const SetFolder& data) {
   return questions;
 }
 
+std::optional<std::vector<Question>> read_triviaqa_rc(const SetFolder& data) {
+  const char* const names[] = {kTriviaqaRc};
+  const auto file = look_for(data, "triviaqa", names);
+  if (!file) return std::nullopt;
+  std::vector<Question> questions;
+  for_each_json_line(*file, [&](const std::string& place, const json& row) {
+    questions.push_back(
+        {string_at(row, "question", place), strings_at(member(row, "answer", place), "aliases", place)});
+  });
+  check_rows(data, "TriviaQA (rc.nocontext, validation)", *file, questions.size(), 17944, "questions");
+  return questions;
+}
+
 std::vector<Question> read_webqs(const SetFolder& data) {
   const Path file =
-      find(data, "webqs", {"test.json", "webquestions.examples.test.json", "WebQuestions-test.json"});
-  const json root = parse_file(file);
-  check(root.is_array(), ErrorKind::data, "{}: expected a list of questions", file.string());
+      find(data, "webqs",
+           {"test.json", "test.jsonl", "webquestions.examples.test.json", "WebQuestions-test.json"});
   std::vector<Question> questions;
-  for (size_t i = 0; i < root.size(); ++i) {
-    const std::string place = fmt::format("{}, question {}", file.string(), i + 1);
-    questions.push_back({string_at(root[i], root[i].contains("question") ? "question" : "qText", place),
-                         strings_at(root[i], "answers", place)});
+  const auto add = [&](const std::string& place, const json& row) {
+    questions.push_back({string_at(row, row.contains("question") ? "question" : "qText", place),
+                         strings_at(row, "answers", place)});
+  };
+  if (file.extension() == ".jsonl") {
+    for_each_json_line(file, add);
+  } else {
+    const json root = parse_file(file);
+    check(root.is_array(), ErrorKind::data, "{}: expected a list of questions", file.string());
+    for (size_t i = 0; i < root.size(); ++i)
+      add(fmt::format("{}, question {}", file.string(), i + 1), root[i]);
   }
   check_rows(data, "WebQuestions test", file, questions.size(), 2032, "questions");
   return questions;

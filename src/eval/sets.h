@@ -6,6 +6,7 @@
 #include <array>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,8 +49,14 @@ struct Question {
 std::vector<std::string> read_lambada(const SetFolder& data);  // texts
 std::vector<PiqaRow> read_piqa(const SetFolder& data);
 std::vector<BoolqRow> read_boolq(const SetFolder& data);
-std::vector<RaceArticle> read_race(const SetFolder& data);  // problems of one article together
-std::vector<Question> read_triviaqa(const SetFolder& data);
+std::vector<RaceArticle> read_race(const SetFolder& data);   // problems of one article together
+std::vector<Question> read_triviaqa(const SetFolder& data);  // unfiltered, dev
+
+// What lm-eval asks of TriviaQA today, where the file is there: lines of
+// datasets.load_dataset("mandarjoshi/trivia_qa", "rc.nocontext", split="validation").to_json(FILE).
+inline constexpr const char* kTriviaqaRc = "rc.nocontext-validation.jsonl";
+std::optional<std::vector<Question>> read_triviaqa_rc(const SetFolder& data);
+
 std::vector<Question> read_webqs(const SetFolder& data);
 
 // Lines of JSON objects: row(place of the line, object). Empty lines are passed over.

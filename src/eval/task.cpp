@@ -111,8 +111,9 @@ Document any_answer(const Question& question) {
 
 Task triviaqa(const TaskOptions& options) {
   Task task{.name = "triviaqa"};
-  const std::vector<Question> questions = read_triviaqa(folder(options));
+  const SetFolder sets = folder(options);
   if (options.form == Form::v0) {
+    const std::vector<Question> questions = read_triviaqa(sets);
     task.version = "0";
     task.rule = Rule::any_greedy;
     task.recorded_hash = "f8ec05b306b9f6187c0f8117cae441fb85a7a2e4670f4f9a1a3b632b1978421a";
@@ -122,7 +123,15 @@ Task triviaqa(const TaskOptions& options) {
   task.version = "3.0";
   task.rule = Rule::generated;
   task.until = {"\n", ".", ","};
-  for (const Question& question : questions) {
+  const auto todays = read_triviaqa_rc(sets);
+  if (!todays) {
+    task.note = fmt::format(
+        "asks the 11,313 questions of the unfiltered set; lm-eval asks 17,944 today: for those, in Python "
+        "datasets.load_dataset(\"mandarjoshi/trivia_qa\", \"rc.nocontext\", split=\"validation\")"
+        ".to_json(\"{}\")",
+        (sets.path / "triviaqa" / kTriviaqaRc).string());
+  }
+  for (const Question& question : todays ? *todays : read_triviaqa(sets)) {
     task.documents.push_back({.context = question_prompt(question.text + "?"), .answers = question.answers});
   }
   return task;
@@ -140,8 +149,11 @@ Task webqs(const TaskOptions& options) {
 }
 
 Rule rule_of_line(const json& line, const std::string& place) {
-  if (line.contains("until")) return Rule::generated;
-  check(line.contains("continuation"), ErrorKind::data,
+  const bool is_scored = line.contains("continuation"), is_written = line.contains("until");
+  check(!is_scored || !is_written, ErrorKind::data,
+        "{}: has continuation and until: is the text to be scored or written? Take one of both out", place);
+  if (is_written) return Rule::generated;
+  check(is_scored, ErrorKind::data,
         "{}: expected the keys context and continuation, or context, until and answers", place);
   return line["continuation"].is_array() ? Rule::choice : Rule::last_word;
 }

@@ -1,4 +1,5 @@
-// The entries of config.json, one table for each class, which a writer and a reader go through.
+// The entries of config.json, one table for each class, which a writer and a reader go through: size() is a
+// whole number of at least 1, value() may be 0.
 #pragma once
 
 #include <optional>
@@ -37,12 +38,12 @@ using Words = std::vector<std::pair<const char*, T>>;  // the first of several w
 template <class V>
 void gpt2(V& v, Described& d) {
   model::ModelConfig& m = d.model;
-  v.value("vocab_size", m.vocab_size);
-  v.value("n_positions", m.max_sequence);
+  v.size("vocab_size", m.vocab_size);
+  v.size("n_positions", m.max_sequence);
   v.repeated("n_ctx", m.max_sequence);  // llama.cpp's converter asks for the older name
-  v.value("n_embd", m.hidden);
-  v.value("n_layer", d.layers);
-  v.value("n_head", m.heads);
+  v.size("n_embd", m.hidden);
+  v.size("n_layer", d.layers);
+  v.size("n_head", m.heads);
   v.or_derived("n_inner", m.ffn_hidden);
   v.word("activation_function", m.activation,
          Words<nn::MlpKind>{{"gelu_new", nn::MlpKind::gelu_tanh},
@@ -62,12 +63,11 @@ void gpt2(V& v, Described& d) {
 template <class V>
 void llama_block(V& v, Described& d, double default_theta, double default_eps) {
   model::ModelConfig& m = d.model;
-  v.value("vocab_size", m.vocab_size);
-  v.value("max_position_embeddings", m.max_sequence);
-  v.window(m.max_sequence);
-  v.value("hidden_size", m.hidden);
-  v.value("num_hidden_layers", d.layers);
-  v.value("num_attention_heads", m.heads);
+  v.size("vocab_size", m.vocab_size);
+  v.size("max_position_embeddings", m.max_sequence);
+  v.size("hidden_size", m.hidden);
+  v.size("num_hidden_layers", d.layers);
+  v.size("num_attention_heads", m.heads);
   v.word("hidden_act", m.activation,
          Words<nn::MlpKind>{{"silu", nn::MlpKind::swiglu}, {"swish", nn::MlpKind::swiglu}});
   v.value("rms_norm_eps", m.norm_eps, default_eps);
@@ -80,7 +80,7 @@ void llama_block(V& v, Described& d, double default_theta, double default_eps) {
 template <class V>
 void llama(V& v, Described& d) {
   llama_block(v, d, 10000.0, 1e-6);
-  v.value("intermediate_size", d.model.ffn_hidden);
+  v.size("intermediate_size", d.model.ffn_hidden);
   v.or_derived("num_key_value_heads", d.model.kv_heads);
   v.or_derived("head_dim", d.model.head_dim);
   v.value("attention_bias", d.form.qkv_bias, false);
@@ -91,27 +91,27 @@ void llama(V& v, Described& d) {
 template <class V>
 void mixtral(V& v, Described& d) {
   llama_block(v, d, 1e6, 1e-5);
-  v.value("intermediate_size", d.model.moe.expert_hidden);
-  v.value("num_key_value_heads", d.model.kv_heads);
+  v.size("intermediate_size", d.model.moe.expert_hidden);
+  v.size("num_key_value_heads", d.model.kv_heads);
   v.or_derived("head_dim", d.model.head_dim);
-  v.value("num_local_experts", d.experts);
-  v.value("num_experts_per_tok", d.model.moe.top_k, 2);
+  v.size("num_local_experts", d.experts);
+  v.size("num_experts_per_tok", d.model.moe.top_k, 2);
   v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.001);
 }
 
 template <class V>
 void qwen2_moe(V& v, Described& d) {
   llama_block(v, d, 10000.0, 1e-6);
-  v.value("intermediate_size", d.model.ffn_hidden, 5632);
-  v.value("moe_intermediate_size", d.model.moe.expert_hidden);
-  v.value("num_key_value_heads", d.model.kv_heads);
+  v.size("intermediate_size", d.model.ffn_hidden, 5632);
+  v.size("moe_intermediate_size", d.model.moe.expert_hidden);
+  v.size("num_key_value_heads", d.model.kv_heads);
   v.or_derived("head_dim", d.model.head_dim);
   v.value("num_experts", d.experts);
-  v.value("num_experts_per_tok", d.model.moe.top_k);
+  v.size("num_experts_per_tok", d.model.moe.top_k);
   v.value("norm_topk_prob", d.renormalised, false);
-  v.value("decoder_sparse_step", d.sparse_step, 1);
+  v.size("decoder_sparse_step", d.sparse_step, 1);
   v.value("mlp_only_layers", d.dense_layers, std::vector<int64_t>{});
-  v.value("shared_expert_intermediate_size", d.form.shared_expert_width);
+  v.size("shared_expert_intermediate_size", d.form.shared_expert_width);
   v.value("qkv_bias", d.form.qkv_bias, true);
   v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.001);
 }
@@ -119,9 +119,9 @@ void qwen2_moe(V& v, Described& d) {
 template <class V>
 void qwen3(V& v, Described& d) {
   llama_block(v, d, 10000.0, 1e-6);
-  v.value("intermediate_size", d.model.ffn_hidden);
-  v.value("num_key_value_heads", d.model.kv_heads, 32);
-  v.value("head_dim", d.model.head_dim, 128);
+  v.size("intermediate_size", d.model.ffn_hidden);
+  v.size("num_key_value_heads", d.model.kv_heads, 32);
+  v.size("head_dim", d.model.head_dim, 128);
   v.value("attention_bias", d.form.qkv_bias, false);
   d.form.out_bias = d.form.qkv_bias;
 }
@@ -129,16 +129,16 @@ void qwen3(V& v, Described& d) {
 template <class V>
 void qwen3_moe(V& v, Described& d) {
   llama_block(v, d, 10000.0, 1e-6);
-  v.value("intermediate_size", d.model.ffn_hidden, 6144);
-  v.value("moe_intermediate_size", d.model.moe.expert_hidden, 768);
-  v.value("num_key_value_heads", d.model.kv_heads, 4);
+  v.size("intermediate_size", d.model.ffn_hidden, 6144);
+  v.size("moe_intermediate_size", d.model.moe.expert_hidden, 768);
+  v.size("num_key_value_heads", d.model.kv_heads, 4);
   v.or_derived("head_dim", d.model.head_dim);
   v.value("attention_bias", d.form.qkv_bias, false);
   d.form.out_bias = d.form.qkv_bias;
   v.renamed("num_experts", "num_local_experts", d.experts, 128);  // the latter is transformers 5's
-  v.value("num_experts_per_tok", d.model.moe.top_k, 8);
+  v.size("num_experts_per_tok", d.model.moe.top_k, 8);
   v.value("norm_topk_prob", d.renormalised, false);
-  v.value("decoder_sparse_step", d.sparse_step, 1);
+  v.size("decoder_sparse_step", d.sparse_step, 1);
   v.value("mlp_only_layers", d.dense_layers, std::vector<int64_t>{});
   v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.001);
 }
@@ -146,13 +146,13 @@ void qwen3_moe(V& v, Described& d) {
 template <class V>
 void olmoe(V& v, Described& d) {
   llama_block(v, d, 10000.0, 1e-5);
-  v.value("intermediate_size", d.model.moe.expert_hidden);
+  v.size("intermediate_size", d.model.moe.expert_hidden);
   v.or_derived("num_key_value_heads", d.model.kv_heads);
   v.value("attention_bias", d.form.qkv_bias, false);
   d.form.out_bias = d.form.qkv_bias;
   v.nothing("clip_qkv");
   v.value("num_experts", d.experts, 64);
-  v.value("num_experts_per_tok", d.model.moe.top_k, 8);
+  v.size("num_experts_per_tok", d.model.moe.top_k, 8);
   v.value("norm_topk_prob", d.renormalised, false);
   v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.01);
 }
@@ -173,16 +173,16 @@ void our_word(V& v, const char* name, T& field) {
 template <class V>
 void ziggurat(V& v, Described& d) {
   model::ModelConfig& m = d.model;
-  v.value("vocab_size", m.vocab_size);
-  v.value("max_position_embeddings", m.max_sequence);
-  v.value("hidden_size", m.hidden);
-  v.value("intermediate_size", m.ffn_hidden);
+  v.size("vocab_size", m.vocab_size);
+  v.size("max_position_embeddings", m.max_sequence);
+  v.size("hidden_size", m.hidden);
+  v.size("intermediate_size", m.ffn_hidden);
   v.value("moe_intermediate_size", m.moe.expert_hidden, 0);
   v.value("shared_expert_intermediate_size", m.moe.residual_hidden, 0);
-  v.value("num_hidden_layers", d.layers);
-  v.value("num_attention_heads", m.heads);
-  v.value("num_key_value_heads", m.kv_heads);
-  v.value("head_dim", m.head_dim);
+  v.size("num_hidden_layers", d.layers);
+  v.size("num_attention_heads", m.heads);
+  v.size("num_key_value_heads", m.kv_heads);
+  v.size("head_dim", m.head_dim);
   our_word(v, "hidden_act", m.activation);
   our_word(v, "norm", m.norm);
   v.value("norm_eps", m.norm_eps);
@@ -193,7 +193,7 @@ void ziggurat(V& v, Described& d) {
   v.value("tie_word_embeddings", m.tied_embeddings);
   v.value("ffn_kinds", d.ffn_kinds);
   v.value("ffn_experts", d.ffn_experts);
-  v.value("num_experts_per_tok", m.moe.top_k);
+  v.size("num_experts_per_tok", m.moe.top_k);
   v.value("norm_topk_prob", d.renormalised);
   our_word(v, "residual_mix", m.moe.residual_mix);
   v.value("coefficient_bias", m.moe.coefficient_bias);

@@ -58,7 +58,6 @@ class ModelBuilder {
   ModelConfig build() {
     ModelConfig& m = d_.model;
     const ModelClass model_class = d_.form.model_class;
-    check(d_.layers >= 1, ErrorKind::checkpoint, "{}: expected at least one layer", where_);
     if (model_class != ModelClass::ziggurat) {
       const bool gpt2_like = model_class == ModelClass::gpt2;
       m.norm = gpt2_like ? nn::NormKind::layer_norm : nn::NormKind::rms_norm;
@@ -81,10 +80,12 @@ class ModelBuilder {
   }
 
  private:
-  // ffn_hidden, and others only where they differ.
-  static void write_widths_once(ModelConfig& m) {
+  // ffn_hidden, and others only where they differ. Mixtral and OLMoE have no word for a dense layer's width.
+  void write_widths_once(ModelConfig& m) const {
     const int64_t expert = m.expert_width(), residual = m.residual_width();
-    if (m.has_experts() && !m.has(FfnKind::dense)) m.ffn_hidden = expert;
+    const bool says_one =
+        d_.form.model_class != ModelClass::mixtral && d_.form.model_class != ModelClass::olmoe;
+    if (m.has_experts() && !says_one) m.ffn_hidden = expert;
     m.moe.expert_hidden = !m.has_experts() || expert == m.ffn_width() ? 0 : expert;
     m.moe.residual_hidden = !m.has(FfnKind::residual_moe) || residual == m.ffn_width() ? 0 : residual;
   }
@@ -121,19 +122,25 @@ class ModelBuilder {
         }
         break;
       case ModelClass::ziggurat:
-        check(d_.ffn_kinds.size() == all.size() && d_.ffn_experts.size() == all.size(), ErrorKind::checkpoint,
-              "{}: expected ffn_kinds and ffn_experts of {} layers, got {} and {}", where_, all.size(),
-              d_.ffn_kinds.size(), d_.ffn_experts.size());
+        check(
+            d_.ffn_kinds.size() == all.size() && d_.ffn_experts.size() == all.size(), ErrorKind::checkpoint,
+            "{}: expected 'ffn_kinds' and 'ffn_experts' of the {} layers of 'num_hidden_layers', got {} and "
+            "{}; take the config.json that came with the weights",
+            where_, all.size(), d_.ffn_kinds.size(), d_.ffn_experts.size());
         for (size_t i = 0; i < all.size(); ++i) all[i] = {kind_of(d_.ffn_kinds[i]), d_.ffn_experts[i]};
     }
     return all;
   }
 
   FfnKind kind_of(const std::string& word) const {
+    std::string known;
     for (const EnumName& n : enum_names(FfnKind{})) {
       if (n.name == word) return static_cast<FfnKind>(n.value);
+      known += (known.empty() ? "" : ", ") + n.name;
     }
-    fail(ErrorKind::checkpoint, "{}: '{}' is no kind of layer", where_, word);
+    fail(ErrorKind::checkpoint,
+         "{}: 'ffn_kinds' has '{}'; expected {}. Take the config.json that came with the weights", where_,
+         word, known);
   }
 
   Described d_;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 
 #include "hf/card.h"
@@ -15,15 +16,38 @@ namespace fs = std::filesystem;
 
 namespace {
 
+// Is it a name that an export writes?
+bool is_ours(const std::string& name) {
+  constexpr std::string_view kNames[] = {"config.json",
+                                         "generation_config.json",
+                                         "ziggurat.yaml",
+                                         "README.md",
+                                         "tokenizer.json",
+                                         "configuration_ziggurat.py",
+                                         "modeling_ziggurat.py",
+                                         "tokenizer_config.json",
+                                         "tokenizer.model",
+                                         "tokenization_ziggurat.py",
+                                         "model.safetensors.index.json"};
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames) ||
+         (name.starts_with("model") && name.ends_with(".safetensors"));
+}
+
 // An earlier export may be replaced, nothing else.
 void check_place(const std::string& output, bool overwrite) {
-  check(!output.empty(), ErrorKind::argument, "expected a folder to export to, got an empty name");
   if (!fs::exists(output)) return;
   if (fs::is_directory(output) && fs::is_empty(output)) return;
   check(overwrite, ErrorKind::argument, "{} stands already: choose another folder, or give --overwrite",
         output);
   check(fs::exists(output + "/config.json"), ErrorKind::argument,
         "{} holds no exported model (no config.json), so --overwrite does not replace it", output);
+  for (const auto& entry : fs::directory_iterator(output)) {
+    const std::string name = entry.path().filename().string();
+    check(is_ours(name) && !entry.is_directory(), ErrorKind::argument,
+          "{} also holds '{}', which no export wrote and --overwrite would remove: move it away, or choose "
+          "another folder",
+          output, name);
+  }
 }
 
 int64_t total_bytes(std::span<const Shard> shards) {
@@ -54,6 +78,7 @@ void write_descriptions(const StagedFolder& folder, const Exported& exported,
 Exported export_model(CheckpointReader& checkpoint, const model::ModelConfig& config,
                       const Provenance& provenance, const Tokenizer* tokenizer, const std::string& output,
                       const ExportOptions& options, Communicator& comm) {
+  StagedFolder folder(output);
   check_place(output, options.overwrite);
   Exported exported{.form = choose_form(config)};
   const std::vector<FolderTensor> tensors = layout(exported.form, config);
@@ -66,10 +91,12 @@ Exported export_model(CheckpointReader& checkpoint, const model::ModelConfig& co
                         provenance.not_expressed.end());
   if (tokenizer && !tokenizer_note(*tokenizer).empty()) exported.notes.push_back(tokenizer_note(*tokenizer));
 
-  StagedFolder folder(output);
+  if (comm.size() > 1) checkpoint.verify_together(comm);
+
   try {
     on_rank_0(comm, [&] {
       folder.create();
+      check_place(output, options.overwrite);  // again: nobody else writes there now
       folder.check_room(exported.bytes);
       return std::string();
     });
@@ -79,11 +106,12 @@ Exported export_model(CheckpointReader& checkpoint, const model::ModelConfig& co
     on_rank_0(comm, [&] {
       if (shards.size() > 1) folder.write("model.safetensors.index.json", index_json(tensors, shards));
       write_descriptions(folder, exported, config, provenance, tokenizer, options.dtype);
+      check_place(output, options.overwrite);
       folder.publish();
       return std::string();
     });
-  } catch (const Error&) {
-    if (comm.rank() == 0) folder.discard();
+  } catch (...) {
+    folder.discard();
     throw;
   }
   return exported;

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <atomic>
 
 #include "hf/layout.h"
+#include <ziggurat/core/finite.h>
 #include <ziggurat/hf/import.h>
 #include <ziggurat/nn/initial_values.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -10,6 +12,15 @@ namespace ziggurat::hf {
 namespace {
 
 int64_t elements_of_row(const Shape& shape) { return shape.numel() / std::max<int64_t>(1, shape[0]); }
+
+template <class T>
+bool holds_only_numbers(const Tensor& tensor) {
+  std::atomic<bool> good = true;
+  parallel_for_blocks(tensor.numel(), 65536, [&](int64_t begin, int64_t end) {
+    if (!all_finite(tensor.data<T>(), begin, end)) good = false;
+  });
+  return good;
+}
 
 // The parameter of a dense model that each expert of a stack starts from; empty: the stack is none.
 std::string dense_name(std::string name) {
@@ -21,8 +32,9 @@ std::string dense_name(std::string name) {
 }  // namespace
 
 FolderWeights::FolderWeights(const ModelFolder& folder, const Form& form, const model::ModelConfig& config,
-                             const nn::ParamStore& model)
+                             const nn::ParamStore& model, Values values)
     : folder_(folder),
+      values_(values),
       tied_(config.tied_embeddings),
       seed_(model.options().seed),
       tensors_(layout(form, config)),
@@ -45,8 +57,20 @@ std::string FolderWeights::find(const FolderTensor& tensor) const {
   return "";
 }
 
+// transformers 5 holds a layer's experts in one tensor, and writes them apart unless told otherwise.
+void FolderWeights::check_experts_apart() const {
+  for (const std::string& name : folder_.names()) {
+    check(!name.ends_with(".experts.gate_up_proj"), ErrorKind::checkpoint,
+          "{}: '{}' holds all experts of a layer; expected a tensor for each, as save_pretrained() writes "
+          "them: "
+          "in Python, AutoModelForCausalLM.from_pretrained(\"{}\").save_pretrained(NEW_FOLDER)",
+          folder_.file_of(name), name, folder_.path());
+  }
+}
+
 void FolderWeights::check_there(const FolderTensor& tensor, std::set<std::string>& used) const {
   const std::string name = find(tensor);
+  if (name.empty()) check_experts_apart();
   check(!name.empty(), ErrorKind::checkpoint,
         "{} has no tensor '{}', which its config.json asks for; is a file missing, or config.json of another "
         "model?",
@@ -117,6 +141,17 @@ void FolderWeights::read_dense(const std::string& ours, int64_t first, const Ten
 
 void FolderWeights::read_part(const FolderTensor& tensor, int64_t first, const Tensor& to) {
   const std::string name = find(tensor);
+  copy_part(tensor, name, first, to);
+  if (values_ == Values::any) return;
+  const bool good = to.dtype() == DType::f64 ? holds_only_numbers<double>(to) : holds_only_numbers<float>(to);
+  check(good, ErrorKind::checkpoint,
+        "{}: tensor '{}' holds numbers that are not finite (NaN, infinity, or too large for 32 bits), with "
+        "which no model can be trained; copy the file again, or take weights of an earlier step",
+        folder_.file_of(name), name);
+}
+
+void FolderWeights::copy_part(const FolderTensor& tensor, const std::string& name, int64_t first,
+                              const Tensor& to) {
   const int64_t n = to.numel();
   if (tensor.transposed && held_ != name) {
     held_values_ = folder_.read(name);
@@ -142,15 +177,16 @@ void FolderWeights::read_part(const FolderTensor& tensor, int64_t first, const T
   });
 }
 
-std::pair<Form, model::ModelConfig> read_config(const ModelFolder& folder, const model::ModelConfig& base) {
+std::pair<Form, model::ModelConfig> read_config(const ModelFolder& folder, const model::ModelConfig& base,
+                                                std::vector<std::string>* notes) {
   const std::vector<std::string> names = folder.names();
   const auto has_numbers = [&](const char* part) {
     return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
       return name.find(part) != std::string::npos && !folder.all_zero(name);
     });
   };
-  auto [form, config] =
-      from_config_json(folder.config(), base, folder.config_path(), has_numbers(".mlp.shared_expert"));
+  auto [form, config] = from_config_json(folder.config(), base, folder.config_path(),
+                                         has_numbers(".mlp.shared_expert"), notes, std::ssize(names));
   if (form.model_class == ModelClass::qwen2_moe) config.bias = has_numbers("_proj.bias");
   return {form, config};
 }

@@ -228,9 +228,4 @@ std::string name_in_trunk(const std::string& name) {
   return name;
 }
 
-bool is_computed_table(const std::string& name) {
-  return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") ||
-         name.ends_with("rotary_emb.inv_freq");
-}
-
 }  // namespace ziggurat::hf

@@ -29,8 +29,4 @@ std::vector<FolderTensor> layout(const Form& form, const model::ModelConfig& con
 // The name that a tensor may have instead: without the name of the model's trunk, as some folders have it.
 std::string name_in_trunk(const std::string& name);
 
-// Tables that older versions of transformers saved and any version computes: causal masks, rotary
-// frequencies.
-bool is_computed_table(const std::string& name);
-
 }  // namespace ziggurat::hf

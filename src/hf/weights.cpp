@@ -24,8 +24,9 @@ class TensorSource {
     const DType stored_dtype = checkpoint_.tensor(tensor.ours).dtype;
     stored_.resize(static_cast<size_t>(n * size_of(stored_dtype)));
     const Shape& global = ours_.at(tensor.ours);
-    const Tensor stored(stored_.data(), stored_dtype, with_rows(global, tensor.row_end - tensor.row_begin));
-    checkpoint_.read({tensor.ours, global, tensor.row_begin, tensor.row_end, stored});
+    const Box rows = rows_of(global, tensor.row_begin, tensor.row_end);
+    const Tensor stored(stored_.data(), stored_dtype, rows.extent);
+    checkpoint_.read({tensor.ours, global, rows, stored});
     visit_float_dtype(stored_dtype, [&]<class From>() {
       visit_float_dtype(dtype_, [&]<class To>() { convert(stored.data<From>(), tensor, out.data<To>()); });
     });

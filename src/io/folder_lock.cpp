@@ -5,7 +5,6 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
-#include <utility>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -15,6 +14,7 @@
 #include "io/lock_owner.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/io/descriptor.h>
 #include <ziggurat/io/folder_lock.h>
 
 namespace ziggurat {
@@ -24,26 +24,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::nanoseconds;
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
-[[noreturn]] void cannot_lock(const std::string& path, int error) {
+[[noreturn]] void cannot_lock(ErrorKind kind, const std::string& path, int error) {
   fail(
-      ErrorKind::config,
+      kind,
       "cannot write the lock {}: {} (errno {}); make room or get the right to write there, or choose another "
       "output folder",
       path, std::strerror(error), error);
@@ -64,7 +47,7 @@ struct Look {
 Look look_at(const std::string& path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat status {};
-  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) return {};
+  if (!file.is_open() || ::fstat(file.get(), &status) != 0) return {};
   std::array<char, 4096> text{};
   const ssize_t n = ::pread(file.get(), text.data(), text.size(), 0);
   const std::string content(text.data(), static_cast<size_t>(std::max<ssize_t>(0, n)));
@@ -76,7 +59,7 @@ nanoseconds age(const std::string& path, const LockOwner& me, nanoseconds touche
   const std::string probe = path + "." + me.id + ".tmp";
   const Descriptor file(::open(probe.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   struct stat status {};
-  const bool ok = file.get() >= 0 && ::write(file.get(), "?", 1) == 1 && ::fstat(file.get(), &status) == 0;
+  const bool ok = file.is_open() && ::write(file.get(), "?", 1) == 1 && ::fstat(file.get(), &status) == 0;
   ::unlink(probe.c_str());
   return ok ? modified(status) - touched : nanoseconds(0);
 }
@@ -94,11 +77,11 @@ Flock try_flock(int fd) {
 }  // namespace
 
 struct FolderLock::Held {
-  Held(const std::string& folder, const std::string& file_name, const LockTimes& lock_times)
-      : path(folder + "/" + file_name), times(lock_times), me(this_process()) {
+  Held(const std::string& folder, const std::string& file_name, const LockTimes& lock_times, ErrorKind kind)
+      : path(folder + "/" + file_name), times(lock_times), unwritable(kind), me(this_process()) {
     constexpr int kAttempts = 100;  // each lost to somebody who made or removed the file meanwhile
     for (int i = 1; !attempt(); ++i) {
-      if (i == kAttempts) cannot_lock(path, ENOENT);
+      if (i == kAttempts) cannot_lock(unwritable, path, ENOENT);
     }
     heart = std::thread([this] { beat(); });
   }
@@ -118,12 +101,12 @@ struct FolderLock::Held {
   bool attempt() {
     constexpr mode_t kMode = 0644;
     file = Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kMode));
-    const bool made = file.get() >= 0;
+    const bool made = file.is_open();
     if (!made && errno == EEXIST) {
       file = Descriptor(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-      if (file.get() < 0 && errno == ENOENT) return false;  // just given back
+      if (!file.is_open() && errno == ENOENT) return false;  // just given back
     }
-    if (file.get() < 0) cannot_lock(path, errno);
+    if (!file.is_open()) cannot_lock(unwritable, path, errno);
     const Flock flock = try_flock(file.get());
     if (made && flock != Flock::others) return write_name();
 
@@ -190,7 +173,7 @@ struct FolderLock::Held {
     if (n != static_cast<ssize_t>(text.size()) || ::ftruncate(file.get(), n) != 0) {
       const int error = n < 0 ? errno : ENOSPC;
       ::unlink(path.c_str());
-      cannot_lock(path, error);
+      cannot_lock(unwritable, path, error);
     }
     ::fsync(file.get());
     return true;
@@ -211,6 +194,7 @@ struct FolderLock::Held {
 
   std::string path;
   LockTimes times;
+  ErrorKind unwritable;
   LockOwner me;
   Descriptor file;
   std::mutex mutex;
@@ -219,8 +203,9 @@ struct FolderLock::Held {
   std::thread heart;
 };
 
-FolderLock::FolderLock(const std::string& folder, const std::string& file_name, const LockTimes& times)
-    : held_(std::make_unique<Held>(folder, file_name, times)) {}
+FolderLock::FolderLock(const std::string& folder, const std::string& file_name, const LockTimes& times,
+                       ErrorKind unwritable)
+    : held_(std::make_unique<Held>(folder, file_name, times, unwritable)) {}
 
 FolderLock::~FolderLock() = default;
 FolderLock::FolderLock(FolderLock&&) noexcept = default;

@@ -3,12 +3,12 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
-#include <random>
 
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include <ziggurat/core/utc.h>
+#include <ziggurat/io/random_id.h>
 #include <ziggurat/io/system_facts.h>
 
 namespace ziggurat {
@@ -43,14 +43,13 @@ std::string LockOwner::text() const {
 }
 
 LockOwner this_process() {
-  std::random_device random;
   return {.host = host_name(),
           .kernel = first_line("/proc/sys/kernel/random/boot_id"),
           .pid = ::getpid(),
           .job = batch_job(),
           .started = utc_now(),
           .command = command_line(),
-          .id = fmt::format("{:08x}{:08x}", random(), random())};
+          .id = random_id()};
 }
 
 std::string to_json(const LockOwner& o) {

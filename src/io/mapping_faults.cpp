@@ -3,13 +3,13 @@
 #include <csignal>
 #include <cstring>
 #include <mutex>
-#include <string_view>
 
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/signal_text.h>
 #include <ziggurat/io/mapping_faults.h>
 
 namespace ziggurat {
@@ -28,31 +28,6 @@ std::mutex writers;
 std::string heading;  // of the message, written when the handler is installed
 struct sigaction others;
 
-// What a signal handler may do: fill a buffer and write it.
-class Message {
- public:
-  Message& operator<<(std::string_view text) {
-    const size_t n = std::min(text.size(), text_.size() - used_);
-    std::memcpy(text_.data() + used_, text.data(), n);
-    used_ += n;
-    return *this;
-  }
-  Message& operator<<(size_t number) {
-    std::array<char, 20> digits;
-    size_t at = digits.size();
-    do digits[--at] = static_cast<char>('0' + number % 10);
-    while ((number /= 10) > 0);
-    return *this << std::string_view(digits.data() + at, digits.size() - at);
-  }
-  void write() const {
-    if (::write(STDERR_FILENO, text_.data(), used_) < 0) return;
-  }
-
- private:
-  std::array<char, 8192> text_;
-  size_t used_ = 0;
-};
-
 const Mapping* mapping_of(const void* address) {
   for (const Mapping* m = first.load(std::memory_order_acquire); m != nullptr; m = m->next) {
     const std::byte* begin = m->begin.load(std::memory_order_acquire);
@@ -68,21 +43,21 @@ void on_fault(int signal, siginfo_t* info, void*) {
     if (info->si_code <= 0) ::raise(signal);  // sent by somebody
     return;
   }
-  Message message;
+  SignalText message;
   message << heading << mapping->path.data();
   struct stat now {};
   if (::stat(mapping->path.data(), &now) != 0) {
     message << " is gone from its file system";
   } else if (static_cast<size_t>(now.st_size) < mapping->bytes) {
-    message << " was cut off while it was in use: it had " << mapping->bytes << " bytes, now it has "
-            << static_cast<size_t>(now.st_size);
+    message << " was cut off while it was in use: it had " << static_cast<int64_t>(mapping->bytes)
+            << " bytes, now it has " << static_cast<int64_t>(now.st_size);
   } else {
     message << " cannot be read any more: its disk or file system failed";
   }
   message
       << ". Files must stay as they are while a run uses them: make or copy this one again, then start the "
          "same command again\n";
-  message.write();
+  message.write(STDERR_FILENO);
   ::_exit(exit_code(ErrorKind::data));
 }
 

@@ -30,12 +30,12 @@ Arena::Arena(const char* name, int64_t capacity, Device device, Canaries canarie
       device_(device),
       canaries_(device == Device::cpu ? canaries : Canaries::off),
       capacity_(capacity) {
-  if (device_ == Device::meta) {
+  if (planned(device_) == Device::cuda) host_ = std::make_unique<Arena>(name, all_memory());
+  if (is_meta(device_)) {
     base_ = reinterpret_cast<char*>(kAlignment);  // anything but null
     return;
   }
   if (device_ == Device::cuda) {
-    host_ = std::make_unique<Arena>(name, all_memory());
     base_ = static_cast<char*>(backend(device_).allocate(std::max<int64_t>(capacity_, 1)));
     check(
         base_ != nullptr, ErrorKind::device,
@@ -57,7 +57,7 @@ Arena::Arena(const char* name, int64_t capacity, Device device, Canaries canarie
 }
 
 Arena::~Arena() {
-  if (device_ == Device::meta) return;
+  if (is_meta(device_)) return;
   if (device_ == Device::cuda) {
     backend(device_).free(base_);
     return;
@@ -124,7 +124,7 @@ void* Arena::allocate_on_device(int64_t bytes) {
 }
 
 void* Arena::rewind_keeping(Mark mark, const void* data, int64_t bytes) {
-  check(device_ != Device::cuda, ErrorKind::internal, "[arena {}] cannot move memory of the device", name_);
+  check(!host_, ErrorKind::internal, "[arena {}] cannot move memory of the device", name_);
   check(base_ + mark.used <= data && static_cast<const char*>(data) + bytes <= base_ + used_,
         ErrorKind::internal, "[arena {}] cannot keep {} bytes that were not allocated since the mark", name_,
         bytes);

@@ -100,20 +100,26 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   Var x = ops::embedding(tape, batch.tokens, batch.size(), batch.length, *token_embedding_,
                          position_embedding_, batch.positions);
   x = ops::dropout(tape, x, config_.dropout.embedding, Purpose::embedding_dropout, 0);
+  const auto tell = [&](int64_t layer) {
+    if (observer_) observer_(layer, x.value());
+  };
+  tell(-1);
+  int64_t layer = 0;
   nn::Sequences sequences{batch.length, batch.positions, batch.first_key, batch.cache, batch.cached_sequence};
   for (const auto& block : blocks_) {
     if (block == blocks_.back()) sequences.wanted = batch.wanted;
     const auto run = [block = block.get(), sequences](Tape& t, Var in) { return (*block)(t, in, sequences); };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
+    tell(layer++);
   }
-  return (*final_norm_)(tape, x);
+  x = (*final_norm_)(tape, x);
+  tell(layer);
+  return x;
 }
 
-ops::LossResult Gpt::loss(Tape& tape, const TokenBatch& batch, double grad_scale,
-                          double* token_losses) const {
+Tensor Gpt::loss(Tape& tape, const TokenBatch& batch, double* token_losses) const {
   ops::LossArgs args;
   args.vocab_size = config_.vocab_size;
-  args.grad_scale = grad_scale;
   args.token_losses = token_losses;
   return ops::cross_entropy(tape, forward(tape, batch), *head_, batch.targets, args);
 }

@@ -48,12 +48,12 @@ Experts::Experts(nn::ParamStore& store, const std::string& name, const MoeShape&
   if (mlp.bias) down_bias_ = add(".down.bias", {E, C}, nn::Init::zeros(), false);
 }
 
-Var Experts::operator()(Tape& tape, Var x, std::span<const ops::Segment> segments) const {
-  Var inner = ops::grouped_linear(tape, x, segments, *up_weight_, up_bias_, activation_of(kind_));
+Var Experts::operator()(Tape& tape, Var x, const Tensor& offsets) const {
+  Var inner = ops::grouped_linear(tape, x, offsets, *up_weight_, up_bias_, activation_of(kind_));
   if (kind_ == nn::MlpKind::swiglu) {
-    inner = ops::swiglu(tape, ops::grouped_linear(tape, x, segments, *gate_weight_, gate_bias_), inner);
+    inner = ops::swiglu(tape, ops::grouped_linear(tape, x, offsets, *gate_weight_, gate_bias_), inner);
   }
-  return ops::grouped_linear(tape, inner, segments, *down_weight_, down_bias_);
+  return ops::grouped_linear(tape, inner, offsets, *down_weight_, down_bias_);
 }
 
 }  // namespace ziggurat::moe

@@ -10,8 +10,7 @@ namespace ziggurat::moe {
 
 MoeFfn::MoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config, const MoeShape& shape,
                const ProcessGroups& groups)
-    : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer,
-              groups.world()),
+    : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer, groups.dp()),
       dispatcher_(make_token_dispatcher(groups.ep(shape.expert_parallel), shape.experts)),
       experts_(store, name + ".experts", shape, groups.ep(shape.expert_parallel).rank(),
                config.identical_experts) {}
@@ -19,7 +18,7 @@ MoeFfn::MoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& 
 Var MoeFfn::operator()(Tape& tape, Var x, int64_t sequence_length) {
   const ops::Routing routing = router_(tape, x, sequence_length);
   const ExpertRows dispatched = dispatcher_->dispatch(tape, x, routing);
-  const Var outputs = experts_(tape, dispatched.rows, dispatched.segments);
+  const Var outputs = experts_(tape, dispatched.rows, dispatched.offsets);
   return dispatcher_->combine(tape, outputs, dispatched, routing);
 }
 

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <numeric>
+#include <tuple>
 
 #include <ziggurat/moe/token_dispatcher.h>
 #include <ziggurat/ops/all_to_all.h>
@@ -10,14 +12,7 @@ namespace {
 class LocalDispatcher final : public TokenDispatcher {
  public:
   ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
-    auto* segments = tape.save_array<ops::Segment>(routing.experts);
-    int64_t row = 0;
-    for (int64_t e = 0; e < routing.experts; ++e) {
-      segments[e] = {row, routing.counts[e], static_cast<int32_t>(e), 0};
-      row += routing.counts[e];
-    }
-    return {.rows = ops::gather_tokens(tape, x, routing),
-            .segments = {segments, static_cast<size_t>(routing.experts)}};
+    return {.rows = ops::gather_tokens(tape, x, routing), .offsets = routing.offsets};
   }
 
   Var combine(Tape& tape, Var outputs, const ExpertRows&, const ops::Routing& routing) override {
@@ -33,72 +28,66 @@ class AllToAllDispatcher final : public TokenDispatcher {
       : group_(group), ranks_(group.size()), local_experts_(experts / group.size()) {}
 
   ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
-    const int32_t* arriving_PL = exchange_counts(tape, routing);
-    ExpertRows to{.sent = rows_per_rank(tape, routing.counts), .received = rows_per_rank(tape, arriving_PL)};
-    plan_order(tape, arriving_PL, to);
-    const Var arrived =
-        ops::all_to_all_rows(tape, ops::gather_tokens(tape, x, routing), group_, to.sent, to.received);
-    to.rows = ops::permute_rows(tape, arrived, to.arrival_of_row);
+    const Tensor arriving = tape.save(DType::i32, {ranks_, local_experts_});
+    group_.all_to_all(routing.counts, arriving.reshape({routing.experts}), tape.stream()).wait();
+    ExpertRows to;
+    std::tie(to.sent, to.received) = rows_per_rank(tape, routing, arriving);
+    const ops::ArrivalOrder order =
+        ops::order_arrivals(tape, arriving, sum(to.received), tape.stream().strict());
+    const Var leaving = ops::gather_tokens(tape, x, with_rows(routing, sum(to.sent)));
+    const Var arrived = ops::all_to_all_rows(tape, leaving, group_, to.sent, to.received);
+    to.rows = ops::permute_rows(tape, arrived, order.arrival_of_row);
+    to.offsets = order.offsets, to.row_of_arrival = order.row_of_arrival;
     return to;
   }
 
   Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing& routing) override {
     const Var leaving = ops::permute_rows(tape, outputs, from.row_of_arrival);
     const Var returned = ops::all_to_all_rows(tape, leaving, group_, from.received, from.sent);
-    return ops::combine(tape, returned, routing);
+    return ops::combine(tape, returned, with_rows(routing, sum(from.sent)));
   }
 
  private:
-  // [P,L] rows that come to each of this rank's experts from each rank.
-  const int32_t* exchange_counts(Tape& tape, const ops::Routing& routing) {
-    auto *leaving = tape.save_array<int32_t>(routing.experts),
-         *arriving = tape.save_array<int32_t>(routing.experts);
-    for (int64_t e = 0; e < routing.experts; ++e) leaving[e] = static_cast<int32_t>(routing.counts[e]);
-    const Device device = tape.stream().device();
-    if (device == Device::meta) std::copy_n(leaving, routing.experts, arriving);  // the others send the same
-    const auto tensor = [&](int32_t* table) { return Tensor(table, DType::i32, {routing.experts}, device); };
-    group_.all_to_all(tensor(leaving), tensor(arriving), tape.stream()).wait();
-    return arriving;
+  using Rows = std::span<const int64_t>;
+
+  static int64_t sum(Rows rows) { return std::accumulate(rows.begin(), rows.end(), int64_t{0}); }
+
+  // The same with as many rows as there are, which the exchange has to know.
+  static ops::Routing with_rows(ops::Routing routing, int64_t rows) {
+    routing.rows = rows;
+    routing.token_of_row = routing.token_of_row.rows(0, rows);
+    routing.choice_of_row = routing.choice_of_row.rows(0, rows);
+    return routing;
   }
 
-  template <class Count>
-  std::span<const int64_t> rows_per_rank(Tape& tape, const Count* counts_PL) {
-    auto* rows = tape.save_array<int64_t>(ranks_);
-    for (int64_t r = 0; r < ranks_; ++r) {
-      rows[r] = 0;
-      for (int64_t e = 0; e < local_experts_; ++e) rows[r] += counts_PL[r * local_experts_ + e];
-    }
-    return {rows, static_cast<size_t>(ranks_)};
-  }
-
-  void plan_order(Tape& tape, const int32_t* arriving_PL, ExpertRows& to) {
-    const bool strict = tape.stream().strict();
-    int64_t total = 0;
-    for (const int64_t rows : to.received) total += rows;
-    auto* arrival_of_row = tape.save_array<int32_t>(total);
-    auto* row_of_arrival = tape.save_array<int32_t>(total);
-    auto* segments = tape.save_array<ops::Segment>(local_experts_ * ranks_);
-    auto* first_of_source = tape.save_array<int64_t>(ranks_);  // the next arrival of each source
-    for (int64_t r = 0, next = 0; r < ranks_; ++r) {
-      first_of_source[r] = next;
-      next += to.received[static_cast<size_t>(r)];
-    }
-    int64_t row = 0;
-    size_t count = 0;
-    for (int64_t e = 0; e < local_experts_; ++e) {
+  // To and from each rank. On a device this is where the host waits for it.
+  std::pair<Rows, Rows> rows_per_rank(Tape& tape, const ops::Routing& routing, const Tensor& arriving) {
+    auto *sent = tape.save_array<int64_t>(ranks_), *received = tape.save_array<int64_t>(ranks_);
+    const auto n = static_cast<size_t>(ranks_);
+    if (is_meta(arriving.device())) {  // planning: every expert gets its share, from everyone
+      const int64_t E = routing.experts, share = routing.rows / E, rest = routing.rows % E;
       for (int64_t r = 0; r < ranks_; ++r) {
-        const int64_t rows = arriving_PL[r * local_experts_ + e];
-        if (strict || r == 0) segments[count++] = {row, 0, static_cast<int32_t>(e), static_cast<int32_t>(r)};
-        segments[count - 1].rows += rows;
-        for (int64_t i = 0; i < rows; ++i, ++row) {
-          arrival_of_row[row] = static_cast<int32_t>(first_of_source[r]++);
-          row_of_arrival[arrival_of_row[row]] = static_cast<int32_t>(row);
-        }
+        const int64_t one_more = std::clamp(rest - r * local_experts_, int64_t{0}, local_experts_);
+        sent[r] = received[r] = share * local_experts_ + one_more;
       }
+      return {{sent, n}, {received, n}};
     }
-    to.segments = {segments, count};
-    to.arrival_of_row = arrival_of_row;
-    to.row_of_arrival = row_of_arrival;
+    const int32_t *leaving = routing.counts.data<int32_t>(), *coming = arriving.data<int32_t>();
+    if (arriving.device() == Device::cuda) {
+      auto *leaving_copy = tape.save_array<int32_t>(routing.experts),
+           *coming_copy = tape.save_array<int32_t>(routing.experts);
+      group_.watch(tape.stream());
+      copy(routing.counts, Tensor(leaving_copy, DType::i32, {routing.experts}), tape.stream());
+      copy(arriving, Tensor(coming_copy, DType::i32, {routing.experts}), tape.stream());
+      tape.stream().wait();
+      leaving = leaving_copy, coming = coming_copy;
+    }
+    for (int64_t r = 0; r < ranks_; ++r) {
+      sent[r] = std::accumulate(leaving + r * local_experts_, leaving + (r + 1) * local_experts_, int64_t{0});
+      received[r] =
+          std::accumulate(coming + r * local_experts_, coming + (r + 1) * local_experts_, int64_t{0});
+    }
+    return {{sent, n}, {received, n}};
   }
 
   Communicator& group_;

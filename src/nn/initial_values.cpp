@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <vector>
 
 #include <ziggurat/core/philox.h>
+#include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/random_normal.h>
 #include <ziggurat/nn/initial_values.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -18,7 +20,7 @@ void draw(const Init& init, const Philox& rng, int64_t first, T* p, int64_t n) {
   };
   switch (init.kind) {
     case Init::Kind::normal:
-      if constexpr (!std::is_same_v<T, bf16>) {  // masters are f32 or f64
+      if constexpr (!std::is_same_v<T, bf16>) {  // drawn as f32, below
         Stream stream(D);
         kernels::random_normal<D>(
             kernels::RandomNormalArgs<T>{rng, static_cast<uint64_t>(first), init.scale, p, n}, stream);
@@ -33,9 +35,21 @@ void draw(const Init& init, const Philox& rng, int64_t first, T* p, int64_t n) {
   }
 }
 
+void draw_rounded(const ParamSpec& spec, uint64_t seed, int64_t first, const Tensor& values) {
+  std::vector<float> exact(static_cast<size_t>(std::min<int64_t>(values.numel(), 1 << 20)));
+  const auto most = static_cast<int64_t>(exact.size());
+  Stream stream;
+  for (int64_t at = 0; at < values.numel(); at += most) {
+    const int64_t n = std::min(most, values.numel() - at);
+    draw_initial(spec, seed, first + at, Tensor(exact.data(), DType::f32, {n}));
+    kernels::convert<Device::cpu>(exact.data(), values.data<bf16>() + at, n, stream);
+  }
+}
+
 }  // namespace
 
 void draw_initial(const ParamSpec& spec, uint64_t seed, int64_t first, const Tensor& values) {
+  if (values.dtype() == DType::bf16) return draw_rounded(spec, seed, first, values);
   const Philox rng(seed, Purpose::init, hash_name(spec.name));
   const int64_t n = values.numel();
   // Identical rows all have the elements of row 0.

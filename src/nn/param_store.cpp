@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/nn/initial_values.h>
 #include <ziggurat/nn/param_store.h>
@@ -38,12 +37,15 @@ Param& ParamStore::add(ParamSpec spec) {
   check(!arena_, ErrorKind::internal, "[params] '{}' added after finalize()", spec.name);
   check(by_name_.emplace(spec.name, entries_.size()).second, ErrorKind::internal,
         "[params] '{}' is registered twice", spec.name);
-  auto group = std::find_if(groups_.begin(), groups_.end(),
-                            [&](const ParamGroup& g) { return g.expert_parallel == spec.expert_parallel; });
+  const DType dtype = spec.matrix ? options_.compute : accum_dtype(options_.compute);
+  auto group = std::find_if(groups_.begin(), groups_.end(), [&](const ParamGroup& g) {
+    return g.expert_parallel == spec.expert_parallel && g.dtype == dtype;
+  });
   if (group == groups_.end()) {
     groups_.push_back({});
     group = groups_.end() - 1;
     group->expert_parallel = spec.expert_parallel;
+    group->dtype = dtype;
     const bool per_source = options_.reproducible == Reproducible::strict && spec.expert_parallel > 1;
     group->sources = per_source ? spec.expert_parallel : 1;
   }
@@ -51,49 +53,78 @@ Param& ParamStore::add(ParamSpec spec) {
   entry.numel = local_shape(spec).numel();
   entry.group = static_cast<int>(group - groups_.begin());
   entry.offset = group->numel;
+  const int64_t rows = spec.global_shape.rank() == 0 ? 0 : spec.global_shape[0];
+  entry.first = rows == 0 ? 0 : spec.row_begin * (spec.global_shape.numel() / rows);
   entry.spec = std::move(spec);
   group->numel += align(entry.numel);
+  group->owned = {0, group->numel};
   entries_.push_back(std::move(entry));
   return entries_.back().param;
 }
 
+const Tensor& ParamStore::add_state(DType dtype, Shape shape) {
+  check(!arena_, ErrorKind::internal, "[params] a state {} added after finalize()", shape);
+  return states_.emplace_back(nullptr, dtype, shape, options_.device);
+}
+
+void ParamStore::shard(const ProcessGroups& groups) {
+  check(!arena_, ErrorKind::internal, "[params] shard() after finalize()");
+  for (ParamGroup& g : groups_) {
+    const Communicator& ranks = replicas(g, groups);
+    const int64_t share = align((g.numel + ranks.size() - 1) / ranks.size());
+    g.numel = share * ranks.size();
+    g.owned = {share * ranks.rank(), share * (ranks.rank() + 1)};
+  }
+}
+
+IndexRange ParamStore::owned(const ParamEntry& entry) const {
+  const IndexRange& owned = group_of(entry).owned;
+  const auto inside = [&](int64_t at) { return std::clamp<int64_t>(at - entry.offset, 0, entry.numel); };
+  return {inside(owned.begin), inside(owned.end)};
+}
+
 void ParamStore::finalize() {
   const DType accum = accum_dtype(options_.compute);
-  const bool copies = options_.compute != accum;
   int64_t bytes = 0;
   for (const ParamGroup& g : groups_) {
-    const int64_t training = options_.trainable ? g.sources + 2 : 0;
-    bytes += g.numel * ((1 + training) * size_of(accum) + (copies ? size_of(options_.compute) : 0));
-    bytes += 8 * Arena::kAlignment;
+    bytes += g.numel * size_of(g.dtype) + Arena::kAlignment;
+    if (options_.trainable) bytes += g.sources * g.numel * size_of(accum) + Arena::kAlignment;
   }
+  for (const Tensor& state : states_) bytes += state.bytes() + Arena::kAlignment;
   arena_ = std::make_unique<Arena>("parameters", bytes, options_.device);
+  Stream stream(options_.device);
+  HostPieces pieces(int64_t{1} << 22);
   for (ParamGroup& g : groups_) {
-    g.master = allocate(*arena_, accum, {g.numel});
-    if (copies) g.compute = allocate(*arena_, options_.compute, {g.numel});
+    g.values = allocate(*arena_, g.dtype, {g.numel});
+    // Nobody writes what lies between pieces, but slabs are reduced and exchanged as a whole.
+    if (options_.device == Device::cuda) fill_zero(g.values, stream);
     if (!options_.trainable) continue;
     g.gradient = allocate(*arena_, accum, {g.sources * g.numel});
-    g.moment1 = allocate(*arena_, accum, {g.numel});
-    g.moment2 = allocate(*arena_, accum, {g.numel});
-    fill_zero(g.moment1);
-    fill_zero(g.moment2);
+    if (options_.device == Device::cuda) fill_zero(g.gradient, stream);
   }
+  for (Tensor& state : states_) {
+    state = allocate(*arena_, state.dtype(), state.shape());
+    fill_zero(state, stream);
+  }
+  stream.wait();  // pieces come by another one
   for (ParamEntry& entry : entries_) {
-    const ParamGroup& g = groups_[static_cast<size_t>(entry.group)];
-    entry.param.value = piece(copies && entry.spec.matrix ? g.compute : g.master, entry);
+    const ParamGroup& g = group_of(entry);
+    entry.param.value = piece(g.values, entry);
     if (options_.trainable) {
       entry.param.grad = piece(g.gradient, entry);
       entry.param.source_stride = g.sources > 1 ? g.numel : 0;
       if (entry.spec.product_rows > 0 && g.sources == 1) entry.param.unwritten = &entry.unwritten;
     }
-    draw(entry);
+    draw(entry, pieces);
   }
-  if (options_.step_tokens > 0 && options_.reproducible != Reproducible::strict) add_packed_copies();
-  zero_gradients();
-  refresh_compute_copies();
+  const bool packs = planned(options_.device) == Device::cpu && options_.reproducible != Reproducible::strict;
+  if (options_.step_tokens > 0 && packs) add_packed_copies();
+  zero_gradients(stream);
+  stream.wait();
 }
 
 void ParamStore::add_packed_copies() {
-  const int64_t most = options_.device == Device::meta ? Arena::kUnlimited : Arena::all_memory();
+  const int64_t most = is_meta(options_.device) ? Arena::kUnlimited : Arena::all_memory();
   packed_arena_ = std::make_unique<Arena>("packed weights", most, options_.device);
   for (ParamEntry& entry : entries_) {
     const Tensor& w = entry.param.value;
@@ -118,22 +149,25 @@ void ParamStore::add_packed_copies() {
   }
 }
 
-void ParamStore::expire_packed() {
+void ParamStore::values_changed() {
   for (kernels::PackedWeights& weights : packed_) weights.expire();
 }
 
 int64_t ParamStore::packed_bytes() const { return packed_arena_ ? packed_arena_->used() : 0; }
 
-void ParamStore::draw(const ParamEntry& entry) {
-  const Tensor values = master(entry);
-  if (values.device() == Device::meta) return;
+void ParamStore::draw(const ParamEntry& entry, HostPieces& pieces) {
+  const Tensor& values = entry.param.value;
+  if (is_meta(values.device())) return;
   const ParamSpec& spec = entry.spec;
   const int64_t row = spec.global_shape.rank() == 0
                           ? 1
                           : spec.global_shape.numel() / std::max<int64_t>(1, spec.global_shape[0]);
-  // Identical rows are drawn once and copied.
-  const int64_t drawn = spec.identical_rows ? std::min(row, entry.numel) : entry.numel;
-  draw_initial(spec, options_.seed, spec.row_begin * row, values.reshape({entry.numel}).rows(0, drawn));
+  // On the host identical rows are drawn once and copied.
+  const bool repeats = spec.identical_rows && values.device() == Device::cpu;
+  const int64_t drawn = repeats ? std::min(row, entry.numel) : entry.numel;
+  pieces.write(values.reshape({entry.numel}).rows(0, drawn), [&](const Tensor& piece, int64_t first) {
+    draw_initial(spec, options_.seed, entry.first + first, piece);
+  });
   visit_float_dtype(values.dtype(), [&]<class T>() {
     T* p = values.data<T>();
     const int64_t copies = drawn > 0 ? entry.numel / drawn - 1 : 0;
@@ -141,30 +175,21 @@ void ParamStore::draw(const ParamEntry& entry) {
   });
 }
 
-void ParamStore::zero_gradients() {
+void ParamStore::zero_gradients(Stream& stream) {
   for (ParamEntry& entry : entries_) {
     if (!entry.param.trainable()) continue;
     if (entry.param.unwritten != nullptr) {
       entry.unwritten = true;
       continue;
     }
-    const ParamGroup& g = groups_[static_cast<size_t>(entry.group)];
-    for (int64_t s = 0; s < g.sources; ++s) fill_zero(entry.param.grad_of_source(s));
+    const ParamGroup& g = group_of(entry);
+    for (int64_t s = 0; s < g.sources; ++s) fill_zero(entry.param.grad_of_source(s), stream);
   }
 }
 
-void ParamStore::settle_gradients() {
+void ParamStore::settle_gradients(Stream& stream) {
   for (const ParamEntry& entry : entries_) {
-    if (entry.param.trainable()) entry.param.settle_grad();
-  }
-}
-
-void ParamStore::refresh_compute_copies() {
-  expire_packed();
-  Stream stream(options_.device);
-  for (ParamGroup& g : groups_) {
-    if (!g.compute || options_.device == Device::meta) continue;
-    kernels::convert<Device::cpu>(g.master.data<float>(), g.compute.data<bf16>(), g.numel, stream);
+    if (entry.param.trainable()) entry.param.settle_grad(stream);
   }
 }
 

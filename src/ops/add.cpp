@@ -1,3 +1,4 @@
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/ops/add.h>
 
@@ -8,6 +9,7 @@ Var add(Tape& tape, Var a, Var b) {
         "[add] expected two equal shapes and dtypes, got {} {} and {} {}", to_string(a.dtype()), a.shape(),
         to_string(b.dtype()), b.shape());
   const Var y = tape.output(a.dtype(), a.shape(), a.wants_grad() || b.wants_grad());
+  note_kernel("add", Pass::forward, a, b, y);
   visit_kernels<kernels::ElementwiseKernels>(a.value(), [&]<Device D, class T>() {
     kernels::add<D>(a.value().data<T>(), b.value().data<T>(), y.value().data<T>(), y.value().numel(),
                     tape.stream());

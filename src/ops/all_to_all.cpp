@@ -1,6 +1,6 @@
 #include <numeric>
 
-#include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/autograd/accumulate.h>
 #include <ziggurat/ops/all_to_all.h>
 
 namespace ziggurat::ops {
@@ -28,10 +28,7 @@ Var all_to_all_rows(Tape& tape, Var x, Communicator& group, std::span<const int6
         dx.accumulate ? allocate(t.workspace(), dx.grad.dtype(), dx.grad.shape()) : dx.grad;
     // Rows go back where they came from.
     group.all_to_all_v(dy, recv_rows, received, send_rows, t.stream()).wait();
-    if (!dx.accumulate) return;
-    visit_kernels<kernels::ElementwiseKernels>(received, [&]<Device D, class T>() {
-      kernels::accumulate<D>(received.data<T>(), dx.grad.data<T>(), received.numel(), t.stream());
-    });
+    if (dx.accumulate) accumulate(received, dx.grad, t.stream());
   });
   return y;
 }

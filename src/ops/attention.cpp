@@ -1,11 +1,28 @@
 #include <ops/attention_checks.h>
 
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/attention.h>
 #include <ziggurat/ops/attention.h>
 
 namespace ziggurat::ops {
 
 namespace {
+
+// Two products of the causal half in forward; five in backward, which computes the probabilities again.
+template <class... Touched>
+void note(Pass pass, const AttentionShape& s, const Touched&... touched) {
+  WorkRecord* record = WorkRecord::current();
+  if (record == nullptr) return;
+  const auto area = static_cast<double>(s.batch * s.heads * s.length) * static_cast<double>(s.length);
+  record->add({.kind = WorkItem::Kind::attention,
+               .name = "attention",
+               .backward = pass == Pass::backward,
+               .groups = s.batch * s.heads,
+               .m = s.length,
+               .k = s.head_dim,
+               .flops = (pass == Pass::forward ? 2 : 5) * area * static_cast<double>(s.head_dim),
+               .bytes = (bytes_touched(touched) + ...)});
+}
 
 void check_first_keys(const int32_t* first_key, const AttentionShape& s) {
   for (int64_t row = 0; first_key != nullptr && row < s.rows(); ++row) {
@@ -23,16 +40,21 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
   check_qkv("attention", qkv, shape);
   check(dropout >= 0 && dropout < 1, ErrorKind::argument, "[attention] dropout: expected [0, 1), got {}",
         dropout);
-  check_first_keys(first_key, shape);
-  const MicroBatch& now = tape.micro_batch();
-  const kernels::AttentionDropout drop{
-      now.training ? dropout : 0.0,
-      Philox(now.seed, Purpose::attention_dropout, static_cast<uint64_t>(layer), now.moment())};
+  const Device device = qkv.value().device();
+  if (device == Device::cpu) check_first_keys(first_key, shape);  // elsewhere by who made the batch
+  check(planned(device) == Device::cpu || shape.head_dim <= kernels::kAttentionMaxHeadDimOnCuda,
+        ErrorKind::argument,
+        "[attention] head_dim {}: on {} expected at most {}; use more heads of fewer "
+        "dimensions",
+        shape.head_dim, to_string(device), kernels::kAttentionMaxHeadDimOnCuda);
+  const kernels::AttentionDropout drop{tape.micro_batch().training ? dropout : 0.0,
+                                       tape.random(Purpose::attention_dropout, layer)};
 
   const Var y = tape.output(qkv.dtype(), {shape.rows(), shape.heads * shape.head_dim}, qkv.wants_grad());
   // One number per row and head lets backward recompute the probabilities, which are T times as many.
   const Tensor lse = tape.save(accum_dtype(qkv.dtype()), {shape.batch, shape.heads, shape.length});
 
+  note(Pass::forward, shape, qkv, y, lse);
   visit_kernels<kernels::AttentionKernels>(qkv.value(), [&]<Device D, class T>() {
     kernels::attention_forward<D>(
         kernels::AttentionArgs<T>{shape, scale, drop, first_key, qkv.value().data<T>(), y.value().data<T>(),
@@ -42,6 +64,7 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
 
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot dqkv = t.grad_slot(qkv);
+    note(Pass::backward, shape, qkv, y, lse, dy, dqkv);
     visit_kernels<kernels::AttentionKernels>(dy, [&]<Device D, class T>() {
       // p = softmax(scale q k^T); dv = p^T dy, dp = dy v^T, ds = p (dp - dy . y), dq = scale ds k,
       // dk = scale ds^T q                                   (Dao et al. 2022, FlashAttention, algorithm 4)

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/cross_entropy.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/gemm.h>
@@ -18,16 +20,26 @@ void check_arguments(const Var& x, const Tensor& w, const int32_t* targets, cons
   check(args.vocab_size > 0 && args.vocab_size <= w.dim(0), ErrorKind::argument,
         "[cross_entropy] vocab_size: expected 1 to {} (the weight's rows), got {}", w.dim(0),
         args.vocab_size);
-  check(
-      x.value().device() != Device::cuda, ErrorKind::device,
-      "[cross_entropy] there are kernels for cuda, but the head's products are the CPU's, and its losses are "
-      "read on the host: run on the CPU");
   if (x.value().device() != Device::cpu) return;  // targets are not readable here
   for (int64_t i = 0; i < x.dim(0); ++i) {
     check((targets[i] >= 0 && targets[i] < args.vocab_size) || targets[i] == args.ignore_index,
           ErrorKind::data, "[cross_entropy] target {} is {}: expected 0 to {} or the ignored {}", i,
           targets[i], args.vocab_size - 1, args.ignore_index);
   }
+}
+
+// Products, and between them logits in the accumulation dtype, which become exponentials in that of x.
+void note_head(const Var& x, const Param& weight, const GradSlot& dx, bool backward) {
+  const int64_t rows = x.dim(0), width = x.dim(1), vocabulary = weight.value.dim(0);
+  const auto numbers = static_cast<double>(rows * vocabulary);
+  const double logits = numbers * static_cast<double>(size_of(accum_dtype(x.dtype()))),
+               exponentials = numbers * static_cast<double>(size_of(x.dtype()));
+  note_product("head", Pass::forward, {1, rows, vocabulary, width}, x, &weight, logits);
+  note_kernel("softmax", Pass::forward, logits, backward ? exponentials : 0.0);
+  if (backward && weight.trainable()) {
+    note_product("head", Pass::weight, {1, vocabulary, width, rows}, exponentials, x, gradient_bytes(weight));
+  }
+  if (dx) note_product("head", Pass::backward, {1, rows, width, vocabulary}, exponentials, &weight, dx);
 }
 
 // T: the dtype of x and the weight. G: the one in which their products are computed, wider on a CPU without
@@ -38,10 +50,12 @@ class Head {
   using A = Accum<T>;
 
   Head(const Tensor& x, const Param& weight, const GradSlot& dx, bool backward, const LossArgs& args,
-       Arena& workspace, Stream& stream)
-      : x_(x.data<T>()),
+       const double* grad_scale, Arena& workspace, Stream& stream)
+      : device_(x.device()),
+        x_(x.data<T>()),
         weight_(weight.value.data<T>()),
         args_(args),
+        grad_scale_(grad_scale),
         dx_(dx),
         param_(weight),
         dweight_(backward && weight.trainable() ? weight.grad.data<A>() : nullptr),
@@ -59,9 +73,9 @@ class Head {
     reference_ = workspace.take_on_device<A>(tiles_ * chunk);
     maximum_ = workspace.take_on_device<A>(tiles_ * chunk);
     factor_ = backward ? workspace.take_on_device<A>(tiles_ * chunk) : nullptr;
-    sum_ = workspace.take<double>(tiles_ * chunk);
+    sum_ = workspace.take_on_device<double>(tiles_ * chunk);
     target_logit_ = workspace.take_on_device<A>(chunk);
-    losses_ = workspace.take<kernels::TokenLoss>(chunk);
+    losses_ = workspace.take_on_device<kernels::TokenLoss>(chunk);
     scaled_ = dweight_ != nullptr ? workspace.take_on_device<G>(chunk * width_) : nullptr;
     product_ = dx_ ? workspace.take_on_device<A>(chunk * width_) : nullptr;
     dx_sum_ = dx_ && !std::is_same_v<T, A> ? workspace.take_on_device<A>(chunk * width_) : nullptr;
@@ -71,23 +85,17 @@ class Head {
     }
   }
 
-  LossResult run(int64_t rows, const int32_t* targets) {
+  void run(int64_t rows, const int32_t* targets, double* sums) {
     operand_weight_ = operand_weight();
-    LossResult result;
+    zero(sums, kLossSums);
     for (int64_t begin = 0; begin < rows; begin += kLogitsRows) {
       rows_ = std::min(kLogitsRows, rows - begin);
       chunk_x_ = operand_x(begin);
       forward(targets + begin);
       if (backward_) backward(begin, targets + begin);
-      for (int64_t i = 0; i < rows_; ++i) {
-        result.sum += losses_[i].cross_entropy;
-        result.z_loss_sum += losses_[i].z_loss;
-        result.tokens += losses_[i].counted;
-        result.correct += losses_[i].correct;
-        if (args_.token_losses != nullptr) args_.token_losses[begin + i] = losses_[i].cross_entropy;
-      }
+      double* const token_losses = args_.token_losses == nullptr ? nullptr : args_.token_losses + begin;
+      kernels::add_token_losses<D>({rows_, losses_, sums, token_losses}, stream_);
     }
-    return result;
   }
 
  private:
@@ -123,8 +131,19 @@ class Head {
     return std::min(kVocabularyTile, args_.vocab_size - t * kVocabularyTile);
   }
   A* reference(int64_t t) const { return reference_ + t * rows_; }
+  // References, and with them factors, rarely move between tiles. Of a device's the host does not wait to
+  // learn that.
+  bool keeps_reference(int64_t t) const {
+    if (device_ != Device::cpu) return false;
+    return t > 0 && std::equal(reference(t), reference(t) + rows_, reference(t - 1));
+  }
   const A* factor(int64_t t) const { return factor_ + t * rows_; }
   G* exponentials(int64_t t) const { return exponentials_ + (backward_ ? t * kVocabularyTile * rows_ : 0); }
+
+  template <class X>
+  void zero(X* to, int64_t n) {
+    fill_zero(Tensor(to, dtype_of<X>(), {n}, device_), stream_);
+  }
 
   template <class TC>
   void multiply(kernels::Side side, int64_t t, const G* a, TC* c, bool accumulate) {
@@ -149,7 +168,7 @@ class Head {
     }
     kernels::cross_entropy<D>(
         kernels::CrossEntropyArgs<A>{rows_, tiles_, reference_, maximum_, sum_, target_logit_, targets,
-                                     args_.ignore_index, args_.grad_scale, args_.z_loss, losses_, factor_},
+                                     args_.ignore_index, grad_scale_, args_.z_loss, losses_, factor_},
         stream_);
   }
 
@@ -157,11 +176,10 @@ class Head {
   void backward(int64_t begin, const int32_t* targets) {
     A* dx = dx_ ? start_dx(begin) : nullptr;
     const bool add = dweight_ == nullptr || param_.must_add();
-    if (!add) std::fill(dweight_ + args_.vocab_size * width_, dweight_ + table_rows_ * width_, A(0));
+    if (!add) zero(dweight_ + args_.vocab_size * width_, (table_rows_ - args_.vocab_size) * width_);
     for (int64_t t = 0; t < tiles_; ++t) {
       const G* e = exponentials(t);
-      // References, and with them factors, rarely move between tiles.
-      const bool same = t > 0 && std::equal(reference(t), reference(t) + rows_, reference(t - 1));
+      const bool same = keeps_reference(t);
       if (dweight_ != nullptr) {  // dweight += e^T (factor x)
         if (!same) kernels::scale_rows<D>(chunk_x_, factor(t), rows_, width_, scaled_, stream_);
         kernels::gemm<D>(
@@ -176,7 +194,7 @@ class Head {
     }
     if (dx != nullptr) kernels::add_scaled_rows<D>(product_, factor(tiles_ - 1), rows_, width_, dx, stream_);
     kernels::subtract_targets<D>(
-        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets, args_.ignore_index, args_.grad_scale,
+        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets, args_.ignore_index, grad_scale_,
                                            x_ + begin * width_, weight_, dx, dweight_},
         stream_);
     if (dx != nullptr) finish_dx(begin);
@@ -186,7 +204,7 @@ class Head {
   A* start_dx(int64_t begin) {
     A* sum = dx_sum_;
     if constexpr (std::is_same_v<T, A>) sum = dx_.grad.template data<A>() + begin * width_;
-    if (!std::is_same_v<T, A> || !dx_.accumulate) std::fill_n(sum, rows_ * width_, A(0));
+    if (!std::is_same_v<T, A> || !dx_.accumulate) zero(sum, rows_ * width_);
     return sum;
   }
   void finish_dx(int64_t begin) {
@@ -200,8 +218,10 @@ class Head {
     }
   }
 
+  Device device_;  // D, or the meta device that stands for it
   const T *x_, *weight_;
   const LossArgs& args_;
+  const double* grad_scale_;
   GradSlot dx_;
   const Param& param_;
   A* dweight_;
@@ -221,26 +241,37 @@ class Head {
 
 }  // namespace
 
-LossResult cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets,
-                         const LossArgs& args) {
+Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets, const LossArgs& args) {
   check_arguments(x, weight.value, targets, args);
   const Span span(tape.stream().profile(), "head");
   const bool backward = tape.recording();
   const GradSlot dx = backward ? tape.grad_slot(x) : GradSlot{};
+  const Tensor sums = tape.save(DType::f64, {kLossSums});
   const ArenaScope scope(tape.workspace());
 
-  LossResult result;
-  visit_float_dtype(x.dtype(), [&]<class T>() {
-    const auto run = [&]<class G>(G) {  // on Device::meta its memory is counted
-      Head<Device::cpu, T, G> head(x.value(), weight, dx, backward, args, tape.workspace(), tape.stream());
-      if (x.value().device() != Device::meta) result = head.run(x.dim(0), targets);
+  note_head(x, weight, dx, backward);
+  visit_kernels<kernels::CrossEntropyKernels, kernels::GemmKernels, kernels::WeightProductKernels,
+                kernels::ElementwiseKernels>(x.value(), [&]<Device D, class T>() {
+    const auto run = [&]<class G>(G) {
+      Head<D, T, G>(x.value(), weight, dx, backward, args, &tape.numbers()->token_weight, tape.workspace(),
+                    tape.stream())
+          .run(x.dim(0), targets, sums.data<double>());
     };
-    if constexpr (std::is_same_v<T, bf16>) {
+    if constexpr (D == Device::cpu && std::is_same_v<T, bf16>) {
       if (kernels::bf16_gemm() == kernels::Bf16Gemm::widened) return run(float{});
     }
     run(T{});
   });
-  return result;
+  return sums;
+}
+
+LossResult read_loss(const Tensor& sums, Stream& stream) {
+  std::array<double, kLossSums> values{};
+  if (!is_meta(sums.device())) {
+    copy(sums, Tensor(values.data(), DType::f64, {kLossSums}), stream);
+    stream.wait();
+  }
+  return {values[0], values[1], static_cast<int64_t>(values[2]), static_cast<int64_t>(values[3])};
 }
 
 }  // namespace ziggurat::ops

@@ -1,3 +1,4 @@
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/dropout.h>
 #include <ziggurat/ops/dropout.h>
 
@@ -7,9 +8,10 @@ Var dropout(Tape& tape, Var x, double rate, Purpose purpose, int64_t layer) {
   check(0 <= rate && rate < 1, ErrorKind::argument, "[dropout] expected 0 <= rate < 1, got {}", rate);
   if (rate == 0 || !tape.micro_batch().training) return x;
   const Var y = tape.output(x.dtype(), x.shape(), x.wants_grad());
-  const Philox rng = dropout_stream(tape, purpose, layer);
+  const LatePhilox rng = tape.random(purpose, layer);
   const int64_t n = x.value().numel();
 
+  note_kernel("dropout", Pass::forward, x, y);
   visit_kernels<kernels::DropoutKernels>(x.value(), [&]<Device D, class T>() {
     kernels::dropout<D>(
         kernels::DropoutArgs<T>{n, rate, rng, x.value().data<T>(), nullptr, y.value().data<T>()},
@@ -20,6 +22,7 @@ Var dropout(Tape& tape, Var x, double rate, Purpose purpose, int64_t layer) {
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot dx = t.grad_slot(x);
     if (!dx) return;
+    note_kernel("dropout", Pass::backward, dy, dx);
     visit_kernels<kernels::DropoutKernels>(dy, [&]<Device D, class T>() {
       T* out = dx.grad.data<T>();
       kernels::dropout<D>(

@@ -1,3 +1,4 @@
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/dropout.h>
 #include <ziggurat/ops/add.h>
 #include <ziggurat/ops/dropout.h>
@@ -12,9 +13,10 @@ Var dropout_add(Tape& tape, Var x, Var residual, double rate, Purpose purpose, i
         to_string(residual.dtype()), residual.shape());
   if (rate == 0 || !tape.micro_batch().training) return add(tape, residual, x);
   const Var y = tape.output(x.dtype(), x.shape(), x.wants_grad() || residual.wants_grad());
-  const Philox rng = dropout_stream(tape, purpose, layer);
+  const LatePhilox rng = tape.random(purpose, layer);
   const int64_t n = x.value().numel();
 
+  note_kernel("dropout_add", Pass::forward, x, residual, y);
   visit_kernels<kernels::DropoutKernels>(x.value(), [&]<Device D, class T>() {
     kernels::dropout<D>(kernels::DropoutArgs<T>{n, rate, rng, x.value().data<T>(), residual.value().data<T>(),
                                                 y.value().data<T>()},
@@ -26,6 +28,7 @@ Var dropout_add(Tape& tape, Var x, Var residual, double rate, Purpose purpose, i
     t.pass_grad(residual, dy);
     const GradSlot dx = t.grad_slot(x);
     if (!dx) return;
+    note_kernel("dropout_add", Pass::backward, dy, dx);
     visit_kernels<kernels::DropoutKernels>(dy, [&]<Device D, class T>() {
       T* out = dx.grad.data<T>();
       kernels::dropout<D>(

@@ -1,5 +1,6 @@
 #include <ops/position_checks.h>
 
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/embedding.h>
 #include <ziggurat/ops/embedding.h>
 
@@ -31,17 +32,18 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
     check(p.rank() == 2 && p.dim(1) == cols && p.dtype() == w.dtype(), ErrorKind::argument,
           "[embedding] expected a position table {} [T_max, {}], got {} {}", to_string(w.dtype()), cols,
           to_string(p.dtype()), p.shape());
-    check_positions("embedding", positions, n, p.dim(0));
+    check_positions("embedding", w.device(), positions, n, p.dim(0));
     check(positions != nullptr || sequence_length <= p.dim(0), ErrorKind::argument,
           "[embedding] sequences of {} tokens, but only {} learned positions: shorten the sequences or raise "
           "the model's maximum length",
           sequence_length, p.dim(0));
   }
-  if (w.device() != Device::meta) check_tokens(tokens, n, sequence_length, w.dim(0));
+  if (w.device() == Device::cpu) check_tokens(tokens, n, sequence_length, w.dim(0));
 
   const bool wants_grad = table.trainable() || (position_table != nullptr && position_table->trainable());
   const Var y = tape.output(w.dtype(), {n, cols}, wants_grad);
 
+  note_kernel("embedding", Pass::forward, y, y);  // as many rows of the table
   visit_kernels<kernels::EmbeddingKernels>(w, [&]<Device D, class T>() {
     const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();
     kernels::embedding_forward<D>(kernels::EmbeddingArgs<T>{n, cols, tokens, sequence_length, positions,
@@ -51,7 +53,10 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
 
   // dtable[tokens_i] += dy_i, dposition_table[positions_i] += dy_i
   tape.record(y, [=, &table](Tape& t, const Tensor& dy) {
-    if (table.trainable()) table.settle_grad();
+    if (table.trainable()) table.settle_grad(t.stream());
+    // Rows of the gradient, read and written.
+    note_kernel("embedding", Pass::backward, dy,
+                2.0 * static_cast<double>(n * cols * size_of(accum_dtype(dy.dtype()))));
     visit_kernels<kernels::EmbeddingKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       const bool position_grad = position_table != nullptr && position_table->trainable();

@@ -1,3 +1,4 @@
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/gated_add.h>
 #include <ziggurat/ops/gated_add.h>
 
@@ -14,6 +15,7 @@ Var gated_add(Tape& tape, Var a, Var b, Var gate_logits) {
         to_string(logits.dtype()), logits.shape());
   const Var y = tape.output(a.dtype(), {rows, cols}, a.wants_grad() || b.wants_grad() || logits.wants_grad());
 
+  note_kernel("gated_add", Pass::forward, a, b, logits, y);
   visit_kernels<kernels::GatedAddKernels>(a.value(), [&]<Device D, class T>() {
     kernels::gated_add_forward<D>(
         kernels::GatedAddArgs<T>{rows, cols, a.value().data<T>(), b.value().data<T>(),
@@ -25,6 +27,7 @@ Var gated_add(Tape& tape, Var a, Var b, Var gate_logits) {
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     t.pass_grad(a, dy);
     const GradSlot db = t.grad_slot(b), dlogits = t.grad_slot(logits);
+    note_kernel("gated_add", Pass::backward, b, logits, dy, db, dlogits);
     visit_kernels<kernels::GatedAddKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       kernels::gated_add_backward<D>(

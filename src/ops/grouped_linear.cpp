@@ -1,31 +1,45 @@
-#include <algorithm>
-
 #include <ops/few_rows.h>
 
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/ops/grouped_linear.h>
 
 namespace ziggurat::ops {
 
 namespace {
 
-void check_segments(std::span<const Segment> segments, int64_t rows, int64_t experts) {
-  int64_t next = 0;
-  for (const Segment& s : segments) {
-    check(s.row_begin == next && s.rows >= 0 && 0 <= s.expert && s.expert < experts && s.source >= 0,
-          ErrorKind::argument,
-          "[grouped_linear] expected segments in order, each of one of {} experts; got rows [{}, +{}) of "
-          "expert {} "
-          "from source {} where row {} is next",
-          experts, s.row_begin, s.rows, s.expert, s.source, next);
-    next += s.rows;
+// On the CPU, where they can be read.
+void check_offsets(const Tensor& offsets, int64_t rows) {
+  const int32_t* at = offsets.data<int32_t>();
+  const int64_t groups = offsets.dim(0) - 1;
+  for (int64_t g = 0; g < groups; ++g) {
+    check(at[g] <= at[g + 1], ErrorKind::argument,
+          "[grouped_linear] expected ascending offsets, got {} before {} at group {}", at[g], at[g + 1], g);
   }
-  check(next == rows, ErrorKind::argument, "[grouped_linear] the segments cover {} of {} rows", next, rows);
+  check(at[0] == 0 && at[groups] == rows, ErrorKind::argument,
+        "[grouped_linear] the groups cover rows [{}, {}) of {}", at[0], at[groups], rows);
+}
+
+// Of an expert, in a balanced batch.
+int64_t rows_each(const Tensor& rows, const Param& weight) {
+  return (rows.dim(0) + weight.value.dim(0) - 1) / weight.value.dim(0);
+}
+
+// Whether every group has a handful of rows, which the host knows on the CPU only.
+bool all_few(Tape& tape, const Tensor& offsets, int64_t rows) {
+  const int64_t groups = offsets.dim(0) - 1;
+  if (planned(offsets.device()) == Device::cuda) return false;
+  if (is_meta(offsets.device())) return reads_weights_once(tape, (rows + groups - 1) / groups);
+  const int32_t* at = offsets.data<int32_t>();
+  for (int64_t g = 0; g < groups; ++g) {
+    if (!reads_weights_once(tape, at[g + 1] - at[g])) return false;
+  }
+  return true;
 }
 
 }  // namespace
 
-Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const Param& weight,
-                   const Param* bias, Activation activation) {
+Var grouped_linear(Tape& tape, Var x, const Tensor& offsets, const Param& weight, const Param* bias,
+                   Activation activation) {
   const Tensor& w = weight.value;
   check(x.shape().rank() == 2 && w.rank() == 3 && x.dim(1) == w.dim(2), ErrorKind::argument,
         "[grouped_linear] expected x [R, in] and weight [E, out, in], got {} and {}", x.shape(), w.shape());
@@ -37,7 +51,11 @@ Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const P
   check(x.dtype() == w.dtype(), ErrorKind::argument, "[grouped_linear] x is {}, weight is {}",
         to_string(x.dtype()), to_string(w.dtype()));
   const int64_t rows = x.dim(0), experts = w.dim(0), out = w.dim(1), in = w.dim(2);
-  if (x.value().device() != Device::meta) check_segments(segments, rows, experts);
+  check(offsets.rank() == 1 && experts > 0 && offsets.dim(0) > 1 && (offsets.dim(0) - 1) % experts == 0,
+        ErrorKind::argument, "[grouped_linear] expected offsets [{} x sources + 1], got {}", experts,
+        offsets.shape());
+  if (x.value().device() == Device::cpu) check_offsets(offsets, rows);
+  const kernels::RowGroups groups{offsets.data<int32_t>(), experts, (offsets.dim(0) - 1) / experts};
 
   const bool wants_grad = x.wants_grad() || weight.trainable() || (bias != nullptr && bias->trainable());
   const bool activated = activation != Activation::none;
@@ -45,15 +63,12 @@ Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const P
   const Tensor z =
       activated ? tape.save(x.dtype(), {rows, out}) : y.value();  // GELU's derivative needs its input
 
-  const auto forward = [=, &weight, first = segments.data(),
-                        count = static_cast<int64_t>(segments.size())]<class T>(T*) {
+  const auto forward = [=, &weight]<class T>(T*) {
     const Accum<T>* b = bias == nullptr ? nullptr : bias->value.data<Accum<T>>();
-    return kernels::GroupedLinearArgs<T>{first,
-                                         count,
+    return kernels::GroupedLinearArgs<T>{groups,
                                          rows,
                                          in,
                                          out,
-                                         experts,
                                          x.value().data<T>(),
                                          weight.value.data<T>(),
                                          weight.packed,
@@ -62,25 +77,37 @@ Var grouped_linear(Tape& tape, Var x, std::span<const Segment> segments, const P
                                          z.data<T>(),
                                          activated ? y.value().data<T>() : nullptr};
   };
-  const bool few = std::all_of(segments.begin(), segments.end(),
-                               [&](const Segment& s) { return reads_weights_once(tape, s.rows); });
-  visit_kernels<kernels::GroupedLinearKernels, kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
-    if (few) {
-      const auto f = forward(static_cast<T*>(nullptr));
-      return kernels::few_rows_linear<D>(
-          kernels::FewRowsArgs<T, T>{f.segments, f.segment_count, rows, in, out, f.x, f.weight, f.bias,
-                                     activation, y.value().data<T>()},
-          tape.workspace(), tape.stream());
+  const bool few = all_few(tape, offsets, rows);
+  note_product("grouped_linear", Pass::forward, {experts, rows_each(x.value(), weight), out, in}, x, w, bias,
+               y, activated ? bytes_touched(z) : 0.0);
+  visit_kernels<kernels::GroupedLinearKernels>(x.value(), [&]<Device D, class T>() {
+    const auto f = forward(static_cast<T*>(nullptr));
+    if constexpr (kExists<kernels::FewRowsKernels, D, T>) {
+      if (few) {
+        return kernels::few_rows_linear<D>(
+            kernels::FewRowsArgs<T, T>{groups, rows, in, out, f.x, f.weight, f.bias, activation,
+                                       y.value().data<T>()},
+            tape.workspace(), tape.stream());
+      }
     }
-    kernels::grouped_linear_forward<D>(forward(static_cast<T*>(nullptr)), tape.workspace(), tape.stream());
+    kernels::grouped_linear_forward<D>(f, tape.workspace(), tape.stream());
   });
 
   tape.record(y, [=, &weight](Tape& t, const Tensor& dy) {
     const GradSlot dx = t.grad_slot(x);
     const bool bias_grad = bias != nullptr && bias->trainable();
-    // dz = dy * activation'(z); per segment: dweight[e] += dz^T x, dbias[e] += sum over rows of dz, dx = dz
+    const bool shaped = activation != Activation::none;
+    const int64_t n = weight.value.dim(0), each = rows_each(dy, weight), width = dy.dim(1), depth = x.dim(1);
+    if (shaped || bias_grad) {
+      note_kernel("bias_activation", Pass::backward, dy, shaped ? 2 * bytes_touched(z) : 0.0);
+    }
+    if (dx) note_product("grouped_linear", Pass::backward, {n, each, depth, width}, dy, &weight, dx);
+    if (weight.trainable()) {
+      note_product("grouped_linear", Pass::weight, {n, width, depth, each}, dy, x, gradient_bytes(weight));
+    }
+    // dz = dy * activation'(z); per group: dweight[e] += dz^T x, dbias[e] += sum over rows of dz, dx = dz
     // weight[e]
-    visit_kernels<kernels::GroupedLinearKernels, kernels::FewRowsKernels>(dy, [&]<Device D, class T>() {
+    visit_kernels<kernels::GroupedLinearKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       kernels::grouped_linear_backward<D>(
           kernels::GroupedLinearGradArgs<T>{

@@ -1,3 +1,4 @@
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/layer_norm.h>
 #include <ziggurat/ops/layer_norm.h>
 
@@ -21,6 +22,7 @@ Var layer_norm(Tape& tape, Var x, const Param& weight, const Param& bias, double
   // Two numbers per row: to compute them again would cost backward another two passes over x.
   const Tensor mean = tape.save(accum, {rows}), rstd = tape.save(accum, {rows});
 
+  note_kernel("layer_norm", Pass::forward, x, y, mean, rstd);
   visit_kernels<kernels::LayerNormKernels>(x.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     kernels::layer_norm_forward<D>(
@@ -34,6 +36,7 @@ Var layer_norm(Tape& tape, Var x, const Param& weight, const Param& bias, double
     const GradSlot dx = t.grad_slot(x);
     // With xhat = (x - mean) rstd and v = dy weight:
     // dx = rstd (v - mean(v) - xhat mean(v xhat)), dweight += sum over rows of dy xhat, dbias += sum of dy
+    note_kernel("layer_norm", Pass::backward, x, mean, rstd, dy, dx);
     visit_kernels<kernels::LayerNormKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       kernels::layer_norm_backward<D>(

@@ -1,8 +1,9 @@
 #include <ops/few_rows.h>
 
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/gemm.h>
+#include <ziggurat/kernels/linear.h>
 #include <ziggurat/kernels/packed_linear.h>
-#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/ops/linear.h>
 
 namespace ziggurat::ops {
@@ -13,10 +14,16 @@ namespace {
 template <Device D, class T, class TY>
 void few_rows(Tape& tape, const Tensor& x, const Tensor& w, const Param* bias, Activation activation,
               const Tensor& y) {
-  const kernels::Segment all{0, x.dim(0), 0, 0};
+  const int32_t all[] = {0, static_cast<int32_t>(x.dim(0))};
   kernels::few_rows_linear<D>(
-      kernels::FewRowsArgs<T, TY>{&all, 1, x.dim(0), w.dim(1), w.dim(0), x.data<T>(), w.data<T>(),
-                                  bias == nullptr ? nullptr : bias->value.data<Accum<T>>(), activation,
+      kernels::FewRowsArgs<T, TY>{{all},
+                                  x.dim(0),
+                                  w.dim(1),
+                                  w.dim(0),
+                                  x.data<T>(),
+                                  w.data<T>(),
+                                  bias == nullptr ? nullptr : bias->value.data<Accum<T>>(),
+                                  activation,
                                   y.data<TY>()},
       tape.workspace(), tape.stream());
 }
@@ -32,6 +39,23 @@ void packed_linear(Tape& tape, const Tensor& x, const Param& weight, const Param
       tape.workspace(), tape.stream());
 }
 
+// Empty tensors are null pointers.
+template <class T>
+kernels::LinearArgs<T> linear_args(const Tensor& x, const Param& weight, const Tensor& bias,
+                                   Activation activation, const Tensor& z, const Tensor& y) {
+  const Tensor& w = weight.value;
+  return {x.dim(0),
+          w.dim(1),
+          w.dim(0),
+          x.data<T>(),
+          w.data<T>(),
+          weight.packed,
+          bias ? bias.data<Accum<T>>() : nullptr,
+          activation,
+          z.data<T>(),
+          y ? y.data<T>() : nullptr};
+}
+
 }  // namespace
 
 Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation activation) {
@@ -42,7 +66,7 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
         "[linear] expected bias [{}], got {}", w.dim(0), bias == nullptr ? Shape{} : bias->value.shape());
   check(x.dtype() == w.dtype(), ErrorKind::argument, "[linear] x is {}, weight is {}", to_string(x.dtype()),
         to_string(w.dtype()));
-  const int64_t rows = x.dim(0), in = w.dim(1), out = w.dim(0);
+  const int64_t rows = x.dim(0), out = w.dim(0);
 
   const bool wants_grad = x.wants_grad() || weight.trainable() || (bias != nullptr && bias->trainable());
   const bool activated = activation != Activation::none;
@@ -62,51 +86,35 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
   const Tensor z =
       activated ? tape.save(x.dtype(), {rows, out}) : y.value();  // GELU's derivative needs its input
 
-  visit_kernels<kernels::WeightProductKernels, kernels::BiasActivationKernels>(
-      x.value(), [&]<Device D, class T>() {
-        kernels::weight_product<D>(
-            kernels::WeightProduct<T, T>{kernels::Side::forward, rows, out, in, x.value().data<T>(),
-                                         w.data<T>(), weight.packed, 0, z.data<T>()},
-            tape.workspace(), tape.stream());
-        if (bias != nullptr || activated) {
-          const Accum<T>* b = bias == nullptr ? nullptr : bias->value.data<Accum<T>>();
-          kernels::bias_activation_forward<D>(
-              kernels::BiasActivationArgs<T>{activation, rows, out, z.data<T>(), b, y.value().data<T>()},
-              tape.stream());
-        }
-      });
+  note_product("linear", Pass::forward, {1, rows, out, w.dim(1)}, x, w, bias, y,
+               activated ? bytes_touched(z) : 0.0);
+  visit_kernels<kernels::LinearKernels>(x.value(), [&]<Device D, class T>() {
+    kernels::linear_forward<D>(
+        linear_args<T>(x.value(), weight, bias == nullptr ? Tensor() : bias->value, activation, z, y.value()),
+        tape.workspace(), tape.stream());
+  });
 
   tape.record(y, [=, &weight](Tape& t, const Tensor& dy) {
-    const ArenaScope scope(t.workspace());
-    const Tensor dz = activated ? allocate(t.workspace(), dy.dtype(), dy.shape()) : dy;
     const bool bias_grad = bias != nullptr && bias->trainable();
     const GradSlot dx = t.grad_slot(x);
-    visit_kernels<kernels::WeightProductKernels, kernels::GemmKernels, kernels::BiasActivationKernels,
-                  kernels::FewRowsKernels>(dy, [&]<Device D, class T>() {
+    const bool shaped = activation != Activation::none;  // dz = dy activation'(z) comes first
+    const int64_t n = x.dim(0), in = x.dim(1), width = dy.dim(1);
+    if (shaped || bias_grad) {
+      note_kernel("bias_activation", Pass::backward, dy, shaped ? 2 * bytes_touched(z) : 0.0);
+    }
+    if (dx) note_product("linear", Pass::backward, {1, n, in, width}, dy, &weight, dx);
+    if (weight.trainable()) {
+      note_product("linear", Pass::weight, {1, width, in, n}, dy, x, gradient_bytes(weight));
+    }
+    visit_kernels<kernels::LinearKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
-      // dz = dy * activation'(z), dbias += sum over rows of dz
-      if (activated || bias_grad) {
-        kernels::bias_activation_backward<D>(
-            kernels::BiasActivationGradArgs<T>{activation, rows, out, z.data<T>(), dy.data<T>(),
-                                               activated ? dz.data<T>() : nullptr,
-                                               bias_grad ? bias->grad.data<A>() : nullptr},
-            t.workspace(), t.stream());
-      }
-      // dweight += dz^T x
-      if (weight.trainable()) {
-        kernels::gemm<D>(
-            kernels::GemmArgs<T, A>{true, false, out, in, rows, dz.data<T>(), out, x.value().data<T>(), in,
-                                    weight.grad.data<A>(), in, weight.must_add()},
-            t.workspace(), t.stream());
-      }
-      // dx = dz weight
-      if (dx) {
-        kernels::weight_product<D>(
-            kernels::WeightProduct<T, T>{kernels::Side::backward, rows, out, in, dz.data<T>(),
-                                         weight.value.data<T>(), weight.packed, 0, dx.grad.data<T>(),
-                                         dx.accumulate},
-            t.workspace(), t.stream());
-      }
+      kernels::linear_backward<D>(
+          kernels::LinearGradArgs<T>{linear_args<T>(x.value(), weight, Tensor(), activation, z, Tensor()),
+                                     dy.data<T>(), dx ? dx.grad.data<T>() : nullptr, dx.accumulate,
+                                     weight.trainable() ? weight.grad.data<A>() : nullptr,
+                                     weight.trainable() && weight.must_add(),
+                                     bias_grad ? bias->grad.data<A>() : nullptr},
+          t.workspace(), t.stream());
     });
   });
   return y;
@@ -122,12 +130,14 @@ Var logits(Tape& tape, Var x, const Param& weight) {
         "[logits] has no backward: a loss starts from ops::cross_entropy");
   const int64_t rows = x.dim(0), in = w.dim(1), out = w.dim(0);
   const Var y = tape.output(accum_dtype(x.dtype()), {rows, out}, false);
-  visit_kernels<kernels::WeightProductKernels, kernels::GemmKernels, kernels::BiasActivationKernels,
-                kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
+  if (reads_weights_once(tape, rows)) {
+    visit_kernels<kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
+      few_rows<D, T, Accum<T>>(tape, x.value(), w, nullptr, Activation::none, y.value());
+    });
+    return y;
+  }
+  visit_kernels<kernels::GemmKernels>(x.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
-    if (reads_weights_once(tape, rows)) {
-      return few_rows<D, T, A>(tape, x.value(), w, nullptr, Activation::none, y.value());
-    }
     kernels::gemm<D>(kernels::GemmArgs<T, A>{false, true, rows, out, in, x.value().data<T>(), in, w.data<T>(),
                                              in, y.value().data<A>(), out},
                      tape.workspace(), tape.stream());

@@ -1,3 +1,4 @@
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/mix.h>
 #include <ziggurat/ops/mix.h>
 
@@ -14,6 +15,7 @@ Var mix(Tape& tape, Var a, Var b, Var coefficient_logits) {
         to_string(logits.dtype()), logits.shape());
   const Var y = tape.output(a.dtype(), {rows, cols}, a.wants_grad() || b.wants_grad() || logits.wants_grad());
 
+  note_kernel("mix", Pass::forward, a, b, logits, y);
   visit_kernels<kernels::MixKernels>(a.value(), [&]<Device D, class T>() {
     kernels::mix_forward<D>(kernels::MixArgs<T>{rows, cols, a.value().data<T>(), b.value().data<T>(),
                                                 logits.value().data<Accum<T>>(), y.value().data<T>()},
@@ -24,6 +26,7 @@ Var mix(Tape& tape, Var a, Var b, Var coefficient_logits) {
   // exponentials per row.
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot da = t.grad_slot(a), db = t.grad_slot(b), dlogits = t.grad_slot(logits);
+    note_kernel("mix", Pass::backward, a, b, logits, dy, da, db, dlogits);
     visit_kernels<kernels::MixKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       kernels::mix_backward<D>(

@@ -1,5 +1,6 @@
 #include <ops/attention_checks.h>
 
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/ops/qk_norm.h>
 
 namespace ziggurat::ops {
@@ -27,6 +28,7 @@ Var qk_norm(Tape& tape, Var qkv, const QkNormShape& shape, const Param& q_weight
   // One number per group of columns, for another pass over x in backward.
   const Tensor rstd = tape.save(accum, {shape.qkv.rows(), shape.groups()});
 
+  note_kernel("qk_norm", Pass::forward, qkv, y, rstd);
   visit_kernels<kernels::QkNormKernels>(qkv.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     kernels::qk_norm_forward<D>(
@@ -39,6 +41,7 @@ Var qk_norm(Tape& tape, Var qkv, const QkNormShape& shape, const Param& q_weight
     const GradSlot dqkv = t.grad_slot(qkv);
     // Of each group, with xhat = x rstd and v = dy weight:
     // dx = rstd (v - xhat mean(v xhat)), dweight += sum over rows, and heads that share it, of dy xhat
+    note_kernel("qk_norm", Pass::backward, qkv, rstd, dy, dqkv);
     visit_kernels<kernels::QkNormKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       const auto gradient = [](const Param& weight) {

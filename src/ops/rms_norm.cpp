@@ -1,3 +1,4 @@
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/rms_norm.h>
 #include <ziggurat/ops/rms_norm.h>
 
@@ -16,6 +17,7 @@ Var rms_norm(Tape& tape, Var x, const Param& weight, double eps) {
   const Var y = tape.output(x.dtype(), {rows, cols}, x.wants_grad() || weight.trainable());
   const Tensor rstd = tape.save(accum, {rows});  // one number per row, for another pass over x in backward
 
+  note_kernel("rms_norm", Pass::forward, x, y, rstd);
   visit_kernels<kernels::RmsNormKernels>(x.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     kernels::rms_norm_forward<D>(
@@ -28,6 +30,7 @@ Var rms_norm(Tape& tape, Var x, const Param& weight, double eps) {
     const GradSlot dx = t.grad_slot(x);
     // With xhat = x rstd and v = dy weight:
     // dx = rstd (v - xhat mean(v xhat)), dweight += sum over rows of dy xhat
+    note_kernel("rms_norm", Pass::backward, x, rstd, dy, dx);
     visit_kernels<kernels::RmsNormKernels>(dy, [&]<Device D, class T>() {
       using A = Accum<T>;
       kernels::rms_norm_backward<D>(

@@ -1,6 +1,7 @@
 #include <ops/attention_checks.h>
 #include <ops/position_checks.h>
 
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/rope.h>
 #include <ziggurat/ops/rope.h>
 
@@ -11,9 +12,10 @@ Var rope(Tape& tape, Var qkv, const AttentionShape& shape, double theta, const i
   check(shape.head_dim % 2 == 0, ErrorKind::argument,
         "[rope] head_dim: expected an even number (pairs are rotated), got {}", shape.head_dim);
   check(theta > 0, ErrorKind::argument, "[rope] theta: expected a positive number, got {}", theta);
-  check_positions("rope", positions, shape.rows(), shape.length);
+  check_positions("rope", qkv.value().device(), positions, shape.rows(), shape.length);
 
   const Var y = tape.output(qkv.dtype(), qkv.shape(), qkv.wants_grad());
+  note_kernel("rope", Pass::forward, qkv, y);
   visit_kernels<kernels::RopeKernels>(qkv.value(), [&]<Device D, class T>() {
     kernels::rope<D>(
         kernels::RopeArgs<T>{shape, theta, false, positions, qkv.value().data<T>(), y.value().data<T>()},
@@ -23,6 +25,7 @@ Var rope(Tape& tape, Var qkv, const AttentionShape& shape, double theta, const i
   // Nothing is saved: dqkv = the inverse rotation of dy.
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot dqkv = t.grad_slot(qkv);
+    note_kernel("rope", Pass::backward, dy, dqkv);
     visit_kernels<kernels::RopeKernels>(dy, [&]<Device D, class T>() {
       kernels::rope<D>(kernels::RopeArgs<T>{shape, theta, true, positions, dy.data<T>(), dqkv.grad.data<T>(),
                                             dqkv.accumulate},

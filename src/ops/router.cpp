@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/ops/router.h>
 
 namespace ziggurat::ops {
@@ -12,8 +13,6 @@ void check_args(const Tensor& logits, const RouterArgs& args) {
   check(logits.rank() == 2 && (logits.dtype() == DType::f32 || logits.dtype() == DType::f64),
         ErrorKind::argument, "[router] expected f32 logits [S, E], got {} {}", to_string(logits.dtype()),
         logits.shape());
-  check(logits.device() != Device::cuda, ErrorKind::device,
-        "[router] there are kernels for cuda, but routing reads its tables on the host: run on the CPU");
   const int64_t tokens = logits.dim(0), experts = logits.dim(1);
   check(1 <= args.top_k && args.top_k <= experts, ErrorKind::argument,
         "[router] top_k must be in [1, {}], the number of experts, got {}", experts, args.top_k);
@@ -33,11 +32,17 @@ void check_args(const Tensor& logits, const RouterArgs& args) {
         length);
 }
 
-template <class T>
-double mean(const T* values, int64_t n, double (*f)(double)) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += f(static_cast<double>(values[i]));
-  return n == 0 ? 0 : sum / static_cast<double>(n);
+kernels::RouterLosses* losses_of(const Routing& routing) {
+  return static_cast<kernels::RouterLosses*>(routing.losses.raw());
+}
+
+// From the routing's fractions.
+void compute_balance(Tape& tape, const Routing& r) {
+  visit_kernels<kernels::RouterSumKernels>(r.losses, [&]<Device D, class T>() {
+    kernels::router_balance<D>(
+        {r.experts, r.groups, r.fraction.data<double>(), r.mean_probability.data<double>(), losses_of(r)},
+        tape.stream());
+  });
 }
 
 }  // namespace
@@ -49,12 +54,6 @@ int64_t expert_capacity(const RouterArgs& args, double factor, int64_t tokens, i
                            : std::nearbyint(share * static_cast<float>(factor));
   const float fits = std::min(wanted, static_cast<float>(tokens));  // a huge factor must not overflow
   return std::min(std::max(static_cast<int64_t>(fits), args.min_capacity), tokens);
-}
-
-double Routing::balance() const {
-  double sum = 0;
-  for (int64_t i = 0; i < groups * experts; ++i) sum += fraction[i] * mean_probability[i];
-  return groups == 0 ? 0 : sum * static_cast<double>(experts) / static_cast<double>(groups);
 }
 
 Routing route(Tape& tape, Var logits, const RouterArgs& args) {
@@ -72,21 +71,21 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
   r.tokens = tokens, r.experts = experts, r.top_k = k, r.capacity = capacity;
   r.groups = args.balance_scope == BalanceScope::sequence ? tokens / args.sequence_length : 1;
   r.weights = tape.output(logits.dtype(), {tokens, k}, logits.wants_grad());
-  r.rows = std::min(choices, experts * capacity);  // at most; exactly known below
+  r.rows = std::min(choices, experts * capacity);
   // The tables stay for dispatch and backward; probabilities and lse are what the softmax's derivative needs.
-  auto* expert = tape.save_array<int32_t>(choices);
-  auto* row_of_choice = tape.save_array<int32_t>(choices);
-  auto* token_of_row = tape.save_array<int32_t>(choices);
-  auto* choice_of_row = tape.save_array<int32_t>(choices);
-  auto* counts = tape.save_array<int64_t>(experts);
-  auto* counts_before = tape.save_array<int64_t>(experts);
-  auto* mean_probability = tape.save_array<double>(r.groups * experts);
-  r.fraction = tape.save_array<double>(r.groups * experts);
+  r.expert = tape.save(DType::i32, {tokens, k});
+  r.row_of_choice = tape.save(DType::i32, {tokens, k});
+  r.token_of_row = tape.save(DType::i32, {r.rows});
+  r.choice_of_row = tape.save(DType::i32, {r.rows});
+  r.counts = tape.save(DType::i32, {experts});
+  r.counts_before = tape.save(DType::i32, {experts});
+  r.offsets = tape.save(DType::i32, {experts + 1});
+  r.mean_probability = tape.save(DType::f64, {r.groups, experts});
+  r.fraction = tape.save(DType::f64, {r.groups, experts});
+  r.losses = tape.save(DType::f64, {int64_t{sizeof(kernels::RouterLosses) / sizeof(double)}});
   const Tensor probabilities = tape.save(logits.dtype(), {tokens, experts});
   const Tensor lse = tape.save(logits.dtype(), {tokens});
-  r.expert = expert, r.row_of_choice = row_of_choice, r.token_of_row = token_of_row;
-  r.choice_of_row = choice_of_row, r.counts = counts, r.counts_before = counts_before;
-  r.mean_probability = mean_probability;
+  int32_t *const expert = r.expert.data<int32_t>(), *const row_of_choice = r.row_of_choice.data<int32_t>();
 
   const auto assign = [&]<Device D, class T>() {
     if constexpr (!std::is_same_v<T, bf16>) {
@@ -95,7 +94,8 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
       const auto floats = [&](const float* given, bool wanted, auto fill) -> const float* {
         if (given != nullptr || !wanted) return given;
         auto* made = allocate(tape.workspace(), DType::f32, {tokens, experts}).template data<float>();
-        fill(kernels::RouterNoise{moment.seed, args.layer, moment.moment()}, made, tokens * experts, stream);
+        fill(kernels::RouterNoise{moment.seed, args.layer, &tape.numbers()->moment}, made, tokens * experts,
+             stream);
         return made;
       };
       const float* gumbel = floats(args.gumbel, noise != ChoiceNoise::none, kernels::router_gumbel<D>);
@@ -109,31 +109,33 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
       kernels::router_choose<D>(kernels::RouterChooseArgs<T>{tokens, experts, k, noise, z, gumbel, expert},
                                 stream);
       kernels::router_assign<D>(
-          kernels::RouterAssignArgs<T>{tokens, experts, k, drop, args.order, capacity, expert, keys, p,
-                                       counts_before, counts, row_of_choice, token_of_row, choice_of_row},
+          kernels::RouterAssignArgs<T>{tokens, experts, k, drop, args.order, capacity, r.rows, expert, keys,
+                                       p, r.counts_before.data<int32_t>(), r.counts.data<int32_t>(),
+                                       r.offsets.data<int32_t>(), row_of_choice,
+                                       r.token_of_row.data<int32_t>(), r.choice_of_row.data<int32_t>()},
           tape.workspace(), stream);
       kernels::router_weights<D>(kernels::RouterWeightArgs<T>{tokens, experts, k, args.renormalise, p, expert,
                                                               row_of_choice, r.weights.value().data<T>()},
                                  stream);
       const int64_t counted = args.balance_count == BalanceCount::first_choice ? 1 : k;
-      kernels::router_means<D>(kernels::RouterMeanArgs<T>{tokens, experts, k, r.groups, counted, p, expert,
-                                                          mean_probability, r.fraction},
-                               stream);
-      r.rows = 0;
-      for (int64_t e = 0; e < experts; ++e) r.rows += counts[e];
-      if (drop == DropPolicy::none) r.capacity = *std::max_element(counts, counts + experts);
-      r.z = mean(lse.data<T>(), tokens, [](double x) { return x * x; });
-      r.entropy = mean(entropy, tokens, [](double x) { return x; });
+      kernels::router_means<D>(
+          kernels::RouterMeanArgs<T>{tokens, experts, k, r.groups, counted, p, expert,
+                                     r.mean_probability.data<double>(), r.fraction.data<double>()},
+          stream);
+      kernels::router_token_losses<D>(
+          kernels::RouterTokenLossArgs<T>{tokens, lse.data<T>(), entropy, losses_of(r)}, stream);
     }
   };
-  if (logits.value().device() == Device::meta) {  // planning: every expert gets its share
-    for (int64_t e = 0; e < experts; ++e) {
-      counts[e] = counts_before[e] = r.rows / experts + (e < r.rows % experts ? 1 : 0);
-    }
-    std::fill(r.fraction, r.fraction + r.groups * experts, 0.0);
-    std::fill(mean_probability, mean_probability + r.groups * experts, 0.0);
-  } else {
-    visit_kernels<kernels::RouterKernels>(logits.value(), assign);
+  // Softmax, choice, keys of random selection, means.
+  note_kernel("router", Pass::forward, logits, probabilities, logits,
+              drop == DropPolicy::random ? 2 * bytes_touched(logits) : 0.0, probabilities);
+  visit_kernels<kernels::RouterKernels>(logits.value(), assign);
+  compute_balance(tape, r);
+  if (logits.value().device() == Device::cpu) {
+    const int32_t* counts = r.counts.data<int32_t>();
+    r.rows = r.offsets.data<int32_t>()[experts];
+    r.token_of_row = r.token_of_row.rows(0, r.rows), r.choice_of_row = r.choice_of_row.rows(0, r.rows);
+    if (drop == DropPolicy::none) r.capacity = *std::max_element(counts, counts + experts);
   }
 
   // The losses' gradients must arrive even if nobody used the weights: the weights' gradient starts as zeros.
@@ -141,28 +143,71 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
   if (const GradSlot start = has_loss ? tape.grad_slot(r.weights) : GradSlot{})
     fill_zero(start.grad, tape.stream());
 
-  tape.record(r.weights, [=, renormalise = args.renormalise, balance = args.balance_coefficient,
-                          z = args.z_coefficient](Tape& t, const Tensor& dweights) {
-    const GradSlot dlogits = t.grad_slot(logits);
-    visit_kernels<kernels::RouterKernels>(dweights, [&]<Device D, class T>() {
-      if constexpr (!std::is_same_v<T, bf16>) {
-        const kernels::RouterWeightArgs<T> forward{tokens,
-                                                   experts,
-                                                   k,
-                                                   renormalise,
-                                                   probabilities.data<T>(),
-                                                   expert,
-                                                   row_of_choice,
-                                                   r.weights.value().data<T>()};
-        // dlogits = softmax'(dp), dp from the weights and from E fraction / S; + z 2 lse p / S
-        kernels::router_backward<D>(
-            kernels::RouterGradArgs<T>{forward, r.groups, dweights.data<T>(), lse.data<T>(), r.fraction,
-                                       balance, z, dlogits.accumulate, dlogits.grad.data<T>()},
-            t.workspace(), t.stream());
-      }
-    });
-  });
+  tape.record(
+      r.weights, [=, groups = r.groups, weights = r.weights, fraction = r.fraction.data<double>(),
+                  renormalise = args.renormalise, balance = args.balance_coefficient, z = args.z_coefficient,
+                  scale = &tape.numbers()->loss_scale](Tape& t, const Tensor& dweights) {
+        const GradSlot dlogits = t.grad_slot(logits);
+        note_kernel("router", Pass::backward, probabilities, dlogits);
+        visit_kernels<kernels::RouterKernels>(dweights, [&]<Device D, class T>() {
+          if constexpr (!std::is_same_v<T, bf16>) {
+            const kernels::RouterWeightArgs<T> forward{tokens,
+                                                       experts,
+                                                       k,
+                                                       renormalise,
+                                                       probabilities.data<T>(),
+                                                       expert,
+                                                       row_of_choice,
+                                                       weights.value().data<T>()};
+            // dlogits = softmax'(dp), dp from the weights and from E fraction / S; + z 2 lse p / S
+            kernels::router_backward<D>(
+                kernels::RouterGradArgs<T>{forward, groups, dweights.data<T>(), lse.data<T>(), fraction,
+                                           balance, z, scale, dlogits.accumulate, dlogits.grad.data<T>()},
+                t.workspace(), t.stream());
+          }
+        });
+      });
   return r;
+}
+
+void use_fractions_of_step(Tape& tape, const Routing& r, Communicator& data_parallel,
+                           const Tensor& assignments_of_step, bool first) {
+  check(r.groups == 1 && assignments_of_step.shape() == Shape{r.experts}, ErrorKind::argument,
+        "[router] expected one group and assignments [{}], got {} and {}", r.experts, r.groups,
+        assignments_of_step.shape());
+  Stream& stream = tape.stream();
+  visit_kernels<kernels::RouterSumKernels>(r.losses, [&]<Device D, class T>() {
+    const ArenaScope scope(tape.workspace());
+    double* fraction = r.fraction.data<double>();
+    double* counted = nullptr;
+    if (!tape.recomputing()) {
+      const Tensor assignments = allocate(tape.workspace(), DType::f64, {r.experts});
+      counted = assignments.data<double>();
+      kernels::router_assignments<D>(fraction, r.experts, r.tokens, counted, stream);
+      data_parallel.all_reduce(assignments, ReduceOp::sum, ReduceOrder::any, stream).wait();
+    }
+    kernels::router_fractions<D>({r.experts, counted, first, assignments_of_step.data<double>(), fraction},
+                                 stream);
+  });
+  compute_balance(tape, r);
+}
+
+void add_statistics(Tape& tape, const Routing& r, double balance_coefficient, double z_coefficient,
+                    const Tensor& sums) {
+  check(sums.shape() == Shape{kernels::router_sums_size(r.experts)}, ErrorKind::argument,
+        "[router] expected sums [{}], got {}", kernels::router_sums_size(r.experts), sums.shape());
+  visit_kernels<kernels::RouterSumKernels>(sums, [&]<Device D, class T>() {
+    kernels::router_statistics<D>(
+        {r.tokens, r.experts, r.top_k, balance_coefficient, z_coefficient, losses_of(r),
+         r.counts_before.data<int32_t>(), r.counts.data<int32_t>(), sums.data<double>()},
+        tape.stream());
+  });
+}
+
+void add_auxiliary_loss(const Tensor& sums, const Tensor& total, Stream& stream) {
+  visit_kernels<kernels::RouterSumKernels>(sums, [&]<Device D, class T>() {
+    kernels::router_add_auxiliary<D>(sums.data<double>(), total.data<double>(), stream);
+  });
 }
 
 }  // namespace ziggurat::ops

@@ -1,3 +1,4 @@
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/bias_activation.h>
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/router_logits.h>
@@ -9,7 +10,7 @@ namespace {
 
 // x' [N, C]: x in the accumulation dtype, times noise. x itself where that changes nothing.
 template <Device D, class T>
-const Accum<T>* router_input(const Tensor& x, double eps, const Philox& rng, Arena& workspace,
+const Accum<T>* router_input(const Tensor& x, double eps, const LatePhilox& rng, Arena& workspace,
                              Stream& stream) {
   if constexpr (std::is_same_v<T, Accum<T>>) {
     if (eps == 0) return x.data<T>();
@@ -18,6 +19,10 @@ const Accum<T>* router_input(const Tensor& x, double eps, const Philox& rng, Are
   kernels::router_input_forward<D>(kernels::RouterInputArgs<T>{x.numel(), eps, rng, x.data<T>(), wide},
                                    stream);
   return wide;
+}
+
+double wide_bytes_of(const Tensor& x) {
+  return static_cast<double>(x.numel() * size_of(accum_dtype(x.dtype())));
 }
 
 }  // namespace
@@ -40,10 +45,11 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
 
   const bool wants_grad = x.wants_grad() || weight.trainable() || (bias != nullptr && bias->trainable());
   const Var logits = tape.output(accum, {rows, experts}, wants_grad);
-  const MicroBatch& m = tape.micro_batch();
-  const double eps = m.training ? jitter_eps : 0.0;
-  const Philox rng(m.seed, Purpose::router_jitter, static_cast<uint64_t>(layer), m.moment());
+  const double eps = tape.micro_batch().training ? jitter_eps : 0.0;
+  const LatePhilox rng = tape.random(Purpose::router_jitter, layer);
 
+  note_kernel("router_input", Pass::forward, x, wide_bytes_of(x.value()));
+  note_product("router_logits", Pass::forward, {1, rows, experts, cols}, wide_bytes_of(x.value()), w, logits);
   const ArenaScope forward_scope(tape.workspace());
   visit_kernels<kernels::RouterLogitsKernels, kernels::GemmKernels, kernels::BiasActivationKernels>(
       x.value(), [&]<Device D, class T>() {
@@ -64,6 +70,16 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
   tape.record(logits, [=, &weight](Tape& t, const Tensor& dlogits) {
     const ArenaScope scope(t.workspace());
     const GradSlot dx = t.grad_slot(x);
+    const double wide_bytes = wide_bytes_of(x.value());
+    if (weight.trainable()) {
+      note_kernel("router_input", Pass::backward, x, wide_bytes);
+      note_product("router_logits", Pass::weight, {1, experts, cols, rows}, dlogits, wide_bytes,
+                   gradient_bytes(weight));
+    }
+    if (dx) {
+      note_product("router_logits", Pass::backward, {1, rows, cols, experts}, dlogits, &weight, wide_bytes);
+      note_kernel("router_input", Pass::backward, wide_bytes, dx);
+    }
     visit_kernels<kernels::RouterLogitsKernels, kernels::GemmKernels, kernels::BiasActivationKernels>(
         x.value(), [&]<Device D, class T>() {
           using A = Accum<T>;

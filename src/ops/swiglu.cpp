@@ -1,3 +1,4 @@
+#include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/swiglu.h>
 #include <ziggurat/ops/swiglu.h>
 
@@ -10,6 +11,7 @@ Var swiglu(Tape& tape, Var gate, Var up) {
   const int64_t n = gate.value().numel();
   const Var y = tape.output(gate.dtype(), gate.shape(), gate.wants_grad() || up.wants_grad());
 
+  note_kernel("swiglu", Pass::forward, gate, up, y);
   visit_kernels<kernels::SwigluKernels>(gate.value(), [&]<Device D, class T>() {
     kernels::swiglu_forward<D>(
         kernels::SwigluArgs<T>{n, gate.value().data<T>(), up.value().data<T>(), y.value().data<T>()},
@@ -19,6 +21,7 @@ Var swiglu(Tape& tape, Var gate, Var up) {
   // With s = sigmoid(gate): dgate = dy up s (1 + gate (1 - s)), dup = dy gate s. Saves nothing: s is cheap.
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     const GradSlot dgate = t.grad_slot(gate), dup = t.grad_slot(up);
+    note_kernel("swiglu", Pass::backward, gate, up, dy, dgate, dup);
     visit_kernels<kernels::SwigluKernels>(dy, [&]<Device D, class T>() {
       kernels::swiglu_backward<D>(
           kernels::SwigluGradArgs<T>{n, gate.value().data<T>(), up.value().data<T>(), dy.data<T>(),

@@ -1,25 +1,45 @@
+#include <ziggurat/kernels/clip.h>
 #include <ziggurat/optim/optimizer.h>
+#include <ziggurat/optim/rules.h>
 
 namespace ziggurat {
 
-Optimizer::Optimizer(nn::ParamStore& store, const OptimizerConfig& config)
-    : store_(store), config_(config), ranges_(store.groups().size()) {
+Optimizer::Optimizer(nn::ParamStore& store, const ProcessGroups& groups, const OptimizerConfig& config)
+    : store_(store),
+      config_(config),
+      state_(store, groups,
+             {[config](const nn::ParamSpec& spec) { return moments_for(config, spec); },
+              config.moments == StateDtype::bf16, config.masters == StateDtype::bf16}),
+      arena_("clip", Arena::kAlignment, store.options().device),
+      clipped_(allocate(arena_, DType::f64, {2})) {
   for (const nn::ParamEntry& entry : store.entries()) {
-    ranges_[static_cast<size_t>(entry.group)].push_back(
-        {entry.offset, entry.offset + entry.numel, entry.spec.decay});
+    const IndexRange owned = store.owned(entry);
+    if (owned.size() == 0) continue;
+    const int64_t at = entry.offset + owned.begin;
+    items_.push_back({&entry, state_.master(entry),
+                      store.group_of(entry).gradient.rows(at, at + owned.size()), state_.rounded(entry)});
   }
 }
 
-void Optimizer::update(double lr, double grad_norm, Stream& stream) {
+Tensor Optimizer::update(double lr, const Tensor& squared_norms, const Tensor& losses, Arena& workspace,
+                         Stream& stream, const UpdateLimits& limits) {
   ++steps_;
-  const Clip clipped = clip(grad_norm * grad_norm, config_.clip_grad);
-  for (size_t g = 0; g < ranges_.size(); ++g) {
-    const nn::ParamGroup& group = store_.groups()[g];
-    adamw_step(
-        {group.master, group.gradient.rows(0, group.numel), group.moment1, group.moment2, group.compute},
-        ranges_[g], config_, {lr, clipped.scale, steps_}, stream);
+  visit_kernels<kernels::ClipKernels>(squared_norms, [&]<Device D, class T>() {
+    kernels::clip<D>(
+        {squared_norms.numel(), squared_norms.data<double>(), config_.clip_grad, losses ? losses.numel() : 0,
+         losses ? losses.data<double>() : nullptr, clipped_.data<double>(), limits.norm, limits.loss},
+        stream);
+  });
+  const UpdateStep step{lr, clipped_.data<double>() + 1, steps_, store_.options().seed};
+  for (const Item& item : items_) {
+    const nn::ParamEntry& entry = *item.entry;
+    ziggurat::update(config_,
+                     {entry.spec, entry.first + store_.owned(entry).begin, item.master, item.gradient,
+                      item.rounded, state_.moments(entry)},
+                     step, workspace, stream);
   }
-  store_.expire_packed();
+  state_.share(stream);
+  return clipped_;
 }
 
 }  // namespace ziggurat

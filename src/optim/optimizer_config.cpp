@@ -24,6 +24,14 @@ void OptimizerConfig::validate(Problems& problems) const {
   if (schedule == LrScheduleKind::rsqrt && warmup_tokens < 1) {
     problems.add("warmup_tokens", "expected at least 1: schedule rsqrt falls from the end of the warm-up");
   }
+  if (schedule == LrScheduleKind::flat_rsqrt && warmup_tokens < 1) {
+    problems.add("warmup_tokens", "expected at least 1: schedule flat_rsqrt falls from there on");
+  }
+  if (kind == OptimizerKind::adamw) return;
+  for (const auto& [key, dtype] : {std::pair("moments", moments), {"masters", masters}}) {
+    if (dtype == StateDtype::fp32) continue;
+    problems.add(key, "bf16 is rounded by kind adamw only: remove it, or use that");
+  }
 }
 
 void BatchRampupConfig::validate(Problems& problems) const {

@@ -30,12 +30,13 @@ int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
 }  // namespace
 
 double learning_rate(const OptimizerConfig& c, int64_t tokens) {
-  if (tokens < c.warmup_tokens) {
+  const bool warms_up = c.schedule != LrScheduleKind::flat_rsqrt;
+  if (warms_up && tokens < c.warmup_tokens) {
     return c.lr * static_cast<double>(tokens) / static_cast<double>(c.warmup_tokens);
   }
-  if (c.schedule == LrScheduleKind::rsqrt) {
-    const double ratio =
-        static_cast<double>(c.warmup_tokens) / static_cast<double>(std::max<int64_t>(tokens, 1));
+  if (c.schedule == LrScheduleKind::rsqrt || c.schedule == LrScheduleKind::flat_rsqrt) {
+    const double ratio = static_cast<double>(c.warmup_tokens) /
+                         static_cast<double>(std::max({tokens, c.warmup_tokens, int64_t{1}}));
     return std::max(c.min_lr, c.lr * std::sqrt(ratio));
   }
   return c.min_lr + (c.lr - c.min_lr) * height(c, static_cast<double>(tokens));

@@ -12,31 +12,30 @@ ProcessGroups::ProcessGroups(Communicator& world, ParallelPlan plan) : world_(wo
           "[groups] rank {} plans '{}', rank {} '{}': give every rank the same config", world.rank(),
           plan_.str(), r, other);
   }
-  for (const int ep : plan_.ep_sizes()) {
-    const int rank = world.rank();
-    Pair& pair = pairs_[ep];
-    pair.ep = world.split(plan_.ep_group(rank, ep), rank, fmt::format("ep{}", ep));
-    pair.expert_dp = world.split(plan_.expert_dp_group(rank, ep), rank, fmt::format("expert_dp{}", ep));
+  for (const RankAxis& axis : plan_.axes()) {
+    if (is_world(axis)) continue;
+    groups_[axis.name] = axis.size == 1 ? make_self_communicator()
+                                        : world.split(axis.first(world.rank()), world.rank(), axis.name);
   }
 }
 
 ProcessGroups ProcessGroups::planned(ParallelPlan plan, int rank) {
   ProcessGroups groups(make_planning_communicator("world", rank, plan.world_size()), std::move(plan));
-  for (const int ep : groups.plan_.ep_sizes()) {
-    Pair& pair = groups.pairs_[ep];
-    pair.ep = make_planning_communicator(fmt::format("ep{}", ep), groups.plan_.ep_rank(rank, ep), ep);
-    pair.expert_dp =
-        make_planning_communicator(fmt::format("expert_dp{}", ep), groups.plan_.expert_dp_rank(rank, ep),
-                                   groups.plan_.expert_dp_size(ep));
+  for (const RankAxis& axis : groups.plan_.axes()) {
+    if (groups.is_world(axis)) continue;
+    groups.groups_[axis.name] = make_planning_communicator(axis.name, axis.place(rank), axis.size);
   }
   return groups;
 }
 
-const ProcessGroups::Pair& ProcessGroups::at(int ep) const {
-  const auto found = pairs_.find(ep);
-  check(found != pairs_.end(), ErrorKind::internal, "[groups] expert-parallel size {} was not planned: {}",
-        ep, plan_.str());
-  return found->second;
+// With no other axis dp is all ranks. Experts exchange by groups of their own even so: what they exchange
+// need not wait for what the world does.
+bool ProcessGroups::is_world(const RankAxis& axis) const {
+  return axis.name == plan_.dp().name && axis.size == plan_.world_size();
+}
+
+Communicator& ProcessGroups::along(const RankAxis& axis) const {
+  return is_world(axis) ? world_ : *groups_.at(axis.name);
 }
 
 }  // namespace ziggurat

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <system_error>
-#include <vector>
 
 #include <immintrin.h>
 #include <omp.h>
@@ -138,14 +137,13 @@ void WorkerPool::wait_for_pieces(uint32_t pieces) {
   };
   if (!spins_) return sleep();
   if (spin(kPatience, over)) return;
-  std::vector<double> before;
-  for (const Worker& worker : workers_) before.push_back(seconds(worker.clock));
+  for (Worker& worker : workers_) worker.ran_before = seconds(worker.clock);
   const Clock::time_point begin = Clock::now();
   if (spin(kPatience, over)) return;
   const double waited = std::chrono::duration<double>(Clock::now() - begin).count();
   bool starved = false;
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    starved |= workers_[i].holds_piece && seconds(workers_[i].clock) - before[i] < waited / 2;
+  for (const Worker& worker : workers_) {
+    starved |= worker.holds_piece && seconds(worker.clock) - worker.ran_before < waited / 2;
   }
   sleep();
   if (!starved) return;  // a long piece

@@ -32,7 +32,8 @@ class WorkerPool {
   using Clock = std::chrono::steady_clock;
   struct alignas(64) Worker {
     std::atomic<bool> holds_piece = false;
-    clockid_t clock{};  // of its time on a core
+    clockid_t clock{};      // of its time on a core
+    double ran_before = 0;  // seconds, when the caller began to wonder whether it has one
     std::thread thread;
   };
 

@@ -7,10 +7,12 @@
 
 #include <fmt/format.h>
 
+#include "serve/backlog.h"
 #include "serve/model_thread.h"
 #include <ziggurat/core/log.h>
 #include <ziggurat/core/timer.h>
 #include <ziggurat/data/utf8_text.h>
+#include <ziggurat/io/untrusted_json.h>
 #include <ziggurat/serve/server.h>
 
 namespace ziggurat::serve {
@@ -20,6 +22,10 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
+// Of events that wait for one client. What a usual request streams is far less; a client that lets as much
+// pile up has stopped reading.
+constexpr size_t kMostBacklogBytes = size_t{16} << 20;
+
 std::string dump(const ordered_json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -27,6 +33,16 @@ std::string dump(const ordered_json& value) {
 int64_t now() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
       .count();
+}
+
+// As the value of a label in /metrics.
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\\' || c == '"') out += '\\';
+    out += c == '\n' ? std::string("\\n") : std::string(1, c);
+  }
+  return out;
 }
 
 Reply reply_of(const ApiError& error) { return {.status = error.status, .body = dump(error.json())}; }
@@ -48,8 +64,8 @@ class Counters {
     std::string out =
         "# HELP ziggurat_requests_total Requests answered.\n# TYPE ziggurat_requests_total counter\n";
     for (const auto& [key, count] : requests_) {
-      out += fmt::format("ziggurat_requests_total{{path=\"{}\",code=\"{}\"}} {}\n", key.first, key.second,
-                         count);
+      out += fmt::format("ziggurat_requests_total{{path=\"{}\",code=\"{}\"}} {}\n", escaped(key.first),
+                         key.second, count);
     }
     const auto add = [&](const char* name, const char* type, const char* help, auto value) {
       out += fmt::format("# HELP {0} {2}\n# TYPE {0} {1}\n{0} {3}\n", name, type, help, value);
@@ -74,9 +90,12 @@ class Counters {
 };
 
 json parse_body(const std::string& body) {
-  json value = json::parse(body, nullptr, /*allow_exceptions=*/false);
-  if (value.is_discarded()) throw ApiError(400, "the body is no valid JSON in UTF-8", {}, "invalid_json");
-  return value;
+  try {
+    return parse_untrusted_json(body);
+  } catch (const JsonFault& fault) {
+    throw ApiError(400, std::string("the body is no valid JSON in UTF-8: ") + fault.what(), {},
+                   "invalid_json");
+  }
 }
 
 struct Choice {
@@ -123,10 +142,15 @@ struct Api::Impl {
   Impl(const Served& of, int model_threads, int64_t most_waiting)
       : served(of), completer(of), thread(model_threads, most_waiting) {}
 
-  Reply route(const std::string& method, const std::string& path, const std::string& body) {
+  using ClientThere = std::function<bool()>;
+
+  Reply route(const std::string& method, const std::string& path, const std::string& body,
+              const ClientThere& client_there) {
     const auto get = [&](const std::string& known) { return path == known && require(method, "GET"); };
     const auto post = [&](const std::string& known) { return path == known && require(method, "POST"); };
-    if (post("/v1/completions")) return completions(parse_completion(parse_body(body), served));
+    if (post("/v1/completions")) {
+      return completions(parse_completion(parse_body(body), served), client_there);
+    }
     if (get("/v1/models")) return ok({{"object", "list"}, {"data", ordered_json::array({model_json()})}});
     if (get("/v1/models/" + served.name)) return ok(model_json());
     if (get("/health")) return ok({{"status", "ok"}});
@@ -136,7 +160,9 @@ struct Api::Impl {
       return ok({{"eos_token", eos_text()}, {"bos_token", nullptr}, {"pad_token", nullptr}});
     if (post("/tokenize")) return tokenize(parse_body(body));
     if (post("/detokenize")) return detokenize(parse_body(body));
-    throw ApiError(404, "no such path: " + with_replacement_characters(path.substr(0, 200)));
+    throw ApiError(404, "no such path: " + with_replacement_characters(path.substr(0, 200)) +
+                            "; known are /v1/completions, /v1/models, /v1/models/" + served.name +
+                            ", /health, /metrics, /tokenizer_info, /tokenize and /detokenize");
   }
 
   static bool require(const std::string& method, const std::string& expected) {
@@ -190,26 +216,36 @@ struct Api::Impl {
             {"model", served.name}};
   }
 
-  Usage run(const CompletionRequest& request, const Completer::Emit& emit) {
-    Usage usage;
-    thread.run([&] {
-      const Timer timer;
-      usage = completer.complete(request, emit);
-      counters.count_completion(usage, timer.seconds());
-    });
+  // On the model's thread.
+  Usage complete(const CompletionRequest& request, const Completer::Emit& emit) {
+    const Timer timer;
+    const Usage usage = completer.complete(request, emit);
+    counters.count_completion(usage, timer.seconds());
     return usage;
   }
 
-  Reply completions(const CompletionRequest& request) {
+  Reply completions(const CompletionRequest& request, const ClientThere& client_there) {
     if (request.stream) return stream(request);
+    Backlog backlog(0);  // of nothing: it tells the model that the client left, and its thread the end
     std::vector<Choice> choices(request.prompts.size() * static_cast<size_t>(request.n));
-    const Usage usage = run(request, [&](const Piece& piece) {
+    const auto add = [&](const Piece& piece) {
       Choice& choice = choices[piece.choice];
       choice.text += piece.text;
       choice.logprobs.insert(choice.logprobs.end(), piece.logprobs.begin(), piece.logprobs.end());
       choice.finish_reason = piece.finish_reason;
-      return true;
+      return !backlog.gone();
+    };
+    Usage usage;
+    const auto work = [&] {
+      const Backlog::End end(backlog);
+      if (!backlog.gone()) usage = complete(request, add);
+    };
+    thread.run(work, [&] {
+      while (backlog.take()) {
+        if (!client_there()) backlog.leave();
+      }
     });
+    if (backlog.gone()) throw ApiError(499, "the client left", {}, "client_left");
     ordered_json root = envelope();
     root["choices"] = ordered_json::array();
     for (size_t i = 0; i < choices.size(); ++i) {
@@ -220,31 +256,47 @@ struct Api::Impl {
     return ok(root);
   }
 
-  // Server-sent events.
+  // Server-sent events. The model writes them to a backlog, and the connection's thread sends them on: a
+  // client that reads slowly holds up nobody else, and one that goes is noticed at once, also while it waits.
   Reply stream(const CompletionRequest& request) {
-    return {
-        .type = "text/event-stream", .stream = [this, request, base = envelope()](const Reply::Write& write) {
-          const auto send = [&](const ordered_json& event) { return write("data: " + dump(event) + "\n\n"); };
-          try {
-            const Usage usage = run(request, [&](const Piece& piece) {
-              ordered_json event = base;
-              event["choices"] =
-                  ordered_json::array({choice_json(piece.choice, piece.text, piece.logprobs,
-                                                   piece.finish_reason, request.logprobs.has_value())});
-              return send(event);
-            });
-            if (request.stream_usage) {
-              ordered_json event = base;
-              event["choices"] = ordered_json::array();
-              event["usage"] = usage_json(usage);
-              send(event);
-            }
-            write("data: [DONE]\n\n");
-          } catch (const std::exception& error) {  // the status is sent already
-            const auto* known = dynamic_cast<const ApiError*>(&error);
-            send(known != nullptr ? known->json() : ApiError(500, error.what()).json());
-          }
-        }};
+    return {.type = "text/event-stream",
+            .stream = [this, request, base = envelope()](const Reply::Write& write) {
+              const auto text_of = [](const ordered_json& event) { return "data: " + dump(event) + "\n\n"; };
+              Backlog backlog(kMostBacklogBytes);
+              const auto send_on = [&] {
+                bool open = true;
+                while (const auto part = backlog.take()) {
+                  if (open && !write(*part)) open = false, backlog.leave();
+                }
+              };
+              try {
+                thread.run([&] { fill(backlog, request, base, text_of); }, send_on);
+                if (backlog.too_slow())
+                  throw ApiError(503, "the stream was read too slowly", {}, "overloaded");
+              } catch (const std::exception& error) {  // the status is sent already
+                const auto* known = dynamic_cast<const ApiError*>(&error);
+                write(text_of(known != nullptr ? known->json() : ApiError(500, error.what()).json()));
+              }
+            }};
+  }
+
+  void fill(Backlog& backlog, const CompletionRequest& request, const ordered_json& base,
+            const std::function<std::string(const ordered_json&)>& text_of) {
+    const Backlog::End end(backlog);
+    if (backlog.gone()) return;
+    const Usage usage = complete(request, [&](const Piece& piece) {
+      ordered_json event = base;
+      event["choices"] = ordered_json::array({choice_json(
+          piece.choice, piece.text, piece.logprobs, piece.finish_reason, request.logprobs.has_value())});
+      return backlog.put(text_of(event));
+    });
+    if (request.stream_usage) {
+      ordered_json event = base;
+      event["choices"] = ordered_json::array();
+      event["usage"] = usage_json(usage);
+      backlog.put(text_of(event));
+    }
+    backlog.put("data: [DONE]\n\n");
   }
 
   const Served served;
@@ -259,10 +311,11 @@ Api::Api(const Served& served, int model_threads, int64_t most_waiting)
     : impl_(std::make_unique<Impl>(served, model_threads, most_waiting)) {}
 Api::~Api() = default;
 
-Reply Api::answer(const std::string& method, const std::string& path, const std::string& body) {
+Reply Api::answer(const std::string& method, const std::string& path, const std::string& body,
+                  const std::function<bool()>& client_there) {
   Reply reply;
   try {
-    reply = impl_->route(method, path, body);
+    reply = impl_->route(method, path, body, client_there);
   } catch (const ApiError& error) {
     reply = reply_of(error);
   } catch (const std::exception& error) {

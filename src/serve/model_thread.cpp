@@ -25,7 +25,7 @@ ModelThread::~ModelThread() {
   thread_.join();
 }
 
-void ModelThread::run(const std::function<void()>& work) {
+void ModelThread::run(const std::function<void()>& work, const std::function<void()>& meanwhile) {
   Job job{&work};
   {
     std::unique_lock lock(mutex_);
@@ -34,6 +34,11 @@ void ModelThread::run(const std::function<void()>& work) {
     }
     jobs_.push_back(&job);
     changed_.notify_all();
+    if (meanwhile) {
+      lock.unlock();
+      meanwhile();
+      lock.lock();
+    }
     changed_.wait(lock, [&] { return job.done; });
   }
   if (job.error) std::rethrow_exception(job.error);

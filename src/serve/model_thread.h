@@ -15,8 +15,9 @@ class ModelThread {
   ModelThread(int threads, int64_t most_waiting);
   ~ModelThread();  // after what waits
 
-  // Returns when the work is done; throws what it throws. ApiError(503) if too many wait already.
-  void run(const std::function<void()>& work);
+  // Returns when the work is done; throws what it throws. ApiError(503) if too many wait already. What the
+  // caller's own thread does `meanwhile` must not throw, and end when the work does.
+  void run(const std::function<void()>& work, const std::function<void()>& meanwhile = {});
   int64_t waiting() const;
 
  private:

@@ -115,7 +115,7 @@ void copy(const Tensor& from, const Tensor& to, Stream& stream) {
 void fill_zero(const Tensor& tensor) {
   check(tensor.device() != Device::cuda, ErrorKind::internal,
         "[fill_zero] memory of a device needs a stream");
-  if (tensor.device() == Device::meta || tensor.numel() == 0) return;
+  if (is_meta(tensor.device()) || tensor.numel() == 0) return;
   parallel_for_blocks(tensor.bytes(), kFillBlock, [&](int64_t begin, int64_t end) {
     std::memset(static_cast<char*>(tensor.raw()) + begin, 0, static_cast<size_t>(end - begin));
   });
@@ -125,7 +125,7 @@ void copy(const Tensor& from, const Tensor& to) {
   check_alike(from, to);
   check(from.device() != Device::cuda && to.device() != Device::cuda, ErrorKind::internal,
         "[copy] memory of a device needs a stream");
-  if (from.device() == Device::meta || from.numel() == 0) return;
+  if (is_meta(from.device()) || from.numel() == 0) return;
   std::memcpy(to.raw(), from.raw(), static_cast<size_t>(from.bytes()));
 }
 

@@ -1,8 +1,11 @@
+#include <algorithm>
 #include <bit>
+#include <map>
+#include <string>
 
+#include "train/dry_rank.h"
+#include "train/saved_tensors.h"
 #include <ziggurat/config/units.h>
-#include <ziggurat/model/gpt.h>
-#include <ziggurat/parallel/gradient_reducer.h>
 #include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/step_plan.h>
 
@@ -11,42 +14,43 @@ namespace ziggurat::train {
 namespace {
 
 MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
-  const model::ModelConfig model = model::fit_to_ranks(config.model, world_size);
-  const ParallelPlan layout(world_size, model.expert_parallel_sizes());
-  const ProcessGroups groups = ProcessGroups::planned(layout, rank);
-  nn::ParamStore store({.compute = compute_dtype(config.precision),
-                        .device = Device::meta,
-                        .reproducible = config.reproducible,
-                        .step_tokens = tokens_of_rank(config, world_size)});
-  const model::Gpt gpt(model, store, groups, config.train.recompute);
-  store.finalize();
+  DryRank built(config, world_size, rank);
+  const nn::ParamStore& store = built.training.store;
 
   MemoryPlan plan;
   for (const nn::ParamGroup& g : store.groups()) {
-    plan.masters += g.master.bytes();
-    plan.compute_copies += g.compute ? g.compute.bytes() : 0;
+    plan.values += g.values.bytes();
     plan.gradients += g.gradient.bytes();
-    plan.moments += g.moment1.bytes() + g.moment2.bytes();
   }
+  plan.masters = built.training.optimizer.state().bytes_of_masters();
+  plan.moments = built.training.optimizer.state().bytes_of_moments();
   plan.packed_weights = store.packed_bytes();
-  const StepPlan step = plan_step(config, world_size, 0);
+  if (config.checkpoint.async) {
+    for (const TensorSlice& slice :
+         tensors_to_write(built.training.optimizer.state(), built.training.groups)) {
+      plan.staged += slice.data.bytes();
+    }
+  }
+  const StepPlan step = plan_step(config, built.training.groups.dp().size(), 0);
   plan.gradients *=
       std::bit_width(static_cast<uint64_t>(step.lanes_per_rank));  // 1, and one a level of the lane tree
   plan.local_parameters = store.local_parameters();
   plan.global_parameters = store.global_parameters();
 
-  Arena activations("activations", Arena::kUnlimited, Device::meta),
-      gradients("activation gradients", Arena::kUnlimited, Device::meta);
-  Arena workspace("workspace", Arena::kUnlimited, Device::meta);
-  Stream stream(Device::meta, config.reproducible);
-  Tape tape(activations, gradients, workspace, stream);
-  tape.begin({});
-  const model::TokenBatch batch{nullptr, nullptr, config.batch.micro_batch, config.batch.sequence_length};
-  gpt.loss(tape, batch, 1.0);
-  tape.backward();
-  plan.activations = activations.high_water();
-  plan.activation_gradients = gradients.high_water();
-  plan.workspace = workspace.high_water();
+  const Device device = store.options().device;
+  built.micro_batch();
+  built.update();
+  if (planned(device) == Device::cuda) built.evaluation();  // a device's arenas don't grow
+  const Executor::Memory taken = built.executor.high_water();
+  plan.activations = taken.activations;
+  plan.activation_gradients = taken.activation_gradients;
+  plan.workspace = taken.workspace;
+  // Balance is assumed; only ranks that share experts notice its absence.
+  const std::vector<int>& shared = built.training.groups.plan().ep_sizes();
+  if (planned(device) == Device::cuda &&
+      std::any_of(shared.begin(), shared.end(), [](int ep) { return ep > 1; })) {
+    plan.spare = plan.activations + plan.activation_gradients + plan.workspace;
+  }
   return plan;
 }
 
@@ -60,6 +64,42 @@ MemoryPlan plan_memory(const RunConfig& config, int world_size, int rank) {
         "process can address; make the model smaller, or share its experts over more ranks (expert_parallel)",
         world_size, format_bytes(static_cast<double>(plan.total())));
   return plan;
+}
+
+std::vector<RankClass> plan_every_rank(const RunConfig& config, int world_size) {
+  std::map<std::string, RankClass> classes;            // by the tensors that their ranks hold
+  std::map<std::string, std::vector<int>> holders_of;  // of each row of each tensor that ranks share
+  const ParallelPlan layout = layout_of(config, world_size);
+  std::map<std::string, int> ep_of;
+  for (int rank = 0; rank < world_size; ++rank) {
+    const DryRank built(config, world_size, rank);
+    std::string held;
+    for (const nn::ParamEntry& entry : built.training.store.entries()) {
+      const nn::ParamSpec& spec = entry.spec;
+      held += fmt::format("{} {};", spec.name, entry.param.value.shape());
+      if (spec.expert_parallel == 0) continue;
+      std::vector<int>& holders = holders_of[spec.name];
+      holders.resize(static_cast<size_t>(spec.global_shape[0]));
+      for (int64_t row = spec.row_begin; row < spec.row_end; ++row) ++holders[static_cast<size_t>(row)];
+      ep_of[spec.name] = spec.expert_parallel;
+    }
+    classes[held].ranks.push_back(rank);
+  }
+  for (const auto& [name, holders] : holders_of) {
+    const int copies = layout.expert_dp(ep_of[name]).size * layout.expert_tp().size * layout.pp().size;
+    for (size_t row = 0; row < holders.size(); ++row) {
+      check(holders[row] == copies, ErrorKind::internal, "[plan] {} ranks hold row {} of {}, expected {}: {}",
+            holders[row], row, name, copies, layout.str());
+    }
+  }
+  std::vector<RankClass> planned;
+  for (auto& [held, ranks_alike] : classes) {
+    ranks_alike.memory = plan_memory(config, world_size, ranks_alike.ranks.front());
+    planned.push_back(std::move(ranks_alike));
+  }
+  std::sort(planned.begin(), planned.end(),
+            [](const RankClass& a, const RankClass& b) { return a.ranks.front() < b.ranks.front(); });
+  return planned;
 }
 
 }  // namespace ziggurat::train

@@ -1,18 +1,14 @@
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <map>
-#include <utility>
 
-#include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include <ziggurat/config/units.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
-#include <ziggurat/io/replace_file.h>
+#include <ziggurat/io/files.h>
 #include <ziggurat/train/metrics.h>
 
 namespace ziggurat::train {
@@ -63,6 +59,9 @@ std::string to_json(const StepRecord& r) {
                               {"roof_fraction", r.roof_fraction},
                               {"memory_bytes", r.memory_bytes},
                               {"eta_seconds", r.eta_seconds}};
+  if (!r.left_out.empty()) j["left_out"] = r.left_out;
+  if (r.updates_left_out > 0) j["updates_left_out"] = r.updates_left_out;
+  if (r.launches > 0) j["launches"] = r.launches, j["graphs"] = r.graphs, j["waits"] = r.waits;
   for (const LayerLoad& layer : r.layers) {
     j["moe"].push_back({{"layer", layer.layer},
                         {"imbalance", layer.imbalance},
@@ -73,43 +72,6 @@ std::string to_json(const StepRecord& r) {
                         {"tokens_per_expert", layer.tokens_per_expert}});
   }
   return j.dump();
-}
-
-JsonlWriter::JsonlWriter(const std::string& path)
-    : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {
-  check(fd_ >= 0, ErrorKind::config, "output: cannot write {}: {} (errno {})", path, std::strerror(errno),
-        errno);
-}
-
-JsonlWriter::~JsonlWriter() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-JsonlWriter::JsonlWriter(JsonlWriter&& other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), warned_(other.warned_) {}
-
-JsonlWriter& JsonlWriter::operator=(JsonlWriter&& other) noexcept {
-  std::swap(path_, other.path_), std::swap(fd_, other.fd_), std::swap(warned_, other.warned_);
-  return *this;
-}
-
-void JsonlWriter::write(const std::string& json) {
-  if (fd_ < 0) return;
-  const off_t end = ::lseek(fd_, 0, SEEK_END);
-  const std::string line = json + '\n';
-  const ssize_t n = ::write(fd_, line.data(), line.size());
-  if (n == static_cast<ssize_t>(line.size())) return;
-  const int error = n < 0 ? errno : ENOSPC;
-  if (n > 0 && ::ftruncate(fd_, end) != 0) {
-  }  // half a line stays: cut_metrics() drops it
-  if (!std::exchange(warned_, true)) {
-    warn("{} cannot be written: {} (errno {}); training goes on, its records are missing there", path_,
-         std::strerror(error), error);
-  }
-}
-
-void JsonlWriter::sync() {
-  if (fd_ >= 0) ::fsync(fd_);
 }
 
 namespace {

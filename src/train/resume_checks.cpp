@@ -33,27 +33,27 @@ struct Tensors {
 
 // A parameter that is told needs no word about its moments.
 void leave_out_moments(std::vector<std::string>& names) {
-  std::set<std::string> moments;
-  for (const std::string& name : names) {
-    const std::vector<std::string> saved = saved_names(name);
-    moments.insert(saved.begin() + 1, saved.end());
-  }
-  std::erase_if(names, [&](const std::string& name) { return moments.contains(name); });
+  const std::set<std::string> told(names.begin(), names.end());
+  std::erase_if(names, [&](const std::string& name) { return is_moment_of(name, told); });
 }
 
-Tensors compare(const CheckpointReader& checkpoint, const std::vector<std::string>& parameters) {
+Tensors compare(const CheckpointReader& checkpoint, const std::vector<SavedParameter>& parameters) {
   const std::vector<std::string> names = checkpoint.names();
   const std::set<std::string> saved(names.begin(), names.end());
+  const bool begins = checkpoint.manifest().step == 0;
   std::set<std::string> wanted;
   Tensors result;
-  for (const std::string& parameter : parameters) {
-    for (const std::string& name : saved_names(parameter)) {
-      wanted.insert(name);
-      if (!saved.contains(name)) result.missing.push_back(name);
-    }
+  const auto want = [&](const std::string& name, bool needed) {
+    wanted.insert(name);
+    if (needed && !saved.contains(name)) result.missing.push_back(name);
+  };
+  for (const SavedParameter& parameter : parameters) {
+    want(parameter.name, true);
+    for (const std::string& moment : parameter.moments) want(moment, !begins);
   }
-  std::set_difference(saved.begin(), saved.end(), wanted.begin(), wanted.end(),
-                      std::back_inserter(result.unused));
+  for (const std::string& name : saved) {
+    if (!wanted.contains(name) && !(begins && is_moment_of(name, saved))) result.unused.push_back(name);
+  }
   leave_out_moments(result.missing);
   leave_out_moments(result.unused);
   return result;
@@ -98,14 +98,46 @@ void check_model(const CheckpointReader& checkpoint, const RunConfig& config, co
   warn("{}: resumed with another model, as checkpoint.allow_model_changes says:{}", checkpoint.path(), lines);
 }
 
+// What decides how far a step goes and which samples it sees; how they are stored and shared does not.
+bool is_of_schedule(const std::string& key) {
+  return (key.starts_with("optimizer.") && key != "optimizer.moments" && key != "optimizer.masters") ||
+         key.starts_with("batch.rampup") || key == "batch.global_batch" || key == "batch.sequence_length";
+}
+
+// A starting point from elsewhere was not trained by any.
+void check_schedule(const CheckpointReader& checkpoint, const RunConfig& config) {
+  if (config.checkpoint.allow_schedule_changes || checkpoint.manifest().step == 0) return;
+  std::string lines;
+  for (const ConfigDifference& d : config_diff(config_of(checkpoint), config)) {
+    if (is_of_schedule(d.key)) lines += fmt::format("\n  {}: {} -> {}", d.key, d.before, d.after);
+  }
+  check(
+      lines.empty(), ErrorKind::config,
+      "{}: was trained by another schedule than the config describes now:{}\nRestore the config, or go on by "
+      "the new one with checkpoint.allow_schedule_changes=true",
+      checkpoint.path(), lines);
+}
+
 }  // namespace
 
-std::vector<std::string> saved_names(const std::string& parameter) {
-  return {parameter, "adam.m." + parameter, "adam.v." + parameter};
+bool is_moment_of(const std::string& name, const std::set<std::string>& parameters) {
+  const size_t dot = name.find('.', name.find('.') + 1);
+  return dot != std::string::npos && parameters.contains(name.substr(dot + 1));
+}
+
+std::vector<SavedParameter> saved_parameters(const OptimizerState& state) {
+  std::vector<SavedParameter> all;
+  for (const nn::ParamEntry& entry : state.store().entries()) {
+    SavedParameter& parameter = all.emplace_back(entry.spec.name);
+    for (const OptimizerState::Moment& moment : state.moments(entry)) {
+      parameter.moments.push_back(saved_name(moment.name, entry.spec.name));
+    }
+  }
+  return all;
 }
 
 void check_resumable(const CheckpointReader& checkpoint, const RunConfig& config, const SampleSource& data,
-                     const std::vector<std::string>& parameters) {
+                     const std::vector<SavedParameter>& parameters) {
   const nlohmann::json& state = checkpoint.manifest().state;
   check_model(checkpoint, config, data, compare(checkpoint, parameters));
   // With another tokenizer, which the line above refused or allowed, the data are others too. A starting
@@ -124,6 +156,7 @@ void check_resumable(const CheckpointReader& checkpoint, const RunConfig& config
         "output "
         "folder or checkpoint.resume=never",
         checkpoint.path(), seed, config.seed);
+  check_schedule(checkpoint, config);
 }
 
 void tell_changes(const CheckpointReader& checkpoint, const RunConfig& config) {

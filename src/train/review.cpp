@@ -47,6 +47,8 @@ bool ignores_slots(Config c) {
 constexpr const char* kRemove = "remove it";
 constexpr const char* kDropless = "moe.drop none lets every expert take all tokens that chose it";
 constexpr const char* kChooseDrop = "remove it, or choose how tokens are dropped with model.moe.drop";
+constexpr const char* kNoSpikes = "guard.spike off looks for no spikes";
+constexpr const char* kWatchSpikes = "remove it, or set guard.spike=skip";
 constexpr const char* kNoRamp =
     "without a batch.rampup.start below batch.global_batch the batch does not grow";
 constexpr const char* kStart = "remove it, or set batch.rampup.start";
@@ -78,6 +80,8 @@ constexpr auto kUnused = std::to_array<Unused>({
      kRemove},
     {"model.moe.balance_scope", [](Config c) { return c.model.moe.balance_coefficient == 0; }, kNoBalance,
      kRemove},
+    {"parallel.all_to_all", [](Config c) { return !c.model.has_experts(); },
+     "no layer of the model has experts, which exchange tokens by all-to-alls", kRemove},
     {"model.rope_theta", [](Config c) { return c.model.positions != Positions::rope; },
      "learned positions are not rotated", "remove it, or set model.positions=rope"},
     {"optimizer.min_lr", [](Config c) { return c.optimizer.schedule == LrScheduleKind::constant; },
@@ -86,10 +90,21 @@ constexpr auto kUnused = std::to_array<Unused>({
      "optimizer.schedule constant and rsqrt have no end", "remove it, or choose another schedule"},
     {"optimizer.wsd_decay_tokens", [](Config c) { return c.optimizer.schedule != LrScheduleKind::wsd; },
      "only optimizer.schedule wsd reads it", "remove it, or set optimizer.schedule=wsd"},
+    {"optimizer.masters", [](Config c) { return c.precision != Precision::bf16; },
+     "only precision bf16 has masters beside its weights", "remove it, or set precision=bf16"},
     {"batch.rampup.increment", has_no_ramp, kNoRamp, kStart},
     {"batch.rampup.samples", has_no_ramp, kNoRamp, kStart},
     {"batch.lanes", [](Config c) { return c.reproducible != Reproducible::strict; },
      "only reproducible strict sums gradients in lanes", "remove it, or set reproducible=strict"},
+    {"checkpoint.keep_every", [](Config c) { return c.checkpoint.keep == 0; }, "checkpoint.keep 0 keeps all",
+     kRemove},
+    {"guard.spike_sigma", [](Config c) { return c.guard.spike == OnSpike::off; }, kNoSpikes, kWatchSpikes},
+    {"guard.spike_window", [](Config c) { return c.guard.spike == OnSpike::off; }, kNoSpikes, kWatchSpikes},
+    {"guard.skip_limit",
+     [](Config c) { return c.guard.spike == OnSpike::off && c.guard.non_finite == OnNonFinite::stop; },
+     "nothing is skipped", "remove it, or set guard.non_finite=skip or guard.spike"},
+    {"train.graphs", [](Config c) { return c.device == Device::cpu; },
+     "a CPU's kernels run when they are called", "remove it, or set device=cuda"},
     {"data.order", [](Config c) { return is_synthetic(c.data, Split::train); }, kSynthetic, kRemove},
     {"data.shuffle", [](Config c) { return is_synthetic(c.data, Split::train); }, kSynthetic, kRemove},
     {"data.seed", [](Config c) { return !c.data.shuffle && !all_synthetic(c); },
@@ -108,6 +123,8 @@ constexpr auto kUnused = std::to_array<Unused>({
      "there are no data to evaluate on", "remove it, or name some in data.valid"},
     {"eval.every", [](Config c) { return c.eval.every > 0 && !validates(c); }, "there is no validation",
      "remove it, or name data in data.valid and set eval.sequences"},
+    {"eval.samples_every", [](Config c) { return c.eval.prompts.empty(); },
+     "without eval.prompts there is nothing to go on from", "remove it, or set eval.prompts"},
 });
 
 // A value that does something, but hardly what somebody wants. `why` is empty where all is well.
@@ -198,6 +215,15 @@ constexpr auto kOdd = std::to_array<Odd>({
        return same ? std::string("validates on the training data") : std::string();
      },
      "name other shards"},
+    {"checkpoint.keep_every", false,
+     [](Config c) {
+       const CheckpointConfig& k = c.checkpoint;
+       const bool between = k.keep_every > 0 && k.every > 0 && k.keep_every % k.every != 0;
+       return between
+                  ? fmt::format("checkpoint.every is {}: only steps that are multiples of both stay", k.every)
+                  : std::string();
+     },
+     "use a multiple of it"},
     {"checkpoint.every", false,
      [](Config c) {
        return longer_than_run(c, c.checkpoint.every, "the only checkpoint is that of its end");

@@ -3,8 +3,11 @@
 #include <cmath>
 #include <limits>
 
+#include <ziggurat/build_config.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/data/sample_source.h>
+#include <ziggurat/kernels/attention.h>
+#include <ziggurat/optim/rules.h>
 #include <ziggurat/optim/schedule.h>
 #include <ziggurat/train/run_config.h>
 #include <ziggurat/train/step_plan.h>
@@ -28,6 +31,11 @@ namespace {
 constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();  // of a micro-batch: tables hold 32 bits
 constexpr double kMostElements = 0x1p40;                              // of one tensor of a micro-batch
 
+// Also of a model that is wrong otherwise.
+int64_t head_width(const model::ModelConfig& m) {
+  return m.head_dim > 0 || m.heads == 0 ? m.head_dim : m.hidden / m.heads;
+}
+
 void check_micro_batch(const RunConfig& c, Problems& problems) {
   const model::ModelConfig& m = c.model;
   const int64_t tokens = c.batch.micro_batch * c.batch.sequence_length;
@@ -38,8 +46,7 @@ void check_micro_batch(const RunConfig& c, Problems& problems) {
                                     "batch.sequence_length {} x top_k {}",
                                     kMostTokens, c.batch.micro_batch, c.batch.sequence_length, choices));
   }
-  const int64_t head_width = m.head_dim > 0 || m.heads == 0 ? m.head_dim : m.hidden / m.heads;
-  int64_t widest = std::max((m.heads + 2 * m.key_value_heads()) * head_width, 2 * m.ffn_width());
+  int64_t widest = std::max((m.heads + 2 * m.key_value_heads()) * head_width(m), 2 * m.ffn_width());
   if (m.has_experts()) widest = std::max({widest, 2 * m.expert_width() * choices, 2 * m.residual_width()});
   for (const model::BlockRun& run : m.blocks) {
     for (const model::BlockSpec& layer : run.pattern) widest = std::max(widest, layer.experts);
@@ -83,6 +90,30 @@ void check_batches(const RunConfig& c, Problems& problems) {
                              b.global_batch, b.rampup.start, rise, b.rampup.increment));
   } else if (rise > 0) {
     check_multiple("batch.rampup.increment", b.rampup.increment);
+  }
+}
+
+void check_device(const RunConfig& c, Problems& problems) {
+  if (c.device == Device::cpu) return;
+  if (!kHasCuda) {
+    problems.add(
+        "device",
+        "this build has no CUDA: build with -DZIGGURAT_CUDA=ON where the CUDA toolkit is, or use cpu");
+  }
+  if (c.precision == Precision::fp64) {
+    problems.add("precision", "fp64 exists on the CPU only: use bf16 or fp32, or device=cpu");
+  }
+  if (const int64_t width = head_width(c.model); width > kernels::kAttentionMaxHeadDimOnCuda) {
+    problems.add("model.head_dim",
+                 fmt::format("expected at most {} with device=cuda, got heads of {}: use more heads, or "
+                             "device=cpu",
+                             kernels::kAttentionMaxHeadDimOnCuda, width));
+  }
+  if (c.reproducible == Reproducible::strict) {
+    problems.add(
+        "reproducible",
+        "strict exists on the CPU only, as the library's products on a device promise no bits across "
+        "layouts: use layout, or device=cpu");
   }
 }
 
@@ -152,10 +183,29 @@ void RunConfig::validate(Problems& problems) const {
                  "global_batch depends on the number of ranks by definition; with reproducible: strict use "
                  "micro_batch");
   }
+  check_device(*this, problems);
   check_arithmetic(*this, problems);
   if (precision != Precision::fp64) check_update(optimizer, problems);
+  if (precision == Precision::fp64 && optimizer.moments == StateDtype::bf16) {
+    problems.add("optimizer.moments",
+                 "precision fp64 keeps fp64 moments: remove it, or use precision bf16 or fp32");
+  }
+  if (takes_matrices(optimizer.kind) && parallel.zero > 0) {
+    problems.add("parallel.zero",
+                 "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
+                 "them: use 0, or kind adamw or lion");
+  }
+  if (optimizer.kind != OptimizerKind::adamw && device == Device::cuda) {
+    problems.add("optimizer.kind", "only adamw runs on a GPU so far: use it, or device=cpu");
+  }
   if (problems.count() > 0) return;  // what follows computes with what was found good
   const bool indexed = data.order == OrderKind::megatron && !is_synthetic(data, Split::train);
+  if (indexed && guard.spike == OnSpike::rewind) {
+    problems.add(
+        "guard.spike",
+        "rewind passes samples over, but data.order megatron is laid out for as many as the run takes: "
+        "use data.order=keyed, or guard.spike=skip");
+  }
   if (indexed && samples_of_run(*this) > std::numeric_limits<uint32_t>::max()) {
     problems.add("train.tokens",
                  fmt::format("data.order megatron indexes fewer than 2^32 samples, the run has {}; "
@@ -167,11 +217,12 @@ void RunConfig::validate(Problems& problems) const {
 void check_for_ranks(const RunConfig& config, int world_size) {
   const BatchConfig& batch = config.batch;
   const BatchRampup rampup(batch.rampup, batch.global_batch);  // throws if it does not end at the full batch
-  check_batch(config, world_size, batch.global_batch);
+  const int dp = layout_of(config, world_size).dp().size;
+  check_batch(config, dp, batch.global_batch);
   if (!batch.rampup.enabled() || batch.rampup.start == batch.global_batch) return;
   // Who can share the first two batches can share their difference, and so all of them.
-  check_batch(config, world_size, batch.rampup.start);
-  check_batch(config, world_size, batch.rampup.start + batch.rampup.increment);
+  check_batch(config, dp, batch.rampup.start);
+  check_batch(config, dp, batch.rampup.start + batch.rampup.increment);
 }
 
 }  // namespace ziggurat::train

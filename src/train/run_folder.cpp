@@ -9,7 +9,7 @@
 #include <ziggurat/comm/agreement.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/core/utc.h>
-#include <ziggurat/io/replace_file.h>
+#include <ziggurat/io/files.h>
 #include <ziggurat/train/run_folder.h>
 
 namespace ziggurat::train {
@@ -24,7 +24,8 @@ bool belongs_to_a_run(const fs::path& entry) {
     std::error_code error;
     return !fs::is_directory(entry, error) || !fs::is_empty(entry, error);
   }
-  return name == "metrics.jsonl" || name == "config.yaml" || name == "tokenizer" ||
+  return name == "metrics.jsonl" || name.starts_with("events.out.tfevents.") || name == "config.yaml" ||
+         name == "tokenizer" || name == "flight" ||
          (name.starts_with("rank_") && entry.extension() == ".log");
 }
 
@@ -35,6 +36,8 @@ RunFolder::RunFolder(const std::string& path, Communicator& world) : path_(path)
     try {
       make();
       take_lock();
+      check(!fs::exists(stop_file()), ErrorKind::config,
+            "output: {} is there, by which somebody ended this run: remove it to train on", stop_file());
     } catch (...) {
       for (auto folder = made_.rbegin(); folder != made_.rend(); ++folder) ::rmdir(folder->c_str());
       throw;
@@ -42,6 +45,8 @@ RunFolder::RunFolder(const std::string& path, Communicator& world) : path_(path)
     return std::string();
   });
 }
+
+bool RunFolder::stop_asked() const { return world_.rank() == 0 && fs::exists(stop_file()); }
 
 RunFolder::~RunFolder() {
   lock_.reset();
@@ -93,12 +98,12 @@ void RunFolder::begin(const Start& start) {
 
 // And says after which step its records go on.
 void RunFolder::open_metrics(int64_t step) {
-  metrics_ = JsonlWriter(path_ + "/metrics.jsonl");
+  records_ = RunRecords(path_, step);
   nlohmann::ordered_json marker = {{"kind", "start"},         {"step", step},
                                    {"resumed_from", nullptr}, {"time", utc_now()},
                                    {"ranks", world_.size()},  {"lineage", start_->lineage}};
   if (!start_->resumed_from.empty()) marker["resumed_from"] = start_->resumed_from;
-  metrics_.write(marker.dump());
+  records_.write(marker.dump());
 }
 
 // Checkpoints first: an interruption never leaves them to a run that has its metrics elsewhere.

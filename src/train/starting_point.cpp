@@ -15,29 +15,31 @@ using Files = std::vector<std::vector<SliceHeader>>;
 
 DType dtype_of(const StartingPoint& start) { return accum_dtype(start.model.options().compute); }
 
-int64_t bytes_of_row(const SliceHeader& slice) {
-  return slice.global_shape.numel() / slice.global_shape[0] * size_of(slice.dtype);
+int64_t bytes_of(const SliceHeader& slice) {
+  return slice.zero ? 0 : slice.box.numel() * size_of(slice.dtype);
 }
-int64_t bytes_of(const SliceHeader& slice) { return (slice.row_end - slice.row_begin) * bytes_of_row(slice); }
 int64_t bytes_of(const std::vector<SliceHeader>& file) {
   int64_t bytes = 0;
   for (const SliceHeader& slice : file) bytes += bytes_of(slice);
   return bytes;
 }
 
-// In order, as few as can be; only what is larger than a file is cut up, between rows.
+// In order, as few as can be; only what is larger than a file is cut up, between rows. AdamW's moments are
+// zero, for who expects them.
 Files plan_files(const StartingPoint& start) {
   Files files;
   int64_t room = 0;
   for (const nn::ParamEntry& entry : start.model.entries()) {
     const Shape& shape = entry.spec.global_shape;
-    for (const std::string& name : saved_names(entry.spec.name)) {
-      SliceHeader slice{name, dtype_of(start), shape, 0, shape[0]};
-      const int64_t rows = bytes_of(slice) <= start.file_bytes
-                               ? shape[0]
-                               : std::max<int64_t>(1, start.file_bytes / bytes_of_row(slice));
-      for (; slice.row_begin < shape[0]; slice.row_begin = slice.row_end) {
-        slice.row_end = std::min(shape[0], slice.row_begin + rows);
+    const std::string& parameter = entry.spec.name;
+    for (const std::string& name :
+         {parameter, saved_name("adam.m", parameter), saved_name("adam.v", parameter)}) {
+      SliceHeader slice{name, dtype_of(start), shape, rows_of(shape, 0, shape[0]), name != parameter};
+      const int64_t bytes = bytes_of(slice), row = bytes / shape[0];
+      const int64_t rows =
+          bytes <= start.file_bytes ? shape[0] : std::max<int64_t>(1, start.file_bytes / row);
+      for (int64_t begin = 0; begin < shape[0]; begin += rows) {
+        slice.box = rows_of(shape, begin, std::min(shape[0], begin + rows));
         if (files.empty() || bytes_of(slice) > room) {
           files.emplace_back();
           room = start.file_bytes;
@@ -58,15 +60,13 @@ class SliceMaker {
   }
 
   void operator()(const SliceHeader& slice, const WriteBytes& write) {
-    const auto entry = entries_.find(slice.name);
-    const bool moment = entry == entries_.end();
+    const nn::ParamEntry& entry = *entries_.at(slice.name);
     const int64_t element = size_of(slice.dtype), n = bytes_of(slice) / element;
-    const int64_t first = slice.row_begin * (bytes_of_row(slice) / element);
+    const int64_t first = slice.box.begin[0] * (slice.global_shape.numel() / slice.global_shape[0]);
     buffer_.resize(static_cast<size_t>(std::min(n, kPiece) * element));
-    if (moment) std::fill(buffer_.begin(), buffer_.end(), std::byte{0});
     for (int64_t at = 0; at < n; at += kPiece) {
       const Tensor piece(buffer_.data(), slice.dtype, {std::min(kPiece, n - at)});
-      if (!moment) start_.values(*entry->second, first + at, piece);
+      start_.values(entry, first + at, piece);
       write(ziggurat::bytes_of(piece));
       progress_.add(piece.bytes());
     }

@@ -2,7 +2,6 @@
 #include <numeric>
 
 #include <ziggurat/optim/schedule.h>
-#include <ziggurat/plan/parallel_plan.h>
 #include <ziggurat/train/step_plan.h>
 
 namespace ziggurat::train {
@@ -15,8 +14,12 @@ constexpr int64_t kDefaultLanes =
     8;  // enough for strict runs on up to 8 ranks; each lane costs a gradient slab
 }  // namespace
 
-int64_t tokens_of_rank(const RunConfig& config, int world_size) {
-  const StepPlan plan = plan_step(config, world_size, config.train.tokens / config.batch.sequence_length);
+ParallelPlan layout_of(const RunConfig& config, int world_size) {
+  return {world_size, model::fit_to_ranks(config.model, world_size).expert_parallel_sizes()};
+}
+
+int64_t tokens_of_rank(const RunConfig& config, int dp) {
+  const StepPlan plan = plan_step(config, dp, config.train.tokens / config.batch.sequence_length);
   return plan.micro_batches_per_rank * config.batch.micro_batch * config.batch.sequence_length;
 }
 
@@ -33,31 +36,33 @@ int64_t strict_lanes(const RunConfig& config) {
   return lanes;
 }
 
-void check_batch(const RunConfig& config, int world_size, int64_t samples) {
-  const int64_t unit = config.batch.micro_batch * world_size;
+void check_batch(const RunConfig& config, int dp, int64_t samples) {
+  const int64_t unit = config.batch.micro_batch * dp;
+  const char* key = samples == config.batch.global_batch   ? "batch.global_batch"
+                    : samples == config.batch.rampup.start ? "batch.rampup.start"
+                                                           : "batch.rampup.increment";
   check(samples % unit == 0, ErrorKind::config,
-        "batch.global_batch: {} sequences cannot be shared by {} ranks in micro-batches of {}: expected a "
-        "multiple of {}",
-        samples, world_size, config.batch.micro_batch, unit);
+        "{}: {} sequences cannot be shared by {} ranks in micro-batches of {}: expected a multiple of {}",
+        key, samples, dp, config.batch.micro_batch, unit);
   if (config.reproducible != Reproducible::strict) return;
   const int64_t lanes = strict_lanes(config), micro_batches = samples / config.batch.micro_batch;
-  lanes_of(0, world_size, lanes);  // throws unless the ranks can share the lanes
+  lanes_of(0, dp, lanes);  // throws unless the ranks can share the lanes
   check(micro_batches % lanes == 0, ErrorKind::config,
         "batch.lanes: {} micro-batches of a step cannot be cut into {} lanes: expected a divisor",
         micro_batches, lanes);
 }
 
-StepPlan plan_step(const RunConfig& config, int world_size, int64_t consumed_samples) {
+StepPlan plan_step(const RunConfig& config, int dp, int64_t consumed_samples) {
   const BatchConfig& batch = config.batch;
   StepPlan plan;
   plan.first_sample = consumed_samples;
   plan.samples = BatchRampup(batch.rampup, batch.global_batch).batch(consumed_samples);
-  check_batch(config, world_size, plan.samples);
+  check_batch(config, dp, plan.samples);
   plan.micro_batches = plan.samples / batch.micro_batch;
-  plan.micro_batches_per_rank = plan.micro_batches / world_size;
+  plan.micro_batches_per_rank = plan.micro_batches / dp;
   plan.tokens = plan.samples * batch.sequence_length;
   plan.lr = learning_rate(config.optimizer, consumed_samples * batch.sequence_length);
-  if (config.reproducible == Reproducible::strict) plan.lanes_per_rank = strict_lanes(config) / world_size;
+  if (config.reproducible == Reproducible::strict) plan.lanes_per_rank = strict_lanes(config) / dp;
   return plan;
 }
 

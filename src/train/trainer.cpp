@@ -1,239 +1,258 @@
-#include <cmath>
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
 
-#include <ziggurat/comm/agreement.h>
+#include <ziggurat/config/config.h>
+#include <ziggurat/core/flight_log.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/timer.h>
+#include <ziggurat/runtime/device_work.h>
 #include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/train/layer_loads.h>
+#include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/review.h>
-#include <ziggurat/train/roof.h>
+#include <ziggurat/train/step_end.h>
 #include <ziggurat/train/trainer.h>
 
 namespace ziggurat::train {
 
 namespace {
 
-int64_t lanes_per_rank(const RunConfig& config, int world_size) {
-  check_for_ranks(config, world_size);
-  return plan_step(config, world_size, 0).lanes_per_rank;
+// What the arenas may take: all there is on the CPU, where they grow. A device's are taken whole, as planned.
+Executor::Memory room_for(const RunConfig& config, const Communicator& world) {
+  if (config.device == Device::cpu) return {Arena::all_memory(), Arena::all_memory(), Arena::all_memory()};
+  const MemoryPlan plan = plan_memory(config, world.size(), world.rank());
+  const int64_t slack = plan.spare > 0 ? 2 : 1;
+  return {slack * plan.activations, slack * plan.activation_gradients, slack * plan.workspace};
 }
 
-// Between the model, which registers the parameters, and those who need their slabs.
-nn::ParamStore& finalized(nn::ParamStore& store) {
-  store.finalize();
-  return store;
+int64_t bytes_of_numbers(const RunConfig& config, const RunData& data, const model::Gpt& model) {
+  return TrainStep::bytes_of_numbers(config) + Evaluation::bytes_of_numbers(config, data) +
+         bytes_of_layer_loads(model);
 }
 
-const RunConfig& checked(const RunConfig& config) {
+RunConfig checked(const RunConfig& config, const Communicator& world) {
   check_trainable(config);
   check_tokenizer(config.data, config.model.vocab_size);
+  check_for_ranks(config, world.size());
   return config;
 }
 
 }  // namespace
 
-std::unique_ptr<SampleSource> open_split(const RunConfig& config, Split split, int64_t samples) {
-  return open_samples(config.data, split, config.batch.sequence_length, config.model.vocab_size, samples);
-}
-
 Trainer::Trainer(const RunConfig& config, Communicator& world)
-    : config_(checked(config)),
-      world_(world),
+    : config_(checked(config, world)),
       folder_(config.output_folder(), world),
-      groups_(world, ParallelPlan(world.size(),
-                                  model::fit_to_ranks(config.model, world.size()).expert_parallel_sizes())),
-      store_({.compute = compute_dtype(config.precision),
-              .seed = static_cast<uint64_t>(config.seed),
-              .reproducible = config.reproducible,
-              .step_tokens = tokens_of_rank(config, world.size())}),
-      model_(model::fit_to_ranks(config.model, world.size()), store_, groups_, config.train.recompute),
-      reducer_(finalized(store_), groups_, lanes_per_rank(config, world.size())),
-      optimizer_(store_, config.optimizer),
-      train_data_(open_split(config, Split::train, samples_of_run(config))),
-      valid_data_(open_split(config, Split::valid, config.eval.sequences)),
-      test_data_(open_split(config, Split::test, config.eval.sequences)),
-      activations_("activations", Arena::all_memory()),
-      gradients_("activation gradients", Arena::all_memory()),
-      workspace_("workspace", Arena::all_memory()),
-      stream_(Device::cpu, config.reproducible),
-      tape_(activations_, gradients_, workspace_, stream_),
-      batches_(config) {
-  tell_short_splits();
-  flops_per_token_ = model::count(config_.model, config_.batch.sequence_length).flops_per_token;
-  check_same_data();
-  resume();
+      training_(config_, world),
+      data_(config_, world),
+      executor_(config_, config.device, room_for(config, world),
+                bytes_of_numbers(config, data_, training_.model)),
+      step_(config_, training_, executor_),
+      guard_(config_, training_, step_, executor_),
+      feed_(config_, training_.groups.dp()),
+      evaluation_(config_, training_, executor_),
+      checkpoints_(config_, training_, data_, evaluation_, executor_, folder_),
+      reporter_(config_, training_, folder_),
+      deadline_(watch::process_started(), config.train.max_walltime, std::getenv("SLURM_JOB_END_TIME")),
+      slow_ranks_(world.size()) {
+  start();
 }
 
-void Trainer::check_same_data() const {
-  std::vector<NamedValue> values;
-  for (const auto& [data, split] : {std::pair(train_data_.get(), Split::train),
-                                    {valid_data_.get(), Split::valid},
-                                    {test_data_.get(), Split::test}}) {
-    values.emplace_back(fmt::format("contents of data.{}", to_string(split)),
-                        data == nullptr ? "none" : data->fingerprint());
-  }
-  check_same_on_all_ranks(world_, values);
+void Trainer::start() {
+  const std::string from =
+      config_.checkpoint.resume == Resume::automatic ? checkpoints_.restore_newest() : checkpoints_.begin();
+  // Moments are two thirds of what is saved.
+  deadline_.guess_save(training_.optimizer.state().bytes_of_moments() * 3 / 2);
+  const Cursor& cursor = training_.cursor;
+  total_steps_ = cursor.step + steps_left(config_, cursor.samples);
+  finished_ = cursor.step == total_steps_ && folder_.ended_at(cursor.step);
+  if (finished_) return;
+  folder_.begin({.step = cursor.step,
+                 .resumed_from = from,
+                 .config = dump_config(config_),
+                 .lineage = checkpoints_.lineage()});
+}
+
+void Trainer::tell_goal(const char* when) const {
+  info("the goal is reached{}: train.tokens {}, {} tokens in {} steps; raise train.tokens to train on", when,
+       config_.train.tokens, training_.cursor.samples * config_.batch.sequence_length, training_.cursor.step);
 }
 
 void Trainer::measure_roof() {
-  world_.barrier();  // so that all ranks measure at the same time
-  double roof = measure_gemm_roof(store_.options().compute);
-  world_.all_reduce(Tensor(&roof, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, stream_).wait();
-  roof_ = roof;
-  info("{:.0f} GFLOP/s GEMM roof of {} ranks", roof_ / 1e9, world_.size());
+  Communicator& world = training_.groups.world();
+  world.barrier();  // so that all ranks measure at the same time
+  double roof = roof_meter_(training_.store.options().compute);
+  world.all_reduce(Tensor(&roof, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, executor_.stream).wait();
+  reporter_.set_roof(roof);
 }
 
-void Trainer::run() {
-  info("{} | {} | {} threads a rank", config_.name, groups_.plan().str(), thread_count());
-  const auto tell_goal = [&](const char* when) {
-    info("the goal is reached{}: train.tokens {}, {} tokens in {} steps; raise train.tokens to train on",
-         when, config_.train.tokens, consumed_samples_ * config_.batch.sequence_length, step_);
-  };
-  if (finished_) return tell_goal(" already, and nothing is left to do");
-  if (step_ == total_steps_) tell_goal(" already");
-  if (step_ == 0) report(validate(), Split::valid, "before training");
-  while (step_ < total_steps_) {
-    const StepRecord done = step();
-    report(done);
-    if (roof_ == 0) measure_roof();  // not before: a user waits for the first step
-    const bool last = step_ == total_steps_;
-    if (last || (config_.eval.every > 0 && step_ % config_.eval.every == 0)) {
-      report(validate(), Split::valid, last ? "after training" : "so far");
-    }
-    if (evaluator_ && (last || (config_.eval.tasks_every > 0 && step_ % config_.eval.tasks_every == 0))) {
-      report(evaluator_(model_));
-    }
-    if (last || (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0)) save();
+watch::StopRequest Trainer::run() {
+  try {
+    return train_to_goal();
+  } catch (const Error& e) {
+    // Every rank finds these at once, and what was copied before is good.
+    if (e.kind() == ErrorKind::numeric) tell(checkpoints_.finish());
+    throw;
   }
-  if (test_data_ != nullptr && config_.eval.sequences > 0) {
-    report(evaluate(*test_data_, Split::test), Split::test, "on the test split");
+}
+
+watch::StopRequest Trainer::train_to_goal() {
+  info("{} | {} | {} threads a rank", config_.name, training_.groups.plan().str(), thread_count());
+  if (config_.device == Device::cuda) {
+    const std::string why_not = why_no_graphs(config_, training_.groups.world().size());
+    info("micro-batches are queued {}{}",
+         why_not.empty() ? "by one launch each" : "kernel by kernel: ", why_not);
   }
-  folder_.write(fmt::format(R"({{"kind":"end","step":{}}})", step_));
-  folder_.sync();
+  constexpr auto kGoal = watch::StopRequest::none;
+  if (finished_) return tell_goal(" already, and nothing is left to do"), kGoal;
+  const int64_t& done = training_.cursor.step;
+  if (done == total_steps_) tell_goal(" already");
+  if (done == 0) reporter_.tell(validate(), Split::valid, "before training");
+  // Measuring takes a tenth of these operations: a run of less needs no comparison with what it could have
+  // been.
+  constexpr double kWorthMeasuring = 1e12;
+  const auto tokens_left =
+      static_cast<double>(config_.train.tokens - training_.cursor.samples * config_.batch.sequence_length);
+  const bool worth_measuring =
+      model::count(config_.model, config_.batch.sequence_length).flops_per_token * tokens_left >
+      kWorthMeasuring;
+  while (done < total_steps_) {
+    reporter_.tell(step());
+    // Not before: a user waits for the first step.
+    if (roof_meter_ && !reporter_.knows_roof() && worth_measuring) measure_roof();
+    const bool stops = stop_ != kGoal && done < total_steps_;
+    if (!stops) evaluate();
+    guard_.check_replicas();
+    if (stops || due(config_.checkpoint.every)) tell(checkpoints_.start_save());
+    if (stops) return finish_saves(), reporter_.tell_stop(stop_), stop_;
+  }
+  if (data_.test != nullptr) {
+    reporter_.tell(evaluation_.of(data_.test.get(), Split::test), Split::test, "on the test split");
+  }
+  finish_saves();
+  flight_log().begin_phase(Phase::end, done);
+  reporter_.tell_end();
   tell_goal("");
+  return kGoal;
+}
+
+bool Trainer::due(int64_t every) const {
+  const int64_t done = training_.cursor.step;
+  return done == total_steps_ || (every > 0 && done % every == 0);
+}
+
+void Trainer::evaluate() {
+  const Timer timer;
+  const bool validates = due(config_.eval.every), does_tasks = evaluator_ && due(config_.eval.tasks_every),
+             samples = sampler_ && due(config_.eval.samples_every);
+  if (validates) {
+    reporter_.tell(validate(), Split::valid,
+                   training_.cursor.step == total_steps_ ? "after training" : "so far");
+  }
+  if (does_tasks || samples) flight_log().begin_phase(Phase::evaluation, training_.cursor.step);
+  if (does_tasks) reporter_.tell(evaluator_(training_.model));
+  if (samples) reporter_.tell(sampler_(training_.model));
+  if (validates || does_tasks || samples) deadline_.took_evaluation(timer.seconds());
+}
+
+void Trainer::save() {
+  tell(checkpoints_.start_save());
+  finish_saves();
+}
+
+void Trainer::tell(const Checkpoints::Ended& saves) {
+  for (const SaveOutcome& save : saves) {
+    reporter_.tell(save);
+    if (save.error.empty()) deadline_.took_save(save.stall_seconds + save.write_seconds);
+    save_failure_ = save.error;
+    check(save.error.empty() || config_.checkpoint.on_failure != OnSaveFailure::stop, ErrorKind::checkpoint,
+          "the checkpoint of step {} could not be saved, and checkpoint.on_failure is stop: {}", save.step,
+          save.error);
+  }
+}
+
+void Trainer::finish_saves() {
+  tell(checkpoints_.finish());
+  check(save_failure_.empty(), ErrorKind::checkpoint,
+        "the last checkpoint could not be saved: {}. Started again, the run goes on from the one before",
+        save_failure_);
+}
+
+// To the newest checkpoint, and past the samples up to the last of this step. False: there is none.
+bool Trainer::rewind(const StepPlan& plan, const std::string& why) {
+  Cursor& cursor = training_.cursor;
+  const int64_t spike = cursor.step + 1, end = plan.first_sample + plan.samples;
+  flight_log().begin_phase(Phase::load, cursor.step);
+  tell(checkpoints_.finish());
+  const std::string checkpoint = checkpoints_.rewind();
+  if (checkpoint.empty()) return false;
+  guard_.count_rewind(cursor.step);
+  const IndexRange skipped{cursor.position(), end};
+  cursor.skipped.push_back(skipped);
+  data_.reach_end(config_, cursor);
+  folder_.begin({.step = cursor.step,
+                 .resumed_from = checkpoint,
+                 .config = dump_config(config_),
+                 .lineage = checkpoints_.lineage()});
+  reporter_.tell_rewind(spike, skipped, why);
+  return true;
 }
 
 StepRecord Trainer::step() {
   const Timer timer;
-  const StepPlan plan = plan_step(config_, world_.size(), consumed_samples_);
-  micro_losses_.assign(static_cast<size_t>(2 * plan.micro_batches), 0.0);
-  for (moe::MoeStats* stats : model_.moe_stats()) stats->reset();
-  data_seconds_ = 0;
-  counted_tokens_ = count_tokens(plan);
-
-  reducer_.begin_step();
-  const int64_t micro_batches_per_lane = plan.micro_batches_per_rank / plan.lanes_per_rank;
-  for (int64_t i = 0; i < plan.micro_batches_per_rank; ++i) {
-    forward_backward(plan, i);
-    if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane();
+  const DeviceWork before = device_work();
+  StepPlan plan = plan_step(config_, training_.groups.dp().size(), training_.cursor.samples);
+  plan.first_sample = training_.cursor.position();
+  const SampleSource& source = *data_.train;
+  flight_log().begin_phase(Phase::step, training_.cursor.step + 1);
+  const int64_t waited_before = flight_log().waited();
+  const double counted = feed_.begin(source, plan, training_.cursor.step + 1, executor_.stream);
+  const Guard::Guarded guarded =
+      guard_.run(plan, counted, [&](int64_t micro_batch) { return feed_.read(source, plan, micro_batch); });
+  if (guarded.rewind) {
+    if (rewind(plan, guarded.left_out)) return step();
+    guard_.leave_out(plan, guarded.left_out + "; there is no checkpoint yet to rewind to");
   }
-  reducer_.reduce(stream_);
-  sum_losses(plan);
-  const double grad_norm = std::sqrt(reducer_.squared_norm(stream_));
-  check(std::isfinite(grad_norm), ErrorKind::numeric,
-        "step {}: the gradient is not finite. Lower optimizer.lr, lengthen optimizer.warmup_tokens, or start "
-        "again from "
-        "a checkpoint with another seed",
-        step_ + 1);
-  optimizer_.update(plan.lr, grad_norm, stream_);
 
-  consumed_samples_ += plan.samples;
-  ++step_;
-  return record(plan, grad_norm, timer.seconds());
+  StepRecord done = reporter_.record(plan, guarded.result, total_steps_, timer.seconds(), feed_.seconds());
+  const double waited = static_cast<double>(flight_log().waited() - waited_before) * 1e-9;
+  tell_each_other(done, timer.seconds() - waited);
+  done.left_out = guarded.left_out;
+  done.updates_left_out = training_.cursor.left_out;
+  done.layers = layer_loads(training_, executor_);
+  done.launches = device_work().launches - before.launches;
+  done.graphs = device_work().graphs - before.graphs;
+  done.waits = device_work().waits - before.waits;
+  return done;
 }
 
-// Known before the first backward, since auxiliary losses are means over micro-batches: no factor at the end
-// would suit both.
-double Trainer::count_tokens(const StepPlan& plan) {
-  if (!config_.data.mask_eod_loss) return static_cast<double>(plan.tokens);
-  const Timer timer;
-  const int64_t sequences = config_.batch.micro_batch;
-  double counted = 0;
-  for (int64_t i = 0; i < plan.micro_batches_per_rank; ++i) {
-    const int64_t micro_batch = world_.rank() * plan.micro_batches_per_rank + i;
-    counted += static_cast<double>(
-        batches_.count_targets(*train_data_, plan.first_sample + micro_batch * sequences, sequences));
-  }
-  data_seconds_ += timer.seconds();
-  world_.all_reduce(Tensor(&counted, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, stream_).wait();
-  check(
-      counted > 0, ErrorKind::data,
-      "step {}: with data.mask_eod_loss none of its {} tokens counts, as all follow end-of-document tokens: "
-      "look at samples {} to {} of data.train with `ziggurat data sample`, raise batch.global_batch, or set "
-      "data.mask_eod_loss=false",
-      step_ + 1, plan.tokens, plan.first_sample, plan.first_sample + plan.samples - 1);
-  return counted;
+void Trainer::tell_each_other(StepRecord& done, double computed_seconds) {
+  step_times_.add(done.step_seconds);
+  flight_log().set_usual_step(step_times_.median());
+  deadline_.took_step(done.step_seconds);
+  const StepEnd end = tell_step_end(training_.groups.world(), {.memory_bytes = resident_bytes(),
+                                                               .made_folder_again = folder_.keep(done.step),
+                                                               .stop = stop_asked(),
+                                                               .computed_seconds = computed_seconds,
+                                                               .lag = checkpoints_.lag()});
+  done.memory_bytes = end.memory_bytes;
+  stop_ = end.stop;
+  if (end.made_folder_again) remake_log_file();
+  tell(checkpoints_.advance(end.lag));
+  for (const watch::SlowRanks::Verdict& rank : slow_ranks_.add(end.computed_seconds)) reporter_.tell(rank);
 }
 
-void Trainer::forward_backward(const StepPlan& plan, int64_t i) {
-  const int64_t micro_batch = world_.rank() * plan.micro_batches_per_rank + i;  // numbered over all ranks
-  const Timer timer;
-  const model::TokenBatch batch = batches_.read(
-      *train_data_, plan.first_sample + micro_batch * config_.batch.micro_batch, config_.batch.micro_batch);
-  if (i + 1 < plan.micro_batches_per_rank) {
-    train_data_->prefetch(plan.first_sample + (micro_batch + 1) * config_.batch.micro_batch,
-                          config_.batch.micro_batch);
+watch::StopRequest Trainer::stop_asked() const {
+  using watch::StopRequest;
+  const double now =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const bool evaluates = due(config_.eval.every) || (evaluator_ && due(config_.eval.tasks_every));
+  StopRequest request = watch::stop_asked_by_signal();
+  if (folder_.stop_asked()) request = std::max(request, StopRequest::stop_file);
+  if (deadline_.reached(now, evaluates, due(config_.checkpoint.every))) {
+    request = std::max(request, StopRequest::walltime);
   }
-  data_seconds_ += timer.seconds();
-
-  tape_.begin({.seed = static_cast<uint64_t>(config_.seed),
-               .step = step_,
-               .index = micro_batch,
-               .count = plan.micro_batches});
-  const ops::LossResult loss = model_.loss(tape_, batch, 1.0 / counted_tokens_);
-  tape_.backward();
-
-  double auxiliary = 0;
-  for (const moe::MoeStats* stats : model_.moe_stats()) auxiliary += stats->last_auxiliary_loss;
-  micro_losses_[static_cast<size_t>(2 * micro_batch)] = loss.sum;
-  micro_losses_[static_cast<size_t>(2 * micro_batch + 1)] = auxiliary;
-}
-
-Validation Trainer::validate() {
-  if (valid_data_ == nullptr || config_.eval.sequences == 0) return {};
-  return evaluate(*valid_data_, Split::valid);
-}
-
-void Trainer::tell_short_splits() const {
-  for (const auto& [data, split] :
-       {std::pair(valid_data_.get(), Split::valid), {test_data_.get(), Split::test}}) {
-    if (data == nullptr || data->samples_per_epoch() >= config_.eval.sequences) continue;
-    warn("data.{} has {} sequences of {} tokens: eval.sequences {} evaluates all of them", to_string(split),
-         data->samples_per_epoch(), config_.batch.sequence_length, config_.eval.sequences);
-  }
-}
-
-Validation Trainer::evaluate(const SampleSource& source, Split split) {
-  const int64_t width = config_.batch.micro_batch;
-  const int64_t sequences = std::min(config_.eval.sequences, source.samples_per_epoch());
-  const int64_t micro_batches = (sequences + width - 1) / width;  // the last one may be smaller
-  const int64_t per_rank = (micro_batches + world_.size() - 1) / world_.size();
-  // Per micro-batch: loss, tokens, right guesses. Each is filled by one rank, so the sum over ranks is exact.
-  std::vector<double> parts(static_cast<size_t>(3 * micro_batches), 0.0);
-  for (int64_t i = 0; i < per_rank; ++i) {
-    const int64_t mine = world_.rank() * per_rank + i;
-    const bool counted = mine < micro_batches;  // the others run too: every rank enters every collective
-    const int64_t first = counted ? mine * width : 0;
-    const model::TokenBatch batch = batches_.read(source, first, std::min(width, sequences - first));
-    tape_.begin(
-        {.seed = static_cast<uint64_t>(config_.seed), .step = step_, .index = mine, .training = false});
-    const ops::LossResult loss = model_.loss(tape_, batch, 0.0);
-    if (!counted) continue;
-    double* part = &parts[static_cast<size_t>(3 * mine)];
-    part[0] = loss.sum, part[1] = static_cast<double>(loss.tokens),
-    part[2] = static_cast<double>(loss.correct);
-  }
-  world_
-      .all_reduce(Tensor(parts.data(), DType::f64, {3 * micro_batches}), ReduceOp::sum, ReduceOrder::any,
-                  stream_)
-      .wait();
-  double loss = 0, tokens = 0, correct = 0;
-  for (size_t m = 0; m < parts.size(); m += 3)
-    loss += parts[m], tokens += parts[m + 1], correct += parts[m + 2];
-  check(
-      tokens > 0, ErrorKind::data,
-      "data.{}: with data.mask_eod_loss none of the tokens of {} sequences counts; name other shards, or set "
-      "eval.sequences=0",
-      to_string(split), sequences);
-  return {loss / tokens, correct / tokens, static_cast<int64_t>(tokens), sequences};
+  return request;
 }
 
 }  // namespace ziggurat::train

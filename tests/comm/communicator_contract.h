@@ -10,6 +10,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/comm/group.h"
 #include "tests/comm/values.h"
 #include <ziggurat/comm/communicator.h>
 
@@ -19,6 +20,7 @@ namespace ziggurat {
 struct CommunicatorHarness {
   std::string name;
   std::function<void(const std::function<void(Communicator&)>&)> run;
+  Device device = Device::cpu;  // where tensors lie
 };
 
 inline std::string harness_name(const testing::TestParamInfo<CommunicatorHarness>& info) {
@@ -27,10 +29,15 @@ inline std::string harness_name(const testing::TestParamInfo<CommunicatorHarness
 
 class CommunicatorContract : public testing::TestWithParam<CommunicatorHarness> {
  protected:
-  void on_every_rank(const std::function<void(Communicator&)>& body) { GetParam().run(body); }
+  void on_every_rank(const std::function<void(contract::Group&)>& body) {
+    GetParam().run([&](Communicator& communicator) {
+      contract::Group world(communicator, GetParam().device);
+      body(world);
+    });
+  }
   // Also on two worlds cut out of it: consecutive halves and even/odd ranks.
-  void on_every_group(const std::function<void(Communicator&)>& body) {
-    on_every_rank([&](Communicator& world) {
+  void on_every_group(const std::function<void(contract::Group&)>& body) {
+    on_every_rank([&](contract::Group& world) {
       body(world);
       const int half = std::max(1, world.size() / 2);
       const auto consecutive = world.split(world.rank() / half, world.rank(), "consecutive");
@@ -44,7 +51,7 @@ class CommunicatorContract : public testing::TestWithParam<CommunicatorHarness> 
 namespace contract {
 
 template <class T>
-void broadcast_and_gather(Communicator& group) {
+void broadcast_and_gather(Group& group) {
   Stream stream;
   for (int root = 0; root < group.size(); ++root) {
     Buffer<T> buffer({7, 3});
@@ -67,7 +74,7 @@ void broadcast_and_gather(Communicator& group) {
 }
 
 template <class T>
-void all_to_all(Communicator& group) {
+void all_to_all(Group& group) {
   Stream stream;
   const int n = group.size();
   Buffer<T> input({2 * n, 3}), output({2 * n, 3});
@@ -84,7 +91,7 @@ void all_to_all(Communicator& group) {
 
 // Rank s sends (s + 2 r) % 4 rows to rank r, none among them, of `width` elements; row i holds tag (s, i).
 template <class T>
-void all_to_all_v(Communicator& group, int64_t width) {
+void all_to_all_v(Group& group, int64_t width) {
   Stream stream;
   const auto rows = [](int from, int to) { return int64_t{(from + 2 * to) % 4}; };
   std::vector<int64_t> send, receive;
@@ -112,7 +119,7 @@ void all_to_all_v(Communicator& group, int64_t width) {
 
 // Small integers: exact in any order.
 template <class T>
-void reduce_exactly(Communicator& group) {
+void reduce_exactly(Group& group) {
   Stream stream;
   const int n = group.size();
   for (const ReduceOp op : {ReduceOp::sum, ReduceOp::max}) {
@@ -136,7 +143,7 @@ void reduce_exactly(Communicator& group) {
 }
 
 template <class T>
-void reduce_as_tree(Communicator& group, int64_t elements) {
+void reduce_as_tree(Group& group, int64_t elements) {
   Stream stream;
   const int n = group.size();
   Buffer<T> buffer({elements});
@@ -166,7 +173,7 @@ void reduce_as_tree(Communicator& group, int64_t elements) {
 }
 
 // Blocks of a length that is rarely a multiple of anything, other to every rank: some are long, some empty.
-inline void exchange_lengths(Communicator& group, int64_t base) {
+inline void exchange_lengths(Group& group, int64_t base) {
   Stream stream;
   const auto rows = [&](int from, int to) { return (from + to) % 3 == 0 ? 0 : base + 5 * from + 3 * to; };
   std::vector<int64_t> send, receive;
@@ -191,7 +198,7 @@ inline void exchange_lengths(Communicator& group, int64_t base) {
   }
 }
 
-inline void gather_length(Communicator& group, int64_t elements) {
+inline void gather_length(Group& group, int64_t elements) {
   Stream stream;
   Buffer<bf16> mine({elements}), all({elements * group.size()});
   for (int64_t i = 0; i < elements; ++i) mine.values[static_cast<size_t>(i)] = tagged<bf16>(group.rank(), i);
@@ -205,7 +212,7 @@ inline void gather_length(Communicator& group, int64_t elements) {
 }  // namespace contract
 
 TEST_P(CommunicatorContract, BroadcastAndGatherMoveEveryDtype) {
-  on_every_group([](Communicator& group) {
+  on_every_group([](contract::Group& group) {
     contract::broadcast_and_gather<float>(group);
     contract::broadcast_and_gather<double>(group);
     contract::broadcast_and_gather<bf16>(group);
@@ -214,7 +221,7 @@ TEST_P(CommunicatorContract, BroadcastAndGatherMoveEveryDtype) {
 }
 
 TEST_P(CommunicatorContract, AllToAllMovesEveryDtype) {
-  on_every_group([](Communicator& group) {
+  on_every_group([](contract::Group& group) {
     contract::all_to_all<float>(group);
     contract::all_to_all<double>(group);
     contract::all_to_all<bf16>(group);
@@ -223,7 +230,7 @@ TEST_P(CommunicatorContract, AllToAllMovesEveryDtype) {
 }
 
 TEST_P(CommunicatorContract, AllToAllVMovesRowsOfAnyWidth) {
-  on_every_group([](Communicator& group) {
+  on_every_group([](contract::Group& group) {
     for (const int64_t width : {1, 3, 40, 0}) {
       contract::all_to_all_v<float>(group, width);
       contract::all_to_all_v<double>(group, width);
@@ -234,7 +241,7 @@ TEST_P(CommunicatorContract, AllToAllVMovesRowsOfAnyWidth) {
 }
 
 TEST_P(CommunicatorContract, ZeroRowsEverywhere) {
-  on_every_group([](Communicator& group) {
+  on_every_group([](contract::Group& group) {
     Stream stream;
     const contract::Buffer<float> none({0, 5});
     const std::vector<int64_t> zeros(static_cast<size_t>(group.size()), 0);
@@ -248,7 +255,7 @@ TEST_P(CommunicatorContract, ZeroRowsEverywhere) {
 }
 
 TEST_P(CommunicatorContract, ReductionsAreExactOnSmallIntegers) {
-  on_every_group([](Communicator& group) {
+  on_every_group([](contract::Group& group) {
     contract::reduce_exactly<float>(group);
     contract::reduce_exactly<double>(group);
     contract::reduce_exactly<int32_t>(group);
@@ -256,7 +263,7 @@ TEST_P(CommunicatorContract, ReductionsAreExactOnSmallIntegers) {
 }
 
 TEST_P(CommunicatorContract, FixedTreeIsBitEqualToTheLocalTree) {
-  on_every_group([](Communicator& group) {
+  on_every_group([](contract::Group& group) {
     if (!std::has_single_bit(static_cast<unsigned>(group.size()))) return;  // refused: WrongArguments...
     contract::reduce_as_tree<float>(group, 1003);
     contract::reduce_as_tree<double>(group, 1003);
@@ -266,7 +273,7 @@ TEST_P(CommunicatorContract, FixedTreeIsBitEqualToTheLocalTree) {
 
 // An implementation may cut messages: lengths around multiples of powers of two, down to one element.
 TEST_P(CommunicatorContract, MessagesOfEveryLength) {
-  on_every_group([](Communicator& group) {
+  on_every_group([](contract::Group& group) {
     const bool has_tree = std::has_single_bit(static_cast<unsigned>(group.size()));
     for (const int64_t border : {16, 32, 128}) {
       for (const int64_t elements : {border - 1, border, border + 1, border * group.size() - 3}) {
@@ -279,7 +286,7 @@ TEST_P(CommunicatorContract, MessagesOfEveryLength) {
 }
 
 TEST_P(CommunicatorContract, AllReduceGivesAllRanksTheSameBits) {
-  on_every_group([](Communicator& group) {
+  on_every_group([](contract::Group& group) {
     Stream stream;
     constexpr int64_t n = 501;
     contract::Buffer<float> buffer({n}), all({n * group.size()});
@@ -296,7 +303,7 @@ TEST_P(CommunicatorContract, AllReduceGivesAllRanksTheSameBits) {
 }
 
 TEST_P(CommunicatorContract, WorkOfSeveralCollectivesMayBeOpen) {
-  on_every_rank([](Communicator& world) {
+  on_every_rank([](contract::Group& world) {
     Stream stream;
     const int n = world.size();
     contract::Buffer<float> in_a({n, 50}, 1.0f + static_cast<float>(world.rank())), out_a({n, 50});
@@ -314,7 +321,7 @@ TEST_P(CommunicatorContract, WorkOfSeveralCollectivesMayBeOpen) {
 }
 
 TEST_P(CommunicatorContract, ManyWorksOfAllSizesMayBeOpen) {
-  on_every_rank([](Communicator& world) {
+  on_every_rank([](contract::Group& world) {
     Stream stream;
     const int n = world.size();
     std::vector<contract::Buffer<int32_t>> inputs, outputs;
@@ -340,7 +347,7 @@ TEST_P(CommunicatorContract, ManyWorksOfAllSizesMayBeOpen) {
 }
 
 TEST_P(CommunicatorContract, SplitOrdersByKeyThenRank) {
-  on_every_rank([](Communicator& world) {
+  on_every_rank([](contract::Group& world) {
     const auto reversed = world.split(0, -world.rank(), "reversed");
     EXPECT_EQ(reversed->size(), world.size());
     EXPECT_EQ(reversed->rank(), world.size() - 1 - world.rank());
@@ -356,7 +363,7 @@ TEST_P(CommunicatorContract, SplitOrdersByKeyThenRank) {
 }
 
 TEST_P(CommunicatorContract, TextOfAnyLength) {
-  on_every_group([](Communicator& group) {
+  on_every_group([](contract::Group& group) {
     const auto text = [](int rank) { return std::string(static_cast<size_t>(rank * 100), 'a') + '\0'; };
     const std::vector<std::string> texts = group.all_gather_text(group.rank() == 0 ? "" : text(group.rank()));
     ASSERT_EQ(texts.size(), static_cast<size_t>(group.size()));
@@ -366,7 +373,7 @@ TEST_P(CommunicatorContract, TextOfAnyLength) {
 }
 
 TEST_P(CommunicatorContract, CollectivesAreNumbered) {
-  on_every_rank([](Communicator& world) {
+  on_every_rank([](contract::Group& world) {
     Stream stream;
     const int64_t before = world.last_collective().sequence;
     world.barrier();
@@ -379,7 +386,7 @@ TEST_P(CommunicatorContract, CollectivesAreNumbered) {
 }
 
 TEST_P(CommunicatorContract, MetaTensorsSendNothing) {
-  on_every_rank([](Communicator& world) {
+  on_every_rank([](contract::Group& world) {
     Stream stream(Device::meta);
     const Tensor one(nullptr, DType::f32, {2, 3}, Device::meta);
     const Tensor all(nullptr, DType::f32, {2 * world.size(), 3}, Device::meta);
@@ -393,7 +400,7 @@ TEST_P(CommunicatorContract, MetaTensorsSendNothing) {
 }
 
 TEST_P(CommunicatorContract, WrongArgumentsAreNamedBeforeAnythingIsSent) {
-  on_every_rank([](Communicator& world) {
+  on_every_rank([](contract::Group& world) {
     using contract::Buffer;
     using contract::message_of;
     using testing::AllOf;
@@ -425,7 +432,10 @@ TEST_P(CommunicatorContract, WrongArgumentsAreNamedBeforeAnythingIsSent) {
                 HasSubstr("must be equal"));
     EXPECT_THAT(argument_error([&] { world.split(-1, 0, "x"); }), HasSubstr("color"));
     const Tensor on_gpu(nullptr, DType::f32, {2, 3}, Device::cuda);
-    EXPECT_THAT(argument_error([&] { world.broadcast(on_gpu, 0, stream); }), HasSubstr("host memory"));
+    EXPECT_THAT(argument_error([&] { world.communicator().broadcast(on_gpu, 0, stream); }),
+                HasSubstr("tensors of cuda need a stream there, got one of cpu"));
+    EXPECT_THAT(argument_error([&] { world.communicator().all_to_all(on_gpu, one.tensor, stream); }),
+                HasSubstr("input is on cuda, output on cpu"));
 
     const std::vector<int64_t> two(static_cast<size_t>(n), 2), many(static_cast<size_t>(n), 3),
         negative(static_cast<size_t>(n), -1), longer(static_cast<size_t>(n) + 1, 0);
@@ -440,9 +450,12 @@ TEST_P(CommunicatorContract, WrongArgumentsAreNamedBeforeAnythingIsSent) {
     EXPECT_THAT(send_rows(two, less), HasSubstr("sends itself 2 rows and expects 1"));
 
     if (!std::has_single_bit(static_cast<unsigned>(n))) {
-      EXPECT_THAT(argument_error(
-                      [&] { world.all_reduce(one.tensor, ReduceOp::sum, ReduceOrder::fixed_tree, stream); }),
-                  AllOf(HasSubstr("power-of-two"), HasSubstr("start 2 or 4 ranks")));
+      EXPECT_THAT(
+          argument_error(
+              [&] { world.all_reduce(one.tensor, ReduceOp::sum, ReduceOrder::fixed_tree, stream); }),
+          AllOf(HasSubstr("power-of-two"),
+                HasSubstr(fmt::format("start {} or {} ranks", std::bit_floor(static_cast<unsigned>(n)),
+                                      std::bit_ceil(static_cast<unsigned>(n))))));
     }
     world.barrier();  // all ranks are still in step
   });

@@ -5,6 +5,7 @@
 #include "tests/comm/communicator_contract.h"
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/comm/thread.h>
+#include <ziggurat/core/flight_log.h>
 #include <ziggurat/plan/process_groups.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -31,6 +32,48 @@ INSTANTIATE_TEST_SUITE_P(, CommunicatorContract,
                                          thread_harness("Thread4", 4, kReduceChunkBytes),
                                          thread_harness("Thread3Chunked", 3, 24),
                                          thread_harness("Thread4Chunked", 4, 24)),
+                         harness_name);
+
+constexpr NodeOptions kByNodes = {.all_to_all = AllToAll::hierarchical, .sums_from = 1};
+
+// `ranks` threads on nodes of `each` consecutive ones; the last may have fewer.
+CommunicatorHarness nodes_harness(const std::string& name, int ranks, int each,
+                                  NodeOptions options = kByNodes, int64_t chunk_bytes = kReduceChunkBytes) {
+  return {name, [=](const auto& body) {
+            run_on_threads(
+                ranks,
+                [&](Communicator& world) {
+                  NodeOptions here = options;
+                  here.node = world.rank() / each;
+                  world.use_nodes(here);
+                  body(world);
+                },
+                chunk_bytes);
+          }};
+}
+
+// As ranks lie that a launcher deals out to the nodes in turn.
+CommunicatorHarness dealt_harness(const std::string& name, int ranks, int nodes) {
+  return {name, [=](const auto& body) {
+            run_on_threads(ranks, [&](Communicator& world) {
+              NodeOptions here = kByNodes;
+              here.node = world.rank() % nodes;
+              world.use_nodes(here);
+              body(world);
+            });
+          }};
+}
+
+INSTANTIATE_TEST_SUITE_P(Nodes, CommunicatorContract,
+                         testing::Values(nodes_harness("Two1", 2, 1), nodes_harness("One2", 2, 2),
+                                         nodes_harness("Two2", 4, 2), nodes_harness("Two4", 8, 4),
+                                         nodes_harness("Four2", 8, 2), nodes_harness("Two3", 6, 3),
+                                         nodes_harness("Three2", 6, 2),
+                                         nodes_harness("UnequalTwoTwoOne", 5, 2),
+                                         nodes_harness("Automatic", 4, 2, {}),
+                                         nodes_harness("Flat", 4, 2, {.all_to_all = AllToAll::flat}),
+                                         nodes_harness("Chunked", 4, 2, kByNodes, 24),
+                                         dealt_harness("Dealt", 8, 2), dealt_harness("DealtThree", 6, 3)),
                          harness_name);
 
 TEST(ThreadRanks, FirstExceptionReachesTheCallerAndReleasesThePeers) {
@@ -165,20 +208,71 @@ TEST(MpiLauncher, TellsTheRankBeforeMpiStarts) {
 
 TEST(ProcessGroups, AreThoseOfThePlan) {
   run_on_threads(4, [](Communicator& world) {
-    const ProcessGroups groups(world, ParallelPlan(4, {1, 2, 4}));
-    for (const int ep : {1, 2, 4}) {
-      const auto expect_members = [&](Communicator& group, const std::vector<int>& members) {
-        const std::vector<std::string> texts = group.all_gather_text(std::to_string(world.rank()));
-        std::vector<int> ranks;
-        for (const std::string& text : texts) ranks.push_back(std::stoi(text));
-        EXPECT_EQ(ranks, members) << group.name();
-      };
-      expect_members(groups.ep(ep), groups.plan().ep_members(world.rank(), ep));
-      expect_members(groups.expert_dp(ep), groups.plan().expert_dp_members(world.rank(), ep));
+    const auto expect_members = [&](Communicator& group, const RankAxis& axis) {
+      const std::vector<std::string> texts = group.all_gather_text(std::to_string(world.rank()));
+      std::vector<int> ranks;
+      for (const std::string& text : texts) ranks.push_back(std::stoi(text));
+      EXPECT_EQ(ranks, axis.members(world.rank())) << axis.name;
+    };
+    for (const AxisSizes sizes : {AxisSizes{}, AxisSizes{.tp = 2}}) {
+      const ProcessGroups groups(world, ParallelPlan(4, {1, 2, 4}, sizes));
+      for (const int ep : {1, 2, 4}) {
+        expect_members(groups.ep(ep), groups.plan().ep(ep));
+        expect_members(groups.expert_dp(ep), groups.plan().expert_dp(ep));
+      }
+      expect_members(groups.dp(), groups.plan().dp());
+      expect_members(groups.tp(), groups.plan().tp());
+      expect_members(groups.cp(), groups.plan().cp());
+      expect_members(groups.pp(), groups.plan().pp());
+      EXPECT_EQ(&groups.world(), &world);
+      EXPECT_EQ(&groups.dp() == &world, sizes.tp == 1);
     }
-    EXPECT_EQ(&groups.world(), &world);
+    const ProcessGroups groups(world, ParallelPlan(4, {2}));
     EXPECT_THAT(message_of(ErrorKind::internal, [&] { groups.ep(3); }), HasSubstr("3 was not planned"));
   });
+}
+
+// Whoever finds this process hanging finds the collective there.
+TEST(FlightLogOfACommunicator, HasEveryCollectiveOfTwoAndMore) {
+  const int64_t before = flight_log().progress();
+  run_on_threads(1, [](Communicator& world) { world.barrier(); });
+  EXPECT_EQ(flight_log().progress(), before);
+  run_on_threads(2, [](Communicator& world) {
+    const auto expect_noted = [&](const char* name) {
+      bool found = false;
+      for (const FlightEvent& event : flight_log().events()) {
+        found |= event.name == name && event.group == "world" &&
+                 event.sequence == world.last_collective().sequence && event.ended > 0;
+      }
+      EXPECT_TRUE(found) << name;
+    };
+    Stream stream;
+    std::vector<float> from(4), to(4);
+    const Tensor two(from.data(), DType::f32, {2}), four(from.data(), DType::f32, {4}),
+        other(to.data(), DType::f32, {4}), half(to.data(), DType::f32, {2});
+    const std::vector<int64_t> rows = {1, 1};
+    world.barrier();
+    expect_noted("barrier");
+    world.broadcast(four, 0, stream).wait();
+    expect_noted("broadcast");
+    world.all_reduce(four, ReduceOp::sum, ReduceOrder::any, stream).wait();
+    expect_noted("all_reduce");
+    world.all_gather(two, other, stream).wait();
+    expect_noted("all_gather");
+    world.reduce_scatter(four, half, ReduceOrder::any, stream).wait();
+    expect_noted("reduce_scatter");
+    world.all_to_all(four, other, stream).wait();
+    expect_noted("all_to_all");
+    world.all_to_all_v(four, rows, other, rows, stream).wait();
+    expect_noted("all_to_all_v");
+    world.all_gather_text("text");
+    expect_noted("all_gather_text");
+    const int64_t sequence = world.last_collective().sequence + 1;
+    world.split(0, 0, "part");
+    EXPECT_EQ(world.last_collective().sequence, sequence);
+    expect_noted("split");
+  });
+  EXPECT_FALSE(flight_log().waits());
 }
 
 TEST(ProcessGroups, RefuseAPlanOfOthers) {

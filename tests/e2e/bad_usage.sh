@@ -40,6 +40,27 @@ expect_end 2 log "$ziggurat" train "$tiny" train.token=1K
 expect_text log "did you mean 'tokens'?"
 expect_end 2 log "$ziggurat" plan "$tiny" --rank 4
 expect_text log -- "--rank"
+expect_end 2 log "$ziggurat" bench roof --device gpu
+expect_text log "--device: expected one of cpu, cuda, got 'gpu'"
+expect_end 2 log "$ziggurat" export --checkpoint x --output y --dtype int8
+expect_text log "--dtype: expected one of bf16, fp32, got 'int8'"
+expect_end 2 log "$ziggurat" plan "$tiny" --search
+expect_text log "--simulate"
+expect_end 2 log "$ziggurat" plan "$tiny" --simulate nowhere.yaml
+expect_text log nowhere.yaml "No such file"
+expect_end 2 log "$ziggurat" plan "$tiny" --simulate "$tiny"
+expect_text log "expected a known key"
+expect_end 2 log "$ziggurat" plan "$source_dir/configs/published/1.3b_moe128.yaml" --ranks 256 \
+  --simulate "$source_dir/configs/clusters/a100_128.yaml"
+expect_text log "256 ranks are more than 128 A100 has" "--ranks 128"
+
+# Scripts that would build, fetch or measure tell first what they are, or want.
+for script in bench/gpu gpu/bundle gpu/run install_cudnn_frontend install_cutlass test_cuda; do
+  expect_end 2 log bash "$source_dir/scripts/$script.sh" --help
+  [ -s log ] || fail "scripts/$script.sh --help says nothing"
+done
+expect_end 2 log bash "$source_dir/scripts/gpu/run.sh"
+expect_text log "scripts/gpu/bundle.sh"
 
 # What only shows with the number of ranks: one message, from rank 0.
 expect_end 2 ranks.log timeout 20 mpirun -n 3 "$ziggurat" train "$tiny" output=three

@@ -7,7 +7,8 @@ source "$source_dir/scripts/mpi_environment.sh"
 export OMP_NUM_THREADS=1
 export OMPI_MCA_mpi_yield_when_idle=1  # the tests share their cores
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+running=  # processes of a job of start_job()
+trap '[ -z "$running" ] || kill -KILL $running 2>/dev/null; rm -rf "$folder"' EXIT
 cd "$folder"
 
 fail() { echo "FAILED: $*" >&2; exit 1; }
@@ -39,4 +40,50 @@ import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 PYTHON
+}
+
+# wait_for COMMAND...: until it succeeds, at most two minutes.
+wait_for() {
+  local i
+  for ((i = 0; i < 2400; ++i)); do
+    "$@" >/dev/null 2>&1 && return 0  # also in a trap, where it would be what ended the script
+    sleep 0.05
+  done
+  fail "waited in vain for: $*"
+}
+
+# gone PROCESS: it has ended, whether or not somebody has taken notice.
+gone() { ! grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
+
+# start_job OUTPUT RANKS [key=value ...]: a long run under mpirun in the background, in its first steps and past
+# the measurement of the roof; its output goes to OUTPUT.log. Sets $job, mpirun's process, and $ranks, those of the ranks.
+start_job() {
+  local output=$1 n=$2
+  shift 2
+  rm -f "$output.log"
+  mpirun -n "$n" "$ziggurat" train "$source_dir/configs/tiny/pr_moe.yaml" output="$output" train.tokens=100M threads=1 \
+    eval.sequences=4 eval.every=0 checkpoint.every=0 checkpoint.resume=auto log.every=1 "$@" >"$output.log" 2>&1 &
+  job=$! running=$!
+  wait_for eval "sed '1,/GEMM roof/d' $output.log | grep -q 'info step' || gone $job"
+  grep -q 'GEMM roof' "$output.log" || { cat "$output.log"; fail "the job did not start"; }
+  ranks=()
+  local process rank
+  for process in $(pgrep -P "$job"); do
+    rank=$(tr '\0' '\n' <"/proc/$process/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
+    [ -z "$rank" ] || ranks[rank]=$process
+  done
+  running="$job ${ranks[*]}"
+  [ "${#ranks[@]}" = "$n" ] || fail "found ${#ranks[@]} of $n ranks"
+}
+
+# ends_with CODE: the job ends with this code (`any`: with any but 0) within ten seconds of work of this machine, which
+# others may share, and leaves no rank behind.
+ends_with() {
+  local got=0 i process
+  for ((i = 0; i < 600; ++i)); do gone "$job" && break; sleep 0.05; done
+  gone "$job" || fail "the job goes on"
+  wait "$job" || got=$?
+  [ "$got" = "$1" ] || { [ "$1" = any ] && [ "$got" != 0 ]; } || { cat ./*.log; fail "expected exit code $1, got $got"; }
+  for process in "${ranks[@]}"; do wait_for gone "$process"; done
+  running=
 }

@@ -25,6 +25,7 @@ cat >mine.jsonl <<'JSON'
 {"context": "namespace zig", "continuation": "gurat"}
 {"context": "#incl", "continuation": "ude"}
 JSON
+python3 -c 'import json; print(json.dumps({"context": "a", "continuation": "b" * 300}))' >long.jsonl
 cp -r "$source_dir/src/core" text
 "$ziggurat" data tokenize --input text --tokenizer bytes --output data --split 1,0,0 >data.log 2>&1 || { cat data.log; fail data; }
 mpirun -n 2 "$ziggurat" train config.yaml >train.log 2>&1 || { cat train.log; fail "training"; }
@@ -34,6 +35,9 @@ mpirun -n 2 "$ziggurat" train config.yaml eval.tasks=[] output=without >train.lo
 [ "$(losses run/metrics.jsonl step)" = "$(losses without/metrics.jsonl step)" ] || fail "evaluating changed the training"
 expect_end 3 out "$ziggurat" train config.yaml eval.tasks=[lambada] eval.data=nowhere output=never
 expect_text out "nowhere/lambada"
+expect_end 3 out "$ziggurat" train config.yaml eval.tasks=[long.jsonl] output=never
+expect_text out "long: request 0 asks for the likelihood of 300 tokens" "batch.sequence_length"
+! grep -q '"kind":"step"' never/metrics.jsonl 2>/dev/null || fail "a step was trained before a task was found not to fit"
 
 # --- eval ---
 tasks=lambada,piqa,boolq,race,triviaqa,webqs,mine.jsonl
@@ -66,6 +70,22 @@ expect_end 2 out "${evaluate[@]}" --tasks hellaswag
 expect_text out "hellaswag" "lambada"
 expect_end 2 out "$ziggurat" eval --tasks lambada --data "$sets" --any-size
 expect_end 2 out "${evaluate[@]}" --tasks lambada --any-size --max-length 257
+expect_text out "--max-length: the model has"
+expect_end 2 out "${evaluate[@]}" --tasks lambada --any-size --output run
+expect_text out "run is a folder: name a file in it"
+expect_end 3 out "${evaluate[@]}" --tasks lambada,piqa --any-size --max-length 7 --output x.json
+expect_text out "piqa: request" "--max-length" "batch.sequence_length"
+[ ! -e x.json ] || fail "lambada was computed before the next task was found not to fit"
+mkfifo pipe
+for file in pipe run; do
+  for option in --output --scores --dump-requests; do
+    expect_end 2 out "${evaluate[@]}" --tasks lambada --any-size $option $file
+    expect_text out "$file is"
+  done
+done
+[ -p pipe ] || fail "a pipe was replaced by a file"
+expect_end 2 out "${evaluate[@]}" --tasks lambada --any-size --output x.json --scores x.json
+expect_text out "x.json is to hold two things"
 expect_end 3 out "${evaluate[@]}" --tasks lambada --any-size --output nowhere/report.json
 expect_text out "nowhere/report.json"
 expect_end 3 out "${evaluate[@]}" --tasks lambada --any-size --scores nowhere/scores.jsonl
@@ -80,6 +100,10 @@ expect_text out "rank_00000.safetensors"
 [ ! -e x.json ] && [ ! -e x.json.tmp ] || fail "something half-written is left"
 
 # --- serve ---
+for command in "serve --port 0" "logits --tokens 1 --output l.safetensors" "generate --prompt a"; do
+  expect_end 2 out mpirun -n 2 "$ziggurat" $command --checkpoint run/checkpoints
+  expect_text out "works in one process"
+done
 if "$ziggurat" serve --checkpoint run/checkpoints --host 203.0.113.1 2>&1 | grep -q "libcpp-httplib-dev"; then
   echo "built without an HTTP library"
   exit 0
@@ -96,8 +120,10 @@ for ((i = 0; i < 200; ++i)); do
   sleep 0.05
 done
 port=$(sed -n 's/.*http:..127.0.0.1:\([0-9]*\).*/\1/p' serve.log)
+expect_end 2 out "$ziggurat" serve --checkpoint run/checkpoints --port "$port"
+expect_text out "cannot listen on 127.0.0.1 port $port: is it in use" "--port"
 python3 - "$port" <<'PY' || { cat serve.log; fail "the server's answers"; }
-import http.client, json, math, socket, sys, threading
+import http.client, json, math, socket, sys, threading, time
 port = int(sys.argv[1])
 
 def ask(path, body=None, method=None):
@@ -133,11 +159,41 @@ for raw in [b"\0\1\2\3\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/completio
             b"GET /health HTTP/1.1\r\nX: " + b"y" * 20000 + b"\r\n\r\n"]:
     with socket.create_connection(("127.0.0.1", port)) as s:
         s.sendall(raw)
+# What curl calls a form unless told otherwise is JSON all the same, of any length; a part of a page is said to be one.
+connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 1, "user": "u" * 20000}),
+                   {"Content-Type": "application/x-www-form-urlencoded"})
+reply = connection.getresponse()
+assert reply.status == 200 and json.loads(reply.read())["choices"], reply.status
+connection.request("GET", "/health", None, {"Range": "bytes=0-3"})
+reply = connection.getresponse()
+assert reply.status == 206 and len(reply.read()) == 4, reply.status
+assert ask("/a%0Ab")[0] == 404 and b"no such path" in ask("/a%0Ab")[1]
+# Connections that say nothing keep nobody from asking.
+silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+began = time.monotonic()
+assert ask("/health")[0] == 200
+assert time.monotonic() - began < 4, "waited for connections that say nothing"
+for s in silent: s.close()
 # A client that goes in the middle of a stream.
 body = json.dumps({"prompt": "a", "max_tokens": 250, "stream": True}).encode()
 with socket.create_connection(("127.0.0.1", port)) as s:
     s.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     s.recv(100)
+# One that goes before its answer is there: the rest is not computed.
+def metric(name):
+    return sum(int(line.split()[-1]) for line in ask("/metrics")[1].decode().splitlines() if line.startswith(name + " "))
+def left():
+    return b'path="/v1/completions",code="499"' in ask("/metrics")[1]
+before = metric("ziggurat_completion_tokens_total")
+body = json.dumps({"prompt": ["a"] * 256, "max_tokens": 250, "temperature": 2}).encode()
+with socket.create_connection(("127.0.0.1", port)) as s:
+    s.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    time.sleep(0.3)
+began = time.monotonic()
+while not left() and time.monotonic() - began < 60: time.sleep(0.1)
+assert left(), "a client that left was never noticed"
+assert metric("ziggurat_completion_tokens_total") - before < 256 * 250, "all was computed for a client that had left"
 # Many at once, with a seed each: as alone.
 alone = [complete(prompt="a", max_tokens=8, seed=i)["choices"] for i in range(8)]
 together = [None] * 8

@@ -6,6 +6,7 @@ few=(train.tokens=8K eval.every=0 checkpoint.resume=never)
 
 "$ziggurat" train "$tiny/pr_moe.yaml" output=run "${few[@]}" model.vocab_size=257 data.tokenizer=bytes >log 2>&1 ||
   { cat log; fail "training"; }
+printf '%s\n' '{"kind":"step","step":"1","loss":1}' '{"kind":5,"step":1,"loss":1}' '{"loss":1}' '{"kind":"st' >>run/metrics.jsonl
 expect_end 0 log "$ziggurat" export --checkpoint run/checkpoints --output hf
 expect_text log "ZigguratForCausalLM" "it has experts" "note: Training dropped tokens"
 hash=$(sed -n 's/^weights //p' log)
@@ -20,9 +21,9 @@ expect_end 0 log "$ziggurat" export --checkpoint back/checkpoints --output hf_ag
 cmp hf/model.safetensors hf_again/model.safetensors || fail "there and back again differs"
 
 # Ranks share the files, which are the same for any number of them; one of them tells how far it is.
-expect_end 0 log "$ziggurat" import --from two --output one_rank --shard-size 200KB
-expect_end 0 log mpirun -n 2 "$ziggurat" import --from two --output two_ranks --shard-size 200KB
-[ "$(grep -c "import 100% | .*/s | ETA" log)" = 1 ] || { cat log; fail "expected one line of progress"; }
+expect_end 0 log "$ziggurat" import --from two --output one_rank --shard-size 60KB
+expect_end 0 log mpirun -n 2 "$ziggurat" import --from two --output two_ranks --shard-size 60KB
+[ "$(grep -c "import 100% | .*/s | took" log)" = 1 ] || { cat log; fail "expected one line of progress"; }
 cd one_rank/checkpoints/step_00000000
 [ "$(ls rank_*.safetensors | wc -l)" -gt 5 ] || fail "too few files to share"
 for file in rank_*.safetensors; do
@@ -59,6 +60,8 @@ expect_end 2 log "$ziggurat" import --from hf --output bad --upcycle experts=4
 expect_text log "has experts already"
 expect_end 2 log "$ziggurat" import --from dense_hf --output bad --upcycle expert=4
 expect_text log "did you mean 'experts'?"
+expect_end 2 log "$ziggurat" import --from dense_hf --output bad --upcycle ""
+expect_text log "expected experts=N, got ''"
 rm dense_hf/model.safetensors
 expect_end 3 log "$ziggurat" import --from dense_hf --output bad
 expect_text log "model.safetensors"

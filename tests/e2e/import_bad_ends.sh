@@ -146,3 +146,38 @@ for ranks in told on_two; do
   python3 "$large_folder" compare large killed_hf
   rm -r killed killed_hf
 done
+
+# Two jobs for one place: the later one is refused by the name of the other, who stops and goes on, and is whole.
+begun_and_stopped() {  # FILE COMMAND...: a process of the command is stopped as soon as the file is there
+  local file=$1
+  shift
+  rm -f pid
+  "$@" >first 2>&1 &
+  job=$!
+  until compgen -G "$file" >/dev/null; do
+    kill -0 $job 2>/dev/null || { cat first; fail "ended before it was stopped: $*"; }
+    sleep 0.01
+  done
+  kill -STOP "$(cat pid)"
+}
+expect_first_goes_on() {
+  expect_text log ".twice.lock is held by another job that is alive: pid" "choose another output folder"
+  [ -e .twice.tmp ] && [ ! -e twice ] || fail "the second job touched the place"
+  kill -CONT "$(cat pid)"
+  wait $job || { cat first; fail "the first job failed"; }
+  [ -z "$(ls -d .twice* 2>/dev/null)" ] || fail "left beside the folder: $(ls -d .twice*)"
+}
+for ranks in told on_two; do
+  begun_and_stopped ".twice.tmp/checkpoints/.step_00000000.tmp/rank_*" $ranks "$ziggurat" import --from large \
+    --output twice --shard-size 50MB
+  expect_end 2 log import good twice
+  expect_first_goes_on
+  mv twice imported
+  begun_and_stopped ".twice.tmp/model*" $ranks "$ziggurat" export --checkpoint imported --output twice --shard-size 50MB
+  expect_end 2 log export_ run twice
+  expect_first_goes_on
+  python3 "$large_folder" compare large twice
+  expect_end 2 log export_ run twice
+  expect_text log "twice stands already"
+  rm -r imported twice
+done

@@ -63,4 +63,4 @@ expect_text log "--separator" "backslash"
 # One long word is learnt from like many short ones, and the work is shown.
 awk 'BEGIN { srand(1); for (i = 0; i < 300000; ++i) printf "%c", 97 + int(rand() * 26) }' >word.txt
 expect_end 0 log "$ziggurat" data train-tokenizer --vocab-size 1000 --input word.txt --output tok
-expect_text log "count pieces" "learn merges: 743 merges of 743 merges" "tokenizer of 1000 tokens from 1 distinct pieces"
+expect_text log "count pieces" "learn merges 100% | 743 merges of 743 merges" "tokenizer of 1000 tokens from 1 distinct pieces"

@@ -23,6 +23,8 @@ void Accesses::begin_grid(KernelCounts& counts, Range constants, Range stacks, s
   shadow_.resize(shared_.bytes);
   variable_ = {};
   ++counts.launches;
+  counts.dynamic_shared_bytes =
+      std::max(counts.dynamic_shared_bytes, static_cast<int64_t>(dynamic_shared_bytes));
 }
 
 void Accesses::begin_block(int threads) {
@@ -30,6 +32,7 @@ void Accesses::begin_block(int threads) {
   if (logs_.size() < warps) logs_.resize(warps);
   for (auto& log : logs_) log.clear();
   warp_epochs_.assign(warps, 0);
+  counts_->block_threads = std::max(counts_->block_threads, int64_t{threads});
   ++block_;
   ++block_epoch_;
 }

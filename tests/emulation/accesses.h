@@ -17,10 +17,11 @@ namespace ziggurat::emulation {
 // What a kernel did, over all its launches. Loads and stores are those of device memory.
 struct KernelCounts {
   int64_t launches = 0;
-  int64_t loads = 0, stores = 0;                  // of single threads
-  int64_t loaded_bytes = 0, stored_bytes = 0;     // that threads asked for
-  int64_t load_requests = 0, store_requests = 0;  // of warps: the same instruction of up to 32 threads
-  int64_t load_sectors = 0, store_sectors = 0;    // of 32 bytes that these touched: what a GPU moves
+  int64_t block_threads = 0, dynamic_shared_bytes = 0;  // of a block, at most
+  int64_t loads = 0, stores = 0;                        // of single threads
+  int64_t loaded_bytes = 0, stored_bytes = 0;           // that threads asked for
+  int64_t load_requests = 0, store_requests = 0;        // of warps: the same instruction of up to 32 threads
+  int64_t load_sectors = 0, store_sectors = 0;          // of 32 bytes that these touched: what a GPU moves
 };
 
 class KernelError : public std::runtime_error {

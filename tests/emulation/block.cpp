@@ -34,10 +34,19 @@ struct Wait {
   uint64_t value = 0, argument = 0, result = 0;
 };
 
+struct AsyncCopy {
+  void* to;
+  const void* from;
+  size_t bytes, zeros;
+  size_t group;  // of its thread's, in the order of their commits
+};
+
 struct Thread {
   enum State { unstarted, ready, waiting, done } state = unstarted;
   int fiber = -1;
   Wait wait;
+  std::vector<AsyncCopy> copies;  // under way
+  size_t groups = 0;              // committed
 };
 
 struct Barrier {
@@ -67,6 +76,11 @@ class Block {
   void access(uintptr_t address, size_t bytes, Access kind, uintptr_t site) {
     accesses_.access(current_, address, bytes, kind, site);
   }
+  void begin_copy(void* to, const void* from, size_t bytes, size_t zeros) {
+    of(current_).copies.push_back({to, from, bytes, zeros, of(current_).groups});
+  }
+  void commit_copies() { ++of(current_).groups; }
+  void finish_copies(size_t groups);
   std::string describe_fault() const;
   // `stack`, or where that has overflowed the middle of the same one: its frames are not needed again.
   uintptr_t usable_stack(uintptr_t stack) const {
@@ -270,6 +284,26 @@ std::string Block::describe_fault() const {
   if (fault - stacks_ < kMaxThreads * kStack)
     return fmt::format("needs more than {} bytes of stack", kStack - kGuard);
   return "touches " + DeviceMemory::instance().describe(fault);
+}
+
+void Block::finish_copies(size_t groups) {
+  Thread& thread = of(current_);
+  // Where a thread's copies come from and go to: all of them one load and one store of its program.
+  static const char sites[2] = {};
+  const auto first_left = std::find_if(thread.copies.begin(), thread.copies.end(),
+                                       [&](const AsyncCopy& c) { return c.group + groups >= thread.groups; });
+  for (auto copy = thread.copies.begin(); copy != first_left; ++copy) {
+    const size_t read = copy->bytes - copy->zeros;
+    if (read > 0) {
+      access(reinterpret_cast<uintptr_t>(copy->from), read, Access::load,
+             reinterpret_cast<uintptr_t>(&sites[0]));
+    }
+    access(reinterpret_cast<uintptr_t>(copy->to), copy->bytes, Access::store,
+           reinterpret_cast<uintptr_t>(&sites[1]));
+    std::memcpy(copy->to, copy->from, read);
+    std::memset(static_cast<char*>(copy->to) + read, 0, copy->zeros);
+  }
+  thread.copies.erase(thread.copies.begin(), first_left);
 }
 
 int Block::barrier(const Wait& wait, bool predicate) {
@@ -515,6 +549,28 @@ void see_bad_index(int64_t index, Site site) {
   running->emulate([&]() -> bool {
     throw KernelError(
         fmt::format("index {} of an array, which is out of bounds at {}:{}", index, site.file, site.line));
+  });
+}
+
+void async_copy(void* to, const void* from, size_t bytes, size_t zeros, Site site) {
+  running->emulate([&] {
+    if ((bytes != 4 && bytes != 8 && bytes != 16) || (zeros != 0 && zeros != bytes)) {
+      throw KernelError(
+          fmt::format("__pipeline_memcpy_async of {} bytes, {} of them zero, at {}:{}: only 4, 8 "
+                      "or 16 bytes, all or none of them zero, are known here",
+                      bytes, zeros, site.file, site.line));
+    }
+    running->begin_copy(to, from, bytes, zeros);
+    return true;
+  });
+}
+
+void async_commit() { running->commit_copies(); }
+
+void async_wait(size_t groups) {
+  running->emulate([&] {
+    running->finish_copies(groups);
+    return true;
   });
 }
 

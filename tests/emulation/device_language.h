@@ -33,6 +33,12 @@ using Combine = uint64_t (*)(const uint64_t* values, uint32_t mask, int lane, ui
 uint64_t warp_exchange(uint32_t mask, Combine combine, uint64_t value, uint64_t argument, const char* name,
                        Site site);
 
+// Copies to shared memory that the calling thread has begun are done when it waits for all groups that it
+// committed but the last `groups`.
+void async_copy(void* to, const void* from, size_t bytes, size_t zeros, Site site);
+void async_commit();
+void async_wait(size_t groups);
+
 // Before an atomic operation, which is then done at once: kernels' threads take turns.
 void atomic_access(const volatile void* address, size_t bytes);
 // A trap or a failed assert of device code.

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <deque>
 #include <functional>
 #include <mutex>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include <cuda_runtime.h>
@@ -41,20 +43,56 @@ struct Work {
 
 }  // namespace
 
+// What streams were given between the begin and the end of a capture, by stream: recorded, and not run.
+struct Capture {
+  struct Part {
+    CUstream_st* stream;
+    std::deque<Work> work;
+  };
+  std::vector<Part> parts;  // the first is of the stream where it began
+  std::thread::id thread;   // whose calls must not wait meanwhile
+  std::string broken;       // why it comes to nothing
+  bool over = false;
+
+  Part& part_of(const CUstream_st* stream) {
+    return *std::find_if(parts.begin(), parts.end(), [&](const Part& part) { return part.stream == stream; });
+  }
+};
+using CapturePointer = std::shared_ptr<Capture>;
+
 struct CUstream_st {
   std::deque<Work> queue;
   bool waits_for_default = true;  // and the default stream for it
   bool destroyed = false;         // its work still runs
+  CapturePointer capture;         // that it takes part in
 };
 
 struct CUevent_st {
-  MarkPointer mark;  // of the latest record; null: none yet, which counts as done
+  MarkPointer mark;        // of the latest record; null: none yet, which counts as done
+  CapturePointer capture;  // in which that was
   bool timed = true;
+};
+
+struct CUgraph_st {
+  CapturePointer recorded;
+};
+
+struct CUgraphExec_st {
+  CapturePointer recorded;
+  MarkPointer latest;  // the end of its latest launch
 };
 
 namespace ziggurat::emulation {
 
+struct Meeting {
+  std::vector<MarkPointer> here;  // of each part: that its stream has come to it
+  bool over = false;
+};
+
 namespace {
+
+// Threads that share the device queue the parts of a meeting: one that waits for longer waits for nobody.
+constexpr std::chrono::seconds kPatience(60);
 
 class EmulatedDevice {
  public:
@@ -67,6 +105,8 @@ class EmulatedDevice {
     streams_.clear();
     streams_.push_back(std::make_unique<CUstream_st>());
     events_.clear();
+    graphs_.clear();
+    execs_.clear();
     counts_.clear();
     max_shared_.clear();
     DeviceMemory::instance().free_all();
@@ -75,6 +115,7 @@ class EmulatedDevice {
     random_.seed(seed);
     sticky_ = last_ = cudaSuccess;
     message_.clear();
+    changed_.notify_all();
   }
 
   // A call that fails without harm: reported once more by cudaGetLastError.
@@ -95,7 +136,13 @@ class EmulatedDevice {
     return std::any_of(events_.begin(), events_.end(), [&](const auto& e) { return e.get() == event; });
   }
 
-  MarkPointer enqueue(CUstream_st& to, std::function<void()> run, std::vector<MarkPointer> after = {}) {
+  MarkPointer enqueue(CUstream_st& to, std::function<void()> run, std::vector<MarkPointer> after = {},
+                      MarkPointer mark = std::make_shared<Mark>()) {
+    if (to.capture) {
+      to.capture->part_of(&to).work.push_back(
+          {.run = std::move(run), .after = std::move(after), .mark = std::move(mark)});
+      return to.capture->part_of(&to).work.back().mark;
+    }
     // Work of the default stream comes after all earlier work of the others, and before all their later.
     CUstream_st& default_stream = *streams_.front();
     if (&to == &default_stream) {
@@ -107,19 +154,20 @@ class EmulatedDevice {
     } else if (to.waits_for_default && !default_stream.queue.empty()) {
       after.push_back(default_stream.queue.back().mark);
     }
-    to.queue.push_back({.run = std::move(run), .after = std::move(after)});
+    to.queue.push_back({.run = std::move(run), .after = std::move(after), .mark = std::move(mark)});
+    changed_.notify_all();
     return to.queue.back().mark;
   }
 
   cudaError_t wait_for(const MarkPointer& mark) {
-    while (!mark->done && sticky_ == cudaSuccess) run_something();
+    while (!mark->done && sticky_ == cudaSuccess) run_or_wait();
     return sticky_;
   }
   cudaError_t wait_for(CUstream_st& stream) {
     return stream.queue.empty() ? sticky_ : wait_for(MarkPointer(stream.queue.back().mark));
   }
   cudaError_t wait_for_all() {
-    while (pending() > 0 && sticky_ == cudaSuccess) run_something();
+    while (pending() > 0 && sticky_ == cudaSuccess) run_or_wait();
     return sticky_;
   }
   void run_now_and_then() {
@@ -131,11 +179,57 @@ class EmulatedDevice {
     return static_cast<int64_t>(sum);
   }
 
+  // The capture that the calling thread began and did not end; null: none.
+  CapturePointer capture_of_thread() const {
+    for (const auto& s : streams_) {
+      if (s->capture && s->capture->thread == std::this_thread::get_id()) return s->capture;
+    }
+    return nullptr;
+  }
+  // No call that waits, takes memory or gives it back may come while the thread captures: cudaSuccess, or the
+  // error that it is. The capture comes to nothing then.
+  cudaError_t refuse_in_capture(const std::string& name) {
+    const CapturePointer capture = capture_of_thread();
+    return capture ? break_capture(*capture, name) : cudaSuccess;
+  }
+  cudaError_t break_capture(Capture& capture, const std::string& name) {
+    const std::string why = name + ": not while a stream is captured";
+    if (capture.broken.empty()) capture.broken = why;
+    return refuse(cudaErrorStreamCaptureUnsupported, why);
+  }
+  // Queues again what was recorded: in `stream` what its first stream was given, the rest in streams of its
+  // own.
+  void launch(CUgraphExec_st& exec, CUstream_st& stream) {
+    if (exec.latest) enqueue(stream, nullptr, {exec.latest});
+    std::map<const Mark*, MarkPointer> fresh;
+    for (const Capture::Part& part : exec.recorded->parts) {
+      for (const Work& work : part.work) fresh[work.mark.get()] = std::make_shared<Mark>();
+    }
+    for (const Capture::Part& part : exec.recorded->parts) {
+      CUstream_st* to = &stream;
+      if (&part != exec.recorded->parts.data()) {
+        streams_.push_back(std::make_unique<CUstream_st>());
+        to = streams_.back().get();
+        to->waits_for_default = false, to->destroyed = true;  // gone when it is empty
+      }
+      for (const Work& work : part.work) {
+        std::vector<MarkPointer> after;
+        for (const MarkPointer& mark : work.after) after.push_back(fresh.at(mark.get()));
+        enqueue(*to, work.run, std::move(after), fresh.at(work.mark.get()));
+        to->queue.back().on_host = work.on_host;
+      }
+    }
+    exec.latest = enqueue(stream, nullptr);
+  }
+
   void launch(const Launch& launch) { run_kernel(launch, random_, counts_[launch.name], pinned_); }
 
   std::mutex mutex_;
+  std::condition_variable_any changed_;                // work was queued or done
   std::vector<std::unique_ptr<CUstream_st>> streams_;  // the first is the default one
   std::vector<std::unique_ptr<CUevent_st>> events_;
+  std::vector<std::unique_ptr<CUgraph_st>> graphs_;
+  std::vector<std::unique_ptr<CUgraphExec_st>> execs_;
   std::map<std::string, KernelCounts> counts_;
   std::map<const void*, size_t> max_shared_;  // of a kernel, where its attribute was set
   std::vector<Range> pinned_;
@@ -146,13 +240,22 @@ class EmulatedDevice {
   cudaError_t message_of_ = cudaSuccess;  // the error that it explains
 
  private:
-  // One piece of work, drawn among those that may run. There always is one: whatever work waits for was
-  // queued before it.
-  void run_something() {
+  // There is something to run, unless streams have come to meetings whose other parts are yet to be queued,
+  // by threads that need the mutex for it.
+  void run_or_wait() {
+    if (run_something()) return;
+    if (changed_.wait_for(mutex_, kPatience) == std::cv_status::timeout && sticky_ == cudaSuccess) {
+      fail(cudaErrorLaunchFailure, "streams wait for a rank that does not queue its part of a collective");
+    }
+  }
+
+  // One piece of work, drawn among those that may run. False: there is none.
+  bool run_something() {
     std::vector<CUstream_st*> able;
     for (const auto& s : streams_) {
       if (!s->queue.empty() && s->queue.front().may_run()) able.push_back(s.get());
     }
+    if (able.empty()) return false;
     CUstream_st& chosen = *able[random_() % able.size()];
     const Work work = std::move(chosen.queue.front());
     chosen.queue.pop_front();
@@ -160,6 +263,8 @@ class EmulatedDevice {
     work.mark->done = true;
     work.mark->when = std::chrono::steady_clock::now();
     std::erase_if(streams_, [](const auto& s) { return s->destroyed && s->queue.empty(); });
+    changed_.notify_all();
+    return true;
   }
 
   void run(const Work& work) {
@@ -184,6 +289,7 @@ class EmulatedDevice {
       for (const Work& work : s->queue) work.mark->done = true;
       s->queue.clear();
     }
+    changed_.notify_all();
   }
 };
 
@@ -209,7 +315,18 @@ cudaError_t call_on(cudaStream_t handle, const char* name, const F& function) {
       return d.refuse(cudaErrorInvalidResourceHandle,
                       fmt::format("{}: a stream that was destroyed or never made", name));
     }
+    if (stream->capture && !stream->capture->broken.empty()) {
+      return d.refuse(cudaErrorStreamCaptureInvalidated, stream->capture->broken);
+    }
     return function(d, *stream);
+  });
+}
+// call(function(device)), unless the thread captures a stream.
+template <class F>
+cudaError_t call_outside_captures(const char* name, const F& function) {
+  return call([&](EmulatedDevice& d) {
+    const cudaError_t error = d.refuse_in_capture(name);
+    return error == cudaSuccess ? function(d) : error;
   });
 }
 template <class F>
@@ -256,7 +373,7 @@ std::string refuse_copy(const char* name, const void* to, const void* from, size
   return "";
 }
 
-// Memory that was freed while the copy waited in its queue is found when it runs.
+// Memory that was freed while the copy waited in its queue, or in a graph, is found when it runs.
 void copy_now(void* to, const void* from, size_t bytes) {
   for (const void* pointer : {static_cast<const void*>(to), from}) {
     if (is_device(pointer) && !is_live(pointer, bytes)) {
@@ -272,6 +389,18 @@ cudaError_t copy(EmulatedDevice& d, CUstream_st& stream, const char* name, void*
   if (bytes == 0) return cudaSuccess;
   const std::string why = refuse_copy(name, to, from, bytes, kind);
   if (!why.empty()) return d.refuse(cudaErrorInvalidValue, why);
+  if (stream.capture) {
+    for (const void* pointer : {static_cast<const void*>(to), from}) {
+      if (is_device(pointer) || is_pinned(d, pointer)) continue;
+      return d.break_capture(*stream.capture, fmt::format("{} of the host's ordinary memory", name));
+    }
+    const auto pinned = [&d](const void* p) { return is_device(p) || is_pinned(d, p); };
+    d.enqueue(stream, [=] {
+      if (!pinned(to) || !pinned(from)) throw KernelError("a graph's copy of pinned memory that was freed");
+      copy_now(to, from, bytes);
+    });
+    return cudaSuccess;
+  }
   if (!is_device(from) && !is_pinned(d, from)) {
     // Ordinary memory of the host is taken at once, and may be used again.
     const auto taken = std::make_shared<std::vector<char>>(static_cast<const char*>(from),
@@ -363,6 +492,54 @@ cudaError_t enqueue_launch(const cudaLaunchConfig_t& config, const void* kernel,
   });
 }
 
+cudaError_t enqueue_library_call(cudaStream_t handle, const std::string& name, std::function<void()> run) {
+  return call_on(handle, name.c_str(), [&](EmulatedDevice& d, CUstream_st& stream) {
+    d.enqueue(stream, [name, run = std::move(run), &d] {
+      ++d.counts_[name].launches;
+      run();
+    });
+    return cudaSuccess;
+  });
+}
+
+std::shared_ptr<Meeting> make_meeting(int parts) {
+  auto meeting = std::make_shared<Meeting>();
+  for (int i = 0; i < parts; ++i) meeting->here.push_back(std::make_shared<Mark>());
+  return meeting;
+}
+
+cudaError_t enqueue_meeting(cudaStream_t handle, const std::shared_ptr<Meeting>& meeting, int part,
+                            const std::string& name, std::function<void()> run) {
+  return call_on(handle, name.c_str(), [&](EmulatedDevice& d, CUstream_st& stream) {
+    if (stream.capture) return d.break_capture(*stream.capture, name);
+    d.enqueue(stream, nullptr, {}, meeting->here[static_cast<size_t>(part)]);
+    const auto once = [meeting, name, run = std::move(run), &d] {
+      if (std::exchange(meeting->over, true)) return;
+      ++d.counts_[name].launches;
+      run();
+    };
+    d.enqueue(stream, once, meeting->here);
+    return cudaSuccess;
+  });
+}
+
+void cancel(Meeting& meeting) {
+  const std::lock_guard lock(device().mutex_);
+  meeting.over = true;
+  for (const MarkPointer& mark : meeting.here) mark->done = true;
+  device().changed_.notify_all();
+}
+
+void check_device_memory(const void* address, int64_t rows, int64_t row_bytes, int64_t row_distance,
+                         const std::string& what) {
+  if (rows == 0 || row_bytes == 0) return;
+  const int64_t bytes = (rows - 1) * row_distance + row_bytes;
+  if (!is_device(address) || !is_live(address, static_cast<size_t>(bytes))) {
+    throw KernelError(fmt::format("{}: {} bytes at {}", what, bytes,
+                                  DeviceMemory::instance().describe(reinterpret_cast<uintptr_t>(address))));
+  }
+}
+
 }  // namespace ziggurat::emulation
 
 // The runtime's functions
@@ -390,6 +567,22 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorIllegalAddress";
     case cudaErrorLaunchFailure:
       return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+      return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureMerge:
+      return "cudaErrorStreamCaptureMerge";
+    case cudaErrorStreamCaptureUnmatched:
+      return "cudaErrorStreamCaptureUnmatched";
+    case cudaErrorStreamCaptureUnjoined:
+      return "cudaErrorStreamCaptureUnjoined";
+    case cudaErrorStreamCaptureIsolation:
+      return "cudaErrorStreamCaptureIsolation";
+    case cudaErrorCapturedEvent:
+      return "cudaErrorCapturedEvent";
+    case cudaErrorStreamCaptureWrongThread:
+      return "cudaErrorStreamCaptureWrongThread";
   }
   return "an unknown error";
 }
@@ -436,7 +629,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   return cudaErrorInvalidValue;
 }
 cudaError_t cudaDeviceSynchronize() {
-  return call([](EmulatedDevice& d) { return d.wait_for_all(); });
+  return call_outside_captures("cudaDeviceSynchronize", [](EmulatedDevice& d) { return d.wait_for_all(); });
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return call([&](EmulatedDevice&) {
@@ -447,7 +640,7 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
-  return call([&](EmulatedDevice& d) {
+  return call_outside_captures("cudaMalloc", [&](EmulatedDevice& d) {
     *pointer = bytes == 0 ? nullptr : DeviceMemory::instance().allocate(bytes);
     if (bytes > 0 && *pointer == nullptr) {
       return d.refuse(cudaErrorMemoryAllocation,
@@ -460,6 +653,7 @@ cudaError_t cudaFree(void* pointer) {
   if (pointer == nullptr) return cudaSuccess;
   // Also after a kernel's error, so that owners of memory can let it go.
   const std::lock_guard lock(device().mutex_);
+  if (const cudaError_t error = device().refuse_in_capture("cudaFree"); error != cudaSuccess) return error;
   const bool freed = DeviceMemory::instance().free(pointer);
   if (device().sticky_ != cudaSuccess) return device().sticky_;
   return freed ? cudaSuccess
@@ -468,6 +662,7 @@ cudaError_t cudaFree(void* pointer) {
 cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t) { return cudaMalloc(pointer, bytes); }
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
   return call_on(handle, "cudaFreeAsync", [&](EmulatedDevice& d, CUstream_st& stream) {
+    if (stream.capture) return d.break_capture(*stream.capture, "cudaFreeAsync");
     if (!is_live(pointer, 0))
       return d.refuse(cudaErrorInvalidValue, "cudaFreeAsync: memory that was freed or never allocated");
     d.enqueue(stream, [=] { DeviceMemory::instance().free(pointer); });
@@ -475,7 +670,7 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
   });
 }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
-  return call([&](EmulatedDevice& d) {
+  return call_outside_captures("cudaMallocHost", [&](EmulatedDevice& d) {
     *pointer = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     if (*pointer == nullptr) return d.refuse(cudaErrorMemoryAllocation, "cudaMallocHost");
     std::memset(*pointer, 0xff, bytes);
@@ -486,6 +681,8 @@ cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) { return cudaMallocHost(pointer, bytes); }
 cudaError_t cudaFreeHost(void* pointer) {
   const std::lock_guard lock(device().mutex_);
+  if (const cudaError_t error = device().refuse_in_capture("cudaFreeHost"); error != cudaSuccess)
+    return error;
   const auto begin = reinterpret_cast<uintptr_t>(pointer);
   if (std::erase_if(device().pinned_, [&](const Range& r) { return r.begin == begin; }) == 0) {
     return device().refuse(cudaErrorInvalidValue, "cudaFreeHost: memory that was freed or never allocated");
@@ -501,6 +698,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   return call_on(nullptr, "cudaMemcpy", [&](EmulatedDevice& d, CUstream_st& stream) {
+    if (const cudaError_t error = d.refuse_in_capture("cudaMemcpy"); error != cudaSuccess) return error;
     const cudaError_t error = copy(d, stream, "cudaMemcpy", to, from, bytes, kind);
     return error == cudaSuccess ? d.wait_for(stream) : error;
   });
@@ -539,38 +737,64 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle) {
   return call_on(handle, "cudaStreamDestroy", [&](EmulatedDevice& d, CUstream_st& stream) {
     if (handle == nullptr)
       return d.refuse(cudaErrorInvalidResourceHandle, "cudaStreamDestroy: the default stream");
+    if (stream.capture) return d.break_capture(*stream.capture, "cudaStreamDestroy");
     stream.destroyed = true;
     std::erase_if(d.streams_, [](const auto& s) { return s->destroyed && s->queue.empty(); });
     return cudaSuccess;
   });
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
-  return call_on(handle, "cudaStreamSynchronize",
-                 [](EmulatedDevice& d, CUstream_st& stream) { return d.wait_for(stream); });
+  return call_on(handle, "cudaStreamSynchronize", [](EmulatedDevice& d, CUstream_st& stream) {
+    const cudaError_t error = d.refuse_in_capture("cudaStreamSynchronize");
+    return error == cudaSuccess ? d.wait_for(stream) : error;
+  });
 }
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
   return call_on(handle, "cudaStreamQuery", [](EmulatedDevice& d, CUstream_st& stream) {
+    if (const cudaError_t error = d.refuse_in_capture("cudaStreamQuery"); error != cudaSuccess) return error;
     d.run_now_and_then();
     if (d.sticky_ != cudaSuccess) return d.sticky_;
     return stream.queue.empty() ? cudaSuccess : cudaErrorNotReady;
   });
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned) {
-  return call_with(event, "cudaStreamWaitEvent", [&](EmulatedDevice& d) {
-    CUstream_st* stream = d.stream(handle);
-    if (stream == nullptr) {
+  return call_on(handle, "cudaStreamWaitEvent", [&](EmulatedDevice& d, CUstream_st& stream) {
+    if (!d.known(event)) {
       return d.refuse(cudaErrorInvalidResourceHandle,
-                      "cudaStreamWaitEvent: a stream that was destroyed or never made");
+                      "cudaStreamWaitEvent: an event that was destroyed or never made");
+    }
+    if (event->mark == nullptr) return cudaSuccess;
+    const CapturePointer& capture = event->capture;
+    const auto refuse = [&](cudaError_t error, const char* why) {
+      for (const CapturePointer& broken : {capture, stream.capture}) {
+        if (broken && broken->broken.empty()) broken->broken = why;
+      }
+      return d.refuse(error, why);
+    };
+    if (capture && capture->over) {
+      return refuse(cudaErrorCapturedEvent, "cudaStreamWaitEvent: an event of a capture that is over");
+    }
+    if (stream.capture && !capture) {
+      return refuse(
+          cudaErrorStreamCaptureIsolation,
+          "cudaStreamWaitEvent: a captured stream, for an event that was recorded before the capture");
+    }
+    if (stream.capture && stream.capture != capture) {
+      return refuse(cudaErrorStreamCaptureMerge, "cudaStreamWaitEvent: the event of another capture");
+    }
+    if (capture && !stream.capture) {  // it takes part from now on
+      stream.capture = capture;
+      capture->parts.push_back({&stream, {}});
     }
     // What was recorded last until now: a later record does not count.
-    if (event->mark != nullptr) d.enqueue(*stream, nullptr, {event->mark});
+    d.enqueue(stream, nullptr, {event->mark});
     return cudaSuccess;
   });
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t handle, void (*function)(void*), void* data) {
   return call_on(handle, "cudaLaunchHostFunc", [&](EmulatedDevice& d, CUstream_st& stream) {
     d.enqueue(stream, [=] { function(data); });
-    stream.queue.back().on_host = true;
+    (stream.capture ? stream.capture->part_of(&stream).work : stream.queue).back().on_host = true;
     return cudaSuccess;
   });
 }
@@ -591,23 +815,33 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   });
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
-  return call_with(event, "cudaEventRecord", [&](EmulatedDevice& d) {
-    CUstream_st* stream = d.stream(handle);
-    if (stream == nullptr) {
+  return call_on(handle, "cudaEventRecord", [&](EmulatedDevice& d, CUstream_st& stream) {
+    if (!d.known(event)) {
       return d.refuse(cudaErrorInvalidResourceHandle,
-                      "cudaEventRecord: a stream that was destroyed or never made");
+                      "cudaEventRecord: an event that was destroyed or never made");
     }
-    event->mark = d.enqueue(*stream, nullptr);
+    event->mark = d.enqueue(stream, nullptr);
+    event->capture = stream.capture;
     return cudaSuccess;
   });
 }
+// The host cannot wait for what is only recorded.
+static cudaError_t refuse_captured(EmulatedDevice& d, cudaEvent_t event, const char* name) {
+  if (const cudaError_t error = d.refuse_in_capture(name); error != cudaSuccess) return error;
+  if (!event->capture) return cudaSuccess;
+  return d.refuse(cudaErrorCapturedEvent, fmt::format("{}: an event that was recorded in a capture", name));
+}
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return call_with(event, "cudaEventSynchronize", [&](EmulatedDevice& d) {
+    const cudaError_t error = refuse_captured(d, event, "cudaEventSynchronize");
+    if (error != cudaSuccess) return error;
     return event->mark == nullptr ? cudaSuccess : d.wait_for(MarkPointer(event->mark));
   });
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return call_with(event, "cudaEventQuery", [&](EmulatedDevice& d) {
+    const cudaError_t error = refuse_captured(d, event, "cudaEventQuery");
+    if (error != cudaSuccess) return error;
     if (event->mark == nullptr) return cudaSuccess;
     const MarkPointer mark = event->mark;
     if (!mark->done) d.run_now_and_then();
@@ -624,4 +858,135 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
     *milliseconds = std::chrono::duration<float, std::milli>(end->mark->when - begin->mark->when).count();
     return cudaSuccess;
   });
+}
+
+namespace {
+
+// Whether the last work of each stream that joined comes before the end of the first.
+bool all_joined(const Capture& capture) {
+  std::set<const Mark*> before_end;
+  std::vector<const Mark*> open;
+  const auto add = [&](const Mark* mark) {
+    if (before_end.insert(mark).second) open.push_back(mark);
+  };
+  const auto add_up_to = [&](const Capture::Part& part, const Mark* last) {
+    for (const Work& work : part.work) {
+      for (const MarkPointer& mark : work.after) add(mark.get());
+      before_end.insert(work.mark.get());
+      if (work.mark.get() == last) break;
+    }
+  };
+  if (!capture.parts.front().work.empty()) {
+    add_up_to(capture.parts.front(), capture.parts.front().work.back().mark.get());
+  }
+  while (!open.empty()) {
+    const Mark* const mark = open.back();
+    open.pop_back();
+    for (const Capture::Part& part : capture.parts) {
+      const bool here = std::any_of(part.work.begin(), part.work.end(),
+                                    [&](const Work& work) { return work.mark.get() == mark; });
+      if (here) add_up_to(part, mark);
+    }
+  }
+  return std::all_of(capture.parts.begin(), capture.parts.end(), [&](const Capture::Part& part) {
+    return part.work.empty() || before_end.contains(part.work.back().mark.get());
+  });
+}
+
+// call(function(device, *graph)) for one of those that there are.
+template <class Owned, class F>
+cudaError_t call_with_graph(std::vector<std::unique_ptr<Owned>> EmulatedDevice::*all, Owned* graph,
+                            const char* name, const F& function) {
+  return call([&](EmulatedDevice& d) {
+    const bool known =
+        std::any_of((d.*all).begin(), (d.*all).end(), [&](const auto& g) { return g.get() == graph; });
+    if (!known) {
+      return d.refuse(cudaErrorInvalidValue,
+                      fmt::format("{}: a graph that was destroyed or never made", name));
+    }
+    return function(d, *graph);
+  });
+}
+
+}  // namespace
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode) {
+  return call_on(handle, "cudaStreamBeginCapture", [&](EmulatedDevice& d, CUstream_st& stream) {
+    if (stream.capture) return d.break_capture(*stream.capture, "cudaStreamBeginCapture");
+    if (const cudaError_t error = d.refuse_in_capture("cudaStreamBeginCapture"); error != cudaSuccess) {
+      return error;
+    }
+    if (stream.waits_for_default) {
+      return d.refuse(cudaErrorStreamCaptureUnsupported,
+                      "cudaStreamBeginCapture: the default stream, or one that waits for it");
+    }
+    stream.capture = std::make_shared<Capture>();
+    stream.capture->parts.push_back({&stream, {}});
+    stream.capture->thread = std::this_thread::get_id();
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
+  *graph = nullptr;
+  return call([&](EmulatedDevice& d) {
+    CUstream_st* const stream = d.stream(handle);
+    if (stream == nullptr || !stream->capture || stream->capture->parts.front().stream != stream) {
+      return d.refuse(cudaErrorStreamCaptureUnmatched,
+                      "cudaStreamEndCapture: a stream where no capture began");
+    }
+    const CapturePointer capture = stream->capture;
+    if (capture->thread != std::this_thread::get_id()) {
+      return d.refuse(cudaErrorStreamCaptureWrongThread, "cudaStreamEndCapture: another thread began it");
+    }
+    capture->over = true;
+    for (const Capture::Part& part : capture->parts) part.stream->capture = nullptr;
+    if (!capture->broken.empty()) return d.refuse(cudaErrorStreamCaptureInvalidated, capture->broken);
+    if (!all_joined(*capture)) {
+      return d.refuse(cudaErrorStreamCaptureUnjoined,
+                      "cudaStreamEndCapture: work of a stream that joined is not waited for");
+    }
+    d.graphs_.push_back(std::make_unique<CUgraph_st>(CUgraph_st{capture}));
+    *graph = d.graphs_.back().get();
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  return call_with_graph(
+      &EmulatedDevice::graphs_, graph, "cudaGraphInstantiate", [&](EmulatedDevice& d, CUgraph_st& g) {
+        d.execs_.push_back(std::make_unique<CUgraphExec_st>(CUgraphExec_st{g.recorded, {}}));
+        *exec = d.execs_.back().get();
+        return cudaSuccess;
+      });
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle) {
+  return call_with_graph(&EmulatedDevice::execs_, exec, "cudaGraphLaunch",
+                         [&](EmulatedDevice& d, CUgraphExec_st& e) {
+                           CUstream_st* const stream = d.stream(handle);
+                           if (stream == nullptr) {
+                             return d.refuse(cudaErrorInvalidResourceHandle,
+                                             "cudaGraphLaunch: a stream that was destroyed or never made");
+                           }
+                           if (stream->capture) return d.break_capture(*stream->capture, "cudaGraphLaunch");
+                           d.launch(e, *stream);
+                           return cudaSuccess;
+                         });
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  return call_with_graph(&EmulatedDevice::graphs_, graph, "cudaGraphDestroy",
+                         [&](EmulatedDevice& d, CUgraph_st&) {
+                           std::erase_if(d.graphs_, [&](const auto& g) { return g.get() == graph; });
+                           return cudaSuccess;
+                         });
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  return call_with_graph(&EmulatedDevice::execs_, exec, "cudaGraphExecDestroy",
+                         [&](EmulatedDevice& d, CUgraphExec_st&) {
+                           std::erase_if(d.execs_, [&](const auto& e) { return e.get() == exec; });
+                           return cudaSuccess;
+                         });
 }

@@ -11,12 +11,13 @@ namespace ziggurat::emulation {
 
 class EmulatedTest : public testing::Test {
  protected:
-  void SetUp() override { reset(default_seed()); }
+  // Before and after the members of a test, which may be streams.
+  EmulatedTest() { reset(default_seed()); }
+  ~EmulatedTest() override { reset(default_seed()); }
   void TearDown() override {
     EXPECT_EQ(cudaGetLastError(), cudaSuccess) << cudaGetErrorString(cudaPeekAtLastError());
     EXPECT_EQ(pending_work(), 0) << "queued, and nobody waited for it";
     EXPECT_EQ(live_allocations(), 0) << "device memory was not freed";
-    reset(default_seed());
   }
 };
 

@@ -1,6 +1,7 @@
 // Planted faults: each must be found, and named so that it can be found in the kernel.
 #include <thread>
 
+#include <cuda_pipeline.h>
 #include <kernels/cuda/device/dynamic_shared.h>
 
 #include "tests/emulation/device_memory.h"
@@ -189,6 +190,30 @@ __global__ void store_shared(float* out, int i) {
   out[0] = tile[i];
 }
 __global__ void store_dynamic(int i) { reinterpret_cast<float*>(kernels::dynamic_shared_bytes)[i] = 1; }
+
+// Two groups of copies, of which all but `left` have come when the second value is read.
+__global__ void copy_ahead(float* x, int left) {
+  __shared__ __align__(16) float tile[8];
+  __pipeline_memcpy_async(tile, x, 16);
+  __pipeline_commit();
+  __pipeline_memcpy_async(tile + 4, x + 4, 16, 16);
+  __pipeline_commit();
+  __pipeline_wait_prior(1);
+  x[0] = tile[1];
+  __pipeline_wait_prior(static_cast<size_t>(left));
+  x[1] = tile[5];
+}
+
+TEST_F(Faults, AMissingWaitForACopyIsFound) {
+  {
+    const DeviceArray<float> x(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8});
+    expect_success(start(copy_ahead, 1, 1, 0, nullptr, x.data(), 0));
+    EXPECT_EQ(x.get(), (std::vector<float>{2, 0, 3, 4, 5, 6, 7, 8}));
+  }
+  EXPECT_EQ(counts("copy_ahead").loaded_bytes, 16);  // zeros are not read
+  expect_fault({"copy_ahead", "which no thread of the block has written"}, copy_ahead, 1, 1, 0,
+               leaked<float>(8), 1);
+}
 
 TEST_F(Faults, IndicesOutOfSharedMemoryAreFound) {
   expect_fault({"store_shared", "index 64 of an array, which is out of bounds at", "faults_test.cu"},

@@ -47,9 +47,9 @@ TEST(DeepSpeedGates, TheRouterDecidesAndWeighsAlike) {
     const std::vector<int64_t> expert = file.ints(name + ".expert"), kept = file.ints(name + ".kept");
     int64_t rows = 0;
     for (size_t i = 0; i < expert.size(); ++i) {
-      EXPECT_EQ(got.expert[i], expert[i]) << "choice " << i;
+      EXPECT_EQ(got.expert.data<int32_t>()[i], expert[i]) << "choice " << i;
       if (policy != "unspecified") {
-        EXPECT_EQ(got.row_of_choice[i] >= 0, kept[i] != 0) << "choice " << i;
+        EXPECT_EQ(got.row_of_choice.data<int32_t>()[i] >= 0, kept[i] != 0) << "choice " << i;
       }
       rows += kept[i];
     }
@@ -57,8 +57,10 @@ TEST(DeepSpeedGates, TheRouterDecidesAndWeighsAlike) {
     // Ours is clamped to the tokens: an expert cannot meet a token twice.
     EXPECT_EQ(got.capacity, std::min(file.ints(name + ".capacity").at(0), got.tokens));
     const std::vector<int64_t> counts = file.ints(name + ".exp_counts");
-    EXPECT_EQ(std::vector<int64_t>(got.counts_before, got.counts_before + got.experts), counts);
-    EXPECT_NEAR(got.balance(), file.doubles(name + ".l_aux").at(0), 1e-6 * static_cast<double>(got.experts));
+    const int32_t* before = got.counts_before.data<int32_t>();
+    EXPECT_EQ(std::vector<int64_t>(before, before + got.experts), counts);
+    const auto& losses = *static_cast<const kernels::RouterLosses*>(got.losses.raw());
+    EXPECT_NEAR(losses.balance, file.doubles(name + ".l_aux").at(0), 1e-6 * static_cast<double>(got.experts));
     if (policy != "unspecified") {
       test::expect_close(got.weights.value(), file.doubles(name + ".weight"), got.experts, 1.0, "weights");
     }

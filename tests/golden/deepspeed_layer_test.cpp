@@ -107,8 +107,9 @@ Named run(const GoldenFile& file, const std::string& name, DType dtype, Communic
   Named got;
   got["output"] = rows_in(inverse(order), to_doubles(y.value()));
   got["grad.x"] = rows_in(inverse(order), to_doubles(tape.grad(x)));
-  got["l_aux"] = {layer.stats().balance_sum};
-  got["exp_counts"] = {layer.stats().counts_before.begin(), layer.stats().counts_before.end()};
+  const moe::MoeSums sums = layer.stats().read(tape.stream());
+  got["l_aux"] = {sums.balance};
+  got["exp_counts"] = {sums.counts_before.begin(), sums.counts_before.end()};
   for (const nn::ParamEntry& entry : store.entries()) {
     const nn::ParamSpec& spec = entry.spec;
     std::vector<double> whole(static_cast<size_t>(spec.global_shape.numel()));

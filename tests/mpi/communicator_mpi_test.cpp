@@ -18,6 +18,17 @@ CommunicatorHarness harness(const std::string& name, const MpiLimits& limits) {
   return {name, [=](const auto& body) { body(*mpi_runtime().make_world(limits)); }};
 }
 
+// The same as if the ranks were on `nodes` nodes, in all of them through MPI or shared memory.
+CommunicatorHarness nodes_harness(const std::string& name, int nodes, const MpiLimits& limits) {
+  return {name, [=](const auto& body) {
+            const auto world = mpi_runtime().make_world(limits);
+            const int each = std::max(1, world->size() / nodes);
+            world->use_nodes(
+                {.node = world->rank() / each, .all_to_all = AllToAll::hierarchical, .sums_from = 1});
+            body(*world);
+          }};
+}
+
 // Small limits cut every message, so that the paths for counts above INT_MAX and for many pieces run on small
 // data. 20 bytes is no multiple of any row in the suite. `NoSharedMemory` is what ranks on several nodes do.
 INSTANTIATE_TEST_SUITE_P(
@@ -30,9 +41,18 @@ INSTANTIATE_TEST_SUITE_P(
                 {.message_bytes = 20, .shared_from = 100, .shared_moves_below = 400, .slot_bytes = 128})),
     harness_name);
 
+INSTANTIATE_TEST_SUITE_P(MpiNodes, CommunicatorContract,
+                         testing::Values(nodes_harness("Two", 2, {}), nodes_harness("Four", 4, {}),
+                                         nodes_harness("TwoShared", 2, {.shared_from = 1, .slot_bytes = 64}),
+                                         nodes_harness("TwoChunked", 2,
+                                                       {.message_bytes = 20,
+                                                        .reduce_bytes = 24,
+                                                        .shared_from = MpiLimits::kNever})),
+                         harness_name);
+
 // The default limits: pieces of 256 KiB, i.e. 65536 floats, from where on MPI moves.
 TEST(MpiCommunicator, LargeMessagesKeepTheContract) {
-  Communicator& world = mpi_runtime().world();
+  contract::Group world(mpi_runtime().world(), Device::cpu);
   if (world.size() != 3) contract::reduce_as_tree<float>(world, 65537);
   for (const int64_t elements : {65535, 65537, 150001}) {
     contract::exchange_lengths(world, elements);
@@ -42,6 +62,7 @@ TEST(MpiCommunicator, LargeMessagesKeepTheContract) {
 
 TEST(MpiRuntime, AllRanksAreOnThisNode) {
   EXPECT_EQ(mpi_runtime().local_size(), mpi_runtime().world().size());
+  EXPECT_EQ(mpi_runtime().node(), 0);  // its first rank
 }
 
 TEST(MpiRuntime, IsOnePerProcess) {
@@ -96,9 +117,9 @@ TEST(MpiProcessGroups, AreThoseOfThePlan) {
   const ProcessGroups groups(world, ParallelPlan(world.size(), ep_sizes));
   for (const int ep : ep_sizes) {
     EXPECT_EQ(groups.ep(ep).size(), ep);
-    EXPECT_EQ(groups.ep(ep).rank(), groups.plan().ep_rank(world.rank(), ep));
-    EXPECT_EQ(groups.expert_dp(ep).size(), groups.plan().expert_dp_size(ep));
-    EXPECT_EQ(groups.expert_dp(ep).rank(), groups.plan().expert_dp_rank(world.rank(), ep));
+    EXPECT_EQ(groups.ep(ep).rank(), groups.plan().ep(ep).place(world.rank()));
+    EXPECT_EQ(groups.expert_dp(ep).size(), groups.plan().expert_dp(ep).size);
+    EXPECT_EQ(groups.expert_dp(ep).rank(), groups.plan().expert_dp(ep).place(world.rank()));
   }
 }
 

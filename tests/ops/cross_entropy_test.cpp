@@ -13,6 +13,17 @@ using ops::LossArgs;
 using ops::LossResult;
 using test::OpBench;
 
+LossResult loss_of(Tape& tape, Var x, const Param& w, const int32_t* targets, const LossArgs& args) {
+  return ops::read_loss(ops::cross_entropy(tape, x, w, targets, args), tape.stream());
+}
+
+constexpr double kTokenWeight = 0.25;
+Tape& begin(OpBench& bench) {
+  bench.micro_batch.token_weight = kTokenWeight;
+  bench.tape().begin(bench.micro_batch);
+  return bench.tape();
+}
+
 struct LossCase {
   int64_t rows, width, vocab, padded;
   double z_loss = 0, logit_scale = 1;
@@ -65,7 +76,7 @@ Naive naive(const std::vector<double>& x, const std::vector<double>& w, const Lo
     n.result.correct += l[static_cast<size_t>(target)] == max;
     for (int64_t j = 0; j < c.vocab; ++j) {
       const double dl =
-          args.grad_scale *
+          kTokenWeight *
           (std::exp(l[static_cast<size_t>(j)] - lse) * (1 + 2 * args.z_loss * lse) - (j == target));
       for (int64_t k = 0; k < c.width; ++k) {
         n.dx[static_cast<size_t>(i * c.width + k)] += dl * at(w, j, k);
@@ -100,13 +111,13 @@ TEST_P(CrossEntropy, LossAndGradientsEqualNaiveReference) {
   for (const Reproducible mode : {Reproducible::layout, Reproducible::strict}) {
     for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
       OpBench bench(mode);
-      Tape& tape = bench.tape();
+      Tape& tape = begin(bench);
       const Tensor x_value = bench.tensor("x", dtype, {c.rows, c.width});
       Param& w = weight(bench, dtype, c);
       const Tensor losses = bench.zeros(DType::f64, {c.rows});
-      const LossArgs args = {c.vocab, 0.25, -1, c.z_loss, losses.data<double>()};
+      const LossArgs args = {c.vocab, -1, c.z_loss, losses.data<double>()};
       const Var x = tape.variable(x_value);
-      const LossResult got = ops::cross_entropy(tape, x, w, targets.data(), args);
+      const LossResult got = loss_of(tape, x, w, targets.data(), args);
       const Naive want = naive(test::to_doubles(x_value), test::to_doubles(w.value), c, args);
 
       EXPECT_EQ(got.tokens, want.result.tokens);
@@ -124,7 +135,7 @@ TEST_P(CrossEntropy, LossAndGradientsEqualNaiveReference) {
       EXPECT_NEAR(got.sum, want.result.sum, 4 * logit_error * rows);
       EXPECT_NEAR(got.z_loss_sum, want.result.z_loss_sum,
                   1e-12 + 4 * logit_error * 2 * c.z_loss * magnitude * rows);
-      const double dlogit_size = args.grad_scale * (1 + 2 * c.z_loss * magnitude);
+      const double dlogit_size = kTokenWeight * (1 + 2 * c.z_loss * magnitude);
       test::expect_close(tape.grad(x), want.dx, c.vocab + c.width, magnitude * dlogit_size,
                          std::string("dx ") + to_string(dtype));
       const auto sum_of_rows = static_cast<int64_t>(c.rows + c.width);
@@ -143,16 +154,16 @@ TEST_P(CrossEntropy, GradientsEqualFiniteDifferences) {
   if (c.rows * c.width * c.vocab > 2000 || c.logit_scale > 1) GTEST_SKIP() << "forward-only size";
   const std::vector<int32_t> targets = targets_of(c);
   OpBench bench;
-  Tape& tape = bench.tape();
+  Tape& tape = begin(bench);
   const Tensor x_value = bench.tensor("x", DType::f64, {c.rows, c.width});
   Param& w = weight(bench, DType::f64, c);
-  const LossArgs args = {c.vocab, 0.25, -1, c.z_loss};
+  const LossArgs args = {c.vocab, -1, c.z_loss};
   const auto total = [&](std::vector<double>* dx) {
     tape.begin(bench.micro_batch);
     const Var x = tape.variable(x_value);
-    const LossResult r = ops::cross_entropy(tape, x, w, targets.data(), args);
+    const LossResult r = loss_of(tape, x, w, targets.data(), args);
     if (dx != nullptr) *dx = test::to_doubles(tape.grad(x));
-    return args.grad_scale * (r.sum + r.z_loss_sum);
+    return kTokenWeight * (r.sum + r.z_loss_sum);
   };
   std::vector<double> dx;
   total(&dx);
@@ -179,10 +190,9 @@ TEST_P(CrossEntropy, BitsDoNotDependOnTheNumberOfThreadsInStrictMode) {
   for (const int n : {1, 3}) {
     set_thread_count(n);
     OpBench bench(Reproducible::strict);
-    const Var x = bench.tape().variable(bench.tensor("x", DType::f32, {c.rows, c.width}));
+    const Var x = begin(bench).variable(bench.tensor("x", DType::f32, {c.rows, c.width}));
     Param& w = weight(bench, DType::f32, c);
-    const LossResult r =
-        ops::cross_entropy(bench.tape(), x, w, targets.data(), {c.vocab, 0.25, -1, c.z_loss});
+    const LossResult r = loss_of(bench.tape(), x, w, targets.data(), {c.vocab, -1, c.z_loss});
     results.push_back(test::to_doubles(bench.tape().grad(x)));
     for (const double g : test::to_doubles(w.grad)) results.back().push_back(g);
     results.back().push_back(r.sum);
@@ -202,7 +212,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CrossEntropy,
 TEST(CrossEntropy, AddsToAGradientThatIsThere) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     OpBench bench;
-    Tape& tape = bench.tape();
+    Tape& tape = begin(bench);
     const Var x = tape.variable(bench.tensor("x", dtype, {4, 6}));
     Param& w = bench.param("w", dtype, {8, 6});
     const std::vector<int32_t> targets = {0, 7, 3, -1};
@@ -219,7 +229,7 @@ TEST(CrossEntropy, AddsToAGradientThatIsThere) {
 
 TEST(CrossEntropy, EvaluationAndFrozenWeightsLeaveGradientsAlone) {
   OpBench bench;
-  Tape& tape = bench.tape();
+  Tape& tape = begin(bench);
   const Tensor x_value = bench.tensor("x", DType::f32, {3, 4});
   Param& w = bench.param("w", DType::f32, {5, 4});
   const std::vector<int32_t> targets = {0, 4, 2};
@@ -227,14 +237,14 @@ TEST(CrossEntropy, EvaluationAndFrozenWeightsLeaveGradientsAlone) {
 
   const Param frozen = {w.value, {}};
   const Var trained = tape.variable(x_value);
-  const double sum = ops::cross_entropy(tape, trained, frozen, targets.data(), {5}).sum;
+  const double sum = loss_of(tape, trained, frozen, targets.data(), {5}).sum;
   EXPECT_TRUE(static_cast<bool>(tape.grad(trained)));
 
   MicroBatch evaluation = bench.micro_batch;
   evaluation.training = false;
   tape.begin(evaluation);
   const Var x = tape.variable(x_value);
-  EXPECT_EQ(ops::cross_entropy(tape, x, w, targets.data(), {5}).sum, sum);
+  EXPECT_EQ(loss_of(tape, x, w, targets.data(), {5}).sum, sum);
   EXPECT_FALSE(static_cast<bool>(tape.grad(x)));
   EXPECT_EQ(test::to_doubles(w.grad), zeros);
 }

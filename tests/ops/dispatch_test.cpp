@@ -1,6 +1,9 @@
 #include <numeric>
 
+#include <gmock/gmock.h>
+
 #include "tests/support/op_test.h"
+#include <ziggurat/kernels/dispatch.h>
 #include <ziggurat/ops/dispatch.h>
 
 namespace ziggurat {
@@ -38,10 +41,11 @@ TEST_P(Dispatch, ForwardEqualsNaiveReference) {
     const Var rows = ops::gather_tokens(tape, tape.constant(x), r);
     const Var y = ops::combine(tape, rows, r);
     const auto xs = test::to_doubles(x), w = test::to_doubles(r.weights.value());
+    const int32_t* token_of_row = r.token_of_row.data<int32_t>();
     std::vector<double> gathered, combined;
     for (int64_t row = 0; row < r.rows; ++row) {
       for (int64_t i = 0; i < c.width; ++i)
-        gathered.push_back(xs[static_cast<size_t>(r.token_of_row[row] * c.width + i)]);
+        gathered.push_back(xs[static_cast<size_t>(token_of_row[row] * c.width + i)]);
     }
     for (int64_t s = 0; s < c.tokens; ++s) {
       const double weight =
@@ -73,10 +77,11 @@ TEST_P(Dispatch, PermutationMovesRowsAndGradients) {
   OpBench bench;
   const Tensor x = bench.tensor("x", DType::f64, {c.tokens, c.width});
   const auto permute = [&](Tape& tape, const std::vector<Var>& v) {
-    auto* from = tape.save_array<int32_t>(c.tokens);
+    const Tensor table = tape.save(DType::i32, {c.tokens});
+    int32_t* from = table.data<int32_t>();
     for (int64_t i = 0; i < c.tokens; ++i) from[i] = static_cast<int32_t>((i * 2 + 1) % (c.tokens | 1));
     if (c.tokens % 2 == 0) std::iota(from, from + c.tokens, 0);  // 2 i + 1 permutes odd lengths only
-    return ops::permute_rows(tape, v[0], from);
+    return ops::permute_rows(tape, v[0], table);
   };
   test::expect_gradients(bench, {x}, {}, permute);
 }
@@ -85,6 +90,35 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Dispatch,
                          testing::Values(DispatchCase{0, 2, 1, 3, 1}, DispatchCase{1, 1, 1, 1, 0},
                                          DispatchCase{7, 3, 2, 5, 0.5}, DispatchCase{7, 3, 3, 5, 0},
                                          DispatchCase{9, 8, 1, 3, 1}, DispatchCase{131, 4, 2, 1030, 0.7}));
+
+// Rows 0 to 8 arrive from two sources: one, none, three for the experts of the first; two, none, three.
+TEST(Dispatch, ArrivalsAreOrderedByExpertThenSource) {
+  OpBench bench;
+  const Tensor arriving = bench.ints({1, 0, 3, 2, 0, 3}).reshape({2, 3});
+  for (const bool by_source : {false, true}) {
+    const ops::ArrivalOrder order = ops::order_arrivals(bench.tape(), arriving, 9, by_source);
+    const auto values = [](const Tensor& t) {
+      return std::vector<int32_t>(t.data<int32_t>(), t.data<int32_t>() + t.numel());
+    };
+    EXPECT_EQ(values(order.arrival_of_row), (std::vector<int32_t>{0, 4, 5, 1, 2, 3, 6, 7, 8}));
+    EXPECT_EQ(values(order.row_of_arrival), (std::vector<int32_t>{0, 3, 4, 5, 1, 2, 6, 7, 8}));
+    EXPECT_EQ(values(order.offsets),
+              by_source ? (std::vector<int32_t>{0, 1, 3, 3, 3, 6, 9}) : (std::vector<int32_t>{0, 3, 3, 9}));
+  }
+}
+
+// A row that is nobody's is neither read from nor written.
+TEST(Dispatch, RowsOfNobodyAreLeftAlone) {
+  const float x[] = {1, 2, 3};
+  float gathered[] = {-1, -1, -1}, scattered[] = {-1, -1, -1};
+  const int32_t table[] = {2, -1, 0};
+  Stream stream;
+  kernels::gather_rows<Device::cpu>(kernels::GatherRowsArgs<float>{3, 1, x, table, gathered}, stream);
+  kernels::scatter_rows<Device::cpu>(kernels::ScatterRowsArgs<float>{3, 1, x, table, false, scattered},
+                                     stream);
+  EXPECT_THAT(gathered, testing::ElementsAre(3, -1, 1));
+  EXPECT_THAT(scattered, testing::ElementsAre(3, -1, 1));
+}
 
 TEST(DispatchMisuse, ShapesAndDtypesAreNamed) {
   OpBench bench;
@@ -96,7 +130,10 @@ TEST(DispatchMisuse, ShapesAndDtypesAreNamed) {
   EXPECT_THROW(ops::gather_tokens(tape, short_x, r), Error);
   EXPECT_THROW(ops::combine(tape, short_x, r), Error);
   EXPECT_THROW(ops::combine(tape, wide_type, r), Error);
-  EXPECT_THROW(ops::permute_rows(tape, tape.constant(bench.tensor("v", DType::f32, {3})), nullptr), Error);
+  EXPECT_THROW(ops::permute_rows(tape, tape.constant(bench.tensor("v", DType::f32, {3})), bench.ints({0})),
+               Error);
+  EXPECT_THROW(ops::permute_rows(tape, short_x, bench.ints({0, 1})), Error);
+  EXPECT_THROW(ops::order_arrivals(tape, bench.ints({1, 1}), 2, false), Error);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <numeric>
 
 #include "tests/support/op_test.h"
 #include <ziggurat/ops/grouped_linear.h>
@@ -9,41 +10,41 @@ namespace ziggurat {
 namespace {
 
 using ops::Activation;
-using ops::Segment;
 using test::OpBench;
 
 struct GroupedCase {
-  std::vector<std::array<int64_t, 3>> segments;  // rows, expert, source
+  std::vector<int64_t> rows;  // of each group expert * sources + source
   int64_t in, out, experts;
   bool bias;
   Activation activation;
 };
 void PrintTo(const GroupedCase& c, std::ostream* os) {
   *os << c.experts << " experts " << c.in << "->" << c.out << (c.bias ? " bias" : "") << " activation "
-      << static_cast<int>(c.activation) << ", segments (rows, expert, source)";
-  for (const auto& s : c.segments) *os << " (" << s[0] << "," << s[1] << "," << s[2] << ")";
+      << static_cast<int>(c.activation) << ", rows of the groups";
+  for (const int64_t n : c.rows) *os << " " << n;
 }
 
-std::vector<Segment> make_segments(const GroupedCase& c) {
+struct Segment {
+  int64_t row_begin, rows, expert;
+};
+std::vector<Segment> make_segments(const std::vector<int64_t>& rows, int64_t experts) {
   std::vector<Segment> segments;
+  const auto sources = static_cast<int64_t>(rows.size()) / experts;
   int64_t row = 0;
-  for (const auto& s : c.segments) {
-    segments.push_back({row, s[0], static_cast<int32_t>(s[1]), static_cast<int32_t>(s[2])});
-    row += s[0];
+  for (const int64_t n : rows) {
+    segments.push_back({row, n, static_cast<int64_t>(segments.size()) / sources});
+    row += n;
   }
   return segments;
 }
-int64_t row_count(const std::vector<Segment>& segments) {
-  return segments.empty() ? 0 : segments.back().row_begin + segments.back().rows;
-}
+int64_t row_count(const GroupedCase& c) { return std::accumulate(c.rows.begin(), c.rows.end(), int64_t{0}); }
 
 class GroupedLinear : public testing::TestWithParam<GroupedCase> {};
 
 // The same segment by segment through `linear`, whose own reference is naive.
 TEST_P(GroupedLinear, EqualsOneLinearPerSegment) {
   const GroupedCase c = GetParam();
-  const auto segments = make_segments(c);
-  const int64_t rows = row_count(segments);
+  const int64_t rows = row_count(c);
   for (const Reproducible mode : {Reproducible::layout, Reproducible::strict}) {
     for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
       OpBench bench(mode);
@@ -53,7 +54,8 @@ TEST_P(GroupedLinear, EqualsOneLinearPerSegment) {
       Param& w = bench.param("w", dtype, {c.experts, c.out, c.in});
       Param& b = bench.param("b", accum, {c.experts, c.out});
       const Var xv = tape.variable(x);
-      const Var y = ops::grouped_linear(tape, xv, segments, w, c.bias ? &b : nullptr, c.activation);
+      const Tensor offsets = bench.ints(test::offsets_of(c.rows));
+      const Var y = ops::grouped_linear(tape, xv, offsets, w, c.bias ? &b : nullptr, c.activation);
       const auto got = test::to_doubles(y.value());
       tape.backward(y, dy);
       const Tensor dx = bench.zeros(dtype, {rows, c.in});
@@ -62,7 +64,7 @@ TEST_P(GroupedLinear, EqualsOneLinearPerSegment) {
       std::vector<double> want_y, want_dx;
       Param one{w.value, bench.zeros(accum, w.value.shape())},
           one_bias{b.value, bench.zeros(accum, b.value.shape())};
-      for (const Segment& s : segments) {
+      for (const Segment& s : make_segments(c.rows, c.experts)) {
         const auto slice = [&](const Tensor& t) {
           const Tensor row = t.rows(s.expert, s.expert + 1);
           return t.rank() == 3 ? row.reshape({c.out, c.in}) : row.reshape({c.out});
@@ -85,7 +87,7 @@ TEST_P(GroupedLinear, EqualsOneLinearPerSegment) {
                          "dbias");
       tape.begin(bench.micro_batch);
       test::expect_close(
-          ops::grouped_linear(tape, tape.constant(x), segments, w, c.bias ? &b : nullptr, c.activation)
+          ops::grouped_linear(tape, tape.constant(x), offsets, w, c.bias ? &b : nullptr, c.activation)
               .value(),
           want_y, c.in, in, to_string(dtype));
     }
@@ -94,29 +96,28 @@ TEST_P(GroupedLinear, EqualsOneLinearPerSegment) {
 
 TEST_P(GroupedLinear, GradientsEqualFiniteDifferences) {
   const GroupedCase c = GetParam();
-  const auto segments = make_segments(c);
-  if (row_count(segments) > 30) GTEST_SKIP() << "forward-only size";
+  if (row_count(c) > 30) GTEST_SKIP() << "forward-only size";
   OpBench bench;
   Param& w = bench.param("w", DType::f64, {c.experts, c.out, c.in});
   Param& b = bench.param("b", DType::f64, {c.experts, c.out});
   std::vector<Param*> params = {&w};
   if (c.bias) params.push_back(&b);
-  test::expect_gradients(bench, {bench.tensor("x", DType::f64, {row_count(segments), c.in})}, params,
+  const Tensor offsets = bench.ints(test::offsets_of(c.rows));
+  test::expect_gradients(bench, {bench.tensor("x", DType::f64, {row_count(c), c.in})}, params,
                          [&](Tape& tape, const std::vector<Var>& v) {
-                           return ops::grouped_linear(tape, v[0], segments, w, c.bias ? &b : nullptr,
+                           return ops::grouped_linear(tape, v[0], offsets, w, c.bias ? &b : nullptr,
                                                       c.activation);
                          });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, GroupedLinear,
-    testing::Values(
-        GroupedCase{{}, 3, 2, 2, true, Activation::none},
-        GroupedCase{{{0, 0, 0}, {0, 1, 0}}, 3, 2, 2, true, Activation::gelu_tanh},
-        GroupedCase{{{1, 0, 0}}, 1, 1, 1, false, Activation::gelu_tanh},
-        GroupedCase{{{3, 0, 0}, {0, 1, 0}, {5, 2, 0}}, 5, 7, 3, true, Activation::gelu_tanh},
-        GroupedCase{{{2, 1, 0}, {3, 1, 1}, {1, 0, 1}, {2, 1, 0}}, 4, 3, 2, true, Activation::gelu_erf},
-        GroupedCase{{{300, 0, 0}, {7, 1, 0}, {530, 2, 0}}, 65, 258, 3, true, Activation::gelu_tanh}));
+INSTANTIATE_TEST_SUITE_P(Shapes, GroupedLinear,
+                         testing::Values(GroupedCase{{0, 0}, 3, 2, 2, true, Activation::none},
+                                         GroupedCase{{0, 0}, 3, 2, 2, true, Activation::gelu_tanh},
+                                         GroupedCase{{1}, 1, 1, 1, false, Activation::gelu_tanh},
+                                         GroupedCase{{3, 0, 5}, 5, 7, 3, true, Activation::gelu_tanh},
+                                         GroupedCase{{0, 1, 4, 3}, 4, 3, 2, true, Activation::gelu_erf},
+                                         GroupedCase{
+                                             {300, 7, 530}, 65, 258, 3, true, Activation::gelu_tanh}));
 
 // What a segment computes must not depend on its neighbours, nor on the number of threads.
 TEST(GroupedLinear, StrictBitsDependOnTheSegmentAlone) {
@@ -134,10 +135,10 @@ TEST(GroupedLinear, StrictBitsDependOnTheSegmentAlone) {
       w.source_stride = 0;
       const Tensor grads = bench.zeros(DType::f32, {3, 2, out * in});
       w.grad = Tensor(grads.raw(), DType::f32, {2, out, in}), w.source_stride = 2 * out * in;
-      const std::vector<Segment> segments = {{0, before, 0, 0}, {before, n, 1, 1}, {before + n, after, 1, 2}};
+      const Tensor offsets = bench.ints(test::offsets_of({before, 0, 0, 0, n, after}));  // of 3 sources
       tape.begin(bench.micro_batch);
       const Var xv = tape.variable(x);
-      const Var y = ops::grouped_linear(tape, xv, segments, w, nullptr, Activation::gelu_tanh);
+      const Var y = ops::grouped_linear(tape, xv, offsets, w, nullptr, Activation::gelu_tanh);
       tape.backward(y, dy);
       std::vector<double> bits = test::to_doubles(y.value().rows(before, before + n));
       for (const double v : test::to_doubles(tape.grad(xv).rows(before, before + n))) bits.push_back(v);
@@ -155,7 +156,7 @@ TEST(GroupedLinear, StrictBitsDependOnTheSegmentAlone) {
 
 // Outside training a few rows of each expert take a kernel of their own: the reference is `linear` again.
 TEST(GroupedLinear, AFewRowsOfEachExpertEqualOneLinearPerSegment) {
-  const std::vector<Segment> segments = {{0, 1, 2, 0}, {1, 0, 0, 0}, {1, 6, 1, 0}, {7, 2, 2, 1}};
+  const std::vector<int64_t> groups = {0, 0, 6, 0, 1, 2};  // of 2 sources
   constexpr int64_t kRows = 9, kIn = 70, kOut = 33, kExperts = 3;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
     OpBench bench;
@@ -166,10 +167,12 @@ TEST(GroupedLinear, AFewRowsOfEachExpertEqualOneLinearPerSegment) {
     const Tensor x = bench.tensor("x", dtype, {kRows, kIn});
     const Param& w = bench.param("w", dtype, {kExperts, kOut, kIn});
     const Param& b = bench.param("b", accum_dtype(dtype), {kExperts, kOut});
-    const auto got = test::to_doubles(
-        ops::grouped_linear(tape, tape.constant(x), segments, w, &b, Activation::gelu_tanh).value());
+    const auto got =
+        test::to_doubles(ops::grouped_linear(tape, tape.constant(x), bench.ints(test::offsets_of(groups)), w,
+                                             &b, Activation::gelu_tanh)
+                             .value());
     std::vector<double> want;
-    for (const Segment& s : segments) {
+    for (const Segment& s : make_segments(groups, kExperts)) {
       const Param expert_w{w.value.rows(s.expert, s.expert + 1).reshape({kOut, kIn}), {}},
           expert_b{b.value.rows(s.expert, s.expert + 1).reshape({kOut}), {}};
       const Var rows = tape.constant(x.rows(s.row_begin, s.row_begin + s.rows));
@@ -181,7 +184,7 @@ TEST(GroupedLinear, AFewRowsOfEachExpertEqualOneLinearPerSegment) {
   }
 }
 
-TEST(GroupedLinearMisuse, ShapesDtypesAndSegmentsAreNamed) {
+TEST(GroupedLinearMisuse, ShapesDtypesAndOffsetsAreNamed) {
   OpBench bench;
   Tape& tape = bench.tape();
   const Param& w = bench.param("w", DType::f32, {2, 4, 3});
@@ -189,10 +192,13 @@ TEST(GroupedLinearMisuse, ShapesDtypesAndSegmentsAreNamed) {
   Param& apart = bench.param("b", DType::f32, {2, 4});
   apart.source_stride = 8;
   const Var x = tape.constant(bench.tensor("x", DType::f32, {6, 3}));
-  const std::vector<Segment> good = {{0, 4, 0, 0}, {4, 2, 1, 0}}, gap = {{0, 3, 0, 0}, {4, 2, 1, 0}},
-                             few = {{0, 4, 0, 0}}, no_expert = {{0, 6, 2, 0}};
+  const Tensor good = bench.ints({0, 4, 6}), gap = bench.ints({1, 4, 6}), back = bench.ints({0, 7, 6}),
+               few = bench.ints({0, 4, 4}), no_expert = bench.ints({0, 6});
   EXPECT_NO_THROW(ops::grouped_linear(tape, x, good, w));
   EXPECT_THROW(ops::grouped_linear(tape, x, gap, w), Error);
+  EXPECT_THROW(ops::grouped_linear(tape, x, back, w), Error);
+  EXPECT_THROW(ops::grouped_linear(tape, x, bench.ints({0, 2, 4, 6}), w), Error);
+  EXPECT_THROW(ops::grouped_linear(tape, x, bench.zeros(DType::f32, {3}), w), Error);
   EXPECT_THROW(ops::grouped_linear(tape, x, few, w), Error);
   EXPECT_THROW(ops::grouped_linear(tape, x, no_expert, w), Error);
   EXPECT_THROW(ops::grouped_linear(tape, x, good, w, &b), Error);

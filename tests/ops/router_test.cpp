@@ -134,6 +134,10 @@ Reference reference(const RouterCase& c, const Matrix& z, const Matrix& keys, co
   return r;
 }
 
+const kernels::RouterLosses& losses_of(const Routing& routing) {
+  return *static_cast<const kernels::RouterLosses*>(routing.losses.raw());
+}
+
 class Router : public testing::TestWithParam<RouterCase> {};
 
 TEST_P(Router, EqualsTheDenseReference) {
@@ -150,32 +154,43 @@ TEST_P(Router, EqualsTheDenseReference) {
     const Reference want = reference(c, to_matrix(logits), to_matrix(keys), to_matrix(gumbel));
 
     const auto k = static_cast<size_t>(c.args.top_k);
+    const int32_t *expert = got.expert.data<int32_t>(), *counts = got.counts.data<int32_t>();
+    const int32_t *token_of_row = got.token_of_row.data<int32_t>(),
+                  *choice_of_row = got.choice_of_row.data<int32_t>();
     std::vector<double> weights;
     for (size_t i = 0; i < static_cast<size_t>(c.tokens) * k; ++i) {
-      ASSERT_EQ(got.expert[i], static_cast<int32_t>(want.chosen[i / k][i % k])) << "choice " << i;
+      ASSERT_EQ(expert[i], static_cast<int32_t>(want.chosen[i / k][i % k])) << "choice " << i;
       weights.push_back(want.weights[i / k][i % k]);
     }
     test::expect_close(got.weights.value(), weights, c.experts, 1, "weights");
     int64_t row = 0;
     std::vector<int32_t> row_of_choice(static_cast<size_t>(c.tokens) * k, -1);
     for (size_t e = 0; e < want.rows.size(); ++e) {
-      ASSERT_EQ(got.counts[e], static_cast<int64_t>(want.rows[e].size())) << "expert " << e;
-      ASSERT_LE(got.counts[e], got.capacity);
+      ASSERT_EQ(got.offsets.data<int32_t>()[e], row) << "expert " << e;
+      ASSERT_EQ(counts[e], static_cast<int64_t>(want.rows[e].size())) << "expert " << e;
+      ASSERT_LE(counts[e], got.capacity);
       for (const size_t choice : want.rows[e]) {
-        ASSERT_EQ(got.token_of_row[row], static_cast<int32_t>(choice / k)) << "row " << row;
-        ASSERT_EQ(got.choice_of_row[row], static_cast<int32_t>(choice % k)) << "row " << row;
+        ASSERT_EQ(token_of_row[row], static_cast<int32_t>(choice / k)) << "row " << row;
+        ASSERT_EQ(choice_of_row[row], static_cast<int32_t>(choice % k)) << "row " << row;
         row_of_choice[choice] = static_cast<int32_t>(row++);
       }
     }
     ASSERT_EQ(got.rows, row);
-    EXPECT_EQ(std::vector<int32_t>(got.row_of_choice, got.row_of_choice + row_of_choice.size()),
-              row_of_choice);
-    EXPECT_EQ(std::accumulate(got.counts_before, got.counts_before + c.experts, int64_t{0}),
-              got.rows + got.dropped());
+    ASSERT_EQ(got.offsets.data<int32_t>()[c.experts], row);
+    ASSERT_EQ(got.token_of_row.shape(), Shape{row});
+    ASSERT_EQ(got.choice_of_row.shape(), Shape{row});
+    const int32_t* got_rows = got.row_of_choice.data<int32_t>();
+    EXPECT_EQ(std::vector<int32_t>(got_rows, got_rows + row_of_choice.size()), row_of_choice);
+    std::vector<int32_t> before(static_cast<size_t>(c.experts));
+    for (const auto& chosen : want.chosen)
+      for (const size_t e : chosen) ++before[e];
+    const int32_t* got_before = got.counts_before.data<int32_t>();
+    EXPECT_EQ(std::vector<int32_t>(got_before, got_before + c.experts), before);
     const double tolerance = dtype == DType::f32 ? 1e-5 : 1e-12;
-    EXPECT_NEAR(got.balance(), want.balance, tolerance * static_cast<double>(c.experts));
-    EXPECT_NEAR(got.z, want.z, tolerance * std::max(1.0, want.z));
-    EXPECT_NEAR(got.entropy, want.entropy, tolerance * 4);
+    const kernels::RouterLosses& losses = losses_of(got);
+    EXPECT_NEAR(losses.balance, want.balance, tolerance * static_cast<double>(c.experts));
+    EXPECT_NEAR(losses.z, want.z, tolerance * std::max(1.0, want.z));
+    EXPECT_NEAR(losses.entropy, want.entropy, tolerance * 4);
   }
 }
 
@@ -198,7 +213,7 @@ TEST_P(Router, LossGradientsEqualFiniteDifferences) {
   const auto loss = [&] {
     bench.tape().begin(bench.micro_batch);
     const Routing r = route(bench.tape(), bench.tape().variable(logits), c.args);
-    return 0.3 * r.balance() + 0.7 * r.z;
+    return 0.3 * losses_of(r).balance + 0.7 * losses_of(r).z;
   };
   bench.tape().begin(bench.micro_batch);
   const Var z = bench.tape().variable(logits);
@@ -283,7 +298,8 @@ TEST(Router, ItsOwnNoiseIsAFunctionOfSeedLayerAndMicroBatch) {
   }
   const auto rows = [&](const RouterArgs& r) {
     const Routing routing = route(bench.tape(), bench.tape().constant(logits), r);
-    return std::vector<int32_t>(routing.row_of_choice, routing.row_of_choice + S);
+    const int32_t* row_of_choice = routing.row_of_choice.data<int32_t>();
+    return std::vector<int32_t>(row_of_choice, row_of_choice + S);
   };
   const auto own = rows(a);
   RouterArgs explicit_noise = a;
@@ -304,9 +320,68 @@ TEST(Router, ReplacedFractionsDriveTheBalanceGradient) {
   a.balance_coefficient = 1, a.balance_scope = BalanceScope::global_batch;
   const Var z = bench.tape().variable(logits);
   const Routing r = route(bench.tape(), z, a);
-  r.fraction[0] = r.fraction[1] = 0.5;  // perfectly balanced: E sum f p is constant
+  r.fraction.data<double>()[0] = r.fraction.data<double>()[1] =
+      0.5;  // perfectly balanced: E sum f p is constant
   bench.tape().backward();
   for (const double g : test::to_doubles(bench.tape().grad(z))) EXPECT_NEAR(g, 0, 1e-15);
+}
+
+// The micro-batches of a step add up, a new step starts anew, and the balance follows.
+TEST(Router, FractionsOfAStepAreThoseOfAllItsMicroBatches) {
+  OpBench bench;
+  const auto alone = make_self_communicator();
+  RouterArgs a = args(1, DropPolicy::none, 1);
+  a.balance_scope = BalanceScope::global_batch;
+  const Tensor of_step = bench.tensor("whatever was there", DType::f64, {3});
+  const auto fractions = [&](const std::string& name, bool first) {
+    const Routing r = route(bench.tape(), bench.tape().constant(bench.tensor(name, DType::f32, {8, 3})), a);
+    const std::vector<double> own = test::to_doubles(r.fraction), p = test::to_doubles(r.mean_probability);
+    use_fractions_of_step(bench.tape(), r, *alone, of_step, first);
+    const std::vector<double> all = test::to_doubles(r.fraction);
+    double balance = 0;
+    for (size_t e = 0; e < 3; ++e) balance += 3 * all[e] * p[e];
+    EXPECT_NEAR(losses_of(r).balance, balance, 1e-12);
+    return std::pair(own, all);
+  };
+  const auto [one, after_one] = fractions("one", true);
+  const auto [two, after_two] = fractions("two", false);
+  const auto [three, after_three] = fractions("three", true);
+  EXPECT_NE(one, two);
+  for (size_t e = 0; e < 3; ++e) {
+    EXPECT_DOUBLE_EQ(after_one[e], one[e]);
+    EXPECT_DOUBLE_EQ(after_two[e], (one[e] + two[e]) / 2);
+    EXPECT_DOUBLE_EQ(after_three[e], three[e]);
+  }
+}
+
+TEST(Router, StatisticsAddUp) {
+  OpBench bench;
+  const Tensor sums = bench.zeros(DType::f64, {kernels::router_sums_size(3)});
+  double z = 0, balance = 0, entropy = 0, latest = 0, dropped = 0;
+  std::vector<double> counts(6, 0.0);
+  for (const int64_t tokens : {7, 9}) {
+    const Tensor logits = bench.tensor("logits", DType::f32, {tokens, 3});
+    const Routing r = route(bench.tape(), bench.tape().constant(logits), args(2, DropPolicy::position, 0.7));
+    add_statistics(bench.tape(), r, 0.5, 0.25, sums);
+    const kernels::RouterLosses& of = losses_of(r);
+    z += of.z, balance += of.balance, entropy += of.entropy * static_cast<double>(tokens);
+    latest = 0.5 * of.balance + 0.25 * of.z;
+    dropped += static_cast<double>(2 * tokens - r.rows);
+    for (size_t e = 0; e < 3; ++e) {
+      counts[e] += r.counts_before.data<int32_t>()[e];
+      counts[3 + e] += r.counts.data<int32_t>()[e];
+    }
+  }
+  EXPECT_GT(dropped, 0);
+  const auto& got = *static_cast<const kernels::RouterSums*>(sums.raw());
+  EXPECT_EQ(got.tokens, 16);
+  EXPECT_EQ(got.choices, 32);
+  EXPECT_EQ(got.micro_batches, 2);
+  EXPECT_DOUBLE_EQ(got.entropy, entropy);
+  EXPECT_DOUBLE_EQ(got.balance, balance);
+  EXPECT_DOUBLE_EQ(got.z, z);
+  EXPECT_DOUBLE_EQ(got.auxiliary, latest);
+  EXPECT_EQ(test::to_doubles(sums.rows(kernels::router_sums_size(0), sums.dim(0))), counts);
 }
 
 TEST(Router, CapacityIsDeepSpeeds) {

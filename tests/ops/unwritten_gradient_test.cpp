@@ -62,14 +62,13 @@ TEST(UnwrittenGradient, LinearWritesThenAdds) {
   });
 }
 
-// Expert 1 has no rows, 0 several segments, 3 more than a unit.
+// Expert 1 has no rows, 0 and 3 several groups, 3 more than a unit.
 TEST(UnwrittenGradient, GroupedLinearWritesEveryExpert) {
   expect_same_as_from_zeros({4, 24, 40}, [](OpBench& bench, Param& w) {
-    const std::vector<ops::Segment> segments = {
-        {0, 10, 0, 0}, {10, 0, 1, 0}, {10, 280, 3, 0}, {290, 10, 0, 1}, {300, 5, 2, 1}};
+    const Tensor offsets = bench.ints(test::offsets_of({10, 10, 0, 0, 0, 5, 280, 10}));  // of 2 sources
     Tape& tape = bench.tape();
-    const Var x = tape.variable(bench.tensor("x", w.value.dtype(), {305, 40}));
-    const Var y = ops::grouped_linear(tape, x, segments, w);
+    const Var x = tape.variable(bench.tensor("x", w.value.dtype(), {315, 40}));
+    const Var y = ops::grouped_linear(tape, x, offsets, w);
     tape.backward(y, bench.tensor("dy", y.dtype(), y.shape()));
   });
 }
@@ -99,14 +98,15 @@ TEST(UnwrittenGradient, EmbeddingStartsFromZeros) {
 
 // A weight that no product reached in a step, like that of an unused layer.
 TEST(UnwrittenGradient, AStoreSettlesWhatNobodyWrote) {
+  Stream stream;
   nn::ParamStore store({});
   Param& w = store.add({.name = "w", .global_shape = {4, 8}, .init = {}, .product_rows = 4});
   Param& norm = store.add({.name = "norm", .global_shape = {8}, .init = {}, .matrix = false});
   store.finalize();
   for (const Param* p : {&w, &norm}) fill_with_nan(p->grad);
-  store.zero_gradients();
+  store.zero_gradients(stream);
   EXPECT_EQ(test::largest(test::to_doubles(norm.grad)), 0.0);
-  store.settle_gradients();
+  store.settle_gradients(stream);
   EXPECT_EQ(test::to_doubles(w.grad), std::vector<double>(32, 0.0));
   EXPECT_TRUE(w.must_add());
 }

@@ -17,26 +17,7 @@ using test::train_on_threads;
 using test::TrainingRun;
 using ziggurat::testing::error_of;
 using ziggurat::testing::TempDir;
-
-constexpr int32_t kEod = 0;
-constexpr int64_t kDocuments = 300;
-
-// Documents of `length_of(document)` tokens, the last of which ends it.
-template <class Length>
-void write_documents(const std::filesystem::path& file, const Length& length_of) {
-  ShardInfo info;
-  info.vocab_size = 61, info.eod_id = kEod;
-  ShardBuilder builder(info);
-  const Philox rng(5, Purpose::test);
-  uint64_t draw = 0;
-  for (int64_t document = 0; document < kDocuments; ++document) {
-    std::vector<int32_t> ids(static_cast<size_t>(length_of(document) - 1));
-    for (int32_t& id : ids) id = static_cast<int32_t>(1 + rng.bits(draw++) % 60);
-    ids.push_back(kEod);
-    builder.append(ids);
-  }
-  builder.write(file);
-}
+using ziggurat::testing::write_documents;
 
 class MaskedLoss : public ::testing::Test {
  protected:
@@ -89,8 +70,8 @@ TEST_F(MaskedLoss, AndItsGradientsAreThoseOfAReference) {
     source->load(0, c.batch.global_batch, tokens.data(), targets.data());
     double counted = 0;
     for (size_t i = 0; i < tokens.size(); ++i) {
-      EXPECT_EQ(targets[i] == -1, tokens[i] == kEod);
-      counted += tokens[i] != kEod ? 1 : 0;
+      EXPECT_EQ(targets[i] == -1, tokens[i] == 0);
+      counted += tokens[i] != 0 ? 1 : 0;
     }
     ASSERT_LT(counted, 0.9 * static_cast<double>(tokens.size()));
 
@@ -105,14 +86,18 @@ TEST_F(MaskedLoss, AndItsGradientsAreThoseOfAReference) {
     Tape tape(activations, gradients, workspace, stream);
     double loss = 0;
     for (int64_t i = 0; i < micro_batches; ++i) {
-      tape.begin({.seed = static_cast<uint64_t>(c.seed), .step = 0, .index = i, .count = micro_batches});
+      tape.begin({.seed = static_cast<uint64_t>(c.seed),
+                  .index = i,
+                  .count = micro_batches,
+                  .first = i == 0,
+                  .token_weight = 1 / counted});
       const int64_t first = i * c.batch.micro_batch * length;
-      loss += gpt.loss(tape, {tokens.data() + first, targets.data() + first, c.batch.micro_batch, length},
-                       1 / counted)
-                  .sum;
+      const model::TokenBatch batch{tokens.data() + first, targets.data() + first, c.batch.micro_batch,
+                                    length};
+      loss += ops::read_loss(gpt.loss(tape, batch), stream).sum;
       tape.backward();
     }
-    store.settle_gradients();
+    store.settle_gradients(stream);
     EXPECT_NEAR(run.steps[0].loss, loss / counted, 1e-12);
     test::ByName want;
     for (const nn::ParamEntry& entry : store.entries()) {

@@ -59,15 +59,15 @@ void run_rank(Communicator& world, int ep, const LayerCase& c, DType dtype, Repr
     const auto micro_batch_of = [&](int64_t rank) { return rank * rounds + i; };
     const int64_t mine = micro_batch_of(world.rank());
     const std::string name = fmt::format("micro-batch {} ", mine);
-    store.zero_gradients();
-    tape.begin({.seed = 9, .step = 1, .index = mine, .count = kMicroBatches});
+    store.zero_gradients(tape.stream());
+    tape.begin({.seed = 9, .step = 1, .index = mine, .count = kMicroBatches, .first = i == 0});
     const Var x = tape.variable(bench.tensor(name + "x", dtype, {kTokens, kHidden}));
     const auto run = [&layer](Tape& t, Var in) { return layer(t, in, kTokens / 2); };
     const Var y = recompute ? tape.recompute(x, run) : run(tape, x);
     results.put(name + "y", y.value());
     tape.backward(y, bench.tensor(name + "dy", dtype, {kTokens, kHidden}));
     results.put(name + "dx", tape.grad(x));
-    store.settle_gradients();
+    store.settle_gradients(tape.stream());
 
     for (const nn::ParamEntry& entry : store.entries()) {
       const Param& p = entry.param;
@@ -88,7 +88,7 @@ void run_rank(Communicator& world, int ep, const LayerCase& c, DType dtype, Repr
       }
     }
   }
-  const moe::MoeStats& stats = layer.stats();
+  const moe::MoeSums stats = layer.stats().read(tape.stream());
   EXPECT_EQ(stats.micro_batches, rounds);
   EXPECT_EQ(stats.tokens, rounds * kTokens);
   std::vector<double> counts(stats.counts.begin(), stats.counts.end());

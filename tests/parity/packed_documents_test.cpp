@@ -56,7 +56,7 @@ class Model {
   std::vector<double> add(const model::TokenBatch& batch) {
     std::vector<double> losses(static_cast<size_t>(batch.size()));
     tape_.begin({});
-    gpt_.loss(tape_, batch, 1.0, losses.data());
+    gpt_.loss(tape_, batch, losses.data());
     tape_.backward();
     return losses;
   }

@@ -80,10 +80,33 @@ TEST_P(TrainerParity, RanksAreAsGoodAsAccumulation) {
   }
 }
 
+TEST_P(TrainerParity, RanksThatShareTheUpdateMakeTheSame) {
+  const TempDir folder;
+  for (const auto& [ranks, ep] : std::vector<std::pair<int, int>>{{1, 1}, {2, 1}, {4, 1}, {4, 2}, {4, 4}}) {
+    train::RunConfig config = small_pr_moe(folder.path(), ep);
+    config.precision = GetParam().precision;
+    const TrainingRun whole = train_on_threads(config, ranks, 1);
+    config.parallel.zero = 1;
+    const TrainingRun shared = train_on_threads(config, ranks, 1);
+    const std::string what = fmt::format("{} ranks, ep {}", ranks, ep);
+    expect_same_to_rounding(shared, whole, GetParam().precision, what);
+    const double typical = whole.steps.back().grad_norm / 100, tolerance = rounding(GetParam().precision);
+    test::expect_close(shared.moments, whole.moments, tolerance, typical, what + ", moments");
+    ASSERT_EQ(shared.weights.size(), whole.weights.size());  // all of them, by whoever owns them
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Precisions, TrainerParity,
                          ::testing::Values(Case{"fp64", train::Precision::fp64},
                                            Case{"fp32", train::Precision::fp32}),
                          case_name);
+
+// Ranks as on two nodes, where also sums go by nodes.
+std::function<void(Communicator&)> on_two_nodes(AllToAll form) {
+  return [form](Communicator& world) {
+    world.use_nodes({.node = world.rank() / (world.size() / 2), .all_to_all = form, .sums_from = 1});
+  };
+}
 
 class StrictTrainer : public ::testing::TestWithParam<Case> {
  protected:
@@ -102,6 +125,90 @@ TEST_P(StrictTrainer, SameBitsOnAnyNumberOfRanks) {
   for (const auto& [ranks, ep] : std::vector<std::pair<int, int>>{{2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}}) {
     expect_same_run(train_on_threads(config(ep), ranks, kSteps), alone,
                     fmt::format("{} ranks, ep {}", ranks, ep));
+  }
+}
+
+TEST_P(StrictTrainer, SameBitsWhoeverUpdatesWhat) {
+  const TrainingRun alone = train_on_threads(config(), 1, kSteps);
+  for (const auto& [ranks, ep] : std::vector<std::pair<int, int>>{{1, 1}, {2, 1}, {2, 2}, {4, 1}, {4, 2}}) {
+    train::RunConfig shared = config(ep);
+    shared.parallel.zero = 1;
+    expect_same_run(train_on_threads(shared, ranks, kSteps), alone,
+                    fmt::format("{} ranks share the update, ep {}", ranks, ep));
+  }
+}
+
+TEST_P(StrictTrainer, SameBitsOfEveryOptimizer) {
+  std::map<std::string, std::vector<double>> weights;
+  for (const OptimizerKind kind : {OptimizerKind::lion, OptimizerKind::muon, OptimizerKind::adafactor}) {
+    train::RunConfig c = config();
+    c.optimizer.kind = kind;
+    c.optimizer.adafactor.least_factored = 16;
+    const TrainingRun alone = train_on_threads(c, 1, kSteps);
+    c.checkpoint.resume = train::Resume::automatic;
+    c.output = folder_ / enum_text(kind);
+    c.parallel.zero = kind == OptimizerKind::lion ? 1 : 0;
+    train_on_threads(c, 4, 1, [](train::Trainer& trainer) { trainer.save(); });
+    TrainingRun rest = train_on_threads(c, 2, kSteps - 1);
+    ASSERT_EQ(rest.steps.front().step, 2) << "did not resume";
+    rest.steps.insert(rest.steps.begin(), alone.steps.front());
+    expect_same_run(rest, alone, enum_text(kind));
+    weights[enum_text(kind)] = alone.weights.begin()->second;
+  }
+  EXPECT_NE(weights["lion"], weights["muon"]);
+  EXPECT_NE(weights["muon"], weights["adafactor"]);
+}
+
+// Rounding draws are functions of the element, not of who updates it.
+TEST_P(StrictTrainer, SameBitsWithRoundedState) {
+  for (const bool masters : {false, true}) {
+    train::RunConfig rounded = config();
+    rounded.optimizer.moments = StateDtype::bf16;
+    if (masters) rounded.optimizer.masters = StateDtype::bf16;
+    const TrainingRun alone = train_on_threads(rounded, 1, kSteps);
+    EXPECT_NE(alone.weights, train_on_threads(config(), 1, kSteps).weights) << "it has an effect";
+    rounded.checkpoint.resume = train::Resume::automatic;
+    rounded.output = folder_ / fmt::format("rounded {}", masters);
+    rounded.parallel.zero = 1;
+    train_on_threads(rounded, 4, 1, [](train::Trainer& trainer) { trainer.save(); });
+    rounded.parallel.zero = 0;
+    TrainingRun rest = train_on_threads(rounded, 2, kSteps - 1);
+    ASSERT_EQ(rest.steps.front().step, 2) << "did not resume";
+    rest.steps.insert(rest.steps.begin(), alone.steps.front());
+    expect_same_run(rest, alone, "resumed on others");
+  }
+}
+
+// Any number of ranks and stage of ZeRO loads what any other saved.
+TEST_P(StrictTrainer, SameBitsWhenResumedBySharers) {
+  const TrainingRun whole = train_on_threads(config(), 1, kSteps);
+  const std::vector<std::pair<int, int>> layouts = {{1, 0}, {2, 1}, {4, 1}, {4, 0}};
+  for (const auto& [writers, zero] : layouts) {
+    train::RunConfig saving = config();
+    saving.output = folder_ / fmt::format("{}_{}", writers, zero);
+    saving.checkpoint.resume = train::Resume::automatic;
+    saving.parallel.zero = zero;
+    train_on_threads(saving, writers, 1, [](train::Trainer& trainer) { trainer.save(); });
+    for (const auto& [readers, stage] : layouts) {
+      train::RunConfig resuming = saving;
+      resuming.parallel.zero = stage;
+      TrainingRun rest = train_on_threads(resuming, readers, kSteps - 1);
+      ASSERT_EQ(rest.steps.front().step, 2) << "did not resume";
+      rest.steps.insert(rest.steps.begin(), whole.steps.front());
+      expect_same_run(rest, whole,
+                      fmt::format("{} ranks, ZeRO {} after {}, {}", readers, stage, writers, zero));
+    }
+  }
+}
+
+TEST_P(StrictTrainer, SameBitsOnNodes) {
+  const TrainingRun alone = train_on_threads(config(), 1, kSteps);
+  for (const int ranks : {4, 8}) {  // so many share the experts, on two nodes
+    for (const AllToAll form : {AllToAll::flat, AllToAll::hierarchical}) {
+      const auto nodes = on_two_nodes(form);
+      expect_same_run(train_on_threads(config(ranks), ranks, kSteps, {}, nodes), alone,
+                      fmt::format("{} ranks, {}", ranks, form == AllToAll::flat ? "flat" : "hierarchical"));
+    }
   }
 }
 
@@ -130,6 +237,15 @@ TEST(LayoutTrainer, BitsDependOnTheNumberOfRanks) {
   const TrainingRun alone = train_on_threads(config, 1, 1);
   EXPECT_NE(train_on_threads(config, 2, 1).gradients, alone.gradients);
   expect_same_run(train_on_threads(config, 1, 1), alone, "the same layout again");
+}
+
+TEST(LayoutTrainer, BitsDoNotDependOnTheWayOfAllToAlls) {
+  const TempDir folder;
+  const train::RunConfig config = small_pr_moe(folder.path(), 4);
+  const TrainingRun flat = train_on_threads(config, 4, 2, {}, on_two_nodes(AllToAll::flat));
+  for (const AllToAll form : {AllToAll::automatic, AllToAll::hierarchical}) {
+    expect_same_run(train_on_threads(config, 4, 2, {}, on_two_nodes(form)), flat, "by nodes");
+  }
 }
 
 TEST(RecomputingTrainer, ChangesNoBit) {
@@ -204,8 +320,7 @@ TEST(Trainer, RefusesToGoOnWithAGradientThatIsNotFinite) {
     run_on_threads(2, [&](Communicator& world) {
       train::Trainer trainer(small_dense(folder.path()), world);
       trainer.step();
-      const nn::ParamStore& store = trainer.params();
-      store.master(store.find("final_norm.weight")).data<float>()[3] = NAN;
+      trainer.params().find("final_norm.weight").param.value.data<float>()[3] = NAN;
       trainer.step();
     });
   });

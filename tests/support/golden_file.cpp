@@ -80,12 +80,12 @@ void load_parameters(nn::ParamStore& store, const GoldenFile& file, const std::s
   for (const nn::ParamEntry& entry : store.entries()) {
     const std::vector<double> values =
         held(entry, file.doubles(prefix + entry.spec.name.substr(strip.size())));
-    const Tensor master = store.master(entry);
-    visit_float_dtype(master.dtype(), [&]<class T>() {
-      for (size_t i = 0; i < values.size(); ++i) master.data<T>()[i] = static_cast<T>(values[i]);
+    const Tensor& value = entry.param.value;
+    visit_float_dtype(value.dtype(), [&]<class T>() {
+      for (size_t i = 0; i < values.size(); ++i) value.data<T>()[i] = static_cast<T>(values[i]);
     });
   }
-  store.refresh_compute_copies();
+  store.values_changed();
 }
 
 }  // namespace test

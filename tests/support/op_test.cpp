@@ -5,6 +5,7 @@
 
 #include <ziggurat/core/philox.h>
 #include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/tensor/host_pieces.h>
 
 namespace ziggurat::test {
 
@@ -81,6 +82,18 @@ OpBench::~OpBench() {
   for (Arena* arena : {&activations_, &gradients_, &workspace_, &data_}) EXPECT_NO_THROW(arena->reset());
 }
 
+Tensor OpBench::ints(const std::vector<int32_t>& values) {
+  const Tensor t = allocate(data_, DType::i32, {static_cast<int64_t>(values.size())});
+  std::copy(values.begin(), values.end(), t.data<int32_t>());
+  return t;
+}
+
+std::vector<int32_t> offsets_of(const std::vector<int64_t>& rows) {
+  std::vector<int32_t> offsets = {0};
+  for (const int64_t n : rows) offsets.push_back(offsets.back() + static_cast<int32_t>(n));
+  return offsets;
+}
+
 Tensor OpBench::tensor(const std::string& name, DType dtype, Shape shape, double scale, double offset) {
   const Tensor t = allocate(data_, dtype, shape);
   const Philox rng(1, Purpose::test, hash_name(name));
@@ -100,8 +113,11 @@ Param& OpBench::param(const std::string& name, DType dtype, Shape shape, double 
 }
 
 std::vector<double> to_doubles(const Tensor& tensor) {
-  std::vector<double> values(static_cast<size_t>(tensor.numel()));
-  for (int64_t i = 0; i < tensor.numel(); ++i) values[static_cast<size_t>(i)] = get(tensor, i);
+  std::vector<double> values;
+  HostPieces pieces(1 << 16);
+  pieces.read(tensor, [&](const Tensor& piece, int64_t) {
+    for (int64_t i = 0; i < piece.numel(); ++i) values.push_back(get(piece, i));
+  });
   return values;
 }
 

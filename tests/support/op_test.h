@@ -33,6 +33,7 @@ class OpBench {
   // Values from N(0, scale) + offset as a function of (name) only; they live as long as the bench.
   Tensor tensor(const std::string& name, DType dtype, Shape shape, double scale = 1.0, double offset = 0.0);
   Tensor zeros(DType dtype, Shape shape);
+  Tensor ints(const std::vector<int32_t>& values);  // [n]
   // A parameter with zeroed gradient. `dtype` is the storage dtype of its value.
   Param& param(const std::string& name, DType dtype, Shape shape, double scale = 1.0, double offset = 0.0);
 
@@ -43,7 +44,11 @@ class OpBench {
   std::deque<Param> params_;
 };
 
+// Of a tensor on any device, once work that writes it is done.
 std::vector<double> to_doubles(const Tensor& tensor);
+
+// Where groups of so many rows begin, and the last ends.
+std::vector<int32_t> offsets_of(const std::vector<int64_t>& rows);
 
 // Compares element by element: |got - want| <= tolerance(dtype, length) * max(1, magnitude), where a result
 // is a sum of `length` terms of size up to `magnitude`. Reports the worst element.

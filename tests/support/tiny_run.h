@@ -5,9 +5,7 @@
 #include <span>
 #include <vector>
 
-#include <ziggurat/model/gpt.h>
-#include <ziggurat/optim/optimizer.h>
-#include <ziggurat/parallel/gradient_reducer.h>
+#include <ziggurat/train/train_step.h>
 
 namespace ziggurat::test {
 
@@ -19,7 +17,7 @@ struct TinyRunOptions {
   bool recompute = false;
   uint64_t seed = 1;
   int64_t micro_batches = 1;          // of a step, over all ranks, which take equal shares
-  int64_t lanes = 1;                  // strict mode: of a step, over all ranks
+  int64_t lanes = 0;                  // strict mode: of a step, over all ranks; 0: as a run has
   int64_t sequences = 1, length = 0;  // of a micro-batch
   int32_t eod = -1;                   // the token that ends a document, after which there begin anew:
   bool reset_positions = false, reset_attention = false;
@@ -46,26 +44,20 @@ class TinyRun {
   // no weights. moe_stats() then tell of this micro-batch alone. Collective.
   std::vector<double> logits(std::span<const int32_t> samples, int64_t micro_batch);
 
-  nn::ParamStore& params() { return store_; }
-  std::vector<moe::MoeStats*> moe_stats() const { return model_.moe_stats(); }
+  nn::ParamStore& params() { return training_.store; }
+  OptimizerState& optimizer_state() { return training_.optimizer.state(); }
+  std::vector<moe::MoeStats*> moe_stats() const { return training_.model.moe_stats(); }
+  std::vector<moe::MoeSums> moe_sums();  // what they tell, in order
 
  private:
-  model::TokenBatch begin(std::span<const int32_t> samples, int64_t micro_batch);
-  void reset_stats();
+  model::TokenBatch batch(std::span<const int32_t> samples, int64_t micro_batch);
 
   TinyRunOptions options_;
-  Communicator& world_;
-  ProcessGroups groups_;
-  int64_t lanes_per_rank_;
-  nn::ParamStore store_;
-  model::Gpt model_;
-  parallel::GradientReducer reducer_;
-  Optimizer optimizer_;
-  Arena activations_, gradients_, workspace_;
-  Stream stream_;
-  Tape tape_;
+  train::RunConfig config_;
+  train::Training training_;
+  train::Executor executor_;
+  train::TrainStep step_;
   std::vector<int32_t> tokens_, targets_, positions_, first_keys_;  // of one micro-batch
-  int64_t step_ = 0;
 };
 
 }  // namespace ziggurat::test

@@ -39,13 +39,21 @@ train::RunConfig small(const std::string& output) {
   return c;
 }
 
-void collect(const nn::ParamEntry& entry, const std::string& prefix, const Tensor& values, ByName& all) {
-  const int64_t first = entry.spec.expert_parallel == 0 ? 0 : entry.spec.row_begin;
-  for (int64_t row = 0; row < values.dim(0); ++row) {
-    const std::string name = fmt::format("{}{}[{}]", prefix, entry.spec.name, first + row);
-    const auto [at, fresh] = all.emplace(name, to_doubles(values.rows(row, row + 1)));
-    if (!fresh) {
-      EXPECT_EQ(at->second, to_doubles(values.rows(row, row + 1))) << "on two ranks: " << name;
+// Values of the global tensor from element `first` on, to the rows in which they lie.
+void collect(const std::string& tensor, const Shape& shape, int64_t first, const Tensor& values,
+             ByName& all) {
+  const auto width = static_cast<size_t>(shape.numel() / shape[0]);
+  const std::vector<double> flat = to_doubles(values);
+  for (size_t i = 0; i < flat.size();) {
+    const size_t row = (static_cast<size_t>(first) + i) / width,
+                 at = (static_cast<size_t>(first) + i) % width;
+    const std::string name = fmt::format("{}[{}]", tensor, row);
+    std::vector<double>& whole = all.try_emplace(name, width, std::nan("")).first->second;
+    for (size_t c = at; c < width && i < flat.size(); ++c, ++i) {
+      if (!std::isnan(whole[c])) {
+        EXPECT_EQ(whole[c], flat[i]) << "on two ranks: " << name;
+      }
+      whole[c] = flat[i];
     }
   }
 }
@@ -81,10 +89,12 @@ std::vector<double> TrainingRun::losses() const { return column(steps, &train::S
 std::vector<double> TrainingRun::grad_norms() const { return column(steps, &train::StepRecord::grad_norm); }
 
 TrainingRun train_on_threads(const train::RunConfig& config, int ranks, int64_t steps,
-                             const std::function<void(train::Trainer&)>& afterwards) {
+                             const std::function<void(train::Trainer&)>& afterwards,
+                             const std::function<void(Communicator&)>& before) {
   TrainingRun run;
   std::mutex mutex;
   run_on_threads(ranks, [&](Communicator& world) {
+    if (before) before(world);
     train::Trainer trainer(config, world);
     std::vector<train::StepRecord> records;
     for (int64_t i = 0; i < steps; ++i) records.push_back(trainer.step());
@@ -95,10 +105,18 @@ TrainingRun train_on_threads(const train::RunConfig& config, int ranks, int64_t 
     if (world.rank() == 0) run.steps = records, run.validation = validation;
     const nn::ParamStore& store = trainer.params();
     for (const nn::ParamEntry& entry : store.entries()) {
-      collect(entry, "", store.master(entry), run.weights);
-      collect(entry, "m ", store.moment1(entry), run.moments);
-      collect(entry, "v ", store.moment2(entry), run.moments);
-      collect(entry, "", entry.param.grad, run.gradients);
+      const OptimizerState& state = trainer.optimizer_state();
+      const IndexRange owned = store.owned(entry);
+      const int64_t first = entry.first + owned.begin;
+      const Tensor gradient = entry.param.grad.reshape({entry.numel}).rows(owned.begin, owned.end);
+      const std::string& name = entry.spec.name;
+      const Shape& shape = entry.spec.global_shape;
+      collect(name, shape, first, state.master(entry), run.weights);
+      for (const OptimizerState::Moment& moment : state.moments(entry)) {
+        collect(moment.name + " " + name, moment.global_shape, moment.first, moment.held, run.moments);
+      }
+      collect(name, shape, first, gradient, run.gradients);
+      collect("value " + name, shape, entry.first, entry.param.value, run.weights);
     }
   });
   return run;

@@ -32,9 +32,10 @@ struct TrainingRun {
 
 // Constructs a Trainer on `ranks` ranks (so it resumes, if the config says so), takes `steps` steps and
 // collects. Fails the test where two ranks that hold the same row disagree in a bit. `afterwards` runs on
-// every rank, e.g. to save.
+// every rank, e.g. to save, and `before` too, before there is a trainer.
 TrainingRun train_on_threads(const train::RunConfig& config, int ranks, int64_t steps,
-                             const std::function<void(train::Trainer&)>& afterwards = {});
+                             const std::function<void(train::Trainer&)>& afterwards = {},
+                             const std::function<void(Communicator&)>& before = {});
 
 // The plan, made on a thread like those of train_on_threads: some scratch is per thread of a rank.
 train::MemoryPlan plan_on_threads(const train::RunConfig& config, int ranks);

@@ -31,8 +31,8 @@ struct Param {
   // For an op that goes on to write all of grad, or to add to it: whether it must add.
   bool must_add() const { return unwritten == nullptr || !std::exchange(*unwritten, false); }
   // For all others, before they add.
-  void settle_grad() const {
-    if (!must_add()) fill_zero(grad);
+  void settle_grad(Stream& stream) const {
+    if (!must_add()) fill_zero(grad, stream);
   }
 
   Tensor grad_of_source(int64_t source) const {

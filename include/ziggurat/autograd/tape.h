@@ -20,25 +20,33 @@
 #include <utility>
 #include <vector>
 
+#include <ziggurat/core/philox.h>
+#include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
 #include <ziggurat/tensor/tensor.h>
 
 namespace ziggurat {
 
-// What makes the random numbers of a micro-batch: never rank, thread or call order.
+// Which micro-batch it is. Random numbers are made of seed, step and index: never of rank, thread or call
+// order. What differs between the micro-batches of a run's steps, `first` apart, kernels read from numbers().
 struct MicroBatch {
   uint64_t seed = 0;
   int64_t step = 0;
   int64_t index = 0;  // numbered globally within the step
   int64_t count = 1;  // micro-batches in the step: a loss averaged over micro-batches is scaled by 1 / count
-  bool training = true;  // false: no dropout, no noise, nothing is recorded
+  bool first = true;  // of those that this rank has of the step
+  double token_weight = 1;  // d(loss of the step) / d(loss of one token), e.g. 1 / tokens in the step
+  bool training = true;     // false: no dropout, no noise, nothing is recorded
 
   // Experts take every token, whatever their capacity: where a text must not depend on its neighbours.
   bool dropless = false;
 
   // The part of a random stream's name that says when: unique for (step, index).
   uint64_t moment() const { return (static_cast<uint64_t>(step) << 24) + static_cast<uint64_t>(index); }
+  kernels::MicroBatchNumbers numbers() const {
+    return {moment(), token_weight, 1.0 / static_cast<double>(count)};
+  }
 };
 
 struct VarNode {
@@ -81,6 +89,11 @@ class Tape {
   // --- forward ---
   void begin(const MicroBatch& micro_batch);  // forgets everything and starts a micro-batch
   const MicroBatch& micro_batch() const { return micro_batch_; }
+  // For kernels, where the tape's values lie: at the same place for every micro-batch.
+  const kernels::MicroBatchNumbers* numbers() const { return numbers_; }
+  LatePhilox random(Purpose purpose, int64_t layer) const {
+    return {micro_batch_.seed, purpose, static_cast<uint64_t>(layer), &numbers_->moment};
+  }
   bool recording() const { return recording_; }
   bool recomputing() const {
     return recomputing_;
@@ -191,6 +204,7 @@ class Tape {
   Arena &activations_, &gradients_, &workspace_;
   Stream& stream_;
   MicroBatch micro_batch_;
+  kernels::MicroBatchNumbers* numbers_ = nullptr;
   bool recording_ = false, recomputing_ = false;
   Node* last_ = nullptr;
   std::vector<Block> blocks_;     // in the order of their addresses

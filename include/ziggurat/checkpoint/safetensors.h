@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include <ziggurat/io/content_hash.h>
+#include <ziggurat/io/mapped_file.h>
 #include <ziggurat/tensor/tensor.h>
 
 namespace ziggurat {
@@ -35,21 +37,10 @@ struct SafetensorsEntry {
   int64_t begin = 0, end = 0;  // bytes of the file
 };
 
-// Which file it is, as long as nobody replaces, cuts or appends to it.
-struct FileIdentity {
-  uint64_t device = 0, inode = 0;
-  int64_t bytes = 0;
-  bool operator==(const FileIdentity&) const = default;
-};
-
 struct WrittenFile {
   int64_t bytes = 0;
   std::string hash;  // content_hash of all bytes
 };
-
-// "xxh3-128:" and 32 hexadecimal digits. XXH3 finds accidents (bit rot, truncation, mixed-up files), not
-// forgeries. 128 bits cost as much time as 64 and leave no chance of a collision among all shards of a run.
-std::string content_hash(std::span<const std::byte> bytes);
 
 // Writes, hashes on the way, and fsyncs. Tensors are laid out by falling element size, so that each is
 // aligned. Throws Error(checkpoint) naming path and errno; then the file is incomplete and the caller removes
@@ -85,11 +76,11 @@ class SafetensorsFile {
   // With `expected`, size and hash are compared before anything else is looked at.
   explicit SafetensorsFile(const std::string& path, const std::optional<WrittenFile>& expected = {},
                            AcceptDtypes accept = AcceptDtypes::of_tensors);
-  ~SafetensorsFile();
   SafetensorsFile(SafetensorsFile&& other) noexcept;
   SafetensorsFile& operator=(SafetensorsFile&&) = delete;
 
   const std::string& path() const { return path_; }
+  const FileIdentity& identity() const { return identity_; }
   const std::map<std::string, SafetensorsEntry>& entries() const { return entries_; }  // by name
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
@@ -107,13 +98,14 @@ class SafetensorsFile {
   Tensor tensor(const std::string& name) const;
 
  private:
+  ReadOnlyFile reopened() const;  // throws when it was cut off or replaced since
   void parse_header(std::string_view text, AcceptDtypes accept);
   void check_coverage(int64_t data_begin) const;
 
   std::string path_;
-  FileIdentity identity_;                           // of the file that was opened
-  mutable std::mutex mapping_;                      // of the next
-  mutable std::span<const std::byte> mapped_ = {};  // once a view was asked for
+  FileIdentity identity_;                     // of the file that was opened
+  mutable std::mutex mapping_;                // of the next
+  mutable std::optional<MappedFile> mapped_;  // once a view was asked for
   std::map<std::string, SafetensorsEntry> entries_;
   std::map<std::string, std::string> metadata_;
 };

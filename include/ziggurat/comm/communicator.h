@@ -6,7 +6,12 @@
 // - A call returns at once or after the exchange; buffers may be touched again after Work::wait(). A Work
 // must
 //   not outlive its communicator.
-// - On a group of one, and on Device::meta, a collective moves what must be moved locally and sends nothing.
+// - On a group of one, and on a meta device, a collective moves what must be moved locally and sends nothing.
+// - Tensors lie on the host or on a device. On a device the collective comes after what the stream, one of
+//   that device, was given before, and what it is given later finds the results; another stream, or the host,
+//   has to wait for it. After use_devices() the devices exchange by themselves, and nobody waits. Before, and
+//   in the order fixed_tree, which no library of theirs promises, the tensors of groups of two and more pass
+//   through pinned memory of the host, which waits for the stream.
 // - Counts are int64; an implementation chunks what exceeds its library's limits.
 // - Wrong shapes or dtypes throw Error(argument) before anything is sent. A failed exchange throws
 //   Error(communication). Both name the collective, its number and size, the group and the rank.
@@ -16,12 +21,15 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <ziggurat/runtime/backend.h>
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/device_group.h>
 #include <ziggurat/tensor/tensor.h>
 
 namespace ziggurat {
@@ -34,6 +42,31 @@ enum class ReduceOp { sum, max };
 //   the
 //               bits do not depend on how many ranks hold them. Needs a power-of-two group.
 enum class ReduceOrder { any, fixed_tree };
+
+// How an all-to-all of P ranks on nodes of G goes: to every rank at once, in P - 1 messages a rank, or inside
+// the node first and then between nodes, in 2 (G - 1) + P / G - 1 messages, which move every byte twice
+// (arXiv 2201.05596, section 5). Automatic: by nodes where blocks are so small that messages cost more than
+// bytes. The result is the same to the bit.
+enum class AllToAll { automatic, flat, hierarchical };
+
+// Where a rank runs, and how its groups make use of it: all but `node` is the same on every rank.
+struct NodeOptions {
+  int node = 0;  // any number >= 0: ranks with the same one exchange faster than others
+  AllToAll all_to_all = AllToAll::automatic;
+  // Sums and gathers of so many bytes and more go by nodes too; less has more to lose by three collectives'
+  // latency than to gain.
+  int64_t sums_from = int64_t{1} << 16;
+};
+
+// What a rank sent to others in all-to-alls. A message is a block that is not empty, or a stage's.
+struct Traffic {
+  int64_t messages = 0, bytes = 0;
+  bool operator==(const Traffic&) const = default;
+};
+struct TrafficByLevel {
+  Traffic inside, between;  // nodes; all of it is inside where nobody told of nodes
+  bool operator==(const TrafficByLevel&) const = default;
+};
 
 // Handle of a collective under way. Waiting twice is allowed; the destructor waits, and a failure that only
 // shows there is logged, not thrown: call wait() to learn of it.
@@ -63,11 +96,11 @@ struct Collective {
 // large buffer runs at a third of the speed of one cut into 1 MiB pieces (measured, 64 MiB on 2 ranks).
 inline constexpr int64_t kReduceChunkBytes = int64_t{1} << 20;
 
-// The public calls check their arguments, handle groups of one and Device::meta, and number the collective;
-// an implementation supplies the primitives at the end of the class.
+// The public calls check their arguments, handle groups of one, meta devices and the memory of others, and
+// number the collective; an implementation supplies the primitives at the end of the class.
 class Communicator {
  public:
-  virtual ~Communicator() = default;
+  virtual ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
@@ -78,6 +111,26 @@ class Communicator {
 
   // Ranks with equal `color` (>= 0) form a group, ordered by (key, rank). Collective over this group.
   std::unique_ptr<Communicator> split(int color, int key, const std::string& name);
+
+  // From now on tensors of devices go from device to device, here and in groups that are split from this one
+  // later. Collective, and each rank has chosen its device. Returns "", or why all stays as it was: ranks
+  // share a device, or a rank's build has no library for it.
+  std::string use_devices();
+
+  // From now on collectives on the host's memory may go by nodes, here and in groups that are split from this
+  // one later, if every node holds equally many ranks of the group, and at least two; others stay flat, which
+  // the log says. Devices that exchange by themselves find their nodes by themselves. Collective. Throws
+  // Error(communication) if the ranks' options differ.
+  void use_nodes(const NodeOptions& options);
+
+  int nodes() const { return nodes_; }  // that this group goes by; 1: all is flat
+  const TrafficByLevel& traffic() const { return traffic_; }
+
+  // Before the host waits for the stream, or copies from it what devices exchanged: returns when its work is
+  // done, or at once where devices exchange nothing. A collective that failed on the devices, of any group
+  // that goes back to the same use_devices(), is Error(communication), where its stream would be waited for
+  // for ever. After that no device tensor can be exchanged.
+  void watch(Stream& stream);
 
   void barrier();
 
@@ -131,31 +184,82 @@ class Communicator {
   // Any order, the same bits on every rank; at most reduce_chunk_bytes.
   virtual void do_all_reduce(Bytes buffer, DType dtype, ReduceOp op) = 0;
   virtual void do_all_gather(ConstBytes input, Bytes output) = 0;  // input may be this rank's block of output
-  // Counts in bytes per rank.
+  // Counts in bytes per rank; one and the same vector where all blocks are equal, on every rank.
   virtual Work do_all_to_all_v(ConstBytes input, const std::vector<int64_t>& send, Bytes output,
                                const std::vector<int64_t>& receive) = 0;
   // Both ways with `partner`, who does the same; every rank of the group is in such a pair at this time.
   virtual void do_exchange(int partner, ConstBytes send, Bytes receive) = 0;
 
-  bool begin(const char* name, const Tensor& input, const Tensor& output);
+  bool begin(const char* name, const Tensor& input, const Tensor& output, const Stream& stream);
   void begin(const char* name, int64_t bytes) { last_ = {last_.sequence + 1, name, bytes}; }
   void check_reducible(const Tensor& buffer, ReduceOrder order) const;
   void tree_all_reduce(Bytes buffer, DType dtype);
   void tree_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   void gathered_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   Bytes scratch(int64_t bytes);
+  Work exchange_blocks(const Tensor& input, const std::vector<int64_t>& send, const Tensor& output,
+                       const std::vector<int64_t>& receive, Stream& stream);
+  // The primitives on the host's memory, flat or by nodes.
+  void reduce_on_host(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order);
+  void reduce_blocks_on_host(ConstBytes input, Bytes output, DType dtype, ReduceOrder order);
+  void gather_on_host(ConstBytes input, Bytes output);
+  Work exchange_on_host(ConstBytes input, const std::vector<int64_t>& send, Bytes output,
+                        const std::vector<int64_t>& receive);
+  void count_flat(const std::vector<int64_t>& send);
+  // By nodes (levels.cpp).
+  struct Levels;
+  void make_levels(const NodeOptions& options);
+  bool sums_by_nodes(int64_t bytes, ReduceOrder order) const;
+  bool exchanges_by_nodes(const std::vector<int64_t>& send, bool even);
+  void begin_stage(Communicator& level, int64_t bytes) const;
+  void exchange_stage(Communicator& level, Traffic& traffic, ConstBytes input,
+                      const std::vector<int64_t>& send, Bytes output, const std::vector<int64_t>& receive);
+  void levels_all_reduce(Bytes buffer, DType dtype, ReduceOrder order);
+  void levels_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
+  void levels_all_gather(ConstBytes input, Bytes output);
+  void levels_all_to_all_v(ConstBytes input, const std::vector<int64_t>& send, Bytes output,
+                           const std::vector<int64_t>& receive);
+  // The same as the public calls, for tensors of a device (staged_tensors.cpp).
+  void staged_broadcast(const Tensor& buffer, int root, Stream& stream);
+  void staged_all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder order, Stream& stream);
+  void staged_all_gather(const Tensor& input, const Tensor& output, Stream& stream);
+  void staged_reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order, Stream& stream);
+  void staged_all_to_all_v(const Tensor& input, const std::vector<int64_t>& send, const Tensor& output,
+                           const std::vector<int64_t>& receive, Stream& stream);
+  Bytes staging(Device device, int64_t bytes);
+  // The same by the devices (device_tensors.cpp).
+  bool goes_between_devices(ReduceOrder order = ReduceOrder::any, ReduceOp op = ReduceOp::sum) const;
+  template <class Call>
+  void between_devices(const Call& call);
+  void device_broadcast(const Tensor& buffer, int root, Stream& stream);
+  void device_all_reduce(const Tensor& buffer, ReduceOp op, Stream& stream);
+  void device_all_gather(const Tensor& input, const Tensor& output, Stream& stream);
+  void device_reduce_scatter(const Tensor& input, const Tensor& output, Stream& stream);
+  void device_all_to_all_v(const Tensor& input, const std::vector<int64_t>& send, const Tensor& output,
+                           const std::vector<int64_t>& receive, Stream& stream);
+  void make_device_group();
 
   std::string name_;
   int rank_, size_;
   int64_t reduce_chunk_bytes_;
   Collective last_;
   std::vector<std::byte> scratch_;
+  std::unique_ptr<HostMemory> staging_;              // grows to the largest collective on a device's tensors
+  std::vector<int64_t> send_bytes_, receive_bytes_;  // of the all-to-all that begins
+  TrafficByLevel traffic_;
+  std::optional<NodeOptions> node_options_;  // for groups split from here
+  std::vector<int> node_of_;                 // 0, 1, ... by rank; empty: nobody told
+  int nodes_ = 1;
+  std::unique_ptr<Levels> levels_;  // null: all is flat
+  // Of all groups that go back to one use_devices(): those with a group of devices. Null: not in use.
+  std::shared_ptr<std::vector<Communicator*>> device_users_;
+  std::unique_ptr<DeviceGroup> device_group_;  // made when the first device tensor comes
 };
 
 // A group of this process alone.
 std::unique_ptr<Communicator> make_self_communicator();
 
-// Claims to be `rank` of `size`, for planning a layout without its ranks: tensors on Device::meta pass, data
+// Claims to be `rank` of `size`, for planning a layout without its ranks: tensors on meta devices pass, data
 // throws Error(internal).
 std::unique_ptr<Communicator> make_planning_communicator(const std::string& name, int rank, int size);
 

@@ -46,6 +46,8 @@ class MpiRuntime {
 
   Communicator& world() { return *world_; }
   int local_size() const { return local_size_; }  // ranks on this node: what its cores are shared by
+  int local_rank() const { return local_rank_; }  // this one's place among them
+  int node() const { return node_; }              // the first of them, by its rank in the world
 
   // A second world, e.g. with other limits. Collective; destroy it before this object.
   std::unique_ptr<Communicator> make_world(const MpiLimits& limits = {}) const;
@@ -56,7 +58,7 @@ class MpiRuntime {
  private:
   bool started_ = false;
   int exceptions_at_start_;
-  int local_size_ = 1;
+  int local_size_ = 1, local_rank_ = 0, node_ = 0;
   std::unique_ptr<Communicator> world_;
 };
 

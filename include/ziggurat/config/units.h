@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include <ziggurat/core/amounts.h>
+
 namespace ziggurat {
 
 // Each throws Error(config), naming what was expected. A count or a number of bytes must come out whole:
@@ -16,11 +18,5 @@ namespace ziggurat {
 int64_t parse_count(std::string_view text);
 int64_t parse_bytes(std::string_view text);
 double parse_duration(std::string_view text);  // seconds
-
-// For people: three significant digits, not exact.
-std::string format_count(double count);  // 1.26e9 -> "1.26B"
-std::string format_bytes(double bytes);  // 2147483648 -> "2GiB"
-std::string format_duration(
-    double seconds);  // the two largest parts: "6d04h", "1h30m", "8m05s", "12s", "350ms"
 
 }  // namespace ziggurat

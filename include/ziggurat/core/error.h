@@ -13,8 +13,8 @@ enum class ErrorKind { config, argument, data, checkpoint, device, communication
 
 const char* to_string(ErrorKind kind);
 
-// Exit codes of the binary: 2 bad config or usage, 3 data or checkpoint unusable, 77 numeric fault, 1 the
-// rest.
+// The exit code of the binary that an error of this kind ends (core/exit_codes.h has them all, and those of
+// other ends).
 int exit_code(ErrorKind kind);
 
 class Error : public std::runtime_error {

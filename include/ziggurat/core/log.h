@@ -24,6 +24,7 @@ void remake_log_file();
 
 // A message that must reach the terminal from any rank (the first cause of an abort).
 void log_fatal(const std::string& message);
+void log_to_file(const std::string& message);  // one that another rank tells there
 
 void log_line(LogLevel level, const std::string& message);
 

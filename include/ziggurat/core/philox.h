@@ -22,6 +22,7 @@ enum class Purpose : uint32_t {
   sample_order,
   generation,
   test,
+  state_rounding,
 };
 
 // FNV-1a, for names as parts of a key.
@@ -43,8 +44,7 @@ class Philox {
     uint64_t h = mix(seed + 0x9e3779b97f4a7c15ull);
     h = mix(h ^ (static_cast<uint64_t>(purpose) * 0xd1342543de82ef95ull));
     h = mix(h ^ (a + 0x2545f4914f6cdd1dull));
-    key_ = h;
-    prefix_ = mix(h ^ (b + 0x9e3779b97f4a7c15ull));
+    *this = Philox(h, b);
   }
 
   // Four independent 32-bit values for block `index`. constexpr: device code draws the same bits by the same
@@ -87,12 +87,29 @@ class Philox {
   }
 
  private:
-  static uint64_t mix(uint64_t z) {
+  friend class LatePhilox;
+  constexpr Philox(uint64_t key, uint64_t b) : key_(key), prefix_(mix(key ^ (b + 0x9e3779b97f4a7c15ull))) {}
+  static constexpr uint64_t mix(uint64_t z) {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
   }
   uint64_t key_, prefix_;
+};
+
+// A stream whose last name stands in memory, where it is read when numbers are drawn: work that is queued
+// again as it is (runtime/graph.h) draws those of another moment. Memory of the device that draws.
+class LatePhilox {
+ public:
+  LatePhilox() = default;
+  LatePhilox(uint64_t seed, Purpose purpose, uint64_t a, const uint64_t* b)
+      : key_(Philox(seed, purpose, a).key_), b_(b) {}
+  // Philox(seed, purpose, a, *b)
+  constexpr Philox now() const { return Philox(key_, *b_); }
+
+ private:
+  uint64_t key_ = 0;
+  const uint64_t* b_ = nullptr;
 };
 
 }  // namespace ziggurat

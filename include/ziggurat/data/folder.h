@@ -21,7 +21,4 @@ bool is_there(const std::filesystem::path& path);
 // bytes.
 bool is_plain_name(std::string_view name);
 
-// Makes it and its parents. Error (data) naming a folder that cannot be made.
-void make_folder(const std::filesystem::path& folder);
-
 }  // namespace ziggurat

@@ -36,6 +36,10 @@ struct TaskResult {
 TokenRequest encode_request(Encoder& encoder, int32_t eod, const std::string& context,
                             const std::string& continuation, Form form);
 
+// Throws what evaluate() would of a task that does not fit the tokenizer, or a model that sees `length`
+// tokens at once: before hours of other tasks, or of training, are spent. Reads every text.
+void check_task(const Task& task, Form form, const Tokenizer& tokenizer, int64_t length);
+
 // Collective, with the same task on every rank; all get the same result. A task without documents is an
 // Error(argument).
 TaskResult evaluate(const Task& task, Form form, const Tokenizer& tokenizer, Scorer& scorer,

@@ -39,7 +39,8 @@ struct Task {
   // The order in which lm-eval asks for a document's continuations; empty: once each, in their order.
   std::vector<size_t> request_order = {};
   std::string recorded_hash =
-      {};  // request_hash() of the whole public set as lm-eval has it on record; or empty
+      {};                 // request_hash() of the whole public set as lm-eval has it on record; or empty
+  std::string note = {};  // where it is not quite what lm-eval asks in this form; or empty
   std::vector<Document> documents = {};
   int64_t total_documents = 0;  // before a limit
 };

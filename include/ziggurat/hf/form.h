@@ -51,10 +51,14 @@ nlohmann::ordered_json to_config_json(const Form& form, const model::ModelConfig
 // What config.json says, on top of `base`, which keeps its values where a class has no word for them (how
 // experts drop tokens in training, ...). Throws Error(checkpoint) naming `where` and the entry for a model
 // that cannot be expressed here. with_shared_expert: Qwen2-MoE's shared expert is part of the model, not
-// zeros.
+// zeros. notes: gets a sentence where the model is the same only for some inputs, as for sequences within the
+// window that its attention looks back over. tensors: how many the folder holds; more layers or experts than
+// that are refused before a list of them is made.
 std::pair<Form, model::ModelConfig> from_config_json(const nlohmann::json& json,
                                                      const model::ModelConfig& base, const std::string& where,
-                                                     bool with_shared_expert = false);
+                                                     bool with_shared_expert = false,
+                                                     std::vector<std::string>* notes = nullptr,
+                                                     int64_t tensors = INT64_MAX);
 
 // What training did and the exported model does not: one sentence each.
 std::vector<std::string> not_expressed(const Form& form, const model::ModelConfig& config);

@@ -16,16 +16,20 @@ struct FolderTensor;
 
 // The class and the model of config.json (see from_config_json). Biases of q, k and v and shared experts
 // that are all zero, as an export to Qwen2-MoE may have them, are none.
-std::pair<Form, model::ModelConfig> read_config(const ModelFolder& folder, const model::ModelConfig& base);
+std::pair<Form, model::ModelConfig> read_config(const ModelFolder& folder, const model::ModelConfig& base,
+                                                std::vector<std::string>* notes = nullptr);
 
 // Any part of any parameter at a time, so that a model may be far larger than memory. Errors are
 // Error(checkpoint) and name the folder or file, and the tensor.
 class FolderWeights {
  public:
+  enum class Values { any, finite };
+
   // `model`: the parameters of `config`, or of a model that `config` was upcycled to; it needs no memory.
   // Throws where a tensor is missing, has another shape or dtype, or has no place in the model.
+  // Values::finite: read() throws where it meets a NaN or an infinity, with which nothing can be trained.
   FolderWeights(const ModelFolder& folder, const Form& form, const model::ModelConfig& config,
-                const nn::ParamStore& model);
+                const nn::ParamStore& model, Values values = Values::any);
   ~FolderWeights();
 
   // Computed tables that old folders carry.
@@ -43,11 +47,14 @@ class FolderWeights {
  private:
   std::string find(const FolderTensor& tensor) const;
   void check_there(const FolderTensor& tensor, std::set<std::string>& used) const;
+  void check_experts_apart() const;
   void check_rest(const std::set<std::string>& used);
   void read_dense(const std::string& ours, int64_t first, const Tensor& to);
   void read_part(const FolderTensor& tensor, int64_t first, const Tensor& to);
+  void copy_part(const FolderTensor& tensor, const std::string& name, int64_t first, const Tensor& to);
 
   const ModelFolder& folder_;
+  const Values values_;
   const bool tied_;
   const uint64_t seed_;
   const std::vector<FolderTensor> tensors_;

@@ -17,7 +17,8 @@ namespace ziggurat::hf {
 class ModelFolder {
  public:
   // Reads config.json and the headers of model.safetensors, or of the files that model.safetensors.index.json
-  // names. Throws Error(checkpoint) naming the file and the cure; nothing in the folder is trusted.
+  // names: then each tensor must be in the file that it says, and in no other, and nothing else there but
+  // computed tables. Throws Error(checkpoint) naming the file and the cure; nothing in the folder is trusted.
   explicit ModelFolder(const std::string& path);
 
   const std::string& path() const { return path_; }
@@ -51,6 +52,8 @@ class ModelFolder {
     const SafetensorsFile* contents;
   };
   void open(const std::string& file);
+  void open_indexed(const std::string& index);
+  [[noreturn]] void fail_without_weights() const;
   bool every_piece(const std::string& name,
                    const std::function<bool(int64_t first, std::span<const float> values)>& holds) const;
 
@@ -59,5 +62,9 @@ class ModelFolder {
   std::deque<SafetensorsFile> files_;
   std::map<std::string, Place> tensors_;
 };
+
+// Tables that older versions of transformers saved and any version computes: causal masks, rotary
+// frequencies.
+bool is_computed_table(const std::string& name);
 
 }  // namespace ziggurat::hf

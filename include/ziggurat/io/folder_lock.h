@@ -11,6 +11,8 @@
 #include <memory>
 #include <string>
 
+#include <ziggurat/core/error.h>
+
 namespace ziggurat {
 
 struct LockOwner {
@@ -40,9 +42,10 @@ class FolderLock {
  public:
   // Takes the lock of an existing folder. A dead owner's is taken over, with a log line; while it is not
   // known whether an owner on another machine lives, waits (up to `stale`, with a log line). Throws
-  // Error(config) naming the owner and the cure when it lives, or path and errno when there can be no lock.
+  // Error(config) naming the owner and the cure when it lives; an error of kind `unwritable` with path and
+  // errno when there can be no lock.
   explicit FolderLock(const std::string& folder, const std::string& file_name = "run.lock",
-                      const LockTimes& times = {});
+                      const LockTimes& times = {}, ErrorKind unwritable = ErrorKind::config);
   ~FolderLock();  // gives it back and removes the file, if it is still ours
   FolderLock(FolderLock&&) noexcept;
   FolderLock& operator=(FolderLock&&) noexcept;

@@ -4,7 +4,8 @@
 // Row i sees the keys first_key_i..i of its sequence: with packed documents those of its own, else 0..i.
 // Nothing of size T x T is kept: a block of query rows is scored against the keys from the first that one of
 // them sees up to its last row, per thread. Softmax is computed in Accum<T>. Same bits on any number of
-// threads: a key head and its query heads belong to one thread, which sums dk and dv over blocks in order.
+// threads: a key head and its query heads belong to one thread, which sums dk and dv over blocks in order; on
+// Device::cuda a block of keys and all its queries belong to one block of threads.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,11 @@ namespace ziggurat::kernels {
 
 struct AttentionKernels : OnCpu {
   static constexpr const char* kName = "attention";
+  using Cuda = Dtypes<float, bf16>;
 };
+
+// Of the kernels of Device::cuda, whose sums of a head lie in registers.
+constexpr int64_t kAttentionMaxHeadDimOnCuda = 256;
 
 // Query rows scored at once. Half a block above the diagonal is wasted, so small; but a product needs some
 // rows to run near its peak.
@@ -30,7 +35,7 @@ constexpr int64_t kAttentionQueries = 64;
 // 1 - probability.
 struct AttentionDropout {
   double probability = 0;  // in [0, 1)
-  Philox random{0, Purpose::attention_dropout};
+  LatePhilox random;       // unless probability is 0
 };
 
 template <class T>

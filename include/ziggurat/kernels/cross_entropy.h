@@ -60,12 +60,24 @@ struct CrossEntropyArgs {
   const A* target_logit = nullptr;   // [rows]
   const int32_t* targets = nullptr;  // [rows], each in the vocabulary or ignore_index
   int32_t ignore_index = -1;
-  double grad_scale = 1, z_loss = 0;
+  const double* grad_scale = nullptr;  // [1]
+  double z_loss = 0;
   TokenLoss* losses = nullptr;  // [rows]
   A* factor = nullptr;          // [tiles, rows] f_t, 0 where ignored; or null
 };
 template <Device D, class A>
 void cross_entropy(const CrossEntropyArgs<A>& args, Stream& stream);
+
+struct AddTokenLossesArgs {
+  int64_t rows = 0;
+  const TokenLoss* losses = nullptr;  // [rows]
+  double* sums = nullptr;             // [4] += cross-entropies, z-losses, tokens counted, tokens correct
+  double* token_losses = nullptr;     // [rows] = cross-entropies; or null
+};
+// On the CPU token after token, so that how the rows of a batch are cut changes no bit; on CUDA those of a
+// call first, in a tree that depends on their number alone.
+template <Device D>
+void add_token_losses(const AddTokenLossesArgs& args, Stream& stream);
 
 // y [rows, cols] = factor [rows] x, row by row
 template <Device D, class A, class G>
@@ -80,11 +92,11 @@ struct SubtractTargetsArgs {
   int64_t rows = 0, cols = 0;
   const int32_t* targets = nullptr;
   int32_t ignore_index = -1;
-  double grad_scale = 1;
-  const G* x = nullptr;       // [rows, cols]
-  const G* weight = nullptr;  // [vocabulary, cols]
-  A* dx = nullptr;            // [rows, cols] -= grad_scale weight[target]; or null
-  A* dweight = nullptr;       // [vocabulary, cols]: row target -= grad_scale x; or null
+  const double* grad_scale = nullptr;  // [1]
+  const G* x = nullptr;                // [rows, cols]
+  const G* weight = nullptr;           // [vocabulary, cols]
+  A* dx = nullptr;                     // [rows, cols] -= grad_scale weight[target]; or null
+  A* dweight = nullptr;                // [vocabulary, cols]: row target -= grad_scale x; or null
 };
 // Rows in order, so equal targets add up in one order.
 template <Device D, class A, class G>

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <ziggurat/core/bf16.h>
+#include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
 #include <ziggurat/runtime/kernel_support.h>
 
@@ -16,7 +17,7 @@ struct DispatchKernels : OnCpu {
   using Cuda = Dtypes<float, bf16>;
 };
 
-// y[r] = x[from[r]]
+// y[r] = x[from[r]]; rows whose table says -1 stay as they are.
 template <class T>
 struct GatherRowsArgs {
   int64_t rows = 0, width = 0;
@@ -27,7 +28,7 @@ struct GatherRowsArgs {
 template <Device D, class T>
 void gather_rows(const GatherRowsArgs<T>& args, Stream& stream);
 
-// y[to[r]] = x[r] (or += with accumulate); `to` has no row twice.
+// y[to[r]] = x[r] (or += with accumulate), but for rows whose table says -1; `to` has no row twice.
 template <class T>
 struct ScatterRowsArgs {
   int64_t rows = 0, width = 0;
@@ -64,5 +65,18 @@ struct CombineRowsGradArgs {
 };
 template <Device D, class T>
 void combine_rows_backward(const CombineRowsGradArgs<T>& args, Stream& stream);
+
+// How rows that arrived by (source, local expert) are put in the order (local expert, source).
+struct ArrivalOrderArgs {
+  int64_t ranks = 1, experts = 0;     // P sources, L local experts
+  int64_t rows = 0;                   // R = sum of arriving
+  const int32_t* arriving = nullptr;  // [P,L] rows
+  int64_t sources = 1;                // P: groups are told apart by source (RowGroups); 1: they are not
+  int32_t* offsets = nullptr;         // [L sources + 1]
+  int32_t* arrival_of_row = nullptr;  // [R]
+  int32_t* row_of_arrival = nullptr;  // [R] the inverse
+};
+template <Device D>
+void order_arrivals(const ArrivalOrderArgs& args, Arena& workspace, Stream& stream);
 
 }  // namespace ziggurat::kernels

@@ -21,7 +21,7 @@ template <class T>
 struct DropoutArgs {
   int64_t n = 0;
   double rate = 0;  // in [0, 1)
-  Philox rng{0, Purpose::test};
+  LatePhilox rng;
   const T* x = nullptr;  // [n]
   // [n] y = offset + dropout(x), with dropout(x) rounded to T before the sum; null: y = dropout(x).
   const T* offset = nullptr;

@@ -7,7 +7,8 @@
 #include <cstdint>
 
 #include <ziggurat/core/bf16.h>
-#include <ziggurat/kernels/grouped_linear.h>
+#include <ziggurat/kernels/bias_activation.h>
+#include <ziggurat/kernels/row_groups.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
 #include <ziggurat/runtime/kernel_support.h>
@@ -24,8 +25,7 @@ constexpr int64_t kFewRows = 8;
 
 template <class T, class TY>
 struct FewRowsArgs {
-  const Segment* segments = nullptr;  // of any number of rows each; `source` is not read
-  int64_t segment_count = 0;
+  RowGroups groups;  // of any number of rows each, all of them together
   int64_t rows = 0, in = 0, out = 0;
   const T* x = nullptr;            // [rows, in]
   const T* weight = nullptr;       // [experts, out, in]

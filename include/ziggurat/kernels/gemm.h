@@ -13,6 +13,7 @@ namespace ziggurat::kernels {
 
 struct GemmKernels : OnCpu {
   static constexpr const char* kName = "gemm";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class T, class TC>
@@ -28,10 +29,11 @@ struct GemmArgs {
   bool accumulate = false;
 };
 
-// Instantiated for (T, TC) = (float, float), (bf16, bf16), (bf16, float), (double, double).
+// Instantiated for (T, TC) = (float, float), (bf16, bf16), (bf16, float); on the CPU (double, double) too.
 //
 // Determinism: on a strict stream the product is cut into fixed tiles, each computed by one thread, so the
-// bits do not depend on the number of threads. Takes scratch: not for several threads at once.
+// bits do not depend on the number of threads; on Device::cuda into tiles of rows, so that a row's bits do
+// not depend on how many others there are. Takes scratch: not for several threads at once.
 template <Device D, class T, class TC>
 void gemm(const GemmArgs<T, TC>& args, Arena& workspace, Stream& stream);
 

@@ -1,7 +1,8 @@
-// Linear layers of several experts, each over its own runs of rows (segments).
-// Segments are cut into units of fixed size, computed one per thread with single-threaded products: bits
-// never depend on the number of threads, nor a segment's bits on its neighbours. Sums of one gradient run
-// over its segments in order. Floor: 2 R in out flop, and one read of every expert's weight that has rows.
+// Linear layers of several experts, each over its own groups of rows.
+// Groups are cut into units of fixed size, counted from each group's own start, and computed one per thread
+// (on the CPU) or block: bits never depend on the number of threads, nor a group's bits on its neighbours.
+// Sums of one gradient run over its groups in order. Floor: 2 R in out flop, and one read of every expert's
+// weight that has rows.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/kernels/bias_activation.h>
 #include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/row_groups.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
 #include <ziggurat/runtime/kernel_support.h>
@@ -17,24 +19,17 @@ namespace ziggurat::kernels {
 
 struct GroupedLinearKernels : OnCpu {
   static constexpr const char* kName = "grouped_linear";
-};
-
-// Rows [row_begin, row_begin + rows) belong to local expert `expert` and came from rank `source` of the
-// expert-parallel group. Segments are disjoint.
-struct Segment {
-  int64_t row_begin = 0, rows = 0;
-  int32_t expert = 0, source = 0;
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class T>
 struct GroupedLinearArgs {
-  const Segment* segments = nullptr;
-  int64_t segment_count = 0;
-  int64_t rows = 0, in = 0, out = 0, experts = 0;  // rows: R of all segments
-  const T* x = nullptr;                            // [R,in]
-  const T* weight = nullptr;                       // [experts,out,in]
-  PackedWeights* packed = nullptr;                 // copies of weight, or null
-  const Accum<T>* bias = nullptr;                  // [experts,out] or null
+  RowGroups groups;
+  int64_t rows = 0, in = 0, out = 0;  // rows: R, no fewer than the groups have
+  const T* x = nullptr;               // [R,in]
+  const T* weight = nullptr;          // [experts,out,in]
+  PackedWeights* packed = nullptr;    // copies of weight, or null
+  const Accum<T>* bias = nullptr;     // [experts,out] or null
   Activation activation = Activation::none;
   T* z = nullptr;  // [R,out] x weight^T + bias
   T* y = nullptr;  // [R,out] activation(z); unused for Activation::none

@@ -22,6 +22,7 @@ namespace ziggurat::kernels {
 
 struct WeightProductKernels : OnCpu {
   static constexpr const char* kName = "weight_product";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 enum class Side { forward, backward };  // y = x W^T, and dx = dy W
@@ -101,7 +102,7 @@ GemmArgs<T, TC> without_copy(const WeightProduct<T, TC>& g) {
 }
 
 // Instantiated as gemm() is. A strict stream needs packed = null: the library cuts a packed product by the
-// number of threads.
+// number of threads. So does Device::cuda, whose library reads weights as they lie.
 template <Device D, class T, class TC>
 void weight_product(const WeightProduct<T, TC>& args, Arena& workspace, Stream& stream);
 

@@ -17,6 +17,12 @@ struct RouterKernels : OnCpu {
   using Cuda = Dtypes<float>;
 };
 
+// Of what is counted in double: router_balance, router_assignments, router_fractions, router_statistics.
+struct RouterSumKernels : OnCpu {
+  static constexpr const char* kName = "router sums";
+  using Cuda = Dtypes<double>;
+};
+
 // Which candidates of an expert with more than `capacity` of them lose their place.
 //   none         nobody (dropless): the capacity is the fullest expert's count
 //   random       the smallest random keys (random token selection, DeepSpeed-MoE section 4.1.1)
@@ -69,14 +75,16 @@ struct RouterAssignArgs {
   DropPolicy drop = DropPolicy::none;
   SlotOrder order = SlotOrder::choice_first;
   int64_t capacity = 0;              // rows per expert at most; unused for DropPolicy::none
+  int64_t rows = 0;                  // R, no fewer than there will be: min(S k, E capacity), dropless S k
   const int32_t* expert = nullptr;   // [S,k]
   const float* keys = nullptr;       // [S,E], for DropPolicy::random
   const T* probabilities = nullptr;  // [S,E], for DropPolicy::probability
-  int64_t* counts_before = nullptr;  // [E] choices
-  int64_t* counts = nullptr;         // [E] choices that kept their place
+  int32_t* counts_before = nullptr;  // [E] choices
+  int32_t* counts = nullptr;         // [E] choices that kept their place
+  int32_t* offsets = nullptr;        // [E+1] rows [offsets[e], offsets[e+1]) are expert e's
   int32_t* row_of_choice = nullptr;  // [S,k] row among all experts' rows, sorted by expert; -1: dropped
-  int32_t* token_of_row = nullptr;   // [S k], the first sum(counts) are set
-  int32_t* choice_of_row = nullptr;  // [S k], likewise; in [0, k)
+  int32_t* token_of_row = nullptr;   // [R]; -1 from row offsets[E] on
+  int32_t* choice_of_row = nullptr;  // [R], in [0, k); likewise
 };
 template <Device D, class T>
 void router_assign(const RouterAssignArgs<T>& args, Arena& workspace, Stream& stream);
@@ -106,15 +114,82 @@ struct RouterMeanArgs {
 template <Device D, class T>
 void router_means(const RouterMeanArgs<T>& args, Stream& stream);
 
+// What the losses of a micro-batch are made of, without their coefficients. f64 [3].
+struct RouterLosses {
+  double z;        // mean over tokens of lse^2 (ST-MoE eq. 5)
+  double balance;  // E sum_e fraction_e mean_probability_e, averaged over the groups; 1 when balanced
+  double entropy;  // mean over tokens, nats
+};
+
+// losses.z and losses.entropy; zeros without tokens.
+template <class T>
+struct RouterTokenLossArgs {
+  int64_t tokens = 0;
+  const T* lse = nullptr;      // [S]
+  const T* entropy = nullptr;  // [S]
+  RouterLosses* losses = nullptr;
+};
+template <Device D, class T>
+void router_token_losses(const RouterTokenLossArgs<T>& args, Stream& stream);
+
+// losses.balance; zero without groups.
+struct RouterBalanceArgs {
+  int64_t experts = 0, groups = 1;
+  const double* fraction = nullptr;          // [groups,E]
+  const double* mean_probability = nullptr;  // [groups,E]
+  RouterLosses* losses = nullptr;
+};
+template <Device D>
+void router_balance(const RouterBalanceArgs& args, Stream& stream);
+
+// Fractions of the assignments of all ranks and of the micro-batches of a step so far, in two halves between
+// which `assignments` is summed over the ranks.
+template <Device D>  // assignments [E] = fraction [E] tokens
+void router_assignments(const double* fraction, int64_t experts, int64_t tokens, double* assignments,
+                        Stream& stream);
+struct RouterFractionArgs {
+  int64_t experts = 0;
+  const double* assignments = nullptr;  // [E] of this micro-batch; null: of_step has them
+  bool first = false;                   // of its step: of_step starts from zeros
+  double* of_step = nullptr;            // [E] += assignments
+  double* fraction = nullptr;           // [E] of_step / max(1, its sum)
+};
+template <Device D>
+void router_fractions(const RouterFractionArgs& args, Stream& stream);
+
+// What a layer did over several micro-batches: sums, so that ranks and micro-batches add up. f64 [7], then
+// [E] choices before drops and [E] rows.
+struct RouterSums {
+  double tokens, choices, micro_batches;
+  double entropy;     // over tokens, nats
+  double balance, z;  // over micro-batches, without their coefficients
+  double auxiliary;   // no sum: the loss of the latest micro-batch, with the coefficients
+};
+constexpr int64_t router_sums_size(int64_t experts) { return 7 + 2 * experts; }
+
+struct RouterStatisticsArgs {
+  int64_t tokens = 0, experts = 0, top_k = 1;
+  double balance_coefficient = 0, z_coefficient = 0;
+  const RouterLosses* losses = nullptr;
+  const int32_t* counts_before = nullptr;  // [E]
+  const int32_t* counts = nullptr;         // [E]
+  double* sums = nullptr;                  // [router_sums_size(E)], added to
+};
+template <Device D>
+void router_statistics(const RouterStatisticsArgs& args, Stream& stream);
+template <Device D>  // total += sums' auxiliary
+void router_add_auxiliary(const double* sums, double* total, Stream& stream);
+
 template <class T>
 struct RouterGradArgs {
   RouterWeightArgs<T> forward;
   int64_t groups = 1;
-  const T* dweights = nullptr;       // [S,k]
-  const T* lse = nullptr;            // [S]
-  const double* fraction = nullptr;  // [groups,E]
-  double balance_coefficient = 0;    // of E sum_e fraction_e mean_probability_e, averaged over the groups
-  double z_coefficient = 0;          // of mean over tokens of lse^2
+  const T* dweights = nullptr;         // [S,k]
+  const T* lse = nullptr;              // [S]
+  const double* fraction = nullptr;    // [groups,E]
+  double balance_coefficient = 0;      // of E sum_e fraction_e mean_probability_e, averaged over the groups
+  double z_coefficient = 0;            // of mean over tokens of lse^2
+  const double* loss_scale = nullptr;  // [1] times both
   bool accumulate = false;
   T* dlogits = nullptr;  // [S,E]
 };
@@ -123,7 +198,8 @@ void router_backward(const RouterGradArgs<T>& args, Arena& workspace, Stream& st
 
 // The noise of element i of an [S,E] array: a function of (seed, layer, moment, i) only.
 struct RouterNoise {
-  uint64_t seed = 0, layer = 0, moment = 0;
+  uint64_t seed = 0, layer = 0;
+  const uint64_t* moment = nullptr;  // [1]
 };
 template <Device D>
 void router_keys(const RouterNoise& noise, float* keys, int64_t n, Stream& stream);  // U(0,1)

@@ -14,13 +14,14 @@ namespace ziggurat::kernels {
 
 struct RouterLogitsKernels : OnCpu {
   static constexpr const char* kName = "router_logits";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class T>
 struct RouterInputArgs {
   int64_t n = 0;
   double jitter_eps = 0;  // 0: no noise
-  Philox rng{0, Purpose::test};
+  LatePhilox rng;
   const T* x = nullptr;   // [n]
   Accum<T>* y = nullptr;  // [n] x (1 + eps (2 uniform(i) - 1))
 };
@@ -32,7 +33,7 @@ template <class T>
 struct RouterInputGradArgs {
   int64_t n = 0;
   double jitter_eps = 0;
-  Philox rng{0, Purpose::test};
+  LatePhilox rng;
   const Accum<T>* dy = nullptr;  // [n]
   T* dx = nullptr;               // [n] dy (1 + eps (2 uniform(i) - 1))
   bool accumulate_dx = false;

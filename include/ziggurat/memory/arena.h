@@ -1,7 +1,7 @@
 // A bump allocator over one range of addresses, of which it holds as much as was ever in use. Memory is
 // touched once and then reused every micro-batch, so nothing is allocated (and no page faults) in steady
-// state. On Device::meta it only counts. On Device::cuda all of the device's memory is taken at once, and
-// what the host uses lies in an arena of its own.
+// state. On a meta device it only counts. On Device::cuda all of the device's memory is taken at once, and
+// what the host uses lies in an arena of its own, which does not count.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +29,7 @@ class Arena {
   static constexpr int64_t kAlignment = 64;  // bytes; one AVX-512 register, one cache line
   static constexpr int64_t kGuard = 64;      // bytes behind an allocation, besides the rest of its last line
 
-  static constexpr int64_t kUnlimited = int64_t{1} << 60;  // bytes; for Device::meta
+  static constexpr int64_t kUnlimited = int64_t{1} << 60;  // bytes; for meta devices
 
   // All the memory that this process may use, the natural limit of what grows with its input. Bytes.
   static int64_t all_memory();
@@ -44,10 +44,10 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Uninitialised memory for the host's use, also on Device::meta: the tape's nodes and routing tables are
-  // real there. Throws Error(device) naming the arena, what was asked and what limits it.
+  // Uninitialised memory for the host's use, also on meta devices: the tape's nodes are real there. Throws
+  // Error(device) naming the arena, what was asked and what limits it.
   void* allocate(int64_t bytes);
-  // The same for what lives on the arena's device: on Device::meta an address that nobody may touch.
+  // The same for what lives on the arena's device: on a meta device an address that nobody may touch.
   void* allocate_on_device(int64_t bytes);
 
   // The same, for n elements.
@@ -70,8 +70,8 @@ class Arena {
     used_ = mark.used;
   }
   void reset() { rewind({}); }
-  // rewind(mark), but what lies at `data`, allocated since, moves down to the mark and lives on. Not on
-  // Device::cuda.
+  // rewind(mark), but what lies at `data`, allocated since, moves down to the mark and lives on. Not where
+  // planned(device) is cuda, whose memory only a stream can move.
   void* rewind_keeping(Mark mark, const void* data, int64_t bytes);
 
   Device device() const { return device_; }
@@ -93,7 +93,7 @@ class Arena {
   Canaries canaries_;
   std::vector<Guarded> guarded_;  // live allocations, if canaries are checked
   std::vector<std::pair<int64_t, std::unique_ptr<std::byte[]>>> host_blocks_;  // on Device::meta
-  std::unique_ptr<Arena> host_;                                                // on Device::cuda
+  std::unique_ptr<Arena> host_;                                                // where planned() is cuda
   char* base_ = nullptr;
   int64_t room_ = 0;  // bytes from base_ on that no other arena takes
   int64_t capacity_, held_ = 0, used_ = 0, high_water_ = 0;

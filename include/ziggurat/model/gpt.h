@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -63,10 +64,9 @@ class Gpt {
   // Hidden states after the final norm, [sequences * length, hidden], or of the wanted rows only.
   Var forward(Tape& tape, const TokenBatch& batch) const;
 
-  // Sum of the token losses; in training also runs the head's backward, so that tape.backward() does the
-  // rest. `grad_scale`: d(loss of the step) / d(loss of one token), e.g. 1 / tokens in the step.
-  ops::LossResult loss(Tape& tape, const TokenBatch& batch, double grad_scale,
-                       double* token_losses = nullptr) const;
+  // Sums of the token losses, f64 [4] on the tape's device (ops::read_loss); in training also runs the head's
+  // backward, so that tape.backward() does the rest. `token_losses`: as in ops::LossArgs.
+  Tensor loss(Tape& tape, const TokenBatch& batch, double* token_losses = nullptr) const;
 
   // Logits [n, padded vocab], in the accumulation dtype, of rows [begin, begin + n) of forward()'s hidden
   // states.
@@ -74,6 +74,11 @@ class Gpt {
 
   // For TokenBatch::cache: holds `sequences` sequences of up to `capacity` <= max_sequence tokens.
   nn::KvCache make_cache(int64_t sequences, int64_t capacity) const;
+
+  // From now on, while micro-batches are queued kernel by kernel, told of what comes out of the embedding
+  // (layer -1), each block and the final norm (as many as layers) in forward(); empty: nobody is.
+  using Observer = std::function<void(int64_t layer, const Tensor& output)>;
+  void observe(Observer observer) { observer_ = std::move(observer); }
 
   const ModelConfig& config() const { return config_; }
   const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order
@@ -87,6 +92,7 @@ class Gpt {
   std::vector<moe::MoeStats*> moe_stats_;
   std::unique_ptr<nn::Norm> final_norm_;
   const Param* head_;  // the token embedding when tied
+  Observer observer_;
 };
 
 }  // namespace ziggurat::model

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <span>
 #include <string>
 
 #include <ziggurat/nn/layers.h>
@@ -27,8 +26,8 @@ class Experts {
   // values.
   Experts(nn::ParamStore& store, const std::string& name, const MoeShape& shape, int ep_rank, bool identical);
 
-  // x [R, C] -> [R, C], rows sorted as the segments say; experts are local ones.
-  Var operator()(Tape& tape, Var x, std::span<const ops::Segment> segments) const;
+  // x [R, C] -> [R, C], rows of local experts as `offsets` say (ops::grouped_linear).
+  Var operator()(Tape& tape, Var x, const Tensor& offsets) const;
 
  private:
   nn::MlpKind kind_;

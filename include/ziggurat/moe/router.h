@@ -1,7 +1,6 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include <ziggurat/comm/communicator.h>
 #include <ziggurat/moe/moe_config.h>
@@ -24,18 +23,15 @@ class Router {
   MoeStats& stats() { return stats_; }
 
  private:
-  void use_global_fractions(Tape& tape, const ops::Routing& routing);
-
   MoeConfig config_;
   int64_t layer_;
   Communicator& data_parallel_;
   const Param* weight_;
   MoeStats stats_;
 
-  // For BalanceScope::global_batch: assignments per expert over all ranks and the micro-batches of `step` so
-  // far.
-  int64_t step_ = -1;
-  std::vector<double> step_counts_;
+  // For BalanceScope::global_batch, else null: f64 [E] assignments over all ranks and the micro-batches of
+  // the step so far.
+  const Tensor* assignments_of_step_ = nullptr;
 };
 
 }  // namespace ziggurat::moe

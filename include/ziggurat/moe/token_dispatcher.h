@@ -11,16 +11,15 @@
 
 namespace ziggurat::moe {
 
-// The rows that this rank's experts compute, sorted by expert, and how they came. Lives in the tape's arena.
+// The rows that this rank's experts compute, sorted by expert, and how they came. Lives in the tape's memory.
 struct ExpertRows {
   Var rows = {};  // [R', hidden]
-  // By local expert; on a strict stream by (local expert, source rank).
-  std::span<const ops::Segment> segments = {};
+  // i32: by local expert; on a strict stream by (local expert, source rank). See ops::grouped_linear.
+  Tensor offsets = {};
 
   // Used by the exchange only.
   std::span<const int64_t> sent = {}, received = {};  // rows to and from each rank
-  const int32_t* arrival_of_row = nullptr;  // [R'] place among the rows as they arrived, by source rank
-  const int32_t* row_of_arrival = nullptr;  // [R'] the inverse
+  Tensor row_of_arrival = {};  // i32 [R'] where the rows, as they arrived by source rank, were put
 };
 
 class TokenDispatcher {

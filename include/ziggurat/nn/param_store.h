@@ -1,9 +1,10 @@
-// Every parameter of a model, in a few flat slabs.
+// Values and gradients of every parameter of a model, in a few flat slabs.
 //
-// A group holds the parameters that are reduced over the same ranks: the replicated ones, and for each
-// distinct expert-parallel size the experts of that size. Within a group, masters, gradients, moments and
-// compute copies are one slab each, in registration order, so that reducing, clipping, updating and saving
-// work on ranges.
+// A group holds the parameters that are reduced over the same ranks and have values of one dtype: the
+// replicated ones, and for each distinct expert-parallel size the experts of that size; of each matrices and
+// the rest, where they differ in dtype. Within a group, values and gradients are one slab each, in
+// registration order, so that reducing, clipping, updating and saving work on ranges. What an optimizer keeps
+// beside them is its own (optim/optimizer_state.h).
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,8 @@
 
 #include <ziggurat/autograd/param.h>
 #include <ziggurat/memory/arena.h>
+#include <ziggurat/plan/process_groups.h>
+#include <ziggurat/tensor/host_pieces.h>
 
 namespace ziggurat::nn {
 
@@ -52,18 +55,28 @@ struct ParamEntry {
   int group = 0;
   int64_t offset = 0;      // elements into the group's slabs
   int64_t numel = 0;       // elements held by this rank
+  int64_t first = 0;       // of them in the global tensor, whose elements are counted row by row
   bool unwritten = false;  // param.unwritten points here
 };
 
-// Slabs of one group. All have `numel` elements; `gradient` has `sources` such slabs one after another
+// Slabs of one group. Both have `numel` elements; `gradient` has `sources` such slabs one after another
 // (strict mode keeps expert gradients per source rank; otherwise 1).
 struct ParamGroup {
   int expert_parallel = 0;  // 0: replicated on every rank
+  DType dtype = DType::f32;
   int64_t numel = 0;
   int64_t sources = 1;
-  Tensor master, gradient, moment1, moment2;  // accum dtype
-  Tensor compute;                             // compute dtype; empty when it equals the accum dtype
+  IndexRange owned;  // the elements that this rank's optimizer updates: all, unless shard() cut them
+  Tensor values;     // dtype
+  Tensor gradient;   // accum dtype; empty: frozen
+
+  bool sharded() const { return owned.size() < numel; }
 };
+
+// The ranks that hold the same elements of a group.
+inline Communicator& replicas(const ParamGroup& group, const ProcessGroups& groups) {
+  return group.expert_parallel == 0 ? groups.dp() : groups.expert_dp(group.expert_parallel);
+}
 
 class ParamStore {
  public:
@@ -72,9 +85,9 @@ class ParamStore {
     Device device = Device::cpu;
     uint64_t seed = 1234;
     Reproducible reproducible = Reproducible::layout;
-    bool trainable = true;  // false: no gradients and moments (evaluation, a frozen teacher)
+    bool trainable = true;  // false: no gradients (evaluation, a frozen teacher)
     // Tokens of a step (in inference, of a pass), to know which packed copies pay; 0: none, as in strict
-    // training.
+    // training. There are none but on the CPU.
     int64_t step_tokens = 0;
   };
   explicit ParamStore(const Options& options) : options_(options) {}
@@ -83,46 +96,50 @@ class ParamStore {
   // Throws Error(internal) on a second parameter of the same name.
   Param& add(ParamSpec spec);
 
-  // Allocates the slabs, draws initial values as a function of (seed, name, element), zeroes gradients and
-  // moments.
+  // Registers numbers that a layer keeps beside its parameters, on the store's device: neither trained nor
+  // saved. finalize() fills the tensor in, with zeros. The reference stays valid.
+  const Tensor& add_state(DType dtype, Shape shape);
+
+  // ZeRO: cuts the slabs of each group, padded for that, into equal ranges, one for each of its replicas().
+  // Before finalize().
+  void shard(const ProcessGroups& groups);
+
+  // Allocates the slabs, draws initial values as a function of (seed, name, element), the same bits on every
+  // device, zeroes gradients. Done when it returns.
   void finalize();
 
-  void zero_gradients();          // those of products when their first product comes, or
-  void settle_gradients();        // now: before anything but ops reads gradients
-  void refresh_compute_copies();  // compute = round(master), after loading a checkpoint
-  void expire_packed();           // after any other change of compute copies: packed ones are made anew
+  // In the order of the stream, which is one of options().device.
+  void zero_gradients(Stream& stream);    // those of products when their first product comes, or
+  void settle_gradients(Stream& stream);  // now: before anything but ops reads gradients
+  void values_changed();                  // whoever changes values says so: packed copies are made anew
   int64_t packed_bytes() const;
 
   const Options& options() const { return options_; }
   std::deque<ParamEntry>& entries() { return entries_; }
   const std::deque<ParamEntry>& entries() const { return entries_; }
-  std::vector<ParamGroup>& groups() { return groups_; }
+  const std::vector<ParamGroup>& groups() const { return groups_; }
+  const ParamGroup& group_of(const ParamEntry& entry) const {
+    return groups_.at(static_cast<size_t>(entry.group));
+  }
   const ParamEntry& find(const std::string& name) const;  // throws Error(argument)
 
   int64_t local_parameters() const;   // held by this rank
   int64_t global_parameters() const;  // of the model
 
-  // Views on an entry's piece of a slab, shaped [rows held, ...].
-  Tensor master(const ParamEntry& entry) const {
-    return piece(groups_.at(size_t(entry.group)).master, entry);
-  }
-  Tensor moment1(const ParamEntry& entry) const {
-    return piece(groups_.at(size_t(entry.group)).moment1, entry);
-  }
-  Tensor moment2(const ParamEntry& entry) const {
-    return piece(groups_.at(size_t(entry.group)).moment2, entry);
-  }
+  // Which of an entry's `numel` elements this rank owns; may be none.
+  IndexRange owned(const ParamEntry& entry) const;
 
  private:
   static Shape local_shape(const ParamSpec& spec);
   static Tensor piece(const Tensor& slab, const ParamEntry& entry);
-  void draw(const ParamEntry& entry);
+  void draw(const ParamEntry& entry, HostPieces& pieces);
   void add_packed_copies();
 
   Options options_;
   std::deque<ParamEntry> entries_;
   std::unordered_map<std::string, size_t> by_name_;  // places in entries_
   std::vector<ParamGroup> groups_;
+  std::deque<Tensor> states_;
   std::unique_ptr<Arena> arena_, packed_arena_;
   std::deque<kernels::PackedWeights> packed_;
 };

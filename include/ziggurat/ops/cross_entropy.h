@@ -17,12 +17,13 @@ constexpr int64_t kVocabularyTile = 2112;
 
 struct LossArgs {
   int64_t vocab_size = 0;          // rows of the weight from here on are padding: no part of the softmax
-  double grad_scale = 1;           // d(total loss)/d(one token's loss), e.g. 1 / tokens in the step
   int32_t ignore_index = -1;       // a target that counts for nothing
   double z_loss = 0;               // coefficient of log_sum_exp^2 in a token's loss
-  double* token_losses = nullptr;  // [N] cross-entropy in nats, 0 where ignored; or null
+  double* token_losses = nullptr;  // [N] on x's device: cross-entropy in nats, 0 where ignored; or null
 };
 
+// What a batch's tokens sum up to.
+inline constexpr int64_t kLossSums = 4;
 struct LossResult {
   double sum = 0;         // of cross-entropies in nats, over the counted tokens in order
   double z_loss_sum = 0;  // of z_loss * log_sum_exp^2; the loss that is differentiated is sum + z_loss_sum
@@ -30,11 +31,17 @@ struct LossResult {
   int64_t correct = 0;    // of them, those whose target has the largest logit
 };
 
-// The loss of logits = x weight^T against targets: x [N, C], weight [V_padded, C], targets [N] in
-// [0, vocab_size) or ignore_index. The last op of a model: while recording it puts
-// grad_scale d(sum + z_loss_sum) into x's and the weight's gradients at once, because the logits are at hand
-// (tape.backward() without root then runs the rest). Only a chunk of rows of logits exists at any time.
-LossResult cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets,
-                         const LossArgs& args);
+// The loss of logits = x weight^T against targets: x [N, C], weight [V_padded, C], targets [N] on x's device,
+// each in [0, vocab_size) or ignore_index. Those on the host are checked here; those on a device by who put
+// them there. The last op of a model: while recording it puts token_weight d(sum + z_loss_sum) into x's and
+// the weight's gradients at once, because the logits are at hand (tape.backward() without root then runs the
+// rest). Only a chunk of rows of logits exists at any time.
+//
+// Returns f64 [kLossSums], LossResult's members in their order, on x's device in the tape's memory: gone with
+// the next micro-batch, and nobody has waited for it.
+Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets, const LossArgs& args);
+
+// The same numbers on the host, which waits for the stream. Zeros on a meta device.
+LossResult read_loss(const Tensor& sums, Stream& stream);
 
 }  // namespace ziggurat::ops

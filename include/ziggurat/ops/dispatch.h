@@ -8,14 +8,25 @@
 
 namespace ziggurat::ops {
 
-// y [R,C]: the token of each row of `routing`. x [S,C].
+// y [R,C]: the token of each row of `routing`; nobody's rows are not written. x [S,C].
 Var gather_tokens(Tape& tape, Var x, const Routing& routing);
 
 // y [S,C] = sum over j of weights[s,j] rows[row_of_choice[s,j]], in order of j; zeros for a token without
 // rows. rows [R,C]; routing.weights are f32 (f64 beside f64 rows).
 Var combine(Tape& tape, Var rows, const Routing& routing);
 
-// y[r] = x[from_row[r]]; from_row is a permutation of [0, R) in the tape's arena. x [R,C].
-Var permute_rows(Tape& tape, Var x, const int32_t* from_row);
+// y[r] = x[from_row[r]]; from_row, i32 [R], is a permutation of [0, R) in the tape's memory. x [R,C].
+Var permute_rows(Tape& tape, Var x, const Tensor& from_row);
+
+// The order in which a rank's experts compute the rows that came to them: by (local expert, source), where
+// they arrived by (source, local expert).
+struct ArrivalOrder {
+  Tensor offsets;         // i32 [L sources + 1] for grouped_linear
+  Tensor arrival_of_row;  // i32 [rows]
+  Tensor row_of_arrival;  // i32 [rows] the inverse
+};
+// arriving i32 [P,L] from each rank to each expert, of which the sum is `rows`. by_source: sources are kept
+// apart, and else are one.
+ArrivalOrder order_arrivals(Tape& tape, const Tensor& arriving, int64_t rows, bool by_source);
 
 }  // namespace ziggurat::ops

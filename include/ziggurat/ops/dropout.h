@@ -12,10 +12,4 @@ namespace ziggurat::ops {
 // With rate 0, or outside training, x itself.
 Var dropout(Tape& tape, Var x, double rate, Purpose purpose, int64_t layer);
 
-// The random stream of a dropout in this micro-batch.
-inline Philox dropout_stream(const Tape& tape, Purpose purpose, int64_t layer) {
-  const MicroBatch& m = tape.micro_batch();
-  return Philox(m.seed, purpose, static_cast<uint64_t>(layer), m.moment());
-}
-
 }  // namespace ziggurat::ops

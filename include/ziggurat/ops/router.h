@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <ziggurat/autograd/tape.h>
+#include <ziggurat/comm/communicator.h>
 #include <ziggurat/kernels/router.h>
 
 namespace ziggurat::ops {
@@ -27,9 +28,8 @@ enum class BalanceCount { first_choice, all_choices };
 // Over which tokens the fractions of the balancing loss are taken.
 //   micro_batch   all tokens of the call
 //   sequence      each run of `sequence_length` tokens; the losses are averaged (DeepSeek-V3)
-//   global_batch  fractions of the whole batch (Qwen, arXiv 2501.11873): the caller overwrites
-//   Routing::fraction
-//                 before backward; until then they are those of the micro-batch
+//   global_batch  fractions of the whole batch (Qwen, arXiv 2501.11873): use_fractions_of_step puts them
+//                 into the routing before backward; until then they are those of the micro-batch
 enum class BalanceScope { micro_batch, sequence, global_batch };
 
 struct RouterArgs {
@@ -46,39 +46,51 @@ struct RouterArgs {
   BalanceCount balance_count = BalanceCount::first_choice;
   BalanceScope balance_scope = BalanceScope::micro_batch;
   int64_t sequence_length = 0;  // tokens, for BalanceScope::sequence
-  // Already multiplied by the loss scale of the micro-batch; backward adds their gradients to the logits'.
+  // Of losses whose mean over the step's micro-batches counts; backward adds their gradients to the logits'.
   double balance_coefficient = 0, z_coefficient = 0;
   uint64_t layer = 0;  // part of the name of the random streams
-  // Explicit noise [S,E] instead of Philox's, to replay known vectors.
+  // Explicit noise [S,E], where the logits are, instead of Philox's, to replay known vectors.
   const float* keys = nullptr;
   const float* gumbel = nullptr;
 };
 
 int64_t expert_capacity(const RouterArgs& args, double factor, int64_t tokens, int64_t experts);
 
-// All tables live in the tape's arena. Rows are the choices that kept their place, sorted by expert and,
-// within an expert, in slot order.
+// All tables are tensors in the tape's memory, on the logits' device, which the host does not read. Rows are
+// the choices that kept their place, sorted by expert and, within an expert, in slot order.
 struct Routing {
   Var weights;  // [S,k] combine weights, zero where dropped
-  int64_t tokens = 0, experts = 0, top_k = 0, rows = 0, groups = 1;
-  int64_t capacity = 0;                      // rows per expert at most
-  const int32_t* expert = nullptr;           // [S,k]
-  const int32_t* row_of_choice = nullptr;    // [S,k], -1: dropped
-  const int32_t* token_of_row = nullptr;     // [rows]
-  const int32_t* choice_of_row = nullptr;    // [rows], in [0, k)
-  const int64_t* counts = nullptr;           // [E] rows
-  const int64_t* counts_before = nullptr;    // [E] choices before drops
-  double* fraction = nullptr;                // [groups,E] share of assignments; read by backward
-  const double* mean_probability = nullptr;  // [groups,E]
-  double z = 0;                              // mean over tokens of lse^2 (ST-MoE eq. 5), without coefficient
-  double entropy = 0;                        // mean over tokens, nats
-
-  int64_t dropped() const { return tokens * top_k - rows; }  // choices
-  // E sum_e fraction_e mean_probability_e, averaged over the groups, without coefficient; 1 when balanced.
-  double balance() const;
+  int64_t tokens = 0, experts = 0, top_k = 0, groups = 1;
+  // As many as there are on the CPU, where their number is at hand. Elsewhere what there may be at most,
+  // min(S k, E capacity): those behind the last belong to nobody, and nobody's sums hold them.
+  int64_t rows = 0;
+  int64_t capacity = 0;     // rows per expert at most
+  Tensor expert;            // i32 [S,k]
+  Tensor row_of_choice;     // i32 [S,k], -1: dropped
+  Tensor token_of_row;      // i32 [rows], -1: nobody's row
+  Tensor choice_of_row;     // i32 [rows], in [0, k), or -1
+  Tensor counts;            // i32 [E] rows
+  Tensor counts_before;     // i32 [E] choices before drops
+  Tensor offsets;           // i32 [E+1] where each expert's rows begin
+  Tensor fraction;          // f64 [groups,E] share of assignments; read by backward
+  Tensor mean_probability;  // f64 [groups,E]
+  Tensor losses;            // f64 [3]: kernels::RouterLosses
 };
 
 // logits [S,E], f32 (f64 in gradient checks).
 Routing route(Tape& tape, Var logits, const RouterArgs& args);
+
+// For BalanceScope::global_batch: the routing's fractions, and with them its balance, become those of all
+// ranks and of the micro-batches of the step so far. assignments_of_step, f64 [E], keeps what was counted;
+// `first`: of the step. A recomputed forward meets the fractions of its first run. Collective over
+// `data_parallel`, unless it is a recomputation.
+void use_fractions_of_step(Tape& tape, const Routing& routing, Communicator& data_parallel,
+                           const Tensor& assignments_of_step, bool first);
+
+// Adds what this routing did to `sums`, f64 [kernels::router_sums_size(E)].
+void add_statistics(Tape& tape, const Routing& routing, double balance_coefficient, double z_coefficient,
+                    const Tensor& sums);
+// total, f64 [1], += the loss of the micro-batch that was the last in `sums`, with the coefficients.
+void add_auxiliary_loss(const Tensor& sums, const Tensor& total, Stream& stream);
 
 }  // namespace ziggurat::ops

@@ -1,13 +1,16 @@
 // From gradients of this rank's micro-batches to the gradient of the step, the same on every rank that holds
 // the parameter: a sum over ranks (the losses are already divided by the whole step's tokens).
 //
-// Replicated parameters are summed over the world; the experts of a layer over its expert-data-parallel
+// Replicated parameters are summed over dp; the experts of a layer over its expert-data-parallel
 // group, because an expert's gradient already holds the tokens of its whole expert-parallel group.
 //
 // In strict mode the sum over micro-batches has a fixed shape too. The step's micro-batches are cut into
 // lanes; within a lane gradients are added in order; lanes are added in one binary tree, whose lower levels
 // lie within a rank and whose upper levels lie across ranks. So the bits do not depend on how many ranks
 // share the lanes.
+//
+// Where ranks share the update of a group (ParamGroup::owned) each gets the sum of what it owns, but in
+// strict mode, whose norms are sums over whole parameters, that of all.
 #pragma once
 
 #include <cstdint>
@@ -21,17 +24,20 @@ namespace ziggurat::parallel {
 
 class GradientReducer {
  public:
-  // `lanes_per_rank`: 1, or in strict mode a power of two. Both arguments must outlive the reducer.
+  // `lanes_per_rank`: 1, or in strict mode a power of two. `store` is finalized; both outlive the reducer.
   GradientReducer(nn::ParamStore& store, const ProcessGroups& groups, int64_t lanes_per_rank);
 
-  void begin_step();            // zeroes the gradients
-  void end_lane();              // strict mode: folds the lane's gradient into the tree
-  void reduce(Stream& stream);  // sums over ranks; afterwards ParamGroup::gradient's first slab is the step's
-                                // gradient
+  // All in the order of the stream, which is one of the store's device.
+  void begin_step(Stream& stream);  // zeroes the gradients
+  void end_lane(Stream& stream);    // strict mode: folds the lane's gradient into the tree
+  void reduce(Stream& stream);      // sums over ranks; afterwards ParamGroup::gradient's first slab is the
+                                    // step's gradient where this rank owns it
 
-  // Squared L2 norm of the whole model's reduced gradient, each parameter counted once, the same bits on
-  // every layout. Parameter by parameter (experts: expert by expert) in registration order, in double.
-  double squared_norm(Stream& stream);
+  // Squared L2 norms f64 [parts] of the reduced gradient: rank by rank of those groups of which each rank has
+  // its own range, then parameter by parameter (experts: expert by expert) in registration order; on the
+  // store's device, until the next call. Their sum is that of the whole model, each element counted once. The
+  // same bits on every rank, and in strict mode on every layout.
+  Tensor squared_norms(Stream& stream);
 
  private:
   // The gradients of finished lanes of one group: level l holds the sum of 2^l lanes, or nothing (a binary
@@ -40,13 +46,24 @@ class GradientReducer {
     std::vector<Tensor> levels;
     std::vector<bool> occupied;
   };
-  void fold(const nn::ParamGroup& group, LaneTree& tree);
+  bool scatters(const nn::ParamGroup& group) const;
+  void fold(const nn::ParamGroup& group, LaneTree& tree, Stream& stream);
+  void plan_norms();
+
+  // A piece of the gradient whose norm is this rank's to tell, and its place among all.
+  struct Part {
+    Tensor gradient;
+    int64_t place;
+  };
 
   nn::ParamStore& store_;
   const ProcessGroups& groups_;
   int64_t lanes_per_rank_;
   std::unique_ptr<Arena> arena_;
   std::vector<LaneTree> trees_;  // per group; empty in layout mode
+  std::vector<Part> mine_;
+  std::unique_ptr<Arena> norm_arena_;
+  Tensor squared_norms_;
 };
 
 }  // namespace ziggurat::parallel

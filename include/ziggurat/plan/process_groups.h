@@ -1,8 +1,9 @@
-// The communicators of a plan, made once at start-up.
+// The communicators of a plan, made once at start-up: one along every axis.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <string>
 
 #include <ziggurat/comm/communicator.h>
 #include <ziggurat/plan/parallel_plan.h>
@@ -19,25 +20,27 @@ class ProcessGroups {
   static ProcessGroups planned(ParallelPlan plan, int rank);
 
   const ParallelPlan& plan() const { return plan_; }
+  // All ranks: for set-up, and for what the whole job must know (errors, the gradient's norm).
   Communicator& world() const { return world_; }
+  // Ranks with the same parameters: shares the step's micro-batches, sums the gradients of all but experts.
+  Communicator& dp() const { return along(plan_.dp()); }
+  Communicator& tp() const { return along(plan_.tp()); }
+  Communicator& cp() const { return along(plan_.cp()); }
+  Communicator& pp() const { return along(plan_.pp()); }
   // `ep` is one of plan().ep_sizes(), else Error(internal).
-  Communicator& ep(int ep) const { return *at(ep).ep; }  // exchanges tokens between experts
-  Communicator& expert_dp(int ep) const {
-    return *at(ep).expert_dp;
-  }  // sums the gradients of the same experts
+  Communicator& ep(int ep) const { return along(plan_.ep(ep)); }  // exchanges tokens between experts
+  Communicator& expert_dp(int ep) const { return along(plan_.expert_dp(ep)); }  // sums experts' gradients
 
  private:
-  struct Pair {
-    std::unique_ptr<Communicator> ep, expert_dp;
-  };
   ProcessGroups(std::unique_ptr<Communicator> owned_world, ParallelPlan plan)
       : owned_world_(std::move(owned_world)), world_(*owned_world_), plan_(std::move(plan)) {}
-  const Pair& at(int ep) const;
+  bool is_world(const RankAxis& axis) const;
+  Communicator& along(const RankAxis& axis) const;
 
   std::unique_ptr<Communicator> owned_world_;  // of a planned one
   Communicator& world_;
   ParallelPlan plan_;
-  std::map<int, Pair> pairs_;  // by expert-parallel size
+  std::map<std::string, std::unique_ptr<Communicator>> groups_;  // by the axis' name
 };
 
 }  // namespace ziggurat

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include <ziggurat/runtime/dry_run.h>
+
 namespace ziggurat {
 
 int thread_count();     // threads of a parallel_for called from here (1 inside one)
@@ -47,21 +49,6 @@ class InPieces {
   ~InPieces() { on_ = outer_; }
   InPieces(const InPieces&) = delete;
   InPieces& operator=(const InPieces&) = delete;
-  static bool on() { return on_; }
-
- private:
-  inline static thread_local bool on_ = false;
-  bool outer_;
-};
-
-// While it lives, the bodies below are not called on this thread, and neither is the matrix library: kernels
-// take the memory that they need and leave without having touched any. So planning is running (Device::meta).
-class DryRun {
- public:
-  DryRun() : outer_(on_) { on_ = true; }
-  ~DryRun() { on_ = outer_; }
-  DryRun(const DryRun&) = delete;
-  DryRun& operator=(const DryRun&) = delete;
   static bool on() { return on_; }
 
  private:

@@ -14,7 +14,8 @@ namespace ziggurat::serve {
 struct Reply {
   int status = 200;
   std::string type = "application/json", body = {};
-  // Not null: the body comes in parts, through write(), which returns false once the client is gone.
+  // Not null: the body comes in parts, through write(), which returns false once the client is gone. An empty
+  // part only asks for that.
   using Write = std::function<bool(std::string_view)>;
   std::function<void(const Write&)> stream = {};
 };
@@ -26,10 +27,13 @@ struct Reply {
 // up to `most_waiting` wait.
 class Api {
  public:
-  Api(const Served& served, int model_threads, int64_t most_waiting = 64);
+  Api(const Served& served, int model_threads, int64_t most_waiting = 96);
   ~Api();
-  // Never throws: errors are replies with OpenAI's error object.
-  Reply answer(const std::string& method, const std::string& path, const std::string& body);
+  // Never throws: errors are replies with OpenAI's error object. `client_there` is asked a few times a second
+  // while the model works, on the caller's thread: once it says no, the rest is not computed (499).
+  Reply answer(
+      const std::string& method, const std::string& path, const std::string& body,
+      const std::function<bool()>& client_there = [] { return true; });
   // The reply to what never became a request: too large, too slow, no HTTP.
   static Reply refusal(int status);
 

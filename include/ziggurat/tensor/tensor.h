@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 
 #include <ziggurat/build_config.h>
@@ -92,7 +93,7 @@ Tensor allocate(Arena& arena, DType dtype, Shape shape);
 // stream is one's.
 void fill_zero(const Tensor& tensor, Stream& stream);
 void copy(const Tensor& from, const Tensor& to, Stream& stream);
-// At once: of tensors on Device::cpu (or meta, where nothing happens).
+// At once: of tensors on Device::cpu (or a meta device, where nothing happens).
 void fill_zero(const Tensor& tensor);
 void copy(const Tensor& from, const Tensor& to);
 
@@ -116,7 +117,7 @@ void visit_float_dtype(DType dtype, F&& f) {
 [[noreturn]] void fail_without_kernels(const char* kernels, Device device, DType dtype, bool declared);
 
 // Calls f.template operator()<Device, T>() for x's device and floating dtype, for which all of `Kernels` must
-// exist (runtime/kernel_support.h). On Device::meta as on the CPU, but as a dry run.
+// exist (runtime/kernel_support.h). On a meta device as on the one it stands for, but as a dry run.
 //   visit_kernels<kernels::SwigluKernels>(
 //       x, [&]<Device D, class T>() { kernels::swiglu_forward<D, T>({...}, stream); });
 template <class... Kernels, class F>
@@ -133,10 +134,9 @@ void visit_kernels(const Tensor& x, F&& f) {
       }
     });
   };
-  if (x.device() == Device::meta) {
-    const DryRun dry;
-    on.template operator()<Device::cpu>();
-  } else if (x.device() == Device::cuda) {
+  std::optional<DryRun> dry;
+  if (is_meta(x.device())) dry.emplace();
+  if (planned(x.device()) == Device::cuda) {
     on.template operator()<Device::cuda>();
   } else {
     on.template operator()<Device::cpu>();

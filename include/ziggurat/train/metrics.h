@@ -24,13 +24,16 @@ struct StepRecord {
   double loss = 0;            // cross-entropy per counted token, nats
   double auxiliary_loss = 0;  // balance and z losses with their coefficients, summed over layers
   double lr = 0;
-  double grad_norm = 0;  // before clipping
+  double grad_norm = 0;          // before clipping
+  std::string left_out;          // why there was no update; empty: there was one
+  int64_t updates_left_out = 0;  // of the run so far
   double step_seconds = 0, data_seconds = 0;
   double tokens_per_second = 0;
   double flops_per_second = 0;
   double roof_fraction = 0;  // of the measured GEMM roof of all ranks; 0: not measured yet
   int64_t memory_bytes = 0;  // resident, the largest over ranks
   double eta_seconds = 0;
+  int64_t launches = 0, graphs = 0, waits = 0;  // of rank 0's device (runtime/device_work.h)
   std::vector<LayerLoad> layers;
 
   double worst_imbalance() const;
@@ -40,24 +43,6 @@ struct StepRecord {
 // step 1200/286102 | 1.26B/300B tok | loss 3.2145 | lr 5.9e-05 | gnorm 0.42 | 512k tok/s | 41% roof | ...
 std::string progress_line(const StepRecord& record, bool exact);
 std::string to_json(const StepRecord& record);
-
-// Appends one JSON object a line, whole or not at all. On a full disk it warns once and goes on.
-class JsonlWriter {
- public:
-  JsonlWriter() = default;                        // writes nothing: ranks other than 0
-  explicit JsonlWriter(const std::string& path);  // throws Error(config) naming path and errno
-  ~JsonlWriter();
-  JsonlWriter(JsonlWriter&& other) noexcept;
-  JsonlWriter& operator=(JsonlWriter&& other) noexcept;
-
-  void write(const std::string& json);
-  void sync();  // to the disk
-
- private:
-  std::string path_;
-  int fd_ = -1;
-  bool warned_ = false;
-};
 
 // Makes metrics.jsonl what a run that goes on after `step` has to tell: drops records of later steps, those
 // of steps that were done a second time, and lines that are cut off. Rewritten in one step, if at all; a

@@ -3,9 +3,12 @@
 //   <output>/run.lock       who writes here now
 //   <output>/config.yaml    of the latest start
 //   <output>/metrics.jsonl  one record a step, and a marker wherever the run began or went on
+//   <output>/events.out.tfevents.*  the same numbers for TensorBoard, a file for each start
 //   <output>/rank_N.log
 //   <output>/tokenizer/     of the text (run_tokenizer.h)
 //   <output>/checkpoints/
+//   <output>/flight/      what ranks did last (watch/watchdog.h)
+//   <output>/STOP         made by a person: the run saves and ends, and none is started until it is removed
 //   <output>/earlier_N/     all of this of a run that was here before another began anew
 //
 // Only rank 0 touches the disk here.
@@ -19,6 +22,7 @@
 #include <ziggurat/comm/communicator.h>
 #include <ziggurat/io/folder_lock.h>
 #include <ziggurat/train/metrics.h>
+#include <ziggurat/train/run_records.h>
 
 namespace ziggurat::train {
 
@@ -30,6 +34,7 @@ class RunFolder {
   ~RunFolder();  // a start that was refused leaves the disk as it was
 
   std::string checkpoints() const { return path_ + "/checkpoints"; }
+  std::string metrics() const { return path_ + "/metrics.jsonl"; }
 
   struct Start {
     int64_t step = 0;
@@ -43,8 +48,11 @@ class RunFolder {
   // Collective. Does metrics.jsonl say that the run came to its end at this step?
   bool ended_at(int64_t step) const;
 
-  void write(const std::string& json) { metrics_.write(json); }
-  void sync() { metrics_.sync(); }
+  // Of rank 0: did somebody make the file STOP?
+  bool stop_asked() const;
+
+  void write(const std::string& json) { records_.write(json); }
+  void sync() { records_.sync(); }
 
   // Once a step, `step` of them being done. True if the folder, or its lock, had been removed and is made
   // again: what was in it is gone, training goes on. Throws Error(config) if another job took it meanwhile.
@@ -53,6 +61,7 @@ class RunFolder {
  private:
   void make();
   void take_lock();
+  std::string stop_file() const { return path_ + "/STOP"; }
   void set_aside_earlier_run() const;
   void write_config() const;
   void open_metrics(int64_t step);
@@ -62,7 +71,7 @@ class RunFolder {
   std::vector<std::string> made_;  // folders that were not there before, outermost first
   std::optional<FolderLock> lock_;
   std::optional<Start> start_;
-  JsonlWriter metrics_;
+  RunRecords records_;
   bool warned_ = false;
 };
 

@@ -19,11 +19,12 @@ struct StartingPoint {
   int64_t file_bytes = 5'000'000'000;      // of a file at most, but for a row of a tensor
 };
 
-// Bytes of the weights and moments that save_starting_point writes.
+// Bytes of the weights that save_starting_point writes.
 int64_t bytes_of(const StartingPoint& start);
 
 // Collective. Saves the weights as a checkpoint of step 0 into `folder`: no data has been seen and the
-// optimizer's moments are zero, so a run of `config` with any data and seed goes on from it. Ranks share the
+// optimizer's moments are zero, which takes no room, so a run of `config` with any data and seed goes on from
+// it. Ranks share the
 // files, of which there are as many for any number of ranks; each holds a buffer of fixed size.
 // `progress(done, total)` hears of bytes, as if every rank were as far as this one.
 void save_starting_point(const StartingPoint& start, const std::string& folder, Communicator& comm,

@@ -2,36 +2,22 @@
 #pragma once
 
 #include <functional>
-#include <memory>
-#include <string>
 #include <vector>
 
-#include <ziggurat/checkpoint/checkpoint.h>
-#include <ziggurat/core/timer.h>
-#include <ziggurat/data/sample_source.h>
-#include <ziggurat/model/gpt.h>
-#include <ziggurat/optim/optimizer.h>
-#include <ziggurat/parallel/gradient_reducer.h>
-#include <ziggurat/plan/process_groups.h>
-#include <ziggurat/train/batch_reader.h>
-#include <ziggurat/train/metrics.h>
-#include <ziggurat/train/run_config.h>
+#include <ziggurat/train/checkpoints.h>
+#include <ziggurat/train/evaluation.h>
+#include <ziggurat/train/executor.h>
+#include <ziggurat/train/guard.h>
+#include <ziggurat/train/reporter.h>
+#include <ziggurat/train/run_data.h>
 #include <ziggurat/train/run_folder.h>
-#include <ziggurat/train/step_plan.h>
+#include <ziggurat/train/train_step.h>
+#include <ziggurat/train/training.h>
+#include <ziggurat/watch/deadline.h>
+#include <ziggurat/watch/slow_ranks.h>
+#include <ziggurat/watch/stop_requests.h>
 
 namespace ziggurat::train {
-
-struct Validation {
-  double loss = 0;        // cross-entropy per counted token, nats
-  double accuracy = 0;    // share of counted tokens whose arg-max is right
-  int64_t tokens = 0;     // counted
-  int64_t sequences = 0;  // evaluated
-};
-
-struct NamedScore {
-  std::string name;
-  double value = 0;
-};
 
 class Trainer {
  public:
@@ -40,82 +26,69 @@ class Trainer {
   // folder has changed then.
   Trainer(const RunConfig& config, Communicator& world);
 
-  // Trains to the end: steps, validations, checkpoints, progress lines. Collective.
-  void run();
+  // Trains to the goal: steps, validations, checkpoints, progress lines; `none` is returned then. Or until
+  // some rank is asked to stop, which is returned: the step is finished and saved. Collective.
+  watch::StopRequest run();
 
   // What run() calls every eval.tasks_every steps and at the end, on every rank.
   using Evaluator = std::function<std::vector<NamedScore>(const model::Gpt&)>;
   void set_evaluator(Evaluator evaluator) { evaluator_ = std::move(evaluator); }
+  // The same with eval.samples_every.
+  using Sampler = std::function<std::vector<Sample>(const model::Gpt&)>;
+  void set_sampler(Sampler sampler) { sampler_ = std::move(sampler); }
+  // What run() calls once, after the first step, on every rank: FLOP/s of this rank's products (unset: not
+  // told).
+  void set_roof_meter(std::function<double(DType)> meter) { roof_meter_ = std::move(meter); }
 
-  StepRecord step();
-  Validation validate();
-  void save();  // throws Error(numeric), and writes nothing, for weights that are not finite or of no use
+  StepRecord step();  // the next one: after a rewind, that is another than was asked for
+  Validation validate() { return evaluation_.of(data_.valid.get(), Split::valid); }
+  void save();  // and waits until it is on the disk; throws Error(checkpoint) where it cannot be
 
-  int64_t steps_done() const { return step_; }
-  int64_t consumed_samples() const { return consumed_samples_; }
-  nn::ParamStore& params() { return store_; }
-  const SampleSource& train_data() const { return *train_data_; }
+  int64_t steps_done() const { return training_.cursor.step; }
+  int64_t consumed_samples() const { return training_.cursor.samples; }
+  nn::ParamStore& params() { return training_.store; }
+  OptimizerState& optimizer_state() { return training_.optimizer.state(); }
+  const SampleSource& train_data() const { return *data_.train; }
   // Steps from now on keep their times in `profile`, which must outlive them; null: no times.
-  void set_profile(Profile* profile) { stream_.set_profile(profile); }
-
+  void set_profile(Profile* profile) { executor_.stream.set_profile(profile); }
   // What the arenas held at most so far: what plan_memory() foretells.
-  struct HighWater {  // bytes
-    int64_t activations = 0, activation_gradients = 0, workspace = 0;
-    bool operator==(const HighWater&) const = default;
-  };
-  HighWater high_water() const {
-    return {activations_.high_water(), gradients_.high_water(), workspace_.high_water()};
-  }
+  Executor::Memory high_water() const { return executor_.high_water(); }
 
  private:
-  void tell_short_splits() const;
-  void check_same_data() const;
-  void resume();
-  std::string load_newest_usable();          // the step directory it took; empty: there is none
-  std::string load(CheckpointReader& from);  // what is wrong with its weights; empty: nothing
-  std::string fault_of_weights();
-  void sum_losses(const StepPlan& plan);
+  void start();
+  bool rewind(const StepPlan& plan, const std::string& why);
+  void tell_goal(const char* when) const;
   void measure_roof();
-  double count_tokens(const StepPlan& plan);
-  void forward_backward(const StepPlan& plan, int64_t micro_batch);
-  Validation evaluate(const SampleSource& source, Split split);
-  StepRecord record(const StepPlan& plan, double grad_norm, double seconds);
-  std::vector<LayerLoad> reduce_moe_stats();
-  void report(const StepRecord& record);
-  void report(const Validation& validation, Split split, const char* what);
-  void report(const std::vector<NamedScore>& scores);
+  bool due(int64_t every) const;  // after the step that was done last
+  void evaluate();
+  watch::StopRequest train_to_goal();
+  void tell(const Checkpoints::Ended& saves);
+  void finish_saves();                    // throws Error(checkpoint) where the last one failed
+  watch::StopRequest stop_asked() const;  // of this rank
+  void tell_each_other(StepRecord& done, double computed_seconds);
 
   RunConfig config_;
-  Communicator& world_;
   RunFolder folder_;
-  ProcessGroups groups_;
-  nn::ParamStore store_;
-  model::Gpt model_;
-  parallel::GradientReducer reducer_;
-  Optimizer optimizer_;
-  std::unique_ptr<SampleSource> train_data_, valid_data_, test_data_;
+  Training training_;
+  RunData data_;
+  Executor executor_;
+  TrainStep step_;
+  Guard guard_;
+  StepFeed feed_;
+  Evaluation evaluation_;
+  Checkpoints checkpoints_;
+  Reporter reporter_;
 
-  Arena activations_, gradients_, workspace_;
-  Stream stream_;
-  Tape tape_;
-  BatchReader batches_;
-
-  // Of the step under way: loss sums and auxiliary losses by global micro-batch number, zero for other ranks'
-  // ones.
-  std::vector<double> micro_losses_;
-  double counted_tokens_ = 0;  // targets that count, over all ranks and micro-batches
-  double data_seconds_ = 0;
-
-  int64_t step_ = 0, consumed_samples_ = 0, total_steps_ = 0;
-  Lineage lineage_;
-  bool finished_ = false;  // an earlier start did all that this one was asked for
-  double roof_ = 0;        // FLOP/s of all ranks; 0: not measured, outside run()
-  double flops_per_token_ = 0;
-  double seconds_per_step_ = 0;  // smoothed, for the ETA
+  int64_t total_steps_ = 0;
+  watch::Deadline deadline_;
+  watch::SlowRanks slow_ranks_;
+  watch::PhaseTimes step_times_;
+  watch::StopRequest stop_ = watch::StopRequest::none;  // that the ranks agreed on
+  std::string save_failure_;  // of the save that ended last; empty: it was committed
+  bool finished_ = false;     // an earlier start did all that this one was asked for
   Evaluator evaluator_;
+  Sampler sampler_;
+  std::function<double(DType)> roof_meter_;
 };
-
-// A split as the config describes it, for a run of so many samples; null if it names none.
-std::unique_ptr<SampleSource> open_split(const RunConfig& config, Split split, int64_t samples);
 
 }  // namespace ziggurat::train

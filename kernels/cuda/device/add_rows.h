@@ -1,7 +1,7 @@
-// Rows that several rows of a batch are added to, without atomics: table[key of row i] += factor x[i]. The
-// first row of each key adds all rows of that key, in order. It finds them by reading all keys, rows^2
-// comparisons in all: of 8192 rows 268 MB from the L2 cache, as long as an embedding's gradients themselves
-// take.
+// Rows that several rows of a batch are added to, without atomics: table[key of row i] += x[i], or
+// -= *minus x[i] where `minus`, [1] in the device's memory, is given. The first row of each key adds all rows
+// of that key, in order. It finds them by reading all keys, rows^2 comparisons in all: of 8192 rows 268 MB
+// from the L2 cache, as long as an embedding's gradients themselves take.
 #pragma once
 
 #include <kernels/cuda/device/launch.h>
@@ -27,7 +27,7 @@ struct Keys {
 // times N columns.
 template <class T, int N>
 __global__ void __launch_bounds__(kThreadsOfAddRows)
-    add_rows_kernel(Keys keys, int64_t rows, int64_t cols, const T* x, float factor, float* table) {
+    add_rows_kernel(Keys keys, int64_t rows, int64_t cols, const T* x, const double* minus, float* table) {
   constexpr int kThreads = kThreadsOfAddRows;
   __shared__ unsigned equal[kThreads / kWarp];  // bit l of w: row first + 32 w + l has the key
   const int64_t row = blockIdx.x, key = keys[row];
@@ -39,6 +39,7 @@ __global__ void __launch_bounds__(kThreadsOfAddRows)
 
   const int64_t column = (int64_t{blockIdx.y} * kThreads + thread) * N;
   const bool mine = column < cols;
+  const float factor = minus == nullptr ? 1.0f : static_cast<float>(-*minus);
   float sum[N] = {};
   if (mine) load_floats(table + key * cols + column, sum);
   for (int64_t first = row; first < rows; first += kThreads) {
@@ -60,16 +61,17 @@ __global__ void __launch_bounds__(kThreadsOfAddRows)
 }
 
 template <class T>
-void add_rows(Keys keys, int64_t rows, int64_t cols, const T* x, float factor, float* table, Stream& stream) {
+void add_rows(Keys keys, int64_t rows, int64_t cols, const T* x, const double* minus, float* table,
+              Stream& stream) {
   if (table == nullptr || cols == 0) return;
   constexpr int kN = kLanes<T>, kThreads = kThreadsOfAddRows;
   const auto blocks = static_cast<unsigned>(rows);
   if (fit_lanes(cols, x) && fit_lanes(cols, table)) {
     launch(add_rows_kernel<T, kN>, dim3(blocks, blocks_for(cols, kThreads * kN)), kThreads, 0, stream, keys,
-           rows, cols, x, factor, table);
+           rows, cols, x, minus, table);
   } else {
     launch(add_rows_kernel<T, 1>, dim3(blocks, blocks_for(cols, kThreads)), kThreads, 0, stream, keys, rows,
-           cols, x, factor, table);
+           cols, x, minus, table);
   }
 }
 

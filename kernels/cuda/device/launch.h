@@ -7,12 +7,16 @@
 #include <cuda_runtime.h>
 
 #include <ziggurat/runtime/device.h>
+#include <ziggurat/runtime/device_work.h>
+#include <ziggurat/runtime/dry_run.h>
 
 namespace ziggurat::kernels {
 
 // Error (device), with `what` and the runtime's own words. Not inline: nvcc need not read what formats
 // messages.
 [[noreturn]] void fail_cuda(cudaError_t error, const char* what);
+// The same of CUTLASS, whose words are `status`.
+[[noreturn]] void fail_cutlass(const char* what, const char* status);
 inline void check_cuda(cudaError_t error, const char* what) {
   if (error != cudaSuccess) fail_cuda(error, what);
 }
@@ -29,7 +33,8 @@ inline unsigned blocks_for(int64_t n, int64_t block) {
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, Stream& stream,
             const std::type_identity_t<Parameters>&... arguments) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (DryRun::on() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  ++device_work().launches;
   constexpr size_t kWithoutAsking = 48 * 1024;
   if (shared > kWithoutAsking) {
     check_cuda(

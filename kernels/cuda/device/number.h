@@ -29,6 +29,8 @@ __device__ __forceinline__ bf16 rounded<bf16>(float value) {
   return result;
 }
 
+__device__ __forceinline__ bool is_finite(double value) { return fabs(value) < __builtin_huge_val(); }
+
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // kLanes<T> values: what one thread loads or stores at once.

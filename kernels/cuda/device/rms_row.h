@@ -1,5 +1,6 @@
 // Root-mean-square normalisation of one row (kernels/rms_norm.h) by a team of threads, for the kernels that
-// differ in what a row is. Every thread has the same columns in every row.
+// differ in what a row is. Every thread has the same columns in every row. Where N > 1, 16 bytes of x, y and
+// weight can be loaded.
 #pragma once
 
 #include <kernels/cuda/device/number.h>
@@ -20,8 +21,10 @@ __device__ __forceinline__ float rms_row(const Team& team, const T* x, const flo
   const float rstd = 1.0f / sqrtf(team.sum(square) / static_cast<float>(cols) + eps);
   for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
     Values<T, N> values = load<N>(x + j);
+    float w[N];
+    load_floats(weight + j, w);
 #pragma unroll
-    for (int i = 0; i < N; ++i) values.v[i] = values.v[i] * rstd * weight[j + i];
+    for (int i = 0; i < N; ++i) values.v[i] = values.v[i] * rstd * w[i];
     store(y + j, values);
   }
   return rstd;
@@ -36,10 +39,12 @@ __device__ __forceinline__ void rms_row_gradient(const Team& team, const T* x, c
   float vx = 0;
   for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
     const Values<T, N> x_values = load<N>(x + j), dy_values = load<N>(dy + j);
+    float w[N];
+    load_floats(weight + j, w);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const float xhat = x_values.v[i] * rstd;
-      vx += dy_values.v[i] * weight[j + i] * xhat;
+      vx += dy_values.v[i] * w[i] * xhat;
       if (dweight != nullptr) dweight[j + i] += dy_values.v[i] * xhat;
     }
   }
@@ -47,10 +52,12 @@ __device__ __forceinline__ void rms_row_gradient(const Team& team, const T* x, c
   const float vx_mean = team.sum(vx) / static_cast<float>(cols);
   for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
     const Values<T, N> x_values = load<N>(x + j), dy_values = load<N>(dy + j);
+    float w[N];
+    load_floats(weight + j, w);
     Values<T, N> d;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      d.v[i] = rstd * (dy_values.v[i] * weight[j + i] - x_values.v[i] * rstd * vx_mean);
+      d.v[i] = rstd * (dy_values.v[i] * w[i] - x_values.v[i] * rstd * vx_mean);
     }
     write(dx + j, accumulate, d);
   }

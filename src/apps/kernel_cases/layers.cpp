@@ -17,228 +17,242 @@ namespace {
 
 using namespace kernels;
 
-constexpr Device D = Device::cpu;
-
-template <class T>
+template <Device D, class S, class T>
 void list_layers(Cases& add) {
   using A = Accum<T>;
+  const std::string rows = shape_of({S::kTokens, S::kWidth}), wide = shape_of({S::kTokens, S::kFfn});
   constexpr size_t E = sizeof(T);
-  constexpr int64_t kTile = kChunk * ops::kVocabularyTile;
-  add("softmax_tile", "512 x 2112", traffic(kTile, sizeof(A), E), [](Lab& lab) {
-    auto* const logits = lab.values<A>(kTile);
-    T* exponentials = nullptr;
-    if constexpr (std::is_same_v<T, A>) exponentials = logits;
-    if constexpr (!std::is_same_v<T, A>) exponentials = lab.values<T>(kTile);
-    const SoftmaxTileArgs<A, T> args{kChunk,
-                                     ops::kVocabularyTile,
-                                     ops::kVocabularyTile,
-                                     logits,
-                                     lab.scattered(kChunk, kVocab),
-                                     0,
-                                     nullptr,
-                                     lab.values<A>(kChunk),
-                                     lab.values<A>(kChunk),
-                                     lab.values<double>(kChunk),
-                                     lab.values<A>(kChunk),
-                                     exponentials};
-    return [=, &lab] { softmax_tile<D>(args, lab.stream()); };
+  constexpr int64_t kTile = S::kChunk * ops::kVocabularyTile;
+  add("softmax_tile", shape_of({S::kChunk, ops::kVocabularyTile}), traffic(kTile, sizeof(A), E),
+      [](Lab& lab) {
+        auto* const logits = lab.values<A>(kTile);
+        T* exponentials = nullptr;
+        if constexpr (std::is_same_v<T, A>) exponentials = logits;
+        if constexpr (!std::is_same_v<T, A>) exponentials = lab.values<T>(kTile);
+        const SoftmaxTileArgs<A, T> args{S::kChunk,
+                                         ops::kVocabularyTile,
+                                         ops::kVocabularyTile,
+                                         logits,
+                                         lab.scattered(S::kChunk, S::kVocab),
+                                         0,
+                                         nullptr,
+                                         lab.values<A>(S::kChunk),
+                                         lab.values<A>(S::kChunk),
+                                         lab.values<double>(S::kChunk),
+                                         lab.values<A>(S::kChunk),
+                                         exponentials};
+        return [=, &lab] { softmax_tile<D>(args, lab.stream()); };
+      });
+  add("scale_rows", shape_of({S::kChunk, S::kWidth}), traffic(S::kChunk * S::kWidth, E, E), [](Lab& lab) {
+    return [&lab, x = lab.values<T>(S::kChunk * S::kWidth), factor = lab.values<A>(S::kChunk),
+            y = lab.values<T>(S::kChunk * S::kWidth)] {
+      scale_rows<D>(x, factor, S::kChunk, S::kWidth, y, lab.stream());
+    };
   });
-  add("scale_rows", "512 x 384", traffic(kChunk * kWidth, E, E), [](Lab& lab) {
-    return
-        [&lab, x = lab.values<T>(kChunk * kWidth), factor = lab.values<A>(kChunk),
-         y = lab.values<T>(kChunk * kWidth)] { scale_rows<D>(x, factor, kChunk, kWidth, y, lab.stream()); };
-  });
-  add("subtract_targets", "512 x 384", traffic(kChunk * kWidth, E, E, 4 * sizeof(A)), [](Lab& lab) {
-    const SubtractTargetsArgs<A, T> args{kChunk,
-                                         kWidth,
-                                         lab.scattered(kChunk, kVocab),
-                                         -1,
-                                         1e-3,
-                                         lab.values<T>(kChunk * kWidth),
-                                         lab.values<T>(kVocab * kWidth),
-                                         lab.values<A>(kChunk * kWidth),
-                                         lab.values<A>(kVocab * kWidth)};
-    return [=, &lab] { subtract_targets<D>(args, lab.stream()); };
-  });
+  add("subtract_targets", shape_of({S::kChunk, S::kWidth}),
+      traffic(S::kChunk * S::kWidth, E, E, 4 * sizeof(A)), [](Lab& lab) {
+        const SubtractTargetsArgs<A, T> args{S::kChunk,
+                                             S::kWidth,
+                                             lab.scattered(S::kChunk, S::kVocab),
+                                             -1,
+                                             lab.constant(1, 1e-3),
+                                             lab.values<T>(S::kChunk * S::kWidth),
+                                             lab.values<T>(S::kVocab * S::kWidth),
+                                             lab.values<A>(S::kChunk * S::kWidth),
+                                             lab.values<A>(S::kVocab * S::kWidth)};
+        return [=, &lab] { subtract_targets<D>(args, lab.stream()); };
+      });
   if constexpr (std::is_same_v<T, A>) {  // on sums, whatever the dtype of activations
-    add("cross_entropy", "512 x 25 tiles", traffic(kChunk * 25, sizeof(A), sizeof(double), sizeof(A)),
-        [](Lab& lab) {
+    add("cross_entropy", shape_of({S::kChunk}) + " x 25 tiles",
+        traffic(S::kChunk * 25, sizeof(A), sizeof(double), sizeof(A)), [](Lab& lab) {
           constexpr int64_t kTiles = 25;  // of the vocabulary
           static_assert(sizeof(TokenLoss) == 3 * sizeof(double));
-          const CrossEntropyArgs<A> args{kChunk,
+          const CrossEntropyArgs<A> args{S::kChunk,
                                          kTiles,
-                                         lab.values<A>(kTiles * kChunk),
-                                         lab.values<A>(kTiles * kChunk),
-                                         lab.values<double>(kTiles * kChunk),
-                                         lab.values<A>(kChunk),
-                                         lab.scattered(kChunk, kVocab),
+                                         lab.values<A>(kTiles * S::kChunk),
+                                         lab.values<A>(kTiles * S::kChunk),
+                                         lab.values<double>(kTiles * S::kChunk),
+                                         lab.values<A>(S::kChunk),
+                                         lab.scattered(S::kChunk, S::kVocab),
                                          -1,
-                                         1e-3,
+                                         lab.constant(1, 1e-3),
                                          0,
-                                         reinterpret_cast<TokenLoss*>(lab.values<double>(3 * kChunk)),
-                                         lab.values<A>(kTiles * kChunk)};
+                                         reinterpret_cast<TokenLoss*>(lab.values<double>(3 * S::kChunk)),
+                                         lab.values<A>(kTiles * S::kChunk)};
           return [=, &lab] { kernels::cross_entropy<D>(args, lab.stream()); };
         });
-    add("add_scaled_rows", "512 x 384", traffic(kChunk * kWidth, 3 * sizeof(A)), [](Lab& lab) {
-      return [&lab, x = lab.values<A>(kChunk * kWidth), factor = lab.values<A>(kChunk),
-              y = lab.values<A>(kChunk * kWidth)] {
-        add_scaled_rows<D>(x, factor, kChunk, kWidth, y, lab.stream());
-      };
-    });
+    add("add_scaled_rows", shape_of({S::kChunk, S::kWidth}), traffic(S::kChunk * S::kWidth, 3 * sizeof(A)),
+        [](Lab& lab) {
+          return [&lab, x = lab.values<A>(S::kChunk * S::kWidth), factor = lab.values<A>(S::kChunk),
+                  y = lab.values<A>(S::kChunk * S::kWidth)] {
+            add_scaled_rows<D>(x, factor, S::kChunk, S::kWidth, y, lab.stream());
+          };
+        });
   }
-  add("layer_norm.forward", kRows, traffic(kN, E, E), [](Lab& lab) {
-    const LayerNormArgs<T> args{kTokens,
-                                kWidth,
+  add("layer_norm.forward", rows, traffic(S::kN, E, E), [](Lab& lab) {
+    const LayerNormArgs<T> args{S::kTokens,
+                                S::kWidth,
                                 1e-5f,
-                                lab.values<T>(kN),
-                                lab.values<A>(kWidth),
-                                lab.values<A>(kWidth),
-                                lab.values<T>(kN),
-                                lab.values<A>(kTokens),
-                                lab.values<A>(kTokens)};
+                                lab.values<T>(S::kN),
+                                lab.values<A>(S::kWidth),
+                                lab.values<A>(S::kWidth),
+                                lab.values<T>(S::kN),
+                                lab.values<A>(S::kTokens),
+                                lab.values<A>(S::kTokens)};
     return [=, &lab] { layer_norm_forward<D>(args, lab.stream()); };
   });
-  add("layer_norm.backward", kRows, traffic(kN, E, E, E), [](Lab& lab) {
-    const LayerNormGradArgs<T> args{kTokens,
-                                    kWidth,
-                                    lab.values<T>(kN),
-                                    lab.values<A>(kWidth),
-                                    lab.values<A>(kTokens),
-                                    lab.values<A>(kTokens),
-                                    lab.values<T>(kN),
-                                    lab.values<T>(kN),
+  add("layer_norm.backward", rows, traffic(S::kN, E, E, E), [](Lab& lab) {
+    const LayerNormGradArgs<T> args{S::kTokens,
+                                    S::kWidth,
+                                    lab.values<T>(S::kN),
+                                    lab.values<A>(S::kWidth),
+                                    lab.values<A>(S::kTokens),
+                                    lab.values<A>(S::kTokens),
+                                    lab.values<T>(S::kN),
+                                    lab.values<T>(S::kN),
                                     false,
-                                    lab.values<A>(kWidth),
-                                    lab.values<A>(kWidth)};
+                                    lab.values<A>(S::kWidth),
+                                    lab.values<A>(S::kWidth)};
     return [=, &lab] { layer_norm_backward<D>(args, lab.workspace(), lab.stream()); };
   });
-  add("rms_norm.forward", kRows, traffic(kN, E, E), [](Lab& lab) {
-    const RmsNormArgs<T> args{kTokens,
-                              kWidth,
+  add("rms_norm.forward", rows, traffic(S::kN, E, E), [](Lab& lab) {
+    const RmsNormArgs<T> args{S::kTokens,
+                              S::kWidth,
                               1e-5f,
-                              lab.values<T>(kN),
-                              lab.values<A>(kWidth),
-                              lab.values<T>(kN),
-                              lab.values<A>(kTokens)};
+                              lab.values<T>(S::kN),
+                              lab.values<A>(S::kWidth),
+                              lab.values<T>(S::kN),
+                              lab.values<A>(S::kTokens)};
     return [=, &lab] { rms_norm_forward<D>(args, lab.stream()); };
   });
-  add("rms_norm.backward", kRows, traffic(kN, E, E, E), [](Lab& lab) {
-    const RmsNormGradArgs<T> args{kTokens,
-                                  kWidth,
-                                  lab.values<T>(kN),
-                                  lab.values<A>(kWidth),
-                                  lab.values<A>(kTokens),
-                                  lab.values<T>(kN),
-                                  lab.values<T>(kN),
+  add("rms_norm.backward", rows, traffic(S::kN, E, E, E), [](Lab& lab) {
+    const RmsNormGradArgs<T> args{S::kTokens,
+                                  S::kWidth,
+                                  lab.values<T>(S::kN),
+                                  lab.values<A>(S::kWidth),
+                                  lab.values<A>(S::kTokens),
+                                  lab.values<T>(S::kN),
+                                  lab.values<T>(S::kN),
                                   false,
-                                  lab.values<A>(kWidth)};
+                                  lab.values<A>(S::kWidth)};
     return [=, &lab] { rms_norm_backward<D>(args, lab.workspace(), lab.stream()); };
   });
   for (const bool per_head : {true, false}) {
-    const QkNormShape shape{kHeads, per_head};
-    const std::string text = per_head ? "8 x 256, 6 x 64" : "8 x 256, 384";
-    add("qk_norm.forward", text, traffic(kQkv, E, E), [=](Lab& lab) {
+    const QkNormShape shape{S::kHeads, per_head};
+    const std::string text =
+        per_head ? shape_of(S::kHeads)
+                 : shape_of({S::kHeads.batch, S::kHeads.length}) + ", " + shape_of({S::kWidth});
+    add("qk_norm.forward", text, traffic(S::kQkv, E, E), [=](Lab& lab) {
       const QkNormArgs<T> args{shape,
                                1e-5f,
-                               lab.values<T>(kQkv),
+                               lab.values<T>(S::kQkv),
                                lab.values<A>(shape.q_cols()),
                                lab.values<A>(shape.k_cols()),
-                               lab.values<T>(kQkv),
-                               lab.values<A>(kTokens * shape.groups())};
+                               lab.values<T>(S::kQkv),
+                               lab.values<A>(S::kTokens * shape.groups())};
       return [=, &lab] { qk_norm_forward<D>(args, lab.stream()); };
     });
-    add("qk_norm.backward", text, traffic(kTokens * kWidth, 2 * E, 2 * E, 2 * E, E, E), [=](Lab& lab) {
+    add("qk_norm.backward", text, traffic(S::kTokens * S::kWidth, 2 * E, 2 * E, 2 * E, E, E), [=](Lab& lab) {
       const QkNormGradArgs<T> args{shape,
-                                   lab.values<T>(kQkv),
+                                   lab.values<T>(S::kQkv),
                                    lab.values<A>(shape.q_cols()),
                                    lab.values<A>(shape.k_cols()),
-                                   lab.values<A>(kTokens * shape.groups()),
-                                   lab.values<T>(kQkv),
-                                   lab.values<T>(kQkv),
+                                   lab.values<A>(S::kTokens * shape.groups()),
+                                   lab.values<T>(S::kQkv),
+                                   lab.values<T>(S::kQkv),
                                    false,
                                    lab.values<A>(shape.q_cols()),
                                    lab.values<A>(shape.k_cols())};
       return [=, &lab] { qk_norm_backward<D>(args, lab.workspace(), lab.stream()); };
     });
   }
-  add("bias_activation.forward", kWide, traffic(kHidden, E, E, E), [](Lab& lab) {
+  add("bias_activation.forward", wide, traffic(S::kHidden, E, E, E), [](Lab& lab) {
     const BiasActivationArgs<T> args{
-        Activation::gelu_tanh, kTokens, kFfn, lab.values<T>(kHidden), lab.values<A>(kFfn),
-        lab.values<T>(kHidden)};
+        Activation::gelu_tanh,    S::kTokens, S::kFfn, lab.values<T>(S::kHidden), lab.values<A>(S::kFfn),
+        lab.values<T>(S::kHidden)};
     return [=, &lab] { bias_activation_forward<D>(args, lab.stream()); };
   });
-  add("bias_activation.backward", kWide, traffic(kHidden, E, E, E), [](Lab& lab) {
+  add("bias_activation.backward", wide, traffic(S::kHidden, E, E, E), [](Lab& lab) {
     const BiasActivationGradArgs<T> args{Activation::gelu_tanh,
-                                         kTokens,
-                                         kFfn,
-                                         lab.values<T>(kHidden),
-                                         lab.values<T>(kHidden),
-                                         lab.values<T>(kHidden),
-                                         lab.values<A>(kFfn)};
+                                         S::kTokens,
+                                         S::kFfn,
+                                         lab.values<T>(S::kHidden),
+                                         lab.values<T>(S::kHidden),
+                                         lab.values<T>(S::kHidden),
+                                         lab.values<A>(S::kFfn)};
     return [=, &lab] { bias_activation_backward<D>(args, lab.workspace(), lab.stream()); };
   });
-  add("swiglu.forward", kWide, traffic(kHidden, E, E, E), [](Lab& lab) {
-    const SwigluArgs<T> args{kHidden, lab.values<T>(kHidden), lab.values<T>(kHidden), lab.values<T>(kHidden)};
+  add("swiglu.forward", wide, traffic(S::kHidden, E, E, E), [](Lab& lab) {
+    const SwigluArgs<T> args{S::kHidden, lab.values<T>(S::kHidden), lab.values<T>(S::kHidden),
+                             lab.values<T>(S::kHidden)};
     return [=, &lab] { swiglu_forward<D>(args, lab.stream()); };
   });
-  add("swiglu.backward", kWide, traffic(kHidden, E, E, E, E, E), [](Lab& lab) {
-    const SwigluGradArgs<T> args{kHidden,
-                                 lab.values<T>(kHidden),
-                                 lab.values<T>(kHidden),
-                                 lab.values<T>(kHidden),
-                                 lab.values<T>(kHidden),
+  add("swiglu.backward", wide, traffic(S::kHidden, E, E, E, E, E), [](Lab& lab) {
+    const SwigluGradArgs<T> args{S::kHidden,
+                                 lab.values<T>(S::kHidden),
+                                 lab.values<T>(S::kHidden),
+                                 lab.values<T>(S::kHidden),
+                                 lab.values<T>(S::kHidden),
                                  false,
-                                 lab.values<T>(kHidden),
+                                 lab.values<T>(S::kHidden),
                                  false};
     return [=, &lab] { swiglu_backward<D>(args, lab.stream()); };
   });
-  add("rope", "8 x 256, 6 x 64", traffic(kQkv, E, E), [](Lab& lab) {
-    const RopeArgs<T> args{kHeads, 10000, false, nullptr, lab.values<T>(kQkv), lab.values<T>(kQkv)};
+  add("rope", shape_of(S::kHeads), traffic(S::kQkv, E, E), [](Lab& lab) {
+    const RopeArgs<T> args{S::kHeads, 10000, false, nullptr, lab.values<T>(S::kQkv), lab.values<T>(S::kQkv)};
     return [=, &lab] { rope<D>(args, lab.workspace(), lab.stream()); };
   });
-  add("embedding.forward", kRows, traffic(kN, E, E), [](Lab& lab) {  // the 256 positions stay in cache
-    const EmbeddingArgs<T> args{kTokens,
-                                kWidth,
-                                lab.scattered(kTokens, kVocab),
-                                256,
+  add("embedding.forward", rows, traffic(S::kN, E, E), [](Lab& lab) {  // the positions stay in cache
+    const EmbeddingArgs<T> args{S::kTokens,
+                                S::kWidth,
+                                lab.scattered(S::kTokens, S::kVocab),
+                                S::kHeads.length,
                                 nullptr,
-                                lab.values<T>(kVocab * kWidth),
-                                lab.values<T>(256 * kWidth),
-                                lab.values<T>(kN)};
+                                lab.values<T>(S::kVocab * S::kWidth),
+                                lab.values<T>(S::kHeads.length * S::kWidth),
+                                lab.values<T>(S::kN)};
     return [=, &lab] { embedding_forward<D>(args, lab.stream()); };
   });
-  add("embedding.backward", kRows, traffic(kN, E, sizeof(A), sizeof(A)), [](Lab& lab) {
-    const EmbeddingGradArgs<T> args{kTokens,
-                                    kWidth,
-                                    lab.scattered(kTokens, kVocab),
-                                    256,
+  add("embedding.backward", rows, traffic(S::kN, E, sizeof(A), sizeof(A)), [](Lab& lab) {
+    const EmbeddingGradArgs<T> args{S::kTokens,
+                                    S::kWidth,
+                                    lab.scattered(S::kTokens, S::kVocab),
+                                    S::kHeads.length,
                                     nullptr,
-                                    lab.values<T>(kN),
-                                    lab.values<A>(kVocab * kWidth),
-                                    lab.values<A>(256 * kWidth)};
+                                    lab.values<T>(S::kN),
+                                    lab.values<A>(S::kVocab * S::kWidth),
+                                    lab.values<A>(S::kHeads.length * S::kWidth)};
     return [=, &lab] { embedding_backward<D>(args, lab.stream()); };
   });
-  add("dropout", kRows, traffic(kN, E, E), [](Lab& lab) {
-    const DropoutArgs<T> args{
-        kN, 0.1, Philox(1, Purpose::test), lab.values<T>(kN), nullptr, lab.values<T>(kN)};
+  add("dropout", rows, traffic(S::kN, E, E), [](Lab& lab) {
+    const DropoutArgs<T> args{S::kN,
+                              0.1,
+                              LatePhilox(1, Purpose::test, 0, lab.constant<uint64_t>(1, 0)),
+                              lab.values<T>(S::kN),
+                              nullptr,
+                              lab.values<T>(S::kN)};
     return [=, &lab] { dropout<D>(args, lab.stream()); };
   });
-  add("elementwise.accumulate", kRows, traffic(kN, E, E, E), [](Lab& lab) {
-    return [&lab, x = lab.values<T>(kN), y = lab.values<T>(kN)] { accumulate<D>(x, y, kN, lab.stream()); };
+  add("elementwise.accumulate", rows, traffic(S::kN, E, E, E), [](Lab& lab) {
+    return [&lab, x = lab.values<T>(S::kN), y = lab.values<T>(S::kN)] {
+      accumulate<D>(x, y, S::kN, lab.stream());
+    };
   });
-  add("elementwise.add", kRows, traffic(kN, E, E, E), [](Lab& lab) {
-    return [&lab, a = lab.values<T>(kN), b = lab.values<T>(kN), y = lab.values<T>(kN)] {
-      kernels::add<D>(a, b, y, kN, lab.stream());
+  add("elementwise.add", rows, traffic(S::kN, E, E, E), [](Lab& lab) {
+    return [&lab, a = lab.values<T>(S::kN), b = lab.values<T>(S::kN), y = lab.values<T>(S::kN)] {
+      kernels::add<D>(a, b, y, S::kN, lab.stream());
     };
   });
 }
 
 }  // namespace
 
-void add_layers(std::vector<KernelCase>& list) {
+void add_layers(std::vector<KernelCase>& list, Device device, CaseSize size) {
   Cases f32(list, DType::f32), bf16s(list, DType::bf16);
-  list_layers<float>(f32);
-  list_layers<bf16>(bf16s);
+  list_for(device, size, [&]<Device D, class S>() {
+    list_layers<D, S, float>(f32);
+    list_layers<D, S, bf16>(bf16s);
+  });
 }
 
 }  // namespace ziggurat::apps

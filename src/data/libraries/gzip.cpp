@@ -31,7 +31,8 @@ class GzipDecoder final : public StreamDecoder {
     const uInt had = stream_.avail_in, room = stream_.avail_out;
     const int result = inflate(&stream_, Z_NO_FLUSH);
     check(result == Z_OK || result == Z_STREAM_END || result == Z_BUF_ERROR, ErrorKind::data,
-          "{} is broken gzip data: {}", name, stream_.msg == nullptr ? "no reason given" : stream_.msg);
+          "{} is broken gzip data: {}; get it again, `gzip -t` tells whether it is whole", name,
+          stream_.msg == nullptr ? "no reason given" : stream_.msg);
     at_end_ = result == Z_STREAM_END;
     in.remove_prefix(had - stream_.avail_in);
     return room - stream_.avail_out;

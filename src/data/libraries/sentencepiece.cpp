@@ -4,9 +4,9 @@
 
 #include "data/utf8.h"
 #include <ziggurat/core/error.h>
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/folder.h>
 #include <ziggurat/data/sha256.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat {
 namespace {
@@ -76,8 +76,9 @@ class SentencePieceTokenizer final : public Tokenizer {
  public:
   explicit SentencePieceTokenizer(const std::filesystem::path& file) : model_(read_file(file)) {
     const auto status = processor_.LoadFromSerializedProto(model_);
-    check(status.ok() && processor_.GetPieceSize() > 0, ErrorKind::data, "{} is no SentencePiece model: {}",
-          file.string(), status.ToString());
+    check(status.ok() && processor_.GetPieceSize() > 0, ErrorKind::data,
+          "{} is no SentencePiece model: {}; name the .model that was trained, not its .vocab", file.string(),
+          status.ToString());
     Sha256 hash;
     hash.update("sentencepiece");
     hash.update(model_);
@@ -114,7 +115,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string fingerprint() const override { return fingerprint_; }
   void save(const std::filesystem::path& directory) const override {
     make_folder(directory);
-    write_file_atomically(directory / "tokenizer.model", model_);
+    replace_file(directory / "tokenizer.model", model_);
   }
 
  private:

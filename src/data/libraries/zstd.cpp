@@ -18,7 +18,8 @@ class ZstdDecoder final : public StreamDecoder {
     ZSTD_inBuffer from{in.data(), in.size(), 0};
     ZSTD_outBuffer to{out.data(), out.size(), 0};
     const size_t result = ZSTD_decompressStream(stream_.get(), &to, &from);
-    check(ZSTD_isError(result) == 0, ErrorKind::data, "{} is broken zstd data: {}", name,
+    check(ZSTD_isError(result) == 0, ErrorKind::data,
+          "{} is broken zstd data: {}; get it again, `zstd -t` tells whether it is whole", name,
           ZSTD_getErrorName(result));
     // Called again at the end of a frame without input, zstd says how much of the next header it wants.
     if (from.pos > 0 || to.pos > 0) at_end_ = result == 0;

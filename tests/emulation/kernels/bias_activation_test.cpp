@@ -96,14 +96,12 @@ TEST_F(EmulatedBiasActivationBytes, AreTheFloor) {
                                             dz.data(), dbias.data()},
       workspace, stream);
   expect_success(cudaDeviceSynchronize());
-  const KernelCounts forward =
-      counts("bias_activation_forward_kernel<kernels::(anonymous namespace)::GeluTanh, bf16, 8>");
+  const KernelCounts forward = counts("bias_activation_forward_kernel<kernels::GeluTanh, bf16, 8>");
   EXPECT_EQ(forward.launches, 1);
   EXPECT_EQ(forward.loaded_bytes, kN * 2 + kRows / 8 * kCols * 4);
   EXPECT_EQ(forward.stored_bytes, 2 * kN * 2);
   EXPECT_EQ(forward.store_sectors * 32, forward.stored_bytes);
-  const KernelCounts backward =
-      counts("bias_activation_backward_kernel<kernels::(anonymous namespace)::GeluTanh, bf16, 8>");
+  const KernelCounts backward = counts("bias_activation_backward_kernel<kernels::GeluTanh, bf16, 8>");
   EXPECT_EQ(backward.launches, 1);
   EXPECT_EQ(backward.loaded_bytes, 2 * kN * 2);
   EXPECT_EQ(backward.stored_bytes, kN * 2 + kRows / 32 * kCols * 4);

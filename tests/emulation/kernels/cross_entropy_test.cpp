@@ -79,17 +79,19 @@ void expect_losses(const TilesCase& c, Exponentials form, Stream& cpu, Stream& c
   const auto got_sum = d_sum.get();
   for (size_t i = 0; i < all; ++i) EXPECT_NEAR(got_sum[i], sum[i], 1e-5 * sum[i] + 1e-30) << i;
 
+  const double grad_scale = 0.25;
+  const DeviceArray<double> d_grad_scale(std::vector<double>{grad_scale});
   std::vector<kernels::TokenLoss> losses(rows);
   const DeviceArray<kernels::TokenLoss> d_losses(losses);
   kernels::cross_entropy<Device::cpu>(
       kernels::CrossEntropyArgs<float>{c.rows, c.tiles, reference.data(), maximum.data(), sum.data(),
-                                       target_logit.data(), targets.data(), kIgnored, 0.25, 1e-3,
+                                       target_logit.data(), targets.data(), kIgnored, &grad_scale, 1e-3,
                                        losses.data(), factor.data()},
       cpu);
   kernels::cross_entropy<Device::cuda>(
       kernels::CrossEntropyArgs<float>{c.rows, c.tiles, d_reference.data(), d_maximum.data(), d_sum.data(),
-                                       d_target_logit.data(), d_targets.data(), kIgnored, 0.25, 1e-3,
-                                       d_losses.data(), d_factor.data()},
+                                       d_target_logit.data(), d_targets.data(), kIgnored, d_grad_scale.data(),
+                                       1e-3, d_losses.data(), d_factor.data()},
       cuda);
   expect_near(d_factor.get(), factor, "factor", 64);
   const auto got = d_losses.get();
@@ -132,18 +134,21 @@ void expect_row_sums(const TilesCase& c, Stream& cpu, Stream& cuda) {
   kernels::add_scaled_rows<Device::cuda>(d_product.data(), d_factor.data(), c.rows, c.cols, d_sum.data(),
                                          cuda);
   expect_near(d_sum.get(), sum, "sum", 1, 8);
+  const double grad_scale = 0.25;
+  const DeviceArray<double> d_grad_scale(std::vector<double>{grad_scale});
   for (const int wanted : {0, 1, 2, 3}) {
     const auto at = [&](auto* dx_there, auto* dweight_there) {
       return std::pair{wanted & 1 ? dx_there : nullptr, wanted & 2 ? dweight_there : nullptr};
     };
     const auto here = at(dx.data(), dweight.data()), there = at(d_dx.data(), d_dweight.data());
     kernels::subtract_targets<Device::cpu>(
-        kernels::SubtractTargetsArgs<float, G>{c.rows, c.cols, targets.data(), kIgnored, 0.25, x.data(),
-                                               weight.data(), here.first, here.second},
+        kernels::SubtractTargetsArgs<float, G>{c.rows, c.cols, targets.data(), kIgnored, &grad_scale,
+                                               x.data(), weight.data(), here.first, here.second},
         cpu);
     kernels::subtract_targets<Device::cuda>(
-        kernels::SubtractTargetsArgs<float, G>{c.rows, c.cols, d_targets.data(), kIgnored, 0.25, d_x.data(),
-                                               d_weight.data(), there.first, there.second},
+        kernels::SubtractTargetsArgs<float, G>{c.rows, c.cols, d_targets.data(), kIgnored,
+                                               d_grad_scale.data(), d_x.data(), d_weight.data(), there.first,
+                                               there.second},
         cuda);
     expect_near(d_dx.get(), dx, "dx", 2, 8);
     expect_near(d_dweight.get(), dweight, "dweight", static_cast<double>(c.rows), 8);

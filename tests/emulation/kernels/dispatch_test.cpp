@@ -29,7 +29,8 @@ std::vector<int32_t> some_rows(size_t count) {
 template <class T>
 void expect_moves(const RowsCase& c, Stream& cpu, Stream& cuda) {
   const auto rows = static_cast<size_t>(c.rows), width = static_cast<size_t>(c.width);
-  const std::vector<int32_t> table = some_rows(rows);
+  std::vector<int32_t> table = some_rows(rows);
+  for (size_t i = 1; i < rows; i += 4) table[i] = -1;  // nobody's
   const DeviceTensor<int32_t> d_table(table, 0);
   const auto x = values<T>("x", 2 * rows * width);
   const DeviceTensor<T> d_x(x, c.shift);
@@ -55,6 +56,33 @@ void expect_moves(const RowsCase& c, Stream& cpu, Stream& cuda) {
 TEST_P(EmulatedDispatch, MovedRowsEqualTheCpus) {
   expect_moves<float>(GetParam(), cpu, cuda);
   expect_moves<bf16>(GetParam(), cpu, cuda);
+}
+
+class EmulatedArrivals : public EmulatedTest {};
+
+TEST_F(EmulatedArrivals, AreInTheCpusOrder) {
+  Arena host("host", 1 << 20), device("device", 1 << 20, Device::cuda);
+  Stream cpu{Device::cpu}, cuda{Device::cuda};
+  for (const auto& [ranks, experts] : {std::pair<int64_t, int64_t>{1, 1}, {2, 3}, {4, 40}}) {
+    for (const int64_t sources : {int64_t{1}, ranks}) {
+      std::vector<int32_t> arriving(static_cast<size_t>(ranks * experts));
+      int64_t rows = 0;
+      for (size_t i = 0; i < arriving.size(); ++i) rows += arriving[i] = static_cast<int32_t>(i * 7 % 5 * 40);
+      std::vector<int32_t> offsets(static_cast<size_t>(experts * sources + 1)),
+          arrival(static_cast<size_t>(rows)), row(arrival.size());
+      const DeviceArray<int32_t> d_arriving(arriving), d_offsets(offsets.size()), d_arrival(arrival.size()),
+          d_row(row.size());
+      kernels::order_arrivals<Device::cpu>(
+          {ranks, experts, rows, arriving.data(), sources, offsets.data(), arrival.data(), row.data()}, host,
+          cpu);
+      kernels::order_arrivals<Device::cuda>({ranks, experts, rows, d_arriving.data(), sources,
+                                             d_offsets.data(), d_arrival.data(), d_row.data()},
+                                            device, cuda);
+      EXPECT_EQ(d_offsets.get(), offsets);
+      EXPECT_EQ(d_arrival.get(), arrival);
+      EXPECT_EQ(d_row.get(), row);
+    }
+  }
 }
 
 template <class T>

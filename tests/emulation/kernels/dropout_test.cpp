@@ -16,9 +16,12 @@ void expect_same_bits(size_t n, size_t shift, Form form, double rate) {
   auto x = values<T>("x", n), y = values<T>("y", n);
   if (form == Form::onto_offset) y = offset;
   const DeviceTensor<T> d_x(x, shift), d_offset(offset, shift), d_y(y, shift);
-  kernels::DropoutArgs<T> args{
-      static_cast<int64_t>(n), rate, Philox(3, Purpose::hidden_dropout, 5, 7), x.data(), nullptr, y.data()};
+  const uint64_t moment = 7;
+  const DeviceArray<uint64_t> d_moment(std::vector<uint64_t>{moment});
+  const auto rng = [](const uint64_t* when) { return LatePhilox(3, Purpose::hidden_dropout, 5, when); };
+  kernels::DropoutArgs<T> args{static_cast<int64_t>(n), rate, rng(&moment), x.data(), nullptr, y.data()};
   kernels::DropoutArgs<T> device_args = args;
+  device_args.rng = rng(d_moment.data());
   device_args.x = d_x.data();
   device_args.y = d_y.data();
   for (auto [a, own, added, result] :

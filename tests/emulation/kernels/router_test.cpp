@@ -97,9 +97,14 @@ TEST_P(EmulatedRouter, ChoicesAreTheCpus) {
 }
 
 struct Tables {
-  std::vector<int64_t> before, counts;
-  std::vector<int32_t> row_of_choice, token_of_row, choice_of_row;  // of rows, those that are set
-  bool operator==(const Tables&) const = default;
+  Tables(size_t experts, size_t choices, size_t rows)
+      : before(experts),
+        counts(experts),
+        offsets(experts + 1),
+        row_of_choice(choices),
+        token_of_row(rows),
+        choice_of_row(rows) {}
+  std::vector<int32_t> before, counts, offsets, row_of_choice, token_of_row, choice_of_row;
 };
 
 TEST_P(EmulatedRouter, TablesAreTheCpus) {
@@ -117,35 +122,32 @@ TEST_P(EmulatedRouter, TablesAreTheCpus) {
       for (const int64_t capacity : capacities) {
         SCOPED_TRACE(testing::Message() << "drop " << static_cast<int>(drop) << ", order "
                                         << static_cast<int>(order) << ", capacity " << capacity);
-        Tables want{std::vector<int64_t>(experts), std::vector<int64_t>(experts),
-                    std::vector<int32_t>(choices), std::vector<int32_t>(choices),
-                    std::vector<int32_t>(choices)};
-        const DeviceArray<int64_t> before(experts), counts(experts);
-        const DeviceArray<int32_t> row_of_choice(choices), token_of_row(choices), choice_of_row(choices);
+        // As many rows as there may be, where some experts do not fill theirs.
+        const size_t rows =
+            drop == DropPolicy::none ? choices : std::min(choices, experts * static_cast<size_t>(capacity));
+        Tables want(experts, choices, rows);
+        const DeviceArray<int32_t> before(experts), counts(experts), offsets(experts + 1);
+        const std::vector<int32_t> earlier(rows, 7);  // fresh memory is -1
+        const DeviceArray<int32_t> row_of_choice(choices), token_of_row(earlier), choice_of_row(earlier);
         kernels::router_assign<Device::cpu>(
             kernels::RouterAssignArgs<float>{c.tokens, c.experts, c.top_k, drop, order, capacity,
-                                             expert.data(), scored.data(), scored.data(), want.before.data(),
-                                             want.counts.data(), want.row_of_choice.data(),
+                                             static_cast<int64_t>(rows), expert.data(), scored.data(),
+                                             scored.data(), want.before.data(), want.counts.data(),
+                                             want.offsets.data(), want.row_of_choice.data(),
                                              want.token_of_row.data(), want.choice_of_row.data()},
             host, cpu);
         kernels::router_assign<Device::cuda>(
             kernels::RouterAssignArgs<float>{c.tokens, c.experts, c.top_k, drop, order, capacity,
-                                             d_expert.data(), d_scored.data(), d_scored.data(), before.data(),
-                                             counts.data(), row_of_choice.data(), token_of_row.data(),
-                                             choice_of_row.data()},
+                                             static_cast<int64_t>(rows), d_expert.data(), d_scored.data(),
+                                             d_scored.data(), before.data(), counts.data(), offsets.data(),
+                                             row_of_choice.data(), token_of_row.data(), choice_of_row.data()},
             device, cuda);
-        Tables got{before.get(), counts.get(), row_of_choice.get(), token_of_row.get(), choice_of_row.get()};
-        int64_t rows = 0;
-        for (const int64_t count : want.counts) rows += count;
-        for (Tables* tables : {&want, &got}) {
-          tables->token_of_row.resize(static_cast<size_t>(rows));
-          tables->choice_of_row.resize(static_cast<size_t>(rows));
-        }
-        EXPECT_EQ(got.before, want.before);
-        EXPECT_EQ(got.counts, want.counts);
-        EXPECT_EQ(got.row_of_choice, want.row_of_choice);
-        EXPECT_EQ(got.token_of_row, want.token_of_row);
-        EXPECT_EQ(got.choice_of_row, want.choice_of_row);
+        EXPECT_EQ(before.get(), want.before);
+        EXPECT_EQ(counts.get(), want.counts);
+        EXPECT_EQ(offsets.get(), want.offsets);
+        EXPECT_EQ(row_of_choice.get(), want.row_of_choice);
+        EXPECT_EQ(token_of_row.get(), want.token_of_row);
+        EXPECT_EQ(choice_of_row.get(), want.choice_of_row);
       }
     }
   }
@@ -163,6 +165,8 @@ TEST_P(EmulatedRouter, WeightsAndGradientsEqualTheCpus) {
   const DeviceArray<int32_t> d_expert(expert), d_rows(rows);
   const DeviceArray<float> d_p(p), d_dweights(dweights), d_lse(lse);
   const DeviceArray<double> d_fraction(fraction);
+  const double scale = 0.25;
+  const DeviceArray<double> d_scale(std::vector<double>{scale});
   for (const Renormalise renormalise : {Renormalise::none, Renormalise::chosen, Renormalise::survivors}) {
     for (const bool accumulate : {false, true}) {
       SCOPED_TRACE(testing::Message()
@@ -179,12 +183,13 @@ TEST_P(EmulatedRouter, WeightsAndGradientsEqualTheCpus) {
       kernels::router_weights<Device::cuda>(device_args, cuda);
       expect_near(d_weights.get(), weights, "weights");
       kernels::router_backward<Device::cpu>(
-          kernels::RouterGradArgs<float>{args, groups, dweights.data(), lse.data(), fraction.data(), 0.5, 0.1,
-                                         accumulate, dlogits.data()},
+          kernels::RouterGradArgs<float>{args, groups, dweights.data(), lse.data(), fraction.data(), 2, 0.4,
+                                         &scale, accumulate, dlogits.data()},
           host, cpu);
       kernels::router_backward<Device::cuda>(
           kernels::RouterGradArgs<float>{device_args, groups, d_dweights.data(), d_lse.data(),
-                                         d_fraction.data(), 0.5, 0.1, accumulate, d_dlogits.data()},
+                                         d_fraction.data(), 2, 0.4, d_scale.data(), accumulate,
+                                         d_dlogits.data()},
           device, cuda);
       expect_near(d_dlogits.get(), dlogits, "dlogits", static_cast<double>(c.experts), 32);
     }
@@ -216,16 +221,70 @@ TEST_P(EmulatedRouter, MeansEqualTheCpus) {
   }
 }
 
+TEST_P(EmulatedRouter, SumsInDoubleEqualTheCpus) {
+  const auto lse = values<float>("lse", tokens, 3.0), entropy = values<float>("entropy", tokens);
+  const int64_t groups = c.tokens % 2 == 0 ? c.tokens / 2 : 1;
+  const auto means = static_cast<size_t>(std::max<int64_t>(groups, 1)) * experts;  // fractions of a step: 1
+  std::vector<double> fraction(means), mean(means);
+  for (size_t i = 0; i < means; ++i) {
+    fraction[i] = 1.0 / static_cast<double>(i + 1);
+    mean[i] = 1.0 / static_cast<double>(2 * i + 3);
+  }
+  std::vector<int32_t> before(experts), counts(experts);
+  for (size_t e = 0; e < experts; ++e) {
+    before[e] = static_cast<int32_t>(3 * e + 1);
+    counts[e] = static_cast<int32_t>(2 * e);
+  }
+  const auto of_sums = static_cast<size_t>(kernels::router_sums_size(c.experts));
+  std::vector<double> losses(3), sums(of_sums, 0.25), of_step(experts, 7.0), assignments(experts);
+  const DeviceArray<float> d_lse(lse), d_entropy(entropy);
+  const DeviceArray<double> d_fraction(fraction), d_mean(mean), d_losses(losses), d_sums(sums),
+      d_of_step(of_step), d_assignments(assignments);
+  const DeviceArray<int32_t> d_before(before), d_counts(counts);
+  const auto run = [&]<Device D>(const float* l, const float* h, double* f, const double* m, double* of,
+                                 double* s, const int32_t* b, const int32_t* n, double* step, double* a,
+                                 Stream& stream) {
+    auto* const of_losses = reinterpret_cast<kernels::RouterLosses*>(of);
+    kernels::router_token_losses<D>(kernels::RouterTokenLossArgs<float>{c.tokens, l, h, of_losses}, stream);
+    kernels::router_balance<D>({c.experts, groups, f, m, of_losses}, stream);
+    for (int i = 0; i < 2; ++i) {
+      kernels::router_statistics<D>({c.tokens, c.experts, c.top_k, 0.5, 0.25, of_losses, b, n, s}, stream);
+      kernels::router_assignments<D>(f, c.experts, c.tokens, a, stream);
+      kernels::router_fractions<D>({c.experts, a, i == 0, step, f}, stream);
+    }
+    kernels::router_fractions<D>({c.experts, nullptr, false, step, f}, stream);
+  };
+  run.operator()<Device::cpu>(lse.data(), entropy.data(), fraction.data(), mean.data(), losses.data(),
+                              sums.data(), before.data(), counts.data(), of_step.data(), assignments.data(),
+                              cpu);
+  run.operator()<Device::cuda>(d_lse.data(), d_entropy.data(), d_fraction.data(), d_mean.data(),
+                               d_losses.data(), d_sums.data(), d_before.data(), d_counts.data(),
+                               d_of_step.data(), d_assignments.data(), cuda);
+  const auto expect_equal = [](const DeviceArray<double>& got, const std::vector<double>& want,
+                               const char* what) {
+    const std::vector<double> values = got.get();
+    for (size_t i = 0; i < want.size(); ++i) {
+      EXPECT_NEAR(values[i], want[i], 0x1p-40 * (1 + std::abs(want[i]))) << what << " " << i;
+    }
+  };
+  expect_equal(d_losses, losses, "losses");
+  expect_equal(d_sums, sums, "sums");
+  expect_equal(d_of_step, of_step, "assignments of the step");
+  expect_equal(d_fraction, fraction, "fraction");
+}
+
 TEST_P(EmulatedRouter, NoiseIsTheCpus) {
-  const kernels::RouterNoise noise{7, 3, 11};
+  const uint64_t moment = 11;
+  const DeviceArray<uint64_t> d_moment(std::vector<uint64_t>{moment});
+  const kernels::RouterNoise noise{7, 3, &moment}, d_noise{7, 3, d_moment.data()};
   std::vector<float> keys(elements), gumbel(elements);
   const DeviceArray<float> d_keys(keys), d_gumbel(gumbel);
   const auto n = static_cast<int64_t>(elements);
   kernels::router_keys<Device::cpu>(noise, keys.data(), n, cpu);
-  kernels::router_keys<Device::cuda>(noise, d_keys.data(), n, cuda);
+  kernels::router_keys<Device::cuda>(d_noise, d_keys.data(), n, cuda);
   EXPECT_EQ(d_keys.get(), keys);
   kernels::router_gumbel<Device::cpu>(noise, gumbel.data(), n, cpu);
-  kernels::router_gumbel<Device::cuda>(noise, d_gumbel.data(), n, cuda);
+  kernels::router_gumbel<Device::cuda>(d_noise, d_gumbel.data(), n, cuda);
   expect_near(d_gumbel.get(), gumbel, "gumbel", 1, 4);
 }
 

@@ -35,6 +35,27 @@ TEST(Doctor, AGoodMachineHasNothingToChange) {
   }
 }
 
+TEST(Doctor, GpusAreCountedWithWhatRunsThere) {
+  const auto found_of = [](const MachineFacts& machine) {
+    for (const Finding& finding : diagnose(machine)) {
+      if (finding.subject == "GPU") {
+        EXPECT_EQ(finding.verdict, Verdict::good);
+        return finding.found;
+      }
+    }
+    return std::string();
+  };
+  MachineFacts machine = good_machine();
+  EXPECT_EQ(found_of(machine), "none");
+  machine.gpu_build = true;
+  machine.gpus.problem = "no driver";
+  EXPECT_EQ(found_of(machine), "none, and no driver; device=cpu computes here");
+  machine.gpus = {"13.0", "sm_80 sm_90a", "", "", {{"GPU A", 9, 0, 140 * kGiB}, {"GPU B", 8, 6, 48 * kGiB}}};
+  EXPECT_EQ(found_of(machine),
+            "GPU A, 140.0 GiB, compute capability 9.0; GPU B, 48.0 GiB, compute capability 8.6; "
+            "driver for CUDA 13.0; built for sm_80 sm_90a");
+}
+
 struct Fault {
   const char* subject;
   Verdict verdict;
@@ -57,6 +78,17 @@ TEST(Doctor, EachFaultIsFoundAlone) {
       {"shared memory", Verdict::broken, "mount", [](auto& m) { m.shared_bytes = -1; }},
       {"shared memory", Verdict::broken, "--shm-size", [](auto& m) { m.shared_bytes = kGiB / 16; }},
       {"clock", Verdict::slow, "tsc", [](auto& m) { m.clock_source = "hpet"; }},
+      {"GPU", Verdict::slow, "docker --gpus",
+       [](auto& m) {
+         m.gpu = m.gpu_build = true;
+         m.gpus = {"13.0", "sm_90a", "no GPU is there", "docker --gpus all", {}};
+       }},
+      {"GPU", Verdict::slow, "-DCMAKE_CUDA_ARCHITECTURES=80-real",
+       [](auto& m) {
+         m.gpu = m.gpu_build = true;
+         m.gpus = {
+             "13.0", "sm_90a", "", "", {{"a new one", 9, 0, 80 * kGiB}, {"an old one", 8, 0, 40 * kGiB}}};
+       }},
       {"MPI", Verdict::slow, "share cores", [](auto& m) { m.ranks.small_seconds = 1e-3; }},
       {"MPI", Verdict::slow, "copy of memory", [](auto& m) { m.ranks.bytes_per_second = 1e8; }},
       {"MPI", Verdict::slow, "network",

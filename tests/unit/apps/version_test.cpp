@@ -10,6 +10,7 @@
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/core/cpu.h>
 #include <ziggurat/data/shard_format.h>
+#include <ziggurat/runtime/gpus.h>
 
 namespace ziggurat::apps {
 namespace {
@@ -31,7 +32,7 @@ TEST(Version, NamesTheBuildAndWhatItRunsWith) {
 #ifdef OPEN_MPI
   EXPECT_THAT(text, HasSubstr("Open MPI v" + std::to_string(OMPI_MAJOR_VERSION) + "."));
 #endif
-  EXPECT_THAT(text, ContainsRegex(kHasCuda ? "\nCUDA +built in" : "\nCUDA +none"));
+  EXPECT_THAT(text, ContainsRegex(built_for_gpus().empty() ? "\nCUDA +none" : "\nCUDA +built in"));
   EXPECT_EQ(text.find("\n\n"), std::string::npos);
   EXPECT_NE(text.back(), '\n');
 }
@@ -49,8 +50,8 @@ TEST(Version, SaysWhichOptionalLibrariesAreThere) {
 }
 
 TEST(Version, SaysWhichFormatsItReads) {
-  EXPECT_THAT(version_text(""), HasSubstr("checkpoints " + std::to_string(Manifest::kFormatVersion) +
-                                          ", token shards " + std::to_string(kShardVersion) + ", configs "));
+  EXPECT_THAT(version_text(""), HasSubstr("reads checkpoints 1 to 3 and writes 3; token shards " +
+                                          std::to_string(kShardVersion) + ", configs "));
 }
 
 }  // namespace

@@ -63,6 +63,23 @@ TEST(Tape, GradientsOfNearlyEqualSizeShareMemory) {
   EXPECT_LE(bench.gradients().high_water(), 4 * 1024 * 16 * 4);  // two at a time, in at most two classes
 }
 
+// Work that is queued again as it was finds those of the micro-batch that was begun last.
+TEST(Tape, NumbersOfEveryMicroBatchLieAtOnePlace) {
+  OpBench bench;
+  Tape& tape = bench.tape();
+  const kernels::MicroBatchNumbers* const numbers = tape.numbers();
+  const LatePhilox random = tape.random(Purpose::test, 4);
+  for (const int64_t index : {0, 3}) {
+    tape.begin({.seed = bench.micro_batch.seed, .step = 2, .index = index, .count = 4, .token_weight = 0.1});
+    EXPECT_EQ(tape.numbers(), numbers);
+    EXPECT_EQ(numbers->moment, tape.micro_batch().moment());
+    EXPECT_EQ(numbers->token_weight, 0.1);
+    EXPECT_EQ(numbers->loss_scale, 0.25);
+    EXPECT_EQ(random.now().bits(7),
+              Philox(bench.micro_batch.seed, Purpose::test, 4, tape.micro_batch().moment()).bits(7));
+  }
+}
+
 TEST(Tape, EvaluationRecordsNothing) {
   OpBench bench;
   Param& w = bench.param("w", DType::f32, {4, 4});

@@ -53,29 +53,38 @@ struct RankSlices {
       add(t, begin, end);
     }
   }
-  void add(const ModelTensor& t, int64_t begin, int64_t end) {
-    const Shape local = with_rows(t.shape, end - begin);
+  void add(const ModelTensor& t, int64_t begin, int64_t end) { add(t, rows_of(t.shape, begin, end)); }
+  void add(const ModelTensor& t, const Box& box) {
+    const Shape& local = box.extent;
     memory.push_back(
         std::make_unique<std::byte[]>(static_cast<size_t>(local.numel() * size_of(t.dtype)) + 1));
-    slices.push_back({t.name, t.shape, begin, end, Tensor(memory.back().get(), t.dtype, local)});
+    slices.push_back({t.name, t.shape, box, Tensor(memory.back().get(), t.dtype, local)});
   }
-  static int64_t first_byte(const TensorSlice& s) {
-    return s.row_begin == s.row_end ? 0 : s.row_begin * (s.data.bytes() / (s.row_end - s.row_begin));
+  // f(byte of the slice's memory, byte of the global tensor), for all.
+  static void each_byte(const TensorSlice& s, const std::function<void(std::byte&, int64_t)>& f) {
+    auto* byte = static_cast<std::byte*>(s.data.raw());
+    const int64_t size = size_of(s.data.dtype());
+    for (int64_t i = 0; i < s.data.numel(); ++i) {
+      int64_t element = 0, rest = i, in_global = 1;
+      for (int d = s.box.begin.rank() - 1; d >= 0; --d) {
+        element += (s.box.begin[d] + rest % s.box.extent[d]) * in_global;
+        rest /= s.box.extent[d], in_global *= s.global_shape[d];
+      }
+      for (int64_t b = 0; b < size; ++b) f(*byte++, element * size + b);
+    }
   }
   void fill(int64_t step) {
     for (const TensorSlice& s : slices) {
-      auto* bytes = static_cast<std::byte*>(s.data.raw());
-      for (int64_t i = 0; i < s.data.bytes(); ++i) bytes[i] = expected_byte(s.name, first_byte(s) + i, step);
+      each_byte(s, [&](std::byte& byte, int64_t index) { byte = expected_byte(s.name, index, step); });
     }
   }
   bool holds(int64_t step) const {
+    bool all = true;
     for (const TensorSlice& s : slices) {
-      const auto* bytes = static_cast<const std::byte*>(s.data.raw());
-      for (int64_t i = 0; i < s.data.bytes(); ++i) {
-        if (bytes[i] != expected_byte(s.name, first_byte(s) + i, step)) return false;
-      }
+      each_byte(s,
+                [&](std::byte& byte, int64_t index) { all &= byte == expected_byte(s.name, index, step); });
     }
-    return true;
+    return all;
   }
 };
 

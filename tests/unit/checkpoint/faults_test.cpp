@@ -124,6 +124,12 @@ TEST_F(CheckpointTest, NothingValidIsToldWithAllReasons) {
     EXPECT_FALSE(nothing.reader.has_value());
     EXPECT_TRUE(nothing.skipped.empty());
   });
+  // The same of their manifests, to who names the folder that they lie in, or the run's.
+  for (const int64_t step : {1, 2, 3}) spit(step_dir(step) + "/manifest.json", "gone");
+  const auto newest_is_damaged = HasSubstr(step_dir(3) + "/manifest.json is cut off or damaged");
+  for (const std::string& folder : {dir_, root_}) {
+    EXPECT_THAT(refusal([&] { CheckpointReader reader(folder); }), newest_is_damaged);
+  }
   fs::create_directory(root_ + "/empty");
   EXPECT_THAT(refusal([&] { CheckpointReader reader(root_ + "/empty"); }),
               HasSubstr("no complete checkpoint"));
@@ -175,7 +181,8 @@ TEST_F(CheckpointTest, AFailedWriteOnOneRankFailsAllAndLeavesTheOldCheckpoint) {
   run_on_threads(2, [&](Communicator& comm) {
     std::vector<TensorSlice> slices;
     if (comm.rank() == 1)
-      slices.push_back({"big", {1 << 18}, 0, 1 << 18, Tensor(big.data(), DType::f32, {1 << 18})});
+      slices.push_back(
+          {"big", {1 << 18}, rows_of({1 << 18}, 0, 1 << 18), Tensor(big.data(), DType::f32, {1 << 18})});
     std::optional<FileSizeLimit> limit;  // of the process, so one rank sets it
     comm.barrier();
     if (comm.rank() == 0) limit.emplace(1 << 19);
@@ -256,7 +263,8 @@ class HostileManifest : public CheckpointTest {
       for (const std::string& name : reader.names()) {
         const auto info = reader.tensor(name);
         std::vector<std::byte> memory(static_cast<size_t>(info.shape.numel() * size_of(info.dtype)) + 1);
-        reader.read({name, info.shape, 0, info.shape[0], Tensor(memory.data(), info.dtype, info.shape)});
+        reader.read({name, info.shape, rows_of(info.shape, 0, info.shape[0]),
+                     Tensor(memory.data(), info.dtype, info.shape)});
       }
     });
     spit(path, good);
@@ -272,23 +280,29 @@ TEST_F(HostileManifest, IsRefused) {
   for (const char* outside : {"../rank_00000.safetensors", "/etc/passwd", "..", ".", "", "a\\u0000b"}) {
     EXPECT_THAT(refused(path, fmt::format("\"path\": \"{}\"", outside)), HasSubstr("not a plain file name"));
   }
-  EXPECT_THAT(refused("\"format_version\": 1", "\"format_version\": 2"), HasSubstr("format version 2"));
+  EXPECT_THAT(refused("\"format_version\": 3", "\"format_version\": 4"), HasSubstr("versions 1 to 3"));
+  EXPECT_THAT(refused("\"format_version\": 3", "\"format_version\": 2"), HasSubstr("'rows' is missing"));
   EXPECT_THAT(refused("\"step\": 1", "\"step\": 2"), HasSubstr("is of step 2"));
   EXPECT_THAT(refused("\"step\": 1", "\"step\": -1"), HasSubstr("whole number"));
   EXPECT_THAT(refused("\"config\"", "\"confug\""), HasSubstr("'config' is missing"));
   EXPECT_THAT(refused("\"dtype\": \"BF16\"", "\"dtype\": \"F64\""), HasSubstr("elsewhere"));
   EXPECT_THAT(refused("\"global_shape\": [\n      13", "\"global_shape\": [\n      4611686018427387904"),
               HasSubstr("overflows"));
-  EXPECT_THAT(refused("\"rows\": [\n      0,\n      6", "\"rows\": [\n      0,\n      9"), HasSubstr("both"));
-  EXPECT_THAT(refused("\"rows\": [\n      0,\n      6", "\"rows\": [\n      0,\n      5"),
-              HasSubstr("the manifest says"));
-  EXPECT_THAT(refused("\"rows\": [\n      0,\n      6", "\"rows\": [\n      1,\n      6"),
-              HasSubstr("row 0 of tensor"));
-  EXPECT_THAT(refused("\"rows\": [\n      0,\n      6", "\"rows\": [\n      7,\n      6"),
-              HasSubstr("impossible"));
-  EXPECT_THAT(refused("\"stored_as\": \"embedding.weight[0:6]\"", "\"stored_as\": \"nowhere\""),
+  // Of the first slice, of [13, 6].
+  const auto extent = [](int rows) { return fmt::format("\"extent\": [\n      {},\n      6", rows); };
+  const auto begin = [](int row) { return fmt::format("\"begin\": [\n      {},\n      0", row); };
+  EXPECT_THAT(refused(extent(6), extent(9)),
+              HasSubstr("[6:9, 0:6] of tensor 'embedding.weight' stands in both"));
+  EXPECT_THAT(refused(extent(6), extent(5)), HasSubstr("the manifest says"));
+  EXPECT_THAT(refused(begin(6), begin(7)), HasSubstr("impossible"));
+  EXPECT_THAT(refused(begin(0), begin(-1)), HasSubstr("whole number"));
+  EXPECT_THAT(refused(extent(6), "\"extent\": [\n      6"), HasSubstr("impossible"));
+  EXPECT_THAT(refused("\"stored_as\": \"embedding.weight[0:6, 0:6]\"", "\"stored_as\": \"nowhere\""),
               HasSubstr("no tensor 'nowhere'"));
   EXPECT_THAT(refused("\"files\": [", "\"files\": 1, \"f\": ["), HasSubstr("files must be a list"));
+  EXPECT_THAT(refused("\"files\": [", "\"f\": " + std::string(1 << 22, '[') + ", \"files\": ["),
+              HasSubstr("deeper"));
+  EXPECT_THAT(refused("\"step\": 1", "\"step\": 1, \"step\": 1"), HasSubstr("twice"));
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ TEST_F(Safetensors, ReadsAHandWrittenFile) {
 
 TEST_F(Safetensors, TheHashIsThePublishedXxh3) {
   // XXH3-128 of nothing with seed 0 (xxHash's own sanity vector).
-  EXPECT_EQ(content_hash({}), "xxh3-128:99aa06d3014798d86001c324468d497f");
+  EXPECT_EQ(content_hash(std::span<const std::byte>()), "xxh3-128:99aa06d3014798d86001c324468d497f");
 }
 
 TEST_F(Safetensors, RefusesHostileHeaders) {
@@ -147,6 +147,8 @@ TEST_F(Safetensors, RefusesImpossibleHeaderLengths) {
     spit(path(), bytes);
     EXPECT_THAT(refusal([&] { SafetensorsFile file(path()); }), HasSubstr("header length"));
   }
+  spit(path(), "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 9\n");
+  EXPECT_THAT(refusal([&] { SafetensorsFile file(path()); }), HasSubstr("git lfs pull"));
   for (size_t n = 0; n < good.size(); ++n) {
     spit(path(), good.substr(0, n));
     EXPECT_NE(refusal([&] { SafetensorsFile file(path()); }), "") << n;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string_view>
 
 #include <gtest/gtest.h>
 
@@ -10,6 +13,7 @@
 #include "tests/unit/data/data_test_support.h"
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/config/config.h>
+#include <ziggurat/plan/cluster.h>
 #include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/review.h>
 #include <ziggurat/train/trainer.h>
@@ -78,7 +82,46 @@ TEST_P(EveryConfig, ItsDumpLoadsBackToTheSame) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Configs, EveryConfig, ::testing::ValuesIn(files_in("")), test_name);
+std::vector<std::string> run_files() {
+  std::vector<std::string> files = files_in("");
+  std::erase_if(files, [](const std::string& file) { return file.starts_with("clusters/"); });
+  return files;
+}
+
+INSTANTIATE_TEST_SUITE_P(Configs, EveryConfig, ::testing::ValuesIn(run_files()), test_name);
+
+// What editors check it against: `# yaml-language-server: $schema=` in the first line.
+TEST_P(EveryConfig, NamesItsSchema) {
+  const std::string path = test::source_dir() + "/configs/" + GetParam();
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  constexpr std::string_view kModeline = "# yaml-language-server: $schema=";
+  ASSERT_TRUE(line.starts_with(kModeline)) << line;
+  EXPECT_TRUE(fs::equivalent(fs::path(path).parent_path() / line.substr(kModeline.size()),
+                             test::source_dir() + "/configs/schema.json"));
+}
+
+TEST(Schema, InTheRepositoryIsThePrograms) {
+  std::ifstream file(test::source_dir() + "/configs/schema.json");
+  const std::string committed{std::istreambuf_iterator<char>(file), {}};
+  EXPECT_EQ(committed, config_schema<train::RunConfig>() + "\n")
+      << "ziggurat config schema > configs/schema.json";
+}
+
+class EveryCluster : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(EveryCluster, LoadsAndItsDumpLoadsBackToTheSame) {
+  ClusterConfig cluster;
+  load_config(cluster, test::source_dir() + "/configs/" + GetParam());
+  // Named for its devices and how many there are: a100_128.
+  EXPECT_NE(GetParam().find(fmt::format("00_{}", cluster.ranks())), std::string::npos);
+  ClusterConfig back;
+  parse_config(back, dump_config(cluster));
+  EXPECT_TRUE(config_diff(cluster, back).empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Configs, EveryCluster, ::testing::ValuesIn(files_in("clusters")), test_name);
 
 class TinyConfig : public ::testing::TestWithParam<std::string> {};
 

@@ -13,6 +13,11 @@ TEST(Philox, ValuesDependOnEveryPartOfTheName) {
   EXPECT_NE(base.bits(5), Philox(1, Purpose::init, 2, 3).bits(5));
   EXPECT_NE(base.bits(5), Philox(1, Purpose::test, 1, 3).bits(5));
   EXPECT_NE(base.bits(5), Philox(1, Purpose::test, 2, 4).bits(5));
+  uint64_t moment = 0;
+  const LatePhilox late(1, Purpose::test, 2, &moment);
+  for (moment = 3; moment < 6; ++moment) {
+    EXPECT_EQ(late.now().bits(5), Philox(1, Purpose::test, 2, moment).bits(5));
+  }
 }
 
 TEST(Philox, ABatchOfBlocksIsTheSameNumbers) {

@@ -147,6 +147,28 @@ TEST(Convert, ATokenizerThatDidNotMakeTheFileIsRefused) {
   error_of(ErrorKind::argument, [&] { convert_to_shards(options); });
 }
 
+// A sequence of less than no tokens; and many that all lie over the same bytes, from which gigabytes would
+// come.
+TEST(Convert, MegatronIndexesThatLieAreRefused) {
+  const TempDir dir;
+  make_megatron<uint16_t>(dir / "m", {{1, 2, 3}, {4, 5, 6}});
+  const std::string good = read_text(dir / "m.idx");
+  constexpr size_t kHeader = 34, kSecondLength = kHeader + 4, kSecondOffset = kHeader + 2 * 4 + 8;
+  const auto refusal = [&](size_t at, const std::string& bytes) {
+    write_text(dir / "m.idx", std::string(good).replace(at, bytes.size(), bytes));
+    return error_of(ErrorKind::data, [&] { convert_to_shards(to_shards(dir / "m", dir / "out", 1000)); });
+  };
+  EXPECT_NE(refusal(kSecondLength, std::string(4, '\xff')).find("sequence 1 has -1 tokens"),
+            std::string::npos);
+  std::string overlapping = good;
+  std::string zero(8, '\0');
+  overlapping.replace(kHeader + 4, 4, std::string("\6\0\0\0", 4)).replace(kSecondOffset, 8, zero);
+  write_text(dir / "m.idx", overlapping);
+  EXPECT_NE(error_of(ErrorKind::data, [&] { convert_to_shards(to_shards(dir / "m", dir / "out", 1000)); })
+                .find("overlap"),
+            std::string::npos);
+}
+
 TEST(Convert, DamagedMegatronFilesAreReadOrRefused) {
   const TempDir dir;
   make_megatron<uint16_t>(dir / "m", some_documents(999));

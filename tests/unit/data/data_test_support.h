@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/philox.h>
 #include <ziggurat/data/manifest.h>
 #include <ziggurat/data/shard.h>
 
@@ -93,6 +94,23 @@ inline ShardManifest counting_shards(const std::filesystem::path& folder, const 
   }
   write_manifest(manifest);
   return manifest;
+}
+
+// A shard of 300 random documents of `length_of(document)` tokens below 61, the last of which, 0, ends it.
+template <class Length>
+void write_documents(const std::filesystem::path& file, const Length& length_of) {
+  ShardInfo info;
+  info.vocab_size = 61, info.eod_id = 0;
+  ShardBuilder builder(info);
+  const Philox rng(5, Purpose::test);
+  uint64_t draw = 0;
+  for (int64_t document = 0; document < 300; ++document) {
+    std::vector<int32_t> ids(static_cast<size_t>(length_of(document) - 1));
+    for (int32_t& id : ids) id = static_cast<int32_t>(1 + rng.bits(draw++) % 60);
+    ids.push_back(0);
+    builder.append(ids);
+  }
+  builder.write(file);
 }
 
 }  // namespace ziggurat::testing

@@ -184,6 +184,23 @@ TEST(HostileShard, LinksAndOtherFilesAreNotFollowed) {
   EXPECT_NE(refusal(path).find("has no dataset data"), std::string::npos);
 }
 
+TEST(HostileShardManifest, DeepOrAmbiguousJsonIsRefused) {
+  const TempDir dir;
+  const ShardManifest manifest = counting_shards(dir.path(), {300});
+  const auto path = dir / manifest_name(manifest.source, manifest.split);
+  const auto read = [&] { read_manifest(dir.path(), manifest.split); };
+  std::string twice = read_text(path);
+  twice.insert(twice.find('"'), "\"split\": \"valid\", ");
+  ASSERT_NO_THROW(read());
+  write_text(path, "{\"x\": " + std::string(1 << 22, '['));
+  const std::string deep = error_of(ErrorKind::data, read);
+  EXPECT_NE(deep.find("deeper"), std::string::npos) << deep;
+  EXPECT_NE(deep.find(path.filename().string()), std::string::npos) << deep;
+  write_text(path, twice);
+  const std::string ambiguous = error_of(ErrorKind::data, read);
+  EXPECT_NE(ambiguous.find("split"), std::string::npos) << ambiguous;
+}
+
 // A filter that exists while the file is written and not afterwards, as a plug-in of another machine.
 size_t pass_through(unsigned, size_t, const unsigned*, size_t bytes, size_t*, void**) { return bytes; }
 

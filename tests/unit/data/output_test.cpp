@@ -4,6 +4,8 @@
 #include <map>
 #include <numeric>
 
+#include <gmock/gmock.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data_tools/convert.h"
@@ -12,6 +14,7 @@
 #include "tests/unit/data/data_test_support.h"
 #include <ziggurat/data/dataset.h>
 #include <ziggurat/data/tokenizer.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat {
 namespace {

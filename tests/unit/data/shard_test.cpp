@@ -3,8 +3,8 @@
 #include <hdf5.h>
 #include <sys/resource.h>
 
-#include "src/data/crc32c.h"
 #include "tests/unit/data/data_test_support.h"
+#include <ziggurat/core/crc32c.h>
 #include <ziggurat/data/sha256.h>
 
 namespace ziggurat {

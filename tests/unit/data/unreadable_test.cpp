@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include "tests/unit/data/data_test_support.h"
-#include <ziggurat/data/atomic_file.h>
 #include <ziggurat/data/dataset.h>
 #include <ziggurat/data/megatron_file.h>
+#include <ziggurat/io/files.h>
 
 namespace ziggurat {
 namespace {

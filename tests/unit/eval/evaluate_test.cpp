@@ -1,6 +1,7 @@
 // Metrics of a task, counted by hand from its scores; texts are bytes, so that every id is a character.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -118,6 +119,23 @@ TEST_F(Evaluate, WrittenAnswers) {
   task.until = {written.substr(2, 1)};  // ends sooner
   task.documents[0].answers = {written.substr(0, written.find(task.until[0]))};
   EXPECT_DOUBLE_EQ(run(task).metrics[0].value, 0.5);
+}
+
+// Of several tasks, or while a model trains, a task that cannot be asked is named before any time is spent.
+TEST_F(Evaluate, WhatDoesNotFitIsKnownBefore) {
+  Task task{.name = "long", .rule = Rule::last_word, .perplexity = "ppl"};
+  task.documents = {{.context = std::string(100, 'a'), .continuations = {std::string(64, 'b')}}};
+  EXPECT_NO_THROW(check_task(task, Form::current, *tokenizer, 64));
+  EXPECT_NO_THROW(run(task));
+  task.documents.push_back({.context = "a", .continuations = {std::string(65, 'b')}});
+  for (const auto& ask : {std::function<void()>([&] { check_task(task, Form::v0, *tokenizer, 64); }),
+                          std::function<void()>([&] { run(task); })}) {
+    const std::string why = error_of(ErrorKind::data, ask);
+    EXPECT_THAT(why, ::testing::HasSubstr("long: request 1 asks for the likelihood of 65 tokens"));
+    EXPECT_THAT(why, ::testing::HasSubstr("--max-length"));
+  }
+  const Task written{.name = "w", .rule = Rule::generated, .documents = {{.context = std::string(99, 'a')}}};
+  EXPECT_NO_THROW(check_task(written, Form::current, *tokenizer, 64));
 }
 
 TEST_F(Evaluate, EncodesAsTheFormsDo) {

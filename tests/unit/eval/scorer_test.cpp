@@ -205,7 +205,7 @@ TEST(Scorer, RefusesWhatItCannotScore) {
   error_of(ErrorKind::argument, [&] { Scorer(bare.model, bare.world, {.length = 65}); });
   EXPECT_TRUE(scorer.score({}).empty());
   for (nn::ParamEntry& entry : bare.store.entries()) {
-    if (entry.spec.name == "final_norm.weight") bare.store.master(entry).data<float>()[0] = NAN;
+    if (entry.spec.name == "final_norm.weight") entry.param.value.data<float>()[0] = NAN;
   }
   error_of(ErrorKind::numeric, [&] { score({{{1}, {2}}}); });
 }

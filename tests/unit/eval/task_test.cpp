@@ -9,6 +9,7 @@ namespace ziggurat::eval {
 namespace {
 
 using namespace ziggurat::testing;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
@@ -48,6 +49,22 @@ TEST(Task, RequestsAreThoseOfLmEval) {
   }
 }
 
+// What editors add is no part of a set: a byte-order mark, and lines of blanks.
+TEST(Task, AMarkBeforeASetAndBlankLinesChangeNothing) {
+  const TempDir dir;
+  fs::copy(tiny_sets(), dir / "sets", fs::copy_options::recursive);
+  for (const auto& entry : fs::recursive_directory_iterator(dir / "sets")) {
+    if (!entry.is_regular_file()) continue;
+    const std::string text = read_text(entry.path());
+    write_text(entry.path(), "\xef\xbb\xbf" + text + (entry.path().extension() == ".jsonl" ? " \t\r\n" : ""));
+  }
+  for (const Known& known : kKnown) {
+    TaskOptions options = tiny(known.form);
+    options.data = dir / "sets";
+    EXPECT_EQ(request_hash(load_task(known.task, options)), known.hash) << known.task;
+  }
+}
+
 TEST(Task, ALimitTakesTheFirstDocumentsOfTheForm) {
   TaskOptions options = tiny(Form::v0);
   const Task whole = load_task("lambada", options);
@@ -68,6 +85,68 @@ TEST(Task, AnotherNumberOfRowsIsRefused) {
     const std::string message = error_of(ErrorKind::data, [&] { load_task(task, {.data = tiny_sets()}); });
     EXPECT_THAT(message, HasSubstr(rows)) << task;
   }
+}
+
+// The files as their sets have them, each form beside the others, and what lm-eval asks of them.
+TEST(Task, EveryPublicFormOfAFileIsRead) {
+  struct Form_ {
+    const char *task, *file, *text, *context,
+        *first;  // the first document's context and continuation or answer
+  };
+  const Form_ forms[] = {
+      {"boolq", "boolq/dev.jsonl",
+       R"({"question": "is it", "title": "T", "answer": true, "passage": "P."})"
+       "\n",
+       "T -- P.\nQuestion: is it?\nAnswer:", " no"},
+      {"boolq", "boolq/val.jsonl",  // SuperGLUE's
+       R"({"question": "is it", "passage": "T -- P.", "idx": 0, "label": false})"
+       "\n",
+       "T -- P.\nQuestion: is it?\nAnswer:", " no"},
+      {"race", "race/test/high/high1.txt",
+       R"({"answers": ["B"], "options": [["a", "b", "c", "d"]], "questions": ["q"], "article": "A", "id": "1"})",
+       "Article: A\n\nq", " a"},
+      {"race", "race/RACE/test/high/high1.txt",
+       R"({"answers": ["B"], "options": [["a", "b", "c", "d"]], "questions": ["q"], "article": "A", "id": "1"})",
+       "Article: A\n\nq", " a"},
+      {"triviaqa", "triviaqa/unfiltered-web-dev.tsv",
+       "who said \"\"x\"\"\t\"['it\"\"s', \"\"don't\"\"]\"\r\n", nullptr, "it\"s"},
+      {"triviaqa", "triviaqa/rc.nocontext-validation.jsonl",
+       R"({"question": "Who", "question_id": "tc_1", "question_source": "http://x/", "answer": {"aliases": ["A", "B"],
+           "matched_wiki_entity_name": "", "normalized_aliases": ["a", "b"], "type": "WikipediaEntity", "value": "A"}})",
+       "Question: Who?\nAnswer:", "A"},
+      {"webqs", "webqs/test.json", R"([{"answers": ["B", "A"], "qId": "wqr1", "qText": "what"}])",
+       "Question: what\nAnswer:", " A"},
+      {"webqs", "webqs/test.jsonl", R"({"url": "http://x/", "question": "what", "answers": ["B", "A"]})",
+       "Question: what\nAnswer:", " A"},
+  };
+  for (const Form_& form : forms) {
+    const TempDir folder;
+    std::string text = form.text;
+    if (text.starts_with("{\"question\": \"Who\"")) std::erase(text, '\n');  // one object a line
+    fs::create_directories((folder / form.file).parent_path());
+    write_text(folder / form.file, text);
+    const Task task = load_task(form.task, {.data = folder.path(), .any_size = true});
+    ASSERT_EQ(task.documents.size(), 1u) << form.file;
+    const Document& document = task.documents[0];
+    if (form.context != nullptr) {
+      EXPECT_EQ(document.context, form.context) << form.file;
+    }
+    EXPECT_EQ(document.answers.empty() ? document.continuations.at(0) : document.answers.at(0), form.first)
+        << form.file;
+    EXPECT_EQ(task.note.empty(), std::string(form.file).find(".tsv") == std::string::npos) << task.note;
+    const char* rows = form.task == std::string("boolq")   ? "3270"
+                       : form.task == std::string("race")  ? "1045"
+                       : form.task == std::string("webqs") ? "2032"
+                       : task.note.empty()                 ? "17944"
+                                                           : "11313";
+    EXPECT_THAT(error_of(ErrorKind::data, [&] { load_task(form.task, {.data = folder.path()}); }),
+                HasSubstr(rows))
+        << form.file;
+  }
+  const TempDir folder;
+  write_text(folder / "validation-00000.parquet", "PAR1");
+  EXPECT_THAT(error_of(ErrorKind::data, [&] { load_task("boolq", {.data = folder.path()}); }),
+              AllOf(HasSubstr("validation-00000.parquet is Parquet"), HasSubstr("to_json")));
 }
 
 // Files cut in the middle, of another form, or with a broken value; what the message must name.
@@ -146,6 +225,8 @@ TEST(Task, OfOnesOwn) {
        "\"gold\": "
        "0}\n",
        "another kind"},
+      {"{\"context\": \"a\", \"continuation\": \"b\", \"until\": [\".\"], \"answers\": [\"b\"]}\n",
+       "one of both"},
       {"{\"context\": \"a\", \"until\": [\".\"], \"answers\": [\"b\"]}\n"
        "{\"context\": \"c\", \"until\": [\",\"], \"answers\": [\"d\"]}\n",
        "until"}};

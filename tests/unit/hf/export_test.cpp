@@ -106,7 +106,7 @@ TEST_P(HfModels, Bf16IsRounded) {
   WholeModel original(config());
   original.randomise();
   const nn::ParamEntry& entry = original.store().find("final_norm.weight");
-  const float* exact = original.store().master(entry).data<float>();
+  const float* exact = entry.param.value.data<float>();
   const bool gpt2 = folder.contains("transformer.ln_f.weight");
   const std::vector<float> rounded = folder.read(gpt2 ? "transformer.ln_f.weight" : "model.norm.weight");
   for (size_t i = 0; i < rounded.size(); ++i) EXPECT_EQ(rounded[i], static_cast<float>(bf16(exact[i])));
@@ -178,9 +178,20 @@ TEST_P(HfWholeImport, HadTheSameBytes) {
   };
   const auto self = make_self_communicator();
   train::save_starting_point({run, model.store(), values}, path("to"), *self);
-  const Manifest manifest = CheckpointReader(path("to")).manifest();
-  ASSERT_EQ(manifest.files.size(), 1u);
-  EXPECT_EQ(manifest.files[0].hash, hash);
+  CheckpointReader reader(path("to"));
+  ASSERT_EQ(reader.manifest().files.size(), 1u);
+  std::vector<std::vector<float>> data;
+  std::vector<NamedTensor> tensors;
+  for (const SliceRecord& slice : reader.manifest().files[0].slices) {
+    const Shape& shape = slice.global_shape;
+    data.emplace_back(static_cast<size_t>(shape.numel()), -1.0f);
+    tensors.push_back({slice.name, Tensor(data.back().data(), DType::f32, shape)});
+    reader.read({slice.name, shape, rows_of(shape, 0, shape[0]), tensors.back().data});
+  }
+  // With the moments written out, as they were then.
+  const WrittenFile whole =
+      write_safetensors(path("whole"), tensors, {{"run_id", name}, {"step", "0"}, {"rank", "0"}});
+  EXPECT_EQ(whole.hash, hash);
 }
 
 TEST_F(HfTest, TheFolderHasItsDescriptions) {
@@ -211,6 +222,14 @@ TEST_F(HfTest, AnExportIsReplacedOnRequestAndNothingElseEver) {
   EXPECT_THAT(
       error_of(ErrorKind::argument, [&] { export_to(checkpoint, checkpoint, config, {.overwrite = true}); }),
       HasSubstr("no config.json"));
+  for (const char* other : {"notes.txt", "run"}) {  // a run may have been begun in the folder
+    fs::create_directory(path("out") + "/" + other);
+    EXPECT_THAT(error_of(ErrorKind::argument,
+                         [&] { export_to(path("out"), checkpoint, config, {.overwrite = true}); }),
+                HasSubstr(std::string("out also holds '") + other + "'"));
+    EXPECT_TRUE(fs::exists(path("out") + "/" + other));
+    fs::remove(path("out") + "/" + other);
+  }
   fs::create_directory(path("empty"));
   EXPECT_NO_THROW(export_to(path("empty"), checkpoint, config));
   EXPECT_TRUE(fs::exists(path("empty/config.json")));
@@ -234,6 +253,54 @@ TEST_F(HfTest, ADamagedCheckpointLeavesNothingBehind) {
   EXPECT_THAT(
       error_of(ErrorKind::checkpoint, [&] { export_to("/proc/no/out", checkpoint_of(config), config); }),
       HasSubstr("/proc/no"));
+}
+
+int64_t bytes_read_by_this_process() {
+  std::ifstream file("/proc/self/io");
+  std::string key;
+  int64_t bytes = 0;
+  file >> key >> bytes;
+  EXPECT_EQ(key, "rchar:");
+  return bytes;
+}
+
+// Ranks on one machine read a checkpoint's file once to check it, and each its part of the weights.
+TEST_F(HfTest, RanksCheckAFileOnce) {
+  ModelConfig config = small_models()[0].second;
+  config.hidden = 128, config.ffn_hidden = 512;
+  const std::string checkpoint = checkpoint_of(config);
+  const int64_t bytes = CheckpointReader(checkpoint).manifest().files.at(0).bytes;
+  ASSERT_GT(bytes, 1'000'000);
+  const int64_t before = bytes_read_by_this_process();
+  run_on_threads(4, [&](Communicator& world) {
+    CheckpointReader reader(checkpoint);
+    hf::export_model(reader, config, provenance(), nullptr, path("out"), {.shard_bytes = 300'000}, world);
+  });
+  EXPECT_LT(bytes_read_by_this_process() - before, 5 * bytes / 2);
+}
+
+// Another file under the same name, as on a disk of its own, is not taken for checked.
+TEST_F(HfTest, ARankTrustsItsOwnFileOnly) {
+  const ModelConfig& config = small_models()[0].second;
+  const std::string checkpoint = checkpoint_of(config);
+  fs::copy(checkpoint, path("copy"), fs::copy_options::recursive);
+  const std::string file = CheckpointReader(path("copy")).path() + "/rank_00000.safetensors";
+  std::fstream(file, std::ios::in | std::ios::out | std::ios::binary).seekp(-1, std::ios::end).put('x');
+  run_on_threads(2, [&](Communicator& world) {
+    CheckpointReader reader(world.rank() == 0 ? checkpoint : path("copy"));
+    reader.verify_together(world);  // rank 0 has checked its own
+    const Shape shape = reader.tensor("final_norm.weight").shape;
+    std::vector<float> values(static_cast<size_t>(shape.numel()));
+    const auto read = [&] {
+      reader.read({"final_norm.weight", shape, rows_of(shape, 0, shape[0]),
+                   Tensor(values.data(), DType::f32, shape)});
+    };
+    if (world.rank() == 0) {
+      EXPECT_NO_THROW(read());
+    } else {
+      EXPECT_THAT(error_of(ErrorKind::checkpoint, read), HasSubstr("damaged"));
+    }
+  });
 }
 
 TEST_F(HfTest, UpcyclingStartsFromTheSameFunction) {

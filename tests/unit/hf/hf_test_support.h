@@ -26,7 +26,7 @@ inline std::vector<std::string> read_weights(const ModelFolder& folder, const Fo
   FolderWeights weights(folder, form, config, store);
   weights.check_values();
   for (const nn::ParamEntry& entry : store.entries()) {
-    weights.read(entry, 0, store.master(entry).reshape({entry.numel}));
+    weights.read(entry, 0, entry.param.value.reshape({entry.numel}));
   }
   return weights.skipped();
 }
@@ -105,13 +105,13 @@ class WholeModel {
   void randomise() {
     for (const nn::ParamEntry& entry : store_.entries()) {
       const Philox rng(7, Purpose::test, hash_name(entry.spec.name));
-      float* values = store_.master(entry).data<float>();
+      float* values = entry.param.value.data<float>();
       for (int64_t i = 0; i < entry.numel; ++i) values[i] = rng.uniform(static_cast<uint64_t>(i)) - 0.5f;
     }
   }
 
   std::vector<float> logits(const std::vector<int32_t>& tokens) {
-    store_.refresh_compute_copies();
+    store_.values_changed();
     infer::Decoder decoder(gpt_, 1, static_cast<int64_t>(tokens.size()));
     std::vector<float> all;
     for (size_t i = 0; i < tokens.size(); ++i) {
@@ -131,7 +131,7 @@ class WholeModel {
     run.model = config_;
     run.data.train = "synthetic";
     const auto values = [&](const nn::ParamEntry& entry, int64_t first, const Tensor& to) {
-      const Tensor master = store_.master(entry).reshape({entry.numel});
+      const Tensor master = entry.param.value.reshape({entry.numel});
       copy(master.rows(first, first + to.numel()), to);
     };
     train::save_starting_point({run, store_, values}, folder, *self_);

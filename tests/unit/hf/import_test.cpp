@@ -2,6 +2,8 @@
 #include <atomic>
 #include <cstring>
 
+#include <sys/stat.h>
+
 #include "tests/unit/hf/hf_test_support.h"
 #include <ziggurat/checkpoint/staged_folder.h>
 #include <ziggurat/comm/thread.h>
@@ -82,7 +84,7 @@ class HfImport : public HfTest {
     return hf::read_weights(model_folder, form, config, whole_->store());
   }
   std::vector<float> values_of(const std::string& name) {
-    const Tensor master = whole_->store().master(whole_->store().find(name));
+    const Tensor master = whole_->store().find(name).param.value;
     return {master.data<float>(), master.data<float>() + master.numel()};
   }
   std::string refusal(const RawFolder& folder) {
@@ -127,6 +129,14 @@ TEST_F(HfImport, QuantisedWeightsAreRefused) {
     EXPECT_THAT(refusal(folder),
                 AllOf(HasSubstr("transformer.ln_f.weight"), HasSubstr(code), HasSubstr("BF16")));
   }
+}
+
+TEST_F(HfImport, ExpertsInOneTensorAreNamed) {
+  RawFolder folder = gpt2();
+  folder.tensors["model.layers.0.mlp.experts.gate_up_proj"] = {"F32", {1}, std::string(4, '\0')};
+  folder.tensors.erase("transformer.ln_f.weight");
+  EXPECT_THAT(refusal(folder),
+              AllOf(HasSubstr("experts.gate_up_proj"), HasSubstr("save_pretrained(NEW_FOLDER)")));
 }
 
 TEST_F(HfImport, NamesWithoutTheTrunkAndComputedTablesAreFine) {
@@ -225,6 +235,113 @@ TEST_F(HfImport, BadFoldersAreRefused) {
               HasSubstr("two files"));
 }
 
+// What an index says and what lies in the files must be the same, or one of both is of another model.
+TEST_F(HfImport, AnIndexAndItsFilesMustAgree) {
+  const RawFolder good = gpt2();
+  const std::string bias = "transformer.ln_f.bias", weight = "transformer.ln_f.weight";
+  // The model in two files: the norm's weight in the second.
+  RawFolder first = good, second = good;
+  first.tensors.erase(weight);
+  second.tensors = {{weight, good.tensors.at(weight)}};
+  nlohmann::json map;
+  for (const auto& [name, raw] : good.tensors) map[name] = name == weight ? "b.safetensors" : "a.safetensors";
+  const auto write = [&](const nlohmann::json& index) {
+    good.write(path("bad"));
+    fs::remove(path("bad/model.safetensors"));
+    first.write_tensors(path("bad/a.safetensors"));
+    second.write_tensors(path("bad/b.safetensors"));
+    std::ofstream(path("bad/model.safetensors.index.json")) << nlohmann::json({{"weight_map", index}});
+  };
+  const auto message = [&] {
+    return error_of(ErrorKind::checkpoint, [&] { ModelFolder folder(path("bad")); });
+  };
+  write(map);
+  EXPECT_EQ(ModelFolder(path("bad")).names().size(), good.tensors.size());
+  const auto cure = HasSubstr("save_pretrained(NEW_FOLDER)");
+
+  nlohmann::json changed = map;
+  changed.erase(bias);
+  write(changed);
+  EXPECT_THAT(message(), AllOf(HasSubstr("does not name '" + bias + "' of a.safetensors"), cure));
+  changed = map, changed[bias] = "b.safetensors";
+  write(changed);
+  EXPECT_THAT(message(),
+              AllOf(HasSubstr("'" + bias + "' is not in b.safetensors but in a.safetensors"), cure));
+  changed = map, changed["other"] = "b.safetensors";
+  write(changed);
+  EXPECT_THAT(message(), AllOf(HasSubstr("'other' is not in b.safetensors but in none of its files"), cure));
+  write(nlohmann::json::object());
+  EXPECT_THAT(message(), AllOf(HasSubstr("names no tensors"), HasSubstr("copy it again")));
+
+  write(map);
+  first.tensors[weight] = good.tensors.at(weight);
+  first.write_tensors(path("bad/a.safetensors"));
+  EXPECT_THAT(message(), AllOf(HasSubstr("'" + weight + "' stands in two files"), cure));
+  first.tensors.erase(weight);
+
+  write(map);
+  good.write_tensors(path("bad/model.safetensors"));
+  EXPECT_THAT(message(), AllOf(HasSubstr("two models"), HasSubstr("Take away the one")));
+  fs::remove(path("bad/model.safetensors"));
+  fs::remove(path("bad/b.safetensors"));
+  EXPECT_THAT(message(), AllOf(HasSubstr("b.safetensors, which is not there"), HasSubstr("copy the folder")));
+  fs::remove(path("bad/model.safetensors.index.json"));
+  EXPECT_THAT(message(), AllOf(HasSubstr("holds 'a.safetensors' and no"), HasSubstr("copy the folder")));
+
+  // What every model computes anew may lie there unnamed.
+  first.tensors["h.0.attn.bias"] = {"BOOL", {1, 1, 4, 4}, std::string(16, '\1')};
+  write(map);
+  EXPECT_THAT(import_from(path("bad")), ElementsAre("h.0.attn.bias"));
+}
+
+TEST_F(HfImport, AKeyThatStandsTwiceIsRefused) {
+  gpt2().write(path("bad"));
+  const auto message = [&] {
+    return error_of(ErrorKind::checkpoint, [&] { ModelFolder folder(path("bad")); });
+  };
+  std::ofstream(path("bad/config.json")) << R"({"a": {"n_embd": 1}, "n_embd": 16, "b": [{}], "n_embd": 32})";
+  EXPECT_THAT(message(), AllOf(HasSubstr("bad/config.json"), HasSubstr("\"n_embd\" stands twice")));
+}
+
+TEST_F(HfImport, TwoJobsForOnePlaceLeaveEachOtherAlone) {
+  StagedFolder first(path("out")), second(path("out"));
+  first.create();
+  first.write("file", "first");
+  EXPECT_THAT(error_of(ErrorKind::config, [&] { second.create(); }),
+              AllOf(HasSubstr(".out.lock"), HasSubstr("alive"), HasSubstr("choose another output folder")));
+  second.discard();
+  first.publish();
+  EXPECT_EQ(text_of(path("out/file")), "first");
+  EXPECT_FALSE(fs::exists(path(".out.lock")));
+  second.create();
+  second.discard();
+  EXPECT_FALSE(fs::exists(second.path()) || fs::exists(path(".out.lock")));
+  EXPECT_EQ(text_of(path("out/file")), "first");
+}
+
+TEST_F(HfImport, APipeIsNotWaitedFor) {
+  gpt2().write(path("bad"));
+  fs::remove(path("bad/config.json"));
+  ASSERT_EQ(::mkfifo(path("bad/config.json").c_str(), 0600), 0);
+  EXPECT_THAT(error_of(ErrorKind::checkpoint, [&] { ModelFolder folder(path("bad")); }),
+              AllOf(HasSubstr("bad/config.json"), HasSubstr("it is no file")));
+}
+
+TEST_F(HfImport, ALinkStandsForItsFolder) {
+  fs::create_directory(path("real"));
+  fs::create_directory_symlink("real", path("link"));
+  StagedFolder folder(path("link")), same(path("real"));
+  folder.create();
+  EXPECT_THROW(same.create(), Error) << "two jobs for one place";
+  folder.write("file", "text");
+  folder.publish();
+  EXPECT_TRUE(fs::is_symlink(path("link")));
+  EXPECT_EQ(text_of(path("real/file")), "text");
+  fs::create_directory_symlink("nowhere", path("dangling"));
+  EXPECT_THAT(error_of(ErrorKind::argument, [&] { StagedFolder bad(path("dangling")); }),
+              AllOf(HasSubstr("dangling"), HasSubstr("is a link to what is not there")));
+}
+
 TEST_F(HfImport, AFileThatChangesWhileItIsReadIsNamed) {
   gpt2();
   const auto message_after = [&](const auto& change) {
@@ -274,12 +391,52 @@ TEST_P(HfPieces, GiveTheModelThatWasExported) {
   original.randomise();
   hf::FolderWeights weights(folder, form, read, imported.store());
   for (const nn::ParamEntry& entry : imported.store().entries()) {
-    const Tensor whole = original.store().master(original.store().find(entry.spec.name));
+    const Tensor whole = original.store().find(entry.spec.name).param.value;
     std::vector<float> expected(whole.data<float>(), whole.data<float>() + whole.numel());
     const bool padded = entry.spec.name == "embed.token.weight" || entry.spec.name == "head.weight";
     if (padded) std::fill(expected.begin() + config.vocab_size * config.hidden, expected.end(), 0.0f);
     EXPECT_EQ(in_pieces(weights, entry, 7), expected) << entry.spec.name;
   }
+}
+
+// With a NaN or an infinity nothing can be trained: `import` says so, and where, instead of the run it is
+// for.
+TEST_F(HfImport, NumbersThatAreNotFiniteAreToldWhereAsked) {
+  RawFolder folder = gpt2();
+  const std::string name = "transformer.ln_f.weight";
+  const uint16_t infinity = 0x7c00, nan = 0x7e01, largest = 0x7bff;
+  for (const uint16_t last : {infinity, nan, largest}) {
+    std::vector<uint16_t> values(16, 0x3c00);
+    values.back() = last;
+    folder.tensors[name] = {"F16", {16}, bytes_of(values)};
+    const ModelFolder read_folder(folder.write(path("values")));
+    const auto [form, config] = hf::read_config(read_folder, {});
+    WholeModel model(config);
+    using Values = hf::FolderWeights::Values;
+    hf::FolderWeights any(read_folder, form, config, model.store());
+    hf::FolderWeights finite(read_folder, form, config, model.store(), Values::finite);
+    const nn::ParamEntry& entry = model.store().find("final_norm.weight");
+    EXPECT_NO_THROW(in_pieces(any, entry, 7));
+    if (last == largest) {
+      EXPECT_NO_THROW(in_pieces(finite, entry, 7));
+    } else {
+      EXPECT_THAT(error_of(ErrorKind::checkpoint, [&] { in_pieces(finite, entry, 7); }),
+                  ::testing::AllOf(HasSubstr("model.safetensors"), HasSubstr(name), HasSubstr("not finite")));
+    }
+    fs::remove_all(path("values"));
+  }
+}
+
+TEST_F(HfImport, AConfigThatCannotBeReadIsTold) {
+  const RawFolder folder = gpt2();
+  const std::string to = folder.write(path("bad")), file = to + "/config.json";
+  const auto refusal_of = [&] { return error_of(ErrorKind::checkpoint, [&] { import_from(to); }); };
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  std::ofstream(file) << "{\"model_type\": \"gpt2\", \"rope_scaling\": " << deep << "}";
+  EXPECT_THAT(refusal_of(), ::testing::AllOf(HasSubstr("config.json"), HasSubstr("deeper than")));
+  fs::remove(file);
+  fs::create_directory(file);
+  EXPECT_THAT(refusal_of(), ::testing::AllOf(HasSubstr("config.json"), HasSubstr("Is a directory")));
 }
 
 // Experts are copies of the layer's MLP; what is new starts as in any model of the seed.
@@ -297,7 +454,7 @@ TEST_F(HfImport, PiecesOfAnUpcycledModel) {
     const std::string& name = entry.spec.name;
     const std::vector<float> pieces = in_pieces(weights, entry, 11);
     const auto values = [](WholeModel& model, const std::string& of) {
-      const Tensor master = model.store().master(model.store().find(of));
+      const Tensor master = model.store().find(of).param.value;
       return std::vector<float>(master.data<float>(), master.data<float>() + master.numel());
     };
     if (const size_t at = name.find(".moe.experts."); at != std::string::npos) {
@@ -350,16 +507,21 @@ TEST_F(HfImport, RanksWriteTheSameFiles) {
     const FileRecord &a = many.manifest().files[f], &b = three.manifest().files[f];
     EXPECT_EQ(a.path, b.path);
     EXPECT_EQ(a.hash, b.hash) << a.path;
-    for (const SliceRecord& slice : a.slices) cut |= slice.row_end < slice.global_shape[0];
+    for (const SliceRecord& slice : a.slices) cut |= slice.box.end(0) < slice.global_shape[0];
   }
   EXPECT_TRUE(cut) << "no tensor was larger than a file";
   ASSERT_EQ(one.names(), three.names());
+  int64_t elements = 0;
+  for (const std::string& name : one.names()) elements += one.tensor(name).shape.numel();
+  EXPECT_LT(one.manifest().files[0].bytes, elements / 3 * 4 + 10000) << "moments that are zero took room";
   for (const std::string& name : one.names()) {
     const Shape& shape = one.tensor(name).shape;
     std::vector<float> a(static_cast<size_t>(shape.numel())), b(a.size());
-    one.read({name, shape, 0, shape[0], Tensor(a.data(), DType::f32, shape)});
-    three.read({name, shape, 0, shape[0], Tensor(b.data(), DType::f32, shape)});
+    one.read({name, shape, rows_of(shape, 0, shape[0]), Tensor(a.data(), DType::f32, shape)});
+    three.read({name, shape, rows_of(shape, 0, shape[0]), Tensor(b.data(), DType::f32, shape)});
     EXPECT_EQ(a, b) << name;
+    if (!name.starts_with("adam.")) continue;
+    EXPECT_EQ(a, std::vector<float>(a.size(), 0.0f)) << name;
   }
 }
 

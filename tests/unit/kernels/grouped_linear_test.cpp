@@ -20,16 +20,14 @@ Products<T> multiply(int64_t first, int64_t rows, int64_t in, int64_t out, const
                      const std::vector<T>& dy, const std::vector<T>& weight) {
   Arena workspace("workspace", int64_t{1} << 24);
   Stream stream(Device::cpu, Reproducible::strict);
-  const Segment segment{0, rows, 1, 0};
+  const int32_t offsets[] = {0, 0, static_cast<int32_t>(rows)};
   Products<T> result{std::vector<T>(static_cast<size_t>(rows * out)),
                      std::vector<T>(static_cast<size_t>(rows * in))};
   GroupedLinearArgs<T> forward;
-  forward.segments = &segment;
-  forward.segment_count = 1;
+  forward.groups = {offsets, 2};
   forward.rows = rows;
   forward.in = in;
   forward.out = out;
-  forward.experts = 2;
   forward.x = x.data() + first * in;
   forward.weight = weight.data();
   forward.z = result.y.data();

@@ -80,10 +80,17 @@ TEST(PublishedModels, PyramidsArePlannableOnTheirRanks) {
        .pattern = {{.ffn = model::FfnKind::residual_moe, .experts = 64, .expert_parallel = 64}}});
   const ParallelPlan plan(128, config.model.expert_parallel_sizes());
   EXPECT_EQ(plan.ep_sizes(), (std::vector<int>{32, 64, 128}));
-  EXPECT_EQ(plan.expert_dp_size(32), 4);
-  EXPECT_EQ(plan.expert_dp_size(64), 2);
-  EXPECT_EQ(plan.expert_dp_size(128), 1);
+  EXPECT_EQ(plan.expert_dp(32).size, 4);
+  EXPECT_EQ(plan.expert_dp(64).size, 2);
+  EXPECT_EQ(plan.expert_dp(128).size, 1);
   EXPECT_GT(train::plan_memory(config, 128, 5).local_parameters, 0);
+
+  config.batch.global_batch = 2048;
+  // 512 ranks, each looked at: all alike, as one expert of each layer's is on each.
+  const std::vector<train::RankClass> classes = train::plan_every_rank(config, 512);
+  ASSERT_EQ(classes.size(), 1U);
+  EXPECT_EQ(classes[0].ranks.size(), 512U);
+  EXPECT_EQ(classes[0].memory.local_parameters, train::plan_memory(config, 512, 511).local_parameters);
 }
 
 }  // namespace

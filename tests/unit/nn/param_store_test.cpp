@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ziggurat/comm/thread.h>
 #include <ziggurat/nn/param_store.h>
 
 namespace ziggurat::nn {
@@ -58,7 +59,7 @@ TEST(ParamStore, ValuesFollowTheirLaw) {
   for (int i = 0; i < 7; ++i) EXPECT_EQ(one.value.data<float>()[i], 1.0f);
 }
 
-TEST(ParamStore, BfloatCopiesOfMatricesOnly) {
+TEST(ParamStore, BfloatMatricesOnly) {
   ParamStore store({.compute = DType::bf16});
   const Param& w = store.add({.name = "w", .global_shape = {3, 5}, .init = Init::normal(1.0)});
   const Param& b = store.add({.name = "b", .global_shape = {5}, .init = Init::normal(1.0), .matrix = false});
@@ -66,8 +67,41 @@ TEST(ParamStore, BfloatCopiesOfMatricesOnly) {
   EXPECT_EQ(w.value.dtype(), DType::bf16);
   EXPECT_EQ(w.grad.dtype(), DType::f32);
   EXPECT_EQ(b.value.dtype(), DType::f32);
-  const Tensor master = store.master(store.find("w"));
-  for (int i = 0; i < 15; ++i) EXPECT_EQ(w.value.data<bf16>()[i].bits, bf16(master.data<float>()[i]).bits);
+  ParamStore exact({});
+  const Param& master = exact.add({.name = "w", .global_shape = {3, 5}, .init = Init::normal(1.0)});
+  exact.finalize();
+  for (int i = 0; i < 15; ++i)
+    EXPECT_EQ(w.value.data<bf16>()[i].bits, bf16(master.value.data<float>()[i]).bits);
+}
+
+TEST(ParamStore, RanksOwnEqualRangesThatTogetherAreAll) {
+  run_on_threads(4, [](Communicator& world) {
+    const ProcessGroups groups(world, ParallelPlan(4, {2, 4}));
+    ParamStore store({});
+    store.add({.name = "a", .global_shape = {7, 40}, .init = Init::normal(1)});
+    store.add({.name = "b", .global_shape = {3}, .init = Init::ones(), .matrix = false});
+    for (const int ep : {2, 4}) {
+      ParamSpec spec = experts(groups.ep(ep).rank() * 4 / ep, (groups.ep(ep).rank() + 1) * 4 / ep, ep);
+      spec.name = fmt::format("experts {}", ep);
+      store.add(spec);
+    }
+    store.shard(groups);
+    store.finalize();
+    for (const ParamGroup& g : store.groups()) {
+      EXPECT_EQ(g.owned.size() * replicas(g, groups).size(), g.numel);
+      EXPECT_EQ(g.owned.begin, g.owned.size() * replicas(g, groups).rank());
+      EXPECT_EQ(g.sharded(), g.expert_parallel != 4) << "nobody else has those experts";
+    }
+    for (const ParamEntry& entry : store.entries()) {
+      double owned = static_cast<double>(store.owned(entry).size());
+      Stream stream;
+      replicas(store.group_of(entry), groups)
+          .all_reduce(Tensor(&owned, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, stream)
+          .wait();
+      EXPECT_EQ(owned, static_cast<double>(entry.numel)) << entry.spec.name;
+    }
+    EXPECT_THROW(store.shard(groups), Error);
+  });
 }
 
 TEST(ParamStore, Misuse) {

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/allocation_counter.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -107,6 +108,21 @@ TEST(InPieces, OnEveryThreadOnce) {
       EXPECT_THAT(std::vector<int>(calls.begin(), calls.end()), Each(1));
     }
   }
+}
+
+// Not where the caller loses its patience with the others either, which only a busy machine shows elsewhere.
+TEST(InPieces, WaitingAllocatesNothing) {
+  const InPieces pieces;
+  const Threads two(2);
+  const auto wait_for_the_other = [] {
+    on_every_thread([] {
+      if (thread_index() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    });
+  };
+  wait_for_the_other();  // which starts the other
+  const int64_t before = test::allocation_count();
+  for (int round = 0; round < 5; ++round) wait_for_the_other();
+  EXPECT_EQ(test::allocation_count(), before);
 }
 
 TEST(InPieces, CallersOnSeveralThreadsDoNotMeet) {

@@ -1,9 +1,15 @@
 // Completions of a model of random weights whose tokens are bytes.
+#include <chrono>
 #include <cmath>
+#include <future>
+#include <optional>
+#include <thread>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "serve/backlog.h"
 #include "tests/support/bare_model.h"
 #include <ziggurat/infer/next_token.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -183,6 +189,85 @@ TEST_F(Completions, AClientThatGoesEndsTheWork) {
   reply.stream([&](std::string_view) { return ++parts < 3; });
   EXPECT_LE(parts, 4);
   EXPECT_EQ(answer({{"prompt", "a"}, {"max_tokens", 1}}).at("choices").size(), 1u);
+}
+
+TEST_F(Completions, AClientThatLeavesBeforeItsAnswerEndsTheWork) {
+  // Of many prompts, so that the model is at work when somebody asks for the first time.
+  const json many = {{"prompt", std::vector<std::string>(256, "a")}, {"max_tokens", 60}, {"seed", 1}};
+  int asked = 0;
+  const Reply reply = api.answer("POST", "/v1/completions", many.dump(), [&] { return ++asked < 2; });
+  EXPECT_EQ(reply.status, 499) << reply.body;
+  EXPECT_EQ(asked, 2);
+  const std::string metrics = api.answer("GET", "/metrics", "").body;
+  EXPECT_THAT(metrics, HasSubstr("ziggurat_requests_total{path=\"/v1/completions\",code=\"499\"} 1\n"));
+  const size_t at = metrics.find("\nziggurat_completion_tokens_total ");
+  EXPECT_LT(std::stoi(metrics.substr(metrics.find_last_of(' ', metrics.find('\n', at + 1)))), 256 * 60);
+  EXPECT_EQ(answer({{"prompt", "a"}, {"max_tokens", 1}}).at("choices").size(), 1u);
+}
+
+// Where the model waited for a client, one that never reads would stop all others.
+TEST_F(Completions, AClientThatDoesNotReadHoldsUpNobody) {
+  const Reply reply = api.answer(
+      "POST", "/v1/completions",
+      R"({"prompt": "a", "max_tokens": 60, "stream": true, "seed": 1, "stop": [], "temperature": 1})");
+  std::promise<void> reading, others_done;
+  std::string all;
+  std::thread slow([&] {
+    bool first = true;
+    reply.stream([&](std::string_view part) {
+      if (std::exchange(first, false)) {
+        reading.set_value();
+        others_done.get_future().wait();
+      }
+      return all += part, true;
+    });
+  });
+  reading.get_future().wait();
+  auto other = std::async(std::launch::async, [&] { return answer({{"prompt", "a"}, {"max_tokens", 1}}); });
+  const bool answered = other.wait_for(std::chrono::seconds(60)) == std::future_status::ready;
+  others_done.set_value();
+  slow.join();
+  EXPECT_TRUE(answered);
+  EXPECT_THAT(all, ::testing::EndsWith("data: [DONE]\n\n"));
+}
+
+TEST(Backlog, HoldsBackSoMuchAndNoMore) {
+  Backlog backlog(10);
+  std::optional<Backlog::End> end(backlog);
+  EXPECT_TRUE(backlog.put("12345"));
+  EXPECT_TRUE(backlog.put("67890"));
+  EXPECT_EQ(backlog.take(), "1234567890");
+  EXPECT_EQ(backlog.take(), "") << "nothing came for a while";
+  EXPECT_TRUE(backlog.put("1234567890"));
+  EXPECT_FALSE(backlog.put("x"));
+  EXPECT_TRUE(backlog.too_slow());
+  end.reset();
+  EXPECT_EQ(backlog.take(), std::nullopt);
+}
+
+TEST(Backlog, TellsTheModelThatNobodyReads) {
+  Backlog backlog(10);
+  std::optional<Backlog::End> end(backlog);
+  EXPECT_TRUE(backlog.put("12345"));
+  backlog.leave();
+  EXPECT_TRUE(backlog.gone());
+  EXPECT_FALSE(backlog.put("1"));
+  EXPECT_FALSE(backlog.too_slow());
+  end.reset();
+  EXPECT_EQ(backlog.take(), std::nullopt);
+}
+
+// A few megabytes of brackets, wherever they stand: texts, copies and comparisons of them would use up the
+// stack.
+TEST_F(Completions, NestingWithoutEndIsRefused) {
+  constexpr size_t kLevels = 4'000'000;
+  const std::string deep = std::string(kLevels, '[') + std::string(kLevels, ']');
+  for (const char* field : {"prompt", "stop", "logit_bias", "model", "unknown"}) {
+    const Reply reply = api.answer("POST", "/v1/completions", fmt::format("{{\"{}\": {}}}", field, deep));
+    EXPECT_EQ(reply.status, 400);
+    EXPECT_THAT(reply.body, HasSubstr("deeper than"));
+  }
+  EXPECT_EQ(api.answer("POST", "/tokenize", "{\"prompt\": " + deep + "}").status, 400);
 }
 
 TEST_F(Completions, MistakesAreToldAndSurvived) {

@@ -15,8 +15,8 @@ namespace {
 using train::Trainer;
 using ziggurat::testing::TempDir;
 
-Trainer::HighWater after_steps(const train::RunConfig& config, int ranks, int64_t steps) {
-  Trainer::HighWater result;
+train::Executor::Memory after_steps(const train::RunConfig& config, int ranks, int64_t steps) {
+  train::Executor::Memory result;
   run_on_threads(ranks, [&](Communicator& world) {
     Trainer trainer(config, world);
     for (int64_t i = 0; i < steps; ++i) trainer.step();
@@ -35,12 +35,45 @@ TEST(Memory, ThePlanOfADenseModelIsTheAllocation) {
         config.train.recompute = recompute;
         config.reproducible = mode;
         const train::MemoryPlan plan = test::plan_on_threads(config, 1);
-        const Trainer::HighWater real = after_steps(config, 1, 1);
+        const train::Executor::Memory real = after_steps(config, 1, 1);
         EXPECT_EQ(plan.activations, real.activations);
         EXPECT_EQ(plan.activation_gradients, real.activation_gradients);
         EXPECT_EQ(plan.workspace, real.workspace);
       }
     }
+  }
+}
+
+// Ranks that share the optimizer state keep what the plan says of it: a share, and a little for equal shares.
+TEST(Memory, ThePlanKnowsWhoKeepsWhatOfTheOptimizerState) {
+  const TempDir folder;
+  train::RunConfig config = test::small_dense(folder.path());
+  for (const auto precision : {train::Precision::fp32, train::Precision::bf16}) {
+    config.precision = precision;
+    config.parallel.zero = 0;
+    const train::MemoryPlan whole = test::plan_on_threads(config, 4);
+    config.parallel.zero = 1;
+    const train::MemoryPlan shared = test::plan_on_threads(config, 4);
+    constexpr int64_t kPadding = 2 * 4 * 64 * 4;  // bytes: two groups, 64 elements of 4 bytes a rank
+    int64_t moments = 0;
+    for (int rank = 0; rank < 4; ++rank) moments += train::plan_memory(config, 4, rank).moments;
+    EXPECT_EQ(moments, whole.moments);
+    EXPECT_LE(shared.moments, whole.moments / 4 + 2 * kPadding);
+    EXPECT_EQ(whole.masters > 0, precision == train::Precision::bf16);
+    EXPECT_LE(shared.masters, whole.masters / 4 + kPadding);
+    EXPECT_LE(shared.gradients, whole.gradients + kPadding);
+    run_on_threads(4, [&](Communicator& world) {
+      Trainer trainer(config, world);
+      const train::MemoryPlan mine = train::plan_memory(config, 4, world.rank());
+      EXPECT_EQ(trainer.optimizer_state().bytes_of_masters(), mine.masters);
+      EXPECT_EQ(trainer.optimizer_state().bytes_of_moments(), mine.moments);
+      int64_t values = 0, gradients = 0;
+      for (const nn::ParamGroup& g : trainer.params().groups()) {
+        values += g.values.bytes(), gradients += g.gradient.bytes();
+      }
+      EXPECT_EQ(values, shared.values);
+      EXPECT_EQ(gradients, shared.gradients);
+    });
   }
 }
 
@@ -51,7 +84,7 @@ TEST(Memory, ThePlanOfAMoeModelIsALimitWhileCapacityBinds) {
   for (const int ranks : {1, 2, 4}) {
     const train::RunConfig config = test::small_pr_moe(folder.path());
     const train::MemoryPlan plan = test::plan_on_threads(config, ranks);
-    const Trainer::HighWater real = after_steps(config, ranks, 3);
+    const train::Executor::Memory real = after_steps(config, ranks, 3);
     EXPECT_LE(real.activations, plan.activations) << ranks << " ranks";
     EXPECT_LE(real.workspace, plan.workspace) << ranks << " ranks";
     // Experts that are far from balance (untrained, 8 tokens each) have gradients of other sizes than
@@ -85,13 +118,13 @@ TEST(Memory, OneExpertMayGetEveryToken) {
   run_on_threads(2, [&](Communicator& world) {
     test::TinyRun run(options, world);
     for (const nn::ParamEntry& entry : run.params().entries()) {
-      if (entry.spec.name.find("router") != std::string::npos) fill_zero(run.params().master(entry));
+      if (entry.spec.name.find("router") != std::string::npos) fill_zero(entry.param.value);
     }
-    run.params().refresh_compute_copies();
+    run.params().values_changed();
     const test::TinyStep step = run.step(samples);
     EXPECT_EQ(step.dropped, 0);
     EXPECT_TRUE(std::isfinite(step.total()));
-    const moe::MoeStats& stats = *run.moe_stats().at(0);
+    const moe::MoeSums stats = run.moe_sums().at(0);
     EXPECT_EQ(stats.counts_before.at(0), stats.choices);
     EXPECT_GT(stats.choices, 0);
   });

@@ -70,28 +70,6 @@ TEST(Json, HoldsTheWholeRecord) {
   EXPECT_FALSE(json::parse(to_json(example())).contains("moe"));
 }
 
-TEST(JsonlWriter, AppendsALineAtATime) {
-  const TempDir folder;
-  const std::string path = folder / "metrics.jsonl";
-  for (const char* line : {"{\"a\":1}", "{\"a\":2}"}) JsonlWriter(path).write(line);
-  EXPECT_EQ(read_text(path), "{\"a\":1}\n{\"a\":2}\n");
-  JsonlWriter().write("nothing");  // ranks other than 0
-}
-
-TEST(JsonlWriter, AFileThatCannotBeOpenedIsNamed) {
-  const TempDir folder;
-  EXPECT_THAT(ziggurat::testing::error_of(ErrorKind::config,
-                                          [&] { JsonlWriter writer(folder / "nowhere/metrics.jsonl"); }),
-              HasSubstr("nowhere/metrics.jsonl"));
-}
-
-// /dev/full takes no byte: a full disk.
-TEST(JsonlWriter, TrainingGoesOnWithAFullDisk) {
-  JsonlWriter writer("/dev/full");
-  EXPECT_NO_THROW(writer.write("{}"));
-  EXPECT_NO_THROW(writer.write("{}"));
-}
-
 class CutMetrics : public ::testing::Test {
  protected:
   std::string after(const std::string& text, int64_t step) const {

@@ -36,19 +36,19 @@ double loss_after(int steps, const model::ModelConfig& config, DType dtype) {
     const model::Gpt gpt(config, store, groups);
     store.finalize();
     parallel::GradientReducer reducer(store, groups, 1);
-    Optimizer optimizer(store, {.weight_decay = 0});
+    Optimizer optimizer(store, groups, {.weight_decay = 0});
     Arena activations("activations", 1 << 28), gradients("gradients", 1 << 28),
         workspace("workspace", 1 << 28);
     Stream stream;
     Tape tape(activations, gradients, workspace, stream);
     for (int step = 0; step < steps; ++step) {
-      reducer.begin_step();
-      tape.begin({.step = step});
-      loss =
-          gpt.loss(tape, {tokens.data(), targets.data(), kSequences, kLength}, 1.0 / kTokens).sum / kTokens;
+      reducer.begin_step(stream);
+      tape.begin({.step = step, .token_weight = 1.0 / kTokens});
+      const model::TokenBatch batch{tokens.data(), targets.data(), kSequences, kLength};
+      loss = ops::read_loss(gpt.loss(tape, batch), stream).sum / kTokens;
       tape.backward();
       reducer.reduce(stream);
-      optimizer.update(5e-3, std::sqrt(reducer.squared_norm(stream)), stream);
+      optimizer.update(5e-3, reducer.squared_norms(stream), {}, workspace, stream);
     }
   });
   return loss;

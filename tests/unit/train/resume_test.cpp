@@ -51,7 +51,10 @@ class ResumeTest : public ::testing::Test {
   std::string checkpoint(int64_t step) const { return run() / fmt::format("checkpoints/step_{:08d}", step); }
   std::vector<std::string> names(const fs::path& folder) const {
     std::vector<std::string> found;
-    for (const auto& entry : fs::directory_iterator(folder)) found.push_back(entry.path().filename());
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      const std::string name = entry.path().filename();
+      found.push_back(name.starts_with("events.out.tfevents.") ? "events" : name);  // and time and host
+    }
     std::sort(found.begin(), found.end());
     return found;
   }
@@ -79,7 +82,8 @@ class ResumeTest : public ::testing::Test {
       for (const std::string& name : reader.names()) {
         const Shape shape = reader.tensor(name).shape;
         memory.emplace_back(static_cast<size_t>(shape.numel()));
-        slices.push_back({name, shape, 0, shape[0], Tensor(memory.back().data(), DType::f32, shape)});
+        slices.push_back(
+            {name, shape, rows_of(shape, 0, shape[0]), Tensor(memory.back().data(), DType::f32, shape)});
         reader.read(slices.back());
         if (name == "final_norm.weight") memory.back()[0] = value;
       }
@@ -110,7 +114,7 @@ TEST_F(ResumeTest, ANewRunSetsTheEarlierOneAside) {
   EXPECT_EQ(train(1, config_), 1) << "auto goes on with the new run";
   EXPECT_EQ(train(0, anew), 0);
   EXPECT_THAT(names(run()),
-              ElementsAre("checkpoints", "config.yaml", "earlier_1", "earlier_2", "metrics.jsonl"));
+              ElementsAre("checkpoints", "config.yaml", "earlier_1", "earlier_2", "events", "metrics.jsonl"));
   EXPECT_EQ(train(1, config_), 0) << "the newest run had no checkpoint yet";
 }
 
@@ -155,8 +159,7 @@ TEST_F(ResumeTest, WeightsThatAreNoNumbersAreNotSaved) {
       run_on_threads(2, [&](Communicator& world) {
         Trainer trainer(config_, world);
         trainer.step();
-        nn::ParamStore& store = trainer.params();
-        store.master(store.find("final_norm.weight")).data<float>()[3] = value;
+        trainer.params().find("final_norm.weight").param.value.data<float>()[3] = value;
         trainer.save();
       });
     });
@@ -169,10 +172,11 @@ TEST_F(ResumeTest, WeightsThatAreNoNumbersAreNotSaved) {
 TEST_F(ResumeTest, MomentsCountToo) {
   run_on_threads(2, [&](Communicator& world) {
     Trainer trainer(config_, world);
-    nn::ParamStore& store = trainer.params();
-    EXPECT_EQ(first_not_finite(store, world), "");
-    if (world.rank() == 1) store.moment2(store.find("final_norm.weight")).data<float>()[5] = INFINITY;
-    EXPECT_EQ(first_not_finite(store, world), "final_norm.weight, second moment, element 5 on rank 1");
+    const OptimizerState& state = trainer.optimizer_state();
+    EXPECT_EQ(first_not_finite(state, world), "");
+    const nn::ParamEntry& norm = state.store().find("final_norm.weight");
+    if (world.rank() == 1) state.moment(norm, 1).data<float>()[5] = INFINITY;
+    EXPECT_EQ(first_not_finite(state, world), "final_norm.weight, moment adam.v, element 5 on rank 1");
   });
 }
 
@@ -222,6 +226,10 @@ TEST_F(ResumeTest, AnotherBatchTrainsToTheSameGoal) {
   EXPECT_EQ(read_text(run() / "metrics.jsonl"), finished) << "a finished run tells nothing twice";
   config_.batch.global_batch = 64;
   config_.train.tokens = 16 * config_.batch.sequence_length * 15;
+  EXPECT_THAT(
+      error_of(ErrorKind::config, [&] { run_to_end(); }),
+      AllOf(HasSubstr("batch.global_batch: 16 -> 64"), HasSubstr("checkpoint.allow_schedule_changes=true")));
+  config_.checkpoint.allow_schedule_changes = true;
   EXPECT_EQ(run_to_end(), 160 + 2 * 64);
   EXPECT_THAT(read_text(run() / "metrics.jsonl"), HasSubstr("\"step\":12,\"total_steps\":12"));
 }
@@ -244,7 +252,7 @@ TEST_F(ResumeTest, ARemovedFolderIsMadeAgain) {
     trainer.step();
     trainer.save();
   });
-  EXPECT_THAT(names(run()), ElementsAre("checkpoints", "config.yaml", "metrics.jsonl"));
+  EXPECT_THAT(names(run()), ElementsAre("checkpoints", "config.yaml", "events", "metrics.jsonl"));
   EXPECT_EQ(train(0, config_), 2);
 }
 

@@ -57,7 +57,12 @@ TEST(Review, MistakesAreRefusedByKey) {
       {{"data.train=\"\"", "data.blend=[{weight: 1e-9, train: a}, {weight: 10, train: b}]"},
        "data.blend.0.weight"},
       {{"optimizer.min_lr=1"}, "optimizer.min_lr"},
+      {{"parallel.zero=2"}, "parallel.zero"},
+      {{"precision=fp64", "optimizer.moments=bf16"}, "optimizer.moments"},
+      {{"optimizer.moments=fp8"}, "optimizer.moments"},
       {{"data.train=x", "data.order=megatron", "train.tokens=1e18"}, "train.tokens"},
+      {{"data.train=x", "data.order=megatron", "guard.spike=rewind"}, "guard.spike"},
+      {{"guard.spike_sigma=0"}, "guard.spike_sigma"},
   };
   for (const Case& c : cases) {
     EXPECT_THAT(error_of(ErrorKind::config, [&] { load(c.overrides); }), HasSubstr(c.key + ": "))
@@ -186,7 +191,7 @@ TEST(Review, NothingIsRefusedForAValueThatNobodyReads) {
       {"batch.lanes=3"},
       {"model.blocks=[{pattern: [{}]}]", "model.moe.top_k=50", "model.moe.choice_noise=rsample"},
       {"model.blocks=[{pattern: [{}]}]", "reproducible=strict", "model.moe.balance_scope=global_batch"},
-      {"data.order=megatron", "data.shuffle=false"},
+      {"data.order=megatron", "data.shuffle=false", "guard.spike=rewind"},
       {"batch.rampup={increment: 7, samples: 3}"},
       {"optimizer.schedule=constant", "optimizer.decay_tokens=0"},
       {"optimizer.schedule=cosine", "optimizer.wsd_decay_tokens=1T"},
@@ -200,6 +205,7 @@ TEST(Review, OptionsWithoutEffectAreNamed) {
   const std::vector<Case> cases = {
       {dense_with("model.moe.top_k=2"), "model.moe.top_k"},
       {dense_with("model.moe.drop=none"), "model.moe.drop"},
+      {dense_with("parallel.all_to_all=flat"), "parallel.all_to_all"},
       {dense_with("model.moe.choice_noise=rsample"), "model.moe.choice_noise"},
       {{"model.blocks=[{pattern: [{ffn: moe, experts: 4}]}]", "model.moe.residual_mix=sum"},
        "model.moe.residual_mix"},
@@ -228,6 +234,11 @@ TEST(Review, OptionsWithoutEffectAreNamed) {
       {{"batch.rampup.samples=100"}, "batch.rampup.samples"},
       {{"batch.rampup={start: 8, increment: 8, samples: 1M}"}, "batch.rampup.samples"},
       {{"batch.lanes=2"}, "batch.lanes"},
+      {{"precision=fp32", "optimizer.masters=bf16"}, "optimizer.masters"},
+      {{"train.graphs=off"}, "train.graphs"},
+      {{"guard.spike_sigma=4"}, "guard.spike_sigma"},
+      {{"guard.spike_window=64"}, "guard.spike_window"},
+      {{"guard.skip_limit=3"}, "guard.skip_limit"},
       {{"data.order=megatron"}, "data.order"},
       {{"data.shuffle=false"}, "data.shuffle"},
       {{"data.tokenizer=bytes"}, "data.tokenizer"},

@@ -38,11 +38,12 @@ class RunTokenizer : public ::testing::Test {
   void save(const nlohmann::json& state) {
     fs::create_directories(checkpoints());
     float value = 1;
-    const TensorSlice slice{"w", {1}, 0, 1, Tensor(&value, DType::f32, {1})};
+    const TensorSlice slice{"w", {1}, rows_of({1}, 0, 1), Tensor(&value, DType::f32, {1})};
     const auto self = make_self_communicator();
-    save_checkpoint(checkpoints().string(),
-                    {.run_id = "r", .step = ++step_, .state = state, .config = dump_config(config_)},
-                    {&slice, 1}, *self);
+    save_checkpoint(
+        checkpoints().string(),
+        {.run_id = "r", .step = ++step_, .state = state, .config = dump_config(config_), .synced_first = ""},
+        {&slice, 1}, *self);
   }
   std::string found(const fs::path& checkpoint, const std::string& named = "") {
     const CheckpointReader reader(checkpoint.string());

@@ -1,0 +1,38 @@
+// What a config says about how a job's ranks share the work, beside each layer's own expert-parallel size.
+#pragma once
+
+#include <ziggurat/comm/communicator.h>
+#include <ziggurat/config/fields.h>
+
+namespace ziggurat {
+
+inline std::vector<EnumName> enum_names(AllToAll) {
+  return {{AllToAll::automatic, "auto"}, {AllToAll::flat, "flat"}, {AllToAll::hierarchical, "hierarchical"}};
+}
+
+struct ParallelConfig {
+  int ranks_per_node = 0;
+  AllToAll all_to_all = AllToAll::automatic;
+  int zero = 0;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field(
+        "ranks_per_node", ranks_per_node,
+        "ranks that exchange faster than others, consecutive ones; 0: those that share a machine's memory",
+        at_least(0));
+    v.field(
+        "all_to_all", all_to_all,
+        "between ranks on several nodes: flat sends to every rank; hierarchical exchanges inside nodes "
+        "first, "
+        "with fewer messages and twice the bytes; auto chooses by the size of blocks. Results are the same"
+        " bits; GPUs that exchange by themselves go their own way");
+    v.field(
+        "zero", zero,
+        "ZeRO stage: 0: every rank keeps the optimizer state of all parameters that it has; 1: ranks with "
+        "the same parameters share it",
+        at_least(0), at_most(1));
+  }
+};
+
+}  // namespace ziggurat

@@ -1,0 +1,73 @@
+// One optimizer step: micro-batches forward and backward, the sum over ranks, the update.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include <ziggurat/model/gpt.h>
+#include <ziggurat/parallel/gradient_reducer.h>
+#include <ziggurat/train/executor.h>
+#include <ziggurat/train/micro_batch_graphs.h>
+#include <ziggurat/train/step_history.h>
+#include <ziggurat/train/step_plan.h>
+#include <ziggurat/train/training.h>
+
+namespace ziggurat::train {
+
+// The same on every rank.
+struct StepResult {
+  double loss = 0;             // cross-entropy per counted token, nats
+  double auxiliary_loss = 0;   // of all layers with their coefficients, mean over micro-batches
+  double grad_norm = 0;        // before clipping
+  std::vector<double> losses;  // cross-entropy and auxiliary loss of each micro-batch, by its number
+  bool updated = false;        // or something is not finite or beyond the limits: all is as it was
+
+  bool finite() const;
+};
+
+class TrainStep {
+ public:
+  // All three must outlive it.
+  TrainStep(const RunConfig& config, Training& training, Executor& executor);
+  // Bytes of Executor::numbers that it takes: from its construction on, and in a step.
+  static int64_t bytes_of_numbers(const RunConfig& config);
+
+  // The tokens of a micro-batch by its number among all of the step's; they stay until the next call.
+  using ReadBatch = std::function<model::TokenBatch(int64_t micro_batch)>;
+
+  // Does what `plan` says with this rank's micro-batches. `counted_tokens`: targets that count, over all
+  // ranks. If the result says that there was an update, weights, moments and cursor are then those after the
+  // step; Param::grad holds its gradient, before clipping. Collective.
+  StepResult run(const StepPlan& plan, double counted_tokens, const ReadBatch& read);
+
+  // The same in two parts, for who looks between them; the cursor is theirs to advance.
+  // Forward and backward: gradients of the micro-batches of the rank that is `shift` further, around. `after`
+  // is called after each, with its number, and may look at what is accumulated so far; a device then gets
+  // micro-batches kernel by kernel.
+  using After = std::function<void(int64_t micro_batch)>;
+  void accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift = 0,
+                  const After& after = {});
+  // The sum over ranks and the update.
+  StepResult finish(const StepPlan& plan, double counted_tokens, const StepLimits& limits = {});
+
+  // What accumulate() has computed: f64 [micro-batches of a rank, 2].
+  Tensor losses_of(const StepPlan& plan, int shift) const;
+
+ private:
+  int64_t first_micro_batch(const StepPlan& plan, int shift) const;
+  void forward_backward(const StepPlan& plan, double counted_tokens, int64_t micro_batch, bool first,
+                        bool by_kernels, const ReadBatch& read);
+  StepResult told(const StepPlan& plan, double counted_tokens, const Tensor& clipped);
+
+  const RunConfig& config_;
+  Training& training_;
+  Executor& executor_;
+  parallel::GradientReducer reducer_;
+  MicroBatchGraphs graphs_;
+  // Loss sum and auxiliary loss, f64 [2]: of the latest micro-batch, and by global micro-batch number
+  // [micro-batches at most, 2] those of the step under way, zero for other ranks' ones until all are summed.
+  Tensor latest_losses_, micro_losses_;
+};
+
+}  // namespace ziggurat::train

@@ -1,0 +1,70 @@
+#include "apps/prompt_sampler.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include <ziggurat/core/error.h>
+#include <ziggurat/data/utf8_text.h>
+#include <ziggurat/infer/generate.h>
+
+namespace ziggurat::apps {
+
+namespace {
+
+constexpr int64_t kNewTokens = 64;
+constexpr size_t kPrompts = 32;  // more would slow training, and nobody reads them
+
+}  // namespace
+
+PromptSampler::PromptSampler(const train::RunConfig& config) : config_(config) {
+  const std::string& path = config.eval.prompts;
+  check(!config.data.tokenizer.empty(), ErrorKind::config,
+        "eval.prompts: texts need the run's tokenizer: name it in data.tokenizer");
+  check(config.device == Device::cpu, ErrorKind::config,
+        "eval.prompts: a model writes texts on the CPU only, and this run is on a GPU; leave the key out and "
+        "use `ziggurat generate` with the checkpoints");
+  tokenizer_ = load_tokenizer(config.data.tokenizer);
+  check(tokenizer_->vocab_size() <= config.model.vocab_size, ErrorKind::config,
+        "data.tokenizer: {} has {} tokens, but model.vocab_size is {}", config.data.tokenizer,
+        tokenizer_->vocab_size(), config.model.vocab_size);
+  std::ifstream file(path);
+  check(file.is_open(), ErrorKind::config,
+        "eval.prompts: {} cannot be opened; expected a text file with a prompt on each line", path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.empty()) continue;
+    check(!first_invalid_utf8(line), ErrorKind::config, "eval.prompts: {}: line {} is no valid UTF-8", path,
+          prompts_.size() + 1);
+    ids_.push_back(tokenizer_->encode(line));
+    check(!ids_.back().empty(), ErrorKind::config, "eval.prompts: {}: '{}' has no tokens; write a longer one",
+          path, line);
+    prompts_.push_back(std::move(line));
+  }
+  check(!prompts_.empty() && prompts_.size() <= kPrompts, ErrorKind::config,
+        "eval.prompts: expected 1 to {} lines with a prompt, got {} in {}", kPrompts, prompts_.size(), path);
+}
+
+std::vector<train::Sample> PromptSampler::operator()(const model::Gpt& model) const {
+  infer::Decoder decoder(model, static_cast<int64_t>(ids_.size()), config_.batch.sequence_length, 512,
+                         config_.reproducible);
+  const int32_t end = tokenizer_->eod_id();
+  infer::SamplingOptions options;
+  options.max_new_tokens = kNewTokens;
+  // Every rank makes as many passes, whatever it draws: a text that ended goes on unseen.
+  options.allowed = infer::allowed_tokens(config_.model.vocab_size, end,
+                                          [&](int32_t id) { return tokenizer_->is_text(id); });
+  const auto texts = infer::generate(decoder, ids_, options);
+  std::vector<train::Sample> samples;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const auto detokenizer = tokenizer_->new_detokenizer();
+    for (const int32_t id : ids_[i]) detokenizer->add(id);
+    std::string text;
+    for (const int32_t id : texts[i]) {
+      if (id == end) break;
+      text += detokenizer->add(id);
+    }
+    samples.push_back({prompts_[i], with_replacement_characters(text + detokenizer->finish())});
+  }
+  return samples;
+}
+
+}  // namespace ziggurat::apps

@@ -1,0 +1,119 @@
+// Collectives on tensors of devices by the devices themselves: queued on the stream, and the host goes on.
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "comm/noted.h"
+#include <ziggurat/comm/communicator.h>
+
+namespace ziggurat {
+namespace {
+
+using namespace std::chrono_literals;
+
+// While the host waits for a stream it looks this often for errors that would keep the stream from ending.
+constexpr auto kBetweenLooks = 20us;
+
+DeviceGroup::Number number(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return DeviceGroup::Number::f32;
+    case DType::f64:
+      return DeviceGroup::Number::f64;
+    case DType::i32:
+      return DeviceGroup::Number::i32;
+    case DType::bf16:
+      break;
+  }
+  fail(ErrorKind::internal, "[device tensors] no reduction for {}", to_string(dtype));
+}
+
+}  // namespace
+
+std::string Communicator::use_devices() {
+  if (size_ == 1) return "";
+  const std::string missing = device_groups_missing();
+  const std::vector<std::string> reasons = all_gather_text(missing);
+  for (size_t r = 0; r < reasons.size(); ++r) {
+    if (!reasons[r].empty()) return fmt::format("rank {}: {}", r, reasons[r]);
+  }
+  const std::vector<std::string> places = all_gather_text(device_address());
+  for (size_t r = 0; r < places.size(); ++r) {
+    const auto first =
+        static_cast<size_t>(std::find(places.begin(), places.end(), places[r]) - places.begin());
+    if (first < r) return fmt::format("ranks {} and {} share the device {}", first, r, places[r]);
+  }
+  if (!device_users_) device_users_ = std::make_shared<std::vector<Communicator*>>();
+  return "";
+}
+
+// A fixed tree is of sums: a maximum has the same bits in every order.
+bool Communicator::goes_between_devices(ReduceOrder order, ReduceOp op) const {
+  return device_users_ != nullptr && (order == ReduceOrder::any || op == ReduceOp::max);
+}
+
+void Communicator::make_device_group() {
+  DeviceGroup::Id id{};
+  if (rank_ == 0) id = make_device_group_id();
+  do_broadcast(id, 0);
+  device_group_ = ziggurat::make_device_group(id, rank_, size_);
+  device_users_->push_back(this);
+}
+
+// With the group of devices, and its errors under the name of the collective under way.
+template <class Call>
+void Communicator::between_devices(const Call& call) {
+  try {
+    if (!device_group_) make_device_group();
+    call(*device_group_);
+  } catch (const Error& error) {
+    fail(error.kind(), "{} {}", where(), error.what());
+  }
+}
+
+void Communicator::device_broadcast(const Tensor& buffer, int root, Stream& stream) {
+  between_devices([&](DeviceGroup& group) { group.broadcast(buffer.raw(), buffer.bytes(), root, stream); });
+}
+
+void Communicator::device_all_reduce(const Tensor& buffer, ReduceOp op, Stream& stream) {
+  between_devices([&](DeviceGroup& group) {
+    group.all_reduce(buffer.raw(), buffer.numel(), number(buffer.dtype()),
+                     op == ReduceOp::sum ? DeviceGroup::Reduce::sum : DeviceGroup::Reduce::max, stream);
+  });
+}
+
+void Communicator::device_all_gather(const Tensor& input, const Tensor& output, Stream& stream) {
+  between_devices(
+      [&](DeviceGroup& group) { group.all_gather(input.raw(), output.raw(), input.bytes(), stream); });
+}
+
+void Communicator::device_reduce_scatter(const Tensor& input, const Tensor& output, Stream& stream) {
+  between_devices([&](DeviceGroup& group) {
+    group.sum_scatter(input.raw(), output.raw(), output.numel(), number(output.dtype()), stream);
+  });
+}
+
+void Communicator::device_all_to_all_v(const Tensor& input, const std::vector<int64_t>& send,
+                                       const Tensor& output, const std::vector<int64_t>& receive,
+                                       Stream& stream) {
+  between_devices(
+      [&](DeviceGroup& group) { group.all_to_all(input.raw(), send, output.raw(), receive, stream); });
+}
+
+void Communicator::watch(Stream& stream) {
+  if (device_users_ == nullptr || device_users_->empty() || stream.device() != Device::cuda) return;
+  const comm::Noted noted(*this, "wait for device");
+  while (!backend(stream.device()).done(stream)) {
+    for (const Communicator* user : *device_users_) {
+      const std::string failure = user->device_group_->failure();
+      if (failure.empty()) continue;
+      // The stream may wait in each of them, for ranks that give up where the failed one's do.
+      for (Communicator* other : *device_users_) other->device_group_->abort();
+      fail(ErrorKind::communication, "{} or a collective before it failed on the devices: {}", user->where(),
+           failure);
+    }
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+}
+
+}  // namespace ziggurat

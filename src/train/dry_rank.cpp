@@ -1,0 +1,39 @@
+#include "train/dry_rank.h"
+
+#include <ziggurat/train/step_plan.h>
+
+namespace ziggurat::train {
+
+DryRank::DryRank(const RunConfig& c, int world_size, int rank)
+    : config(c),
+      training(c, ProcessGroups::planned(layout_of(c, world_size), rank), meta_of(c.device)),
+      executor(c, meta_of(c.device), {Arena::kUnlimited, Arena::kUnlimited, Arena::kUnlimited}, 0) {}
+
+model::TokenBatch DryRank::batch() const {
+  static constexpr int32_t kSome = 0;  // tables that are there, which nobody reads
+  return {&kSome,
+          &kSome,
+          config.batch.micro_batch,
+          config.batch.sequence_length,
+          config.data.reset_positions ? &kSome : nullptr,
+          config.data.reset_attention ? &kSome : nullptr};
+}
+
+void DryRank::micro_batch() {
+  executor.tape.begin({});
+  training.model.loss(executor.tape, executor.upload(executor.tape, batch()));
+  executor.tape.backward();
+}
+
+void DryRank::update() {
+  Arena norms("norms", Arena::kUnlimited, executor.stream.device());
+  training.optimizer.update(config.optimizer.lr, allocate(norms, DType::f64, {1}), {}, executor.workspace,
+                            executor.stream);
+}
+
+void DryRank::evaluation() {
+  executor.tape.begin({.training = false});
+  training.model.loss(executor.tape, executor.upload(executor.tape, batch()));
+}
+
+}  // namespace ziggurat::train

@@ -1,0 +1,67 @@
+#include <algorithm>
+
+#include <ziggurat/train/micro_batch_graphs.h>
+
+namespace ziggurat::train {
+
+std::string why_no_graphs(const RunConfig& config, int world_size) {
+  if (config.device != Device::cuda) return "the device is the CPU";
+  if (config.train.graphs == Graphs::off) return "train.graphs is off";
+  const model::ModelConfig model = model::fit_to_ranks(config.model, world_size);
+  const std::vector<int> sizes = model.expert_parallel_sizes();
+  if (std::any_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks > 1; })) {
+    return "experts are shared by ranks (expert_parallel), which learn in every layer how many rows come";
+  }
+  if (model.has_experts() && model.moe.balance_scope == moe::BalanceScope::global_batch && world_size > 1) {
+    return "moe.balance_scope global_batch sums over ranks in every layer";
+  }
+  return "";
+}
+
+bool MicroBatchGraphs::repeats(Variant& variant, const Tape& tape, const model::TokenBatch& batch) {
+  const Inputs inputs{tape.numbers(),  batch.tokens,    batch.targets, batch.positions,
+                      batch.first_key, batch.sequences, batch.length};
+  if (variant.inputs == Inputs{}) {
+    variant.inputs = inputs;
+    return false;
+  }
+  check(inputs == variant.inputs, ErrorKind::internal,
+        "[graphs] a micro-batch of {} sequences of {} tokens at {} and {}, after one of {} of {} at {} and "
+        "{}: a "
+        "graph reads what lies where it was recorded; train.graphs=off does without",
+        inputs.sequences, inputs.length, inputs.numbers, inputs.tokens, variant.inputs.sequences,
+        variant.inputs.length, variant.inputs.numbers, variant.inputs.tokens);
+  return true;
+}
+
+void MicroBatchGraphs::record(Variant& variant, Stream& stream, const std::function<void()>& queue) const {
+  for (const nn::ParamEntry& entry : store_.entries()) {
+    bool* const flag = entry.param.unwritten;
+    if (flag != nullptr && *flag) variant.unwritten.push_back(flag);
+  }
+  try {
+    variant.graph = Graph::record(stream, queue);
+  } catch (const Error& error) {
+    fail(error.kind(), "{} (while the work of a micro-batch was recorded; train.graphs=off does without)",
+         error.what());
+  }
+  std::copy_if(variant.unwritten.begin(), variant.unwritten.end(), std::back_inserter(variant.written),
+               [](const bool* flag) { return !*flag; });
+}
+
+void MicroBatchGraphs::take_flags(const Variant& variant) const {
+  auto next = variant.unwritten.begin();
+  for (const nn::ParamEntry& entry : store_.entries()) {
+    const bool* const flag = entry.param.unwritten;
+    if (flag == nullptr || !*flag) continue;
+    const bool recorded = next != variant.unwritten.end() && *next == flag;
+    check(recorded, ErrorKind::internal, "[graphs] {}: its gradient is to be written, the graph adds to it",
+          entry.spec.name);
+    ++next;
+  }
+  check(next == variant.unwritten.end(), ErrorKind::internal,
+        "[graphs] a gradient is to be added to, the graph writes it");
+  for (bool* flag : variant.written) *flag = false;
+}
+
+}  // namespace ziggurat::train

@@ -1,0 +1,148 @@
+#include <algorithm>
+#include <cmath>
+
+#include <ziggurat/core/flight_log.h>
+#include <ziggurat/core/injection.h>
+#include <ziggurat/train/spoil.h>
+#include <ziggurat/train/train_step.h>
+
+namespace ziggurat::train {
+
+namespace {
+
+int64_t most_micro_batches(const RunConfig& config) {
+  return config.batch.global_batch / config.batch.micro_batch + 1;
+}
+
+}  // namespace
+
+bool StepResult::finite() const {
+  return std::isfinite(grad_norm) &&
+         std::all_of(losses.begin(), losses.end(), [](double of_one) { return std::isfinite(of_one); });
+}
+
+TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& executor)
+    : config_(config),
+      training_(training),
+      executor_(executor),
+      reducer_(training.store, training.groups,
+               plan_step(config, training.groups.dp().size(), 0).lanes_per_rank),
+      graphs_(training.store, why_no_graphs(config, training.groups.world().size()).empty()),
+      latest_losses_(allocate(executor.numbers, DType::f64, {2})),
+      micro_losses_(allocate(executor.numbers, DType::f64, {most_micro_batches(config), 2})) {}
+
+int64_t TrainStep::bytes_of_numbers(const RunConfig& config) {
+  return 2 * most_micro_batches(config) * size_of(DType::f64) + 2 * Arena::kAlignment;
+}
+
+StepResult TrainStep::run(const StepPlan& plan, double counted_tokens, const ReadBatch& read) {
+  accumulate(plan, counted_tokens, read);
+  StepResult result = finish(plan, counted_tokens);
+  if (result.updated) training_.cursor.advance(plan.samples);
+  return result;
+}
+
+int64_t TrainStep::first_micro_batch(const StepPlan& plan, int shift) const {
+  const Communicator& dp = training_.groups.dp();
+  return (dp.rank() + shift) % dp.size() * plan.micro_batches_per_rank;
+}
+
+Tensor TrainStep::losses_of(const StepPlan& plan, int shift) const {
+  const int64_t first = first_micro_batch(plan, shift);
+  return micro_losses_.rows(first, first + plan.micro_batches_per_rank);
+}
+
+void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift,
+                           const After& after) {
+  Stream& stream = executor_.stream;
+  const int rank = training_.groups.world().rank();
+  const int64_t number = training_.cursor.step + 1;
+  fill_zero(micro_losses_, stream);
+  for (moe::MoeStats* stats : training_.model.moe_stats()) stats->reset(stream);
+
+  reducer_.begin_step(stream);
+  const int64_t micro_batches_per_lane = plan.micro_batches_per_rank / plan.lanes_per_rank;
+  for (int64_t i = 0; i < plan.micro_batches_per_rank; ++i) {
+    reach(Site::compute, rank, number);
+    const int64_t micro_batch = first_micro_batch(plan, shift) + i;
+    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
+    const bool last = i + 1 == plan.micro_batches_per_rank;
+    if (after && !last) after(micro_batch);
+    if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane(stream);
+  }
+  spoil_results(training_, losses_of(plan, shift).rows(0, 1).reshape({2}).rows(0, 1), number, stream);
+  if (after) after(first_micro_batch(plan, shift) + plan.micro_batches_per_rank - 1);
+}
+
+StepResult TrainStep::finish(const StepPlan& plan, double counted_tokens, const StepLimits& limits) {
+  Stream& stream = executor_.stream;
+  const int rank = training_.groups.world().rank();
+  const int64_t number = training_.cursor.step + 1;
+  reach(Site::reduce, rank, number);
+  reducer_.reduce(stream);
+  // Each rank filled its own places. Before the update, which a bad loss must not reach.
+  const Tensor losses = micro_losses_.rows(0, plan.micro_batches);
+  training_.groups.dp().all_reduce(losses, ReduceOp::sum, ReduceOrder::any, stream).wait();
+  const Tensor squared_norms = reducer_.squared_norms(stream);
+  reach(Site::update, rank, number);
+  Optimizer& optimizer = training_.optimizer;
+  const int64_t updates = optimizer.steps_done();
+  StepResult result = told(plan, counted_tokens,
+                           optimizer.update(plan.lr, squared_norms, losses, executor_.workspace, stream,
+                                            {limits.grad_norm, limits.loss * counted_tokens}));
+  if (!result.updated) optimizer.set_steps_done(updates);
+  return result;
+}
+
+void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, int64_t micro_batch, bool first,
+                                 bool by_kernels, const ReadBatch& read) {
+  flight_log().note_progress();
+  const model::TokenBatch batch = read(micro_batch);
+  Tape& tape = executor_.tape;
+  Stream& stream = executor_.stream;
+  const model::Gpt& model = training_.model;
+  tape.begin({.seed = static_cast<uint64_t>(config_.seed),
+              .step = training_.cursor.step,
+              .index = micro_batch,
+              .count = plan.micro_batches,
+              .first = first,
+              .token_weight = 1.0 / counted_tokens});
+  const model::TokenBatch there = executor_.upload(tape, batch);
+  const auto work = [&] {
+    const Tensor sums = model.loss(tape, there);
+    tape.backward();
+    const Tensor loss = latest_losses_.rows(0, 1), auxiliary = latest_losses_.rows(1, 2);
+    copy(sums.rows(0, 1), loss, stream);
+    fill_zero(auxiliary, stream);
+    for (const moe::MoeStats* stats : model.moe_stats()) stats->add_auxiliary_loss(auxiliary, stream);
+  };
+  if (by_kernels) {
+    work();
+  } else {
+    graphs_.run(tape, there, work);
+  }
+  copy(latest_losses_, micro_losses_.rows(micro_batch, micro_batch + 1).reshape({2}), stream);
+}
+
+// What the host reads of a step, once.
+StepResult TrainStep::told(const StepPlan& plan, double counted_tokens, const Tensor& clipped) {
+  Stream& stream = executor_.stream;
+  const Tensor losses = micro_losses_.rows(0, plan.micro_batches);
+  StepResult result;
+  result.losses.resize(static_cast<size_t>(losses.numel()));
+  double norm_and_scale[2] = {};
+  training_.groups.world().watch(stream);
+  copy(losses, Tensor(result.losses.data(), DType::f64, losses.shape()), stream);
+  copy(clipped, Tensor(norm_and_scale, DType::f64, {2}), stream);
+  stream.wait();
+  result.grad_norm = norm_and_scale[0];
+  result.updated = std::isfinite(norm_and_scale[1]);
+  for (size_t m = 0; m < result.losses.size(); m += 2) {  // by their global numbers: the same on every layout
+    result.loss += result.losses[m];
+    result.auxiliary_loss += result.losses[m + 1] / static_cast<double>(plan.micro_batches);
+  }
+  result.loss /= counted_tokens;
+  return result;
+}
+
+}  // namespace ziggurat::train

@@ -1,0 +1,171 @@
+// From gradients to weights on the emulated device: what reducer and optimizer make of the CPU's gradients.
+#include <cmath>
+#include <map>
+#include <mutex>
+
+#include "tests/emulation/emulated_test.h"
+#include "tests/support/op_test.h"
+#include <ziggurat/comm/thread.h>
+#include <ziggurat/optim/optimizer.h>
+#include <ziggurat/parallel/gradient_reducer.h>
+
+namespace ziggurat::emulation {
+namespace {
+
+constexpr int64_t kLanes = 2, kMicroBatches = 4;  // of a rank
+
+// A rank's parameters: replicated ones, and experts shared by all ranks.
+class Rank {
+ public:
+  Rank(Communicator& world, Device device, DType compute, Reproducible mode, bool shares = false)
+      : groups_(world, ParallelPlan(world.size(), {world.size()})),
+        store_({.compute = compute, .device = device, .reproducible = mode}),
+        stream_(device, mode) {
+    const int64_t held = 4 / world.size(), begin = held * world.rank();
+    store_.add({.name = "matrix", .global_shape = {30, 70}, .init = nn::Init::normal(1), .product_rows = 30});
+    store_.add(
+        {.name = "norm", .global_shape = {70}, .init = nn::Init::ones(), .matrix = false, .decay = false});
+    store_.add({.name = "experts",
+                .global_shape = {4, 9, 5},
+                .init = nn::Init::normal(1),
+                .row_begin = begin,
+                .row_end = begin + held,
+                .expert_parallel = world.size()});
+    if (shares) store_.shard(groups_);
+    store_.finalize();
+    reducer_ = std::make_unique<parallel::GradientReducer>(store_, groups_,
+                                                           mode == Reproducible::strict ? kLanes : 1);
+    optimizer_ = std::make_unique<Optimizer>(store_, groups_, OptimizerConfig{.clip_grad = 10});
+  }
+
+  // With gradients that are a function of rank and micro-batch, times `factor`.
+  Tensor step(double factor, const Tensor& losses = {}) {
+    reducer_->begin_step(stream_);
+    for (int64_t m = 0; m < kMicroBatches; ++m) {
+      for (nn::ParamEntry& entry : store_.entries()) {
+        const Param& p = entry.param;
+        p.settle_grad(stream_);
+        add(p.grad, fmt::format("{} {} {}", entry.spec.name, groups_.dp().rank(), m), factor);
+      }
+      if (m % (kMicroBatches / kLanes) == 1) reducer_->end_lane(stream_);
+    }
+    reducer_->reduce(stream_);
+    return optimizer_->update(0.01, reducer_->squared_norms(stream_), losses, workspace_, stream_);
+  }
+
+  std::vector<double> read(const Tensor& tensor) {
+    stream_.wait();
+    return test::to_doubles(tensor);
+  }
+  nn::ParamStore& store() { return store_; }
+  const OptimizerState& state() { return optimizer_->state(); }
+  Stream& stream() { return stream_; }
+
+ private:
+  // grad += values, by way of the host: how gradients come about is not what is tested.
+  void add(const Tensor& grad, const std::string& name, double factor) {
+    test::OpBench host;
+    const Tensor sum = host.tensor(name, DType::f32, grad.shape(), factor);
+    const std::vector<double> before = read(grad);
+    for (int64_t i = 0; i < sum.numel(); ++i)
+      sum.data<float>()[i] += static_cast<float>(before[static_cast<size_t>(i)]);
+    copy(sum, grad, stream_);
+    stream_.wait();
+  }
+
+  ProcessGroups groups_;
+  nn::ParamStore store_;
+  Arena workspace_{"workspace", 1 << 20};
+  Stream stream_;
+  std::unique_ptr<parallel::GradientReducer> reducer_;
+  std::unique_ptr<Optimizer> optimizer_;
+};
+
+struct State {
+  std::mutex mutex;
+  std::map<std::string, std::vector<double>> values;  // by rank and name
+};
+
+void run(int ranks, Device device, DType compute, Reproducible mode, bool shares, State& state) {
+  const auto body = [&](Communicator& world) {
+    Rank rank(world, device, compute, mode, shares);
+    const auto put = [&](const std::string& name, const Tensor& tensor) {
+      const std::vector<double> values = rank.read(tensor);
+      const std::lock_guard lock(state.mutex);
+      state.values[fmt::format("rank {} {}", world.rank(), name)] = values;
+    };
+    for (int step = 0; step < 3; ++step) {
+      put(fmt::format("norm and scale {}", step), rank.step(step == 1 ? 1e-3 : 1));  // clipped, not clipped
+    }
+    for (const nn::ParamEntry& entry : rank.store().entries()) {
+      put(entry.spec.name, rank.state().master(entry));
+      put(entry.spec.name + " value", entry.param.value);
+      put(entry.spec.name + " m", rank.state().moment(entry, 0));
+      put(entry.spec.name + " v", rank.state().moment(entry, 1));
+    }
+  };
+  run_on_threads(ranks, body);
+}
+
+class EmulatedSteps : public EmulatedTest {};
+
+TEST_F(EmulatedSteps, EqualTheCpus) {
+  for (const auto& [ranks, shares] : {std::pair{1, false}, {2, false}, {2, true}}) {
+    for (const DType compute : {DType::f32, DType::bf16}) {
+      for (const Reproducible mode : {Reproducible::layout, Reproducible::strict}) {
+        SCOPED_TRACE(testing::Message() << ranks << " ranks, " << shares << to_string(compute));
+        State want, got;
+        run(ranks, Device::cpu, compute, mode, shares, want);
+        run(ranks, Device::cuda, compute, mode, shares, got);
+        ASSERT_EQ(got.values.size(), want.values.size());
+        EXPECT_LT(want.values.at("rank 0 norm and scale 0")[1], 1) << "clipped";
+        EXPECT_EQ(want.values.at("rank 0 norm and scale 1")[1], 1) << "not clipped";
+        for (const auto& [name, values] : want.values) {
+          // Three updates of some ten roundings in fp32; a value is rounded once more.
+          const bool rounded = compute == DType::bf16 && name.ends_with("value");
+          const double tolerance = (rounded ? 0x1p-8 : 32 * 0x1p-24) * std::max(1.0, test::largest(values));
+          test::expect_within(got.values.at(name), values, tolerance, name);
+        }
+      }
+    }
+  }
+}
+
+// One element of one rank's gradient, or a loss, that is no number: every weight and moment of every rank
+// keeps its bits, and the host learns it from what the update returns.
+TEST_F(EmulatedSteps, WhatIsNotFiniteLeavesWeightsUntouched) {
+  run_on_threads(2, [](Communicator& world) {
+    Rank rank(world, Device::cuda, DType::bf16, Reproducible::layout);
+    const auto state = [&] {
+      std::vector<std::vector<double>> all;
+      for (const nn::ParamGroup& g : rank.store().groups()) all.push_back(rank.read(g.values));
+      for (const OptimizerState::Group& g : rank.state().groups()) all.push_back(rank.read(g.masters));
+      for (const nn::ParamEntry& entry : rank.store().entries()) {
+        for (const size_t i : {0, 1}) all.push_back(rank.read(rank.state().moment(entry, i)));
+      }
+      return all;
+    };
+    rank.step(1);
+    const auto before = state();
+    const std::vector<double> bad = rank.read(rank.step(world.rank() == 1 ? std::nan("") : 1.0));
+    EXPECT_FALSE(std::isfinite(bad[0]));
+    EXPECT_FALSE(std::isfinite(bad[1]));
+    EXPECT_TRUE(state() == before);
+
+    test::OpBench host;
+    Arena memory("losses", 64, Device::cuda);
+    const Tensor losses = allocate(memory, DType::f64, {3}), here = host.zeros(DType::f64, {3});
+    here.data<double>()[2] = HUGE_VAL;
+    copy(here, losses, rank.stream());
+    const std::vector<double> bad_loss = rank.read(rank.step(1, losses));
+    EXPECT_TRUE(std::isfinite(bad_loss[0]));
+    EXPECT_FALSE(std::isfinite(bad_loss[1]));
+    EXPECT_TRUE(state() == before);
+
+    rank.step(1);
+    EXPECT_FALSE(state() == before);
+  });
+}
+
+}  // namespace
+}  // namespace ziggurat::emulation
