@@ -89,7 +89,7 @@ void generate(const GenerateArguments& arguments) {
 
   use_threads(arguments.threads, "--threads");
   const auto self = make_self_communicator();
-  const LoadedModel loaded(reader, config, *self);  // all experts in this process
+  const train::LoadedModel loaded(reader, config, *self);  // all experts in this process
   infer::Decoder decoder(loaded.model(), static_cast<int64_t>(prompts.size()), config.batch.sequence_length);
 
   // One text is shown while it grows, several one after the other.

@@ -33,7 +33,7 @@ void logits(const LogitsArguments& arguments) {
 
   set_thread_count(available_cores());
   const auto self = make_self_communicator();
-  const LoadedModel loaded(reader, config, *self);  // all experts in this process
+  const train::LoadedModel loaded(reader, config, *self);  // all experts in this process
 
   infer::Decoder decoder(loaded.model(), 1, n);
   std::vector<float> rows(static_cast<size_t>(n * vocabulary));

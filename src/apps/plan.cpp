@@ -12,6 +12,7 @@
 #include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/review.h>
 #include <ziggurat/train/step_plan.h>
+#include <ziggurat/train/teacher.h>
 
 namespace ziggurat::apps {
 
@@ -23,6 +24,18 @@ std::string grouped(int64_t n) {  // 1,315,819,520
     digits.insert(static_cast<size_t>(i), 1, ',');
   return digits;
 }
+
+// That a teacher sees.
+int64_t distilled_tokens(const train::RunConfig& config) {
+  const objective::DistilWeightConfig& weight = config.distil.weight;
+  if (weight.until == 0) return config.train.tokens;
+  const int64_t end = weight.then == objective::AfterUntil::zero ? weight.until
+                      : weight.end > 0                           ? weight.end
+                                                                 : config.train.tokens;
+  return std::min(end, config.train.tokens);
+}
+
+std::string tokens_text(int64_t n) { return format_count(double(n)) + " tokens"; }
 
 void line(const std::string& what, const std::string& value) { fmt::print("  {:<28} {}\n", what, value); }
 
@@ -71,6 +84,15 @@ void plan(const PlanArguments& arguments) {
   for (const std::string& path : train::check_present_data(config)) {
     fmt::print(stderr, "note: {} is not on this machine, so it was not looked at\n", path);
   }
+  const std::optional<train::RunConfig> teacher =
+      config.distil.enabled() ? train::teacher_of(config) : std::nullopt;
+  if (config.distil.enabled() && !teacher) {
+    fmt::print(
+        stderr,
+        "note: distil.teacher: {} is not on this machine, so it is not counted; name the config that it is "
+        "trained by with distil.teacher_config\n",
+        config.distil.teacher);
+  }
   for (const train::Warning& warning : train::warnings_of(config)) {
     fmt::print(stderr, "warning: {}\n", train::to_string(warning));
   }
@@ -118,6 +140,12 @@ void plan(const PlanArguments& arguments) {
   line("  in experts", grouped(counts.expert_parameters));
   line("  read for one token", grouped(counts.active_parameters));
   line("FLOPs per token", fmt::format("{:.4g} (forward and backward)", counts.flops_per_token));
+  if (teacher) {
+    const model::ModelCounts its = model::count(teacher->model, config.batch.sequence_length);
+    line("teacher", fmt::format("{}: {} parameters", teacher->model.name, grouped(its.parameters)));
+    line("  FLOPs per token", fmt::format("{:.4g} (forward), for {}", its.flops_per_token / 3,
+                                          tokens_text(distilled_tokens(config))));
+  }
   fmt::print("run\n");
   line("layout", layout.str());
   print_groups(layout);
@@ -126,7 +154,12 @@ void plan(const PlanArguments& arguments) {
   line("micro-batches per step",
        fmt::format("{}, {} a rank", full.micro_batches, full.micro_batches_per_rank));
   line(fmt::format("steps for {} tokens", format_count(double(config.train.tokens))), grouped(steps));
-  line("FLOPs in all", fmt::format("{:.4g}", counts.flops_per_token * double(config.train.tokens)));
+  const double teachers = teacher
+                              ? model::count(teacher->model, config.batch.sequence_length).flops_per_token /
+                                    3 * double(distilled_tokens(config))
+                              : 0;
+  line("FLOPs in all",
+       fmt::format("{:.4g}", counts.flops_per_token * double(config.train.tokens) + teachers));
   const auto alike = classes.front().ranks.size();
   fmt::print("{} of rank 0{}\n", on_gpu ? "GPU memory" : "memory",
              alike == 1 ? "" : fmt::format(", and of {} others", alike - 1));
@@ -137,6 +170,7 @@ void plan(const PlanArguments& arguments) {
   if (!on_gpu) bytes("packed weights", memory.packed_weights);
   bytes("gradients", memory.gradients);
   bytes("moments", memory.moments);
+  if (config.distil.enabled()) bytes("teacher", memory.teacher);
   bytes("activations", memory.activations);
   bytes("activation gradients", memory.activation_gradients);
   bytes("workspace", memory.workspace);

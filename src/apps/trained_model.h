@@ -6,31 +6,14 @@
 
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/data/tokenizer.h>
-#include <ziggurat/model/gpt.h>
-#include <ziggurat/train/run_config.h>
+#include <ziggurat/train/loaded_model.h>
 
 namespace ziggurat::apps {
 
-// The weights of a checkpoint as a model. Collective: the ranks of `world` share the experts as they would in
-// training. Both must outlive it. `pass_tokens`: read at once, if they are enough to pay for packed copies of
-// the weights of linear layers, which take as much memory again; else 0.
-class LoadedModel {
- public:
-  LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& config, Communicator& world,
-              int64_t pass_tokens = 0);
-
-  const model::Gpt& model() const { return *model_; }
-  const nn::ParamStore& weights() const { return *store_; }
-
- private:
-  std::unique_ptr<ProcessGroups> groups_;
-  std::unique_ptr<nn::ParamStore> store_;
-  std::unique_ptr<model::Gpt> model_;
-};
-
 class TrainedModel {
  public:
-  // Collective over `world`, as LoadedModel.
+  // Collective over `world`: its ranks share the experts as they would in training. It must outlive this.
+  // `pass_tokens`: as in train::LoadedModel.
   // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; empty: as in
   // training. `tokenizer`: a path, or empty: the one that the model was trained with.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
@@ -42,15 +25,13 @@ class TrainedModel {
   const std::string& path() const { return reader_.path(); }
   int64_t step() const { return reader_.manifest().step; }
 
-  // A function of the weights alone, experts one by one: not of files, ranks or optimizer state. Collective.
-  std::string weight_hash() const;
+  std::string weight_hash() const { return loaded_->weight_hash(); }  // collective
 
  private:
   CheckpointReader reader_;
   train::RunConfig config_;
-  Communicator& world_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<LoadedModel> loaded_;
+  std::unique_ptr<train::LoadedModel> loaded_;
 };
 
 }  // namespace ziggurat::apps

@@ -55,11 +55,11 @@ Var Tape::view(Var x, Shape shape) {
   return y;
 }
 
-// The node is created afterwards: it may land where the value was.
-Var Tape::keep(const Tensor& value, Arena::Mark mark) {
+// Nodes are created afterwards: they may land where the value was.
+Tensor Tape::keep(const Tensor& value, Arena::Mark mark) {
   if (planned(value.device()) == Device::cpu) {
     void* const data = activations_.rewind_keeping(mark, value.raw(), value.bytes());
-    return variable(Tensor(data, value.dtype(), value.shape(), value.device()));
+    return Tensor(data, value.dtype(), value.shape(), value.device());
   }
   // A device's copies must not overlap. The stream's order keeps what else is queued off both.
   const ArenaScope scope(workspace_);
@@ -68,7 +68,7 @@ Var Tape::keep(const Tensor& value, Arena::Mark mark) {
   activations_.rewind(mark);
   const Tensor kept = allocate(activations_, value.dtype(), value.shape());
   copy(aside, kept, stream_);
-  return variable(kept);
+  return kept;
 }
 
 void Tape::backward(Var root, const Tensor& seed) {

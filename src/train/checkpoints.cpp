@@ -15,6 +15,7 @@
 #include <ziggurat/train/checkpoints.h>
 #include <ziggurat/train/finite.h>
 #include <ziggurat/train/replica_check.h>
+#include <ziggurat/train/teacher.h>
 
 namespace ziggurat::train {
 
@@ -69,6 +70,7 @@ Checkpoints::Ended Checkpoints::start_save() {
   checkpoint.state.update({{"seed", config_.seed},
                            {"data", data_.train->fingerprint()},
                            {"tokenizer", data_.train->tokenizer_sha256()}});
+  if (const auto told = training_.objective->state(); !told.empty()) checkpoint.state["objective"] = told;
   return saver_.start(checkpoint, tensors_to_write(training_.optimizer.state(), training_.groups), stall);
 }
 
@@ -80,6 +82,7 @@ Checkpoints::Ended Checkpoints::finish() {
 
 std::string Checkpoints::begin() {
   lineage_.id = on_rank_0(training_.groups.world(), random_id);
+  if (!config_.distil.init_layers.empty()) start_from_teacher(config_, training_, executor_.stream);
   return "";
 }
 
@@ -116,6 +119,7 @@ std::string Checkpoints::load_newest_usable() {
 std::string Checkpoints::load(CheckpointReader& checkpoint) {
   const nlohmann::json& state = checkpoint.manifest().state;
   restore_state(state, training_);
+  training_.objective->resume(state.value("objective", objective::Objective::State{}));
   data_.reach_end(config_, training_.cursor);
   check_resumable(checkpoint, config_, *data_.train, saved_parameters(training_.optimizer.state()));
   const std::vector<std::string> saved = checkpoint.names();

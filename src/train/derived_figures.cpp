@@ -105,6 +105,9 @@ Figures derived_figures(const RunConfig& config, int ranks) {
                        percent(static_cast<double>(tokens) / static_cast<double>(config.train.tokens)));
   };
   figures.emplace_back("warm-up", share_of_run(config.optimizer.warmup_tokens));
+  if (config.distil.enabled() && config.distil.weight.until > 0) {
+    figures.emplace_back("with the whole weight of the teacher", share_of_run(config.distil.weight.until));
+  }
   const int64_t every = config.checkpoint.every;
   figures.emplace_back("checkpoints",
                        every == 0 ? std::string("one, at the end") : count_text(steps / every));

@@ -39,6 +39,8 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
 
   const Device device = store.options().device;
   built.micro_batch();
+  const objective::Teacher* const teacher = built.training.objective->teacher();
+  if (teacher != nullptr) plan.teacher = teacher->bytes();
   built.update();
   if (planned(device) == Device::cuda) built.evaluation();  // a device's arenas don't grow
   const Executor::Memory taken = built.executor.high_water();
@@ -46,7 +48,11 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   plan.activation_gradients = taken.activation_gradients;
   plan.workspace = taken.workspace;
   // Balance is assumed; only ranks that share experts notice its absence.
-  const std::vector<int>& shared = built.training.groups.plan().ep_sizes();
+  std::vector<int> shared = built.training.groups.plan().ep_sizes();
+  if (teacher != nullptr) {
+    const std::vector<int> its = teacher->model().config().expert_parallel_sizes();
+    shared.insert(shared.end(), its.begin(), its.end());
+  }
   if (planned(device) == Device::cuda &&
       std::any_of(shared.begin(), shared.end(), [](int ep) { return ep > 1; })) {
     plan.spare = plan.activations + plan.activation_gradients + plan.workspace;

@@ -25,13 +25,21 @@ double StepRecord::drop_rate() const {
   return sum;
 }
 
+double StepRecord::part(const std::string& name) const {
+  const auto found =
+      std::find_if(losses.begin(), losses.end(), [&](const auto& of) { return of.first == name; });
+  return found == losses.end() ? 0 : found->second;
+}
+
 std::string progress_line(const StepRecord& r, bool exact) {
   const std::string loss =
       exact ? fmt::format("loss {:.6f} ({:a})", r.loss, r.loss) : fmt::format("loss {:.4f}", r.loss);
-  std::string line = fmt::format("step {}/{} | {}/{} tok | {} | lr {:.2e} | gnorm {:.3f} | {} tok/s", r.step,
-                                 r.total_steps, format_count(static_cast<double>(r.tokens)),
-                                 format_count(static_cast<double>(r.total_tokens)), loss, r.lr, r.grad_norm,
-                                 format_count(r.tokens_per_second));
+  const double distillation = r.part("distillation");
+  const std::string taught = distillation == 0 ? "" : fmt::format(" | teacher {:.4f}", distillation);
+  std::string line = fmt::format("step {}/{} | {}/{} tok | {}{} | lr {:.2e} | gnorm {:.3f} | {} tok/s",
+                                 r.step, r.total_steps, format_count(static_cast<double>(r.tokens)),
+                                 format_count(static_cast<double>(r.total_tokens)), loss, taught, r.lr,
+                                 r.grad_norm, format_count(r.tokens_per_second));
   if (r.roof_fraction > 0) line += fmt::format(" | {:.0f}% roof", 100 * r.roof_fraction);
   line += fmt::format(" | mem {}", format_bytes(double(r.memory_bytes)));
   if (!r.layers.empty()) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <ziggurat/train/micro_batch_graphs.h>
+#include <ziggurat/train/teacher.h>
 
 namespace ziggurat::train {
 
@@ -8,7 +9,13 @@ std::string why_no_graphs(const RunConfig& config, int world_size) {
   if (config.device != Device::cuda) return "the device is the CPU";
   if (config.train.graphs == Graphs::off) return "train.graphs is off";
   const model::ModelConfig model = model::fit_to_ranks(config.model, world_size);
-  const std::vector<int> sizes = model.expert_parallel_sizes();
+  std::vector<int> sizes = model.expert_parallel_sizes();
+  if (config.distil.enabled()) {
+    const std::optional<RunConfig> teacher = teacher_of(config);
+    if (!teacher) return "the teacher's checkpoint is not there (distil.teacher)";
+    const std::vector<int> its = model::fit_to_ranks(teacher->model, world_size).expert_parallel_sizes();
+    sizes.insert(sizes.end(), its.begin(), its.end());
+  }
   if (std::any_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks > 1; })) {
     return "experts are shared by ranks (expert_parallel), which learn in every layer how many rows come";
   }

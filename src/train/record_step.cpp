@@ -4,6 +4,7 @@
 #include <ziggurat/parallel/gradient_reducer.h>
 #include <ziggurat/train/record_step.h>
 #include <ziggurat/train/step_plan.h>
+#include <ziggurat/train/teacher.h>
 
 namespace ziggurat::train {
 
@@ -17,11 +18,12 @@ StepWork record_step(const RunConfig& config, int world_size, int rank) {
   work.micro_batches = step.micro_batches_per_rank;
   work.samples = static_cast<double>(step.samples);
   work.tokens = static_cast<double>(step.tokens);
-  work.model_flops = work.tokens * model::count(config.model, config.batch.sequence_length).flops_per_token;
 
   WorkRecord record;
   reducer.begin_step(stream);
   built.micro_batch();
+  work.model_flops = work.tokens * (model::count(config.model, config.batch.sequence_length).flops_per_token +
+                                    teacher_flops(built.training, config));
   work.first = record.take();
   if (work.micro_batches > 1) {
     built.micro_batch();

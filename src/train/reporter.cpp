@@ -5,6 +5,7 @@
 #include <ziggurat/config/units.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/train/reporter.h>
+#include <ziggurat/train/teacher.h>
 
 namespace ziggurat::train {
 
@@ -37,7 +38,7 @@ StepRecord Reporter::record(const StepPlan& plan, const StepResult& result, int6
   r.step_seconds = seconds;
   r.data_seconds = data_seconds;
   r.tokens_per_second = static_cast<double>(plan.tokens) / seconds;
-  r.flops_per_second = r.tokens_per_second * flops_per_token_;
+  r.flops_per_second = r.tokens_per_second * (flops_per_token_ + teacher_flops(training_, config_));
   if (roof_ > 0) r.roof_fraction = r.flops_per_second / roof_;
   seconds_per_step_ = seconds_per_step_ == 0 ? seconds : 0.9 * seconds_per_step_ + 0.1 * seconds;
   r.eta_seconds = seconds_per_step_ * static_cast<double>(total_steps - r.step);

@@ -101,6 +101,7 @@ void check_model(const CheckpointReader& checkpoint, const RunConfig& config, co
 // What decides how far a step goes and which samples it sees; how they are stored and shared does not.
 bool is_of_schedule(const std::string& key) {
   return (key.starts_with("optimizer.") && key != "optimizer.moments" && key != "optimizer.masters") ||
+         key.starts_with("objective.") || key.starts_with("distil.weight.") || key == "distil.temperature" ||
          key.starts_with("batch.rampup") || key == "batch.global_batch" || key == "batch.sequence_length";
 }
 

@@ -84,6 +84,8 @@ constexpr auto kUnused = std::to_array<Unused>({
      "no layer of the model has experts, which exchange tokens by all-to-alls", kRemove},
     {"model.rope_theta", [](Config c) { return c.model.positions != Positions::rope; },
      "learned positions are not rotated", "remove it, or set model.positions=rope"},
+    {"distil", [](Config c) { return !c.distil.enabled(); }, "distil.teacher names no teacher",
+     "remove it, or set distil.teacher"},
     {"optimizer.min_lr", [](Config c) { return c.optimizer.schedule == LrScheduleKind::constant; },
      "optimizer.schedule constant stays at lr", "remove it, or choose another schedule"},
     {"optimizer.decay_tokens", [](Config c) { return !decays(c); },
@@ -172,6 +174,14 @@ constexpr auto kOdd = std::to_array<Odd>({
                           c.batch.global_batch);
      },
      "let the ramp-up end earlier"},
+    {"distil.weight.until", false,
+     [](Config c) {
+       const bool ends = c.distil.weight.until < tokens_of_run(c);
+       return c.distil.enabled() && !ends
+                  ? std::string("the run ends before: the teacher counts in full to its end")
+                  : std::string();
+     },
+     "set it to 0 to say so, or lower it: a teacher helps early and hurts late (DeepSpeed-MoE, section 4.2)"},
     {"model.moe.balance_scope", true,
      [](Config c) {
        const moe::MoeConfig& m = c.model.moe;

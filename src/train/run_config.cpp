@@ -175,6 +175,11 @@ void RunConfig::validate(Problems& problems) const {
     problems.add("batch.sequence_length", fmt::format("expected at most model.max_sequence ({}), got {}",
                                                       model.max_sequence, batch.sequence_length));
   }
+  if (!distil.init_layers.empty() && distil.init_layers.size() != static_cast<size_t>(model.layer_count())) {
+    problems.add("distil.init_layers",
+                 fmt::format("expected the teacher's layer for each of the student's {}, got {} of them",
+                             model.layer_count(), distil.init_layers.size()));
+  }
   check_micro_batch(*this, problems);
   check_batches(*this, problems);
   if (reproducible == Reproducible::strict && model.has_experts() &&

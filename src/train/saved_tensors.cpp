@@ -51,6 +51,15 @@ std::vector<TensorSlice> held_tensors(const OptimizerState& state) {
   return slices;
 }
 
+std::vector<TensorSlice> held_parameters(const OptimizerState& state) {
+  std::vector<TensorSlice> slices;
+  for (const nn::ParamEntry& entry : state.store().entries()) {
+    const Held master = held_of(state, entry).front();
+    add_boxes(master, 0, master.values.numel(), slices);
+  }
+  return slices;
+}
+
 std::vector<TensorSlice> tensors_to_write(const OptimizerState& state, const ProcessGroups& groups) {
   const auto& entries = state.store().entries();
   std::map<int, Shares> shares;  // by group

@@ -12,6 +12,7 @@
 #include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/review.h>
 #include <ziggurat/train/step_end.h>
+#include <ziggurat/train/teacher.h>
 #include <ziggurat/train/trainer.h>
 
 namespace ziggurat::train {
@@ -66,10 +67,22 @@ void Trainer::start() {
   total_steps_ = cursor.step + steps_left(config_, cursor.samples);
   finished_ = cursor.step == total_steps_ && folder_.ended_at(cursor.step);
   if (finished_) return;
+  prepare_objective();
   folder_.begin({.step = cursor.step,
                  .resumed_from = from,
                  .config = dump_config(config_),
                  .lineage = checkpoints_.lineage()});
+}
+
+// A teacher that does not fit must stop the run before anything in the folder changes.
+void Trainer::prepare_objective() {
+  flight_log().begin_phase(Phase::load, training_.cursor.step);
+  const int64_t tokens = training_.cursor.samples * config_.batch.sequence_length;
+  if (config_.distil.enabled() &&
+      objective::distil_weight(config_.distil.weight, tokens, config_.train.tokens) > 0) {
+    check_teacher(config_, *data_.train);
+  }
+  training_.objective->begin_step(tokens, executor_.stream);
 }
 
 void Trainer::tell_goal(const char* when) const {

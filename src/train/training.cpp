@@ -1,6 +1,6 @@
 #include <ziggurat/core/log.h>
-#include <ziggurat/objective/next_token.h>
 #include <ziggurat/train/step_plan.h>
+#include <ziggurat/train/teacher.h>
 #include <ziggurat/train/training.h>
 
 namespace ziggurat::train {
@@ -31,7 +31,7 @@ Training::Training(const RunConfig& config, ProcessGroups its_groups, Device dev
              .step_tokens = tokens_of_rank(config, groups.dp().size())}),
       model(model::fit_to_ranks(config.model, groups.plan().world_size()), store, groups,
             config.train.recompute),
-      objective(std::make_unique<objective::NextToken>(model, config.objective)),
+      objective(make_objective(config, groups, model, device)),
       optimizer(finalized(store, groups, config), groups, config.optimizer) {}
 
 Training::Training(const RunConfig& config, Communicator& world)

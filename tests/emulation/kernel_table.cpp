@@ -55,6 +55,7 @@ const std::vector<Allowance>& allowances() {
       {"attention.forward", {1.78}, {2.03, 0.86}, kTiles},
       {"attention.backward", {2.43}, {2.83, 0.86}, kTiles},
       {"softmax_tile", {1.53}, {3.05, 0.54}, kAgain},
+      {"add_exponentials", {2.02}, {}, kAgain},
       {"scale_rows", {1.14}, {1.27}, kScalars},
       {"subtract_targets", {1.36}, {2.24, 0.74}, kKeysAndScale},
       {"cross_entropy", {2.17, 0.84}, {}, "references are read three times, sums and maxima besides"},

@@ -18,6 +18,7 @@
 #include <ziggurat/kernels/cross_entropy.h>
 #include <ziggurat/kernels/device_roof.h>
 #include <ziggurat/kernels/dispatch.h>
+#include <ziggurat/kernels/distillation.h>
 #include <ziggurat/kernels/dropout.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/embedding.h>
@@ -64,6 +65,7 @@ const std::map<std::string, std::string>& own_gradient_check() {
       {"cached_attention", "RefusesTraining"},               // inference only
       {"choose_rows", "RefusesTraining"},                    // inference only
       {"cross_entropy", "GradientsEqualFiniteDifferences"},  // its loss is no Var
+      {"distillation", "GradientsEqualFiniteDifferences"},   // as that one
   };
   return tests;
 }
@@ -126,14 +128,14 @@ void expect_all_declared() {
 TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
   expect_all_declared<kernels::AdamWKernels, kernels::AttentionKernels, kernels::BiasActivationKernels,
                       kernels::CachedAttentionKernels, kernels::ClipKernels, kernels::CrossEntropyKernels,
-                      kernels::DeviceRoofKernels, kernels::DispatchKernels, kernels::DropoutKernels,
-                      kernels::ElementwiseKernels, kernels::EmbeddingKernels, kernels::FewRowsKernels,
-                      kernels::GatedAddKernels, kernels::GemmKernels, kernels::GroupedLinearKernels,
-                      kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
-                      kernels::PackedLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
-                      kernels::RandomNormalKernels, kernels::RmsNormKernels, kernels::RopeKernels,
-                      kernels::RouterKernels, kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels,
-                      kernels::SwigluKernels>();
+                      kernels::DeviceRoofKernels, kernels::DispatchKernels, kernels::DistillationKernels,
+                      kernels::DropoutKernels, kernels::ElementwiseKernels, kernels::EmbeddingKernels,
+                      kernels::FewRowsKernels, kernels::GatedAddKernels, kernels::GemmKernels,
+                      kernels::GroupedLinearKernels, kernels::LayerNormKernels, kernels::LinearKernels,
+                      kernels::MixKernels, kernels::PackedLinearKernels, kernels::WeightProductKernels,
+                      kernels::QkNormKernels, kernels::RandomNormalKernels, kernels::RmsNormKernels,
+                      kernels::RopeKernels, kernels::RouterKernels, kernels::RouterLogitsKernels,
+                      kernels::SumOfSquaresKernels, kernels::SwigluKernels>();
 }
 
 TEST(OpCoverage, TheListOfReasonsIsNotStale) {

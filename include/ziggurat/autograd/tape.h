@@ -135,16 +135,31 @@ class Tape {
   // included).
   template <class F>
   Var recompute(Var x, F segment) {
-    if (!recording_) return segment(*this, x);
     const Arena::Mark mark = activations_.mark();
-    recording_ = false;
+    const bool records = std::exchange(recording_, false);
     const Tensor y_value = segment(*this, x).value();
-    recording_ = true;
-    const Var y = keep(y_value, mark);
+    recording_ = records;
+    if (!records) return constant(keep(y_value, mark));
+    const Var y = variable(keep(y_value, mark));
     record(y, [=](Tape& tape, const Tensor& dy) {
       tape.replay(x, dy, [&](Tape& inner, Var input) { return segment(inner, input); });
     });
     return y;
+  }
+
+  // The value of y = segment(tape), Var(Tape&), as in inference: without dropout and noise, experts drop
+  // nothing, and nothing is recorded. Only y stays in memory.
+  template <class F>
+  Tensor apart(const F& segment) {
+    const Arena::Mark mark = activations_.mark();
+    const MicroBatch around = micro_batch_;
+    const bool records = std::exchange(recording_, false);
+    micro_batch_.training = false;
+    micro_batch_.dropless = true;
+    const Tensor y = segment(*this).value();
+    micro_batch_ = around;
+    recording_ = records;
+    return keep(y, mark);
   }
 
   // --- backward ---
@@ -178,7 +193,7 @@ class Tape {
     int64_t first;
   };
 
-  Var keep(const Tensor& value, Arena::Mark mark);  // rewinds, but moves the value down to the mark
+  Tensor keep(const Tensor& value, Arena::Mark mark);  // rewinds, but moves the value down to the mark
   template <class F>
   void replay(Var x, const Tensor& dy, const F& segment) {
     const Arena::Mark mark = activations_.mark();

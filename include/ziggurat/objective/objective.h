@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <ziggurat/model/gpt.h>
+#include <ziggurat/objective/teacher.h>
 
 namespace ziggurat::objective {
 
@@ -41,6 +43,15 @@ class Objective {
   // Numbers that the step goes by, for its record: (name, value).
   using Settings = std::vector<std::pair<std::string, double>>;
   virtual Settings settings() const { return {}; }
+
+  // A model in memory beside the one that learns; null: none at present.
+  virtual const Teacher* teacher() const { return nullptr; }
+
+  // What checkpoints of the run tell of it, by name, and what begin_step() of a run that goes on from one
+  // holds it to.
+  using State = std::map<std::string, std::string>;
+  virtual State state() const { return {}; }
+  virtual void resume(const State&) {}
 
   // Of the micro-batch that the tape began, in training: f64 [part_count()] on the tape's device, in its
   // memory; nobody has waited for them. Their gradients have begun: tape.backward() does the rest.

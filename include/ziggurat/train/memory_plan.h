@@ -18,14 +18,15 @@ inline constexpr int64_t kProcessBytes = int64_t{48} << 20;
 // own, some hundred MiB on either side, is not counted.
 struct MemoryPlan {  // bytes of one rank
   int64_t values = 0, masters = 0, packed_weights = 0, gradients = 0, moments = 0;
+  int64_t teacher = 0;  // its weights, while it is there (distil)
   int64_t activations = 0, activation_gradients = 0, workspace = 0;
   int64_t spare = 0;   // of a GPU's arenas, which don't grow: as much again, where ranks share experts
   int64_t staged = 0;  // of the host: the copy of what the rank saves, with checkpoint.async
   int64_t process = kProcessBytes;
   // The peak of what is resident on the config's device, within 10 %; on the CPU with `process`.
   int64_t without_process() const {
-    return values + masters + packed_weights + gradients + moments + activations + activation_gradients +
-           workspace + spare;
+    return values + masters + packed_weights + gradients + moments + teacher + activations +
+           activation_gradients + workspace + spare;
   }
   int64_t total() const { return without_process() + staged + process; }
   int64_t local_parameters = 0;   // held by this rank

@@ -39,6 +39,7 @@ struct StepRecord {
   int64_t launches = 0, graphs = 0, waits = 0;  // of rank 0's device (runtime/device_work.h)
   std::vector<LayerLoad> layers;
 
+  double part(const std::string& name) const;  // of the loss; 0: it has none of that name
   double worst_imbalance() const;
   double drop_rate() const;  // mean over layers
 };

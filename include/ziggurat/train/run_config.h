@@ -7,6 +7,7 @@
 #include <ziggurat/config/fields.h>
 #include <ziggurat/data/data_config.h>
 #include <ziggurat/model/model_config.h>
+#include <ziggurat/objective/distil_config.h>
 #include <ziggurat/objective/objective_config.h>
 #include <ziggurat/optim/optimizer_config.h>
 #include <ziggurat/plan/parallel_config.h>
@@ -182,6 +183,7 @@ struct RunConfig {
   ParallelConfig parallel;
   TrainConfig train;
   objective::ObjectiveConfig objective;
+  objective::DistilConfig distil;
   OptimizerConfig optimizer;
   EvalConfig eval;
   CheckpointConfig checkpoint;
@@ -207,6 +209,7 @@ struct RunConfig {
     v.field("parallel", parallel, "how ranks share the work");
     v.field("train", train, "length of the run");
     v.field("objective", objective, "what the model is trained for: the loss");
+    v.field("distil", distil, "learning from a teacher, beside the next token (Mixture-of-Students)");
     v.field("optimizer", optimizer, "AdamW and its schedule");
     v.field("eval", eval, "validation");
     v.field("checkpoint", checkpoint, "saving and resuming");

@@ -56,6 +56,7 @@ class Trainer {
 
  private:
   void start();
+  void prepare_objective();
   bool rewind(const StepPlan& plan, const std::string& why);
   void tell_goal(const char* when) const;
   void measure_roof();

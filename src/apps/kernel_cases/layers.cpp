@@ -1,6 +1,7 @@
 #include "apps/kernel_cases/lab.h"
 #include <ziggurat/kernels/bias_activation.h>
 #include <ziggurat/kernels/cross_entropy.h>
+#include <ziggurat/kernels/distillation.h>
 #include <ziggurat/kernels/dropout.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/embedding.h>
@@ -43,6 +44,33 @@ void list_layers(Cases& add) {
                                          exponentials};
         return [=, &lab] { softmax_tile<D>(args, lab.stream()); };
       });
+  add("distillation_tile", shape_of({S::kChunk, ops::kVocabularyTile}),
+      traffic(kTile, sizeof(A), sizeof(A), E), [](Lab& lab) {
+        auto* const logits = lab.values<A>(kTile);
+        T* gradient = nullptr;
+        if constexpr (std::is_same_v<T, A>) gradient = logits;
+        if constexpr (!std::is_same_v<T, A>) gradient = lab.values<T>(kTile);
+        const DistillationTileArgs<A, T> args{S::kChunk,
+                                              ops::kVocabularyTile,
+                                              ops::kVocabularyTile,
+                                              ops::kVocabularyTile,
+                                              logits,
+                                              lab.values<A>(kTile),
+                                              1,
+                                              lab.scattered(S::kChunk, S::kVocab),
+                                              -1,
+                                              reinterpret_cast<TokenLoss*>(lab.values<double>(3 * S::kChunk)),
+                                              lab.values<A>(S::kChunk),
+                                              {},
+                                              {lab.values<A>(S::kChunk), lab.values<double>(S::kChunk)},
+                                              0,
+                                              lab.constant(1, 1e-3),
+                                              lab.constant(1, 1.0),
+                                              true,
+                                              lab.values<double>(S::kChunk),
+                                              gradient};
+        return [=, &lab] { distillation_tile<D>(args, lab.stream()); };
+      });
   add("scale_rows", shape_of({S::kChunk, S::kWidth}), traffic(S::kChunk * S::kWidth, E, E), [](Lab& lab) {
     return [&lab, x = lab.values<T>(S::kChunk * S::kWidth), factor = lab.values<A>(S::kChunk),
             y = lab.values<T>(S::kChunk * S::kWidth)] {
@@ -80,6 +108,17 @@ void list_layers(Cases& add) {
                                          reinterpret_cast<TokenLoss*>(lab.values<double>(3 * S::kChunk)),
                                          lab.values<A>(kTiles * S::kChunk)};
           return [=, &lab] { kernels::cross_entropy<D>(args, lab.stream()); };
+        });
+    add("add_exponentials", shape_of({S::kChunk, ops::kVocabularyTile}), traffic(kTile, sizeof(A)),
+        [](Lab& lab) {
+          const AddExponentialsArgs<A> args{S::kChunk,
+                                            ops::kVocabularyTile,
+                                            ops::kVocabularyTile,
+                                            lab.values<A>(kTile),
+                                            1,
+                                            true,
+                                            {lab.values<A>(S::kChunk), lab.values<double>(S::kChunk)}};
+          return [=, &lab] { add_exponentials<D>(args, lab.stream()); };
         });
     add("add_scaled_rows", shape_of({S::kChunk, S::kWidth}), traffic(S::kChunk * S::kWidth, 3 * sizeof(A)),
         [](Lab& lab) {

@@ -1,4 +1,5 @@
 #include "tests/support/op_test.h"
+#include <ziggurat/ops/dropout.h>
 #include <ziggurat/ops/linear.h>
 
 namespace ziggurat {
@@ -45,6 +46,54 @@ TEST(Tape, RecomputeGivesTheSameBitsAndLessMemory) {
   int64_t plain = 0, less = 0;
   EXPECT_EQ(run(false, &plain), run(true, &less));
   EXPECT_LT(less, plain / 2);  // one of three tensors of each layer is kept
+}
+
+// In evaluation it keeps as little, and gives the same bits.
+TEST(Tape, RecomputeKeepsLessWithoutRecording) {
+  const auto run = [](bool recompute, int64_t* used) {
+    OpBench bench;
+    const Param& w = bench.param("w", DType::f32, {64, 64}, 0.1);
+    Tape& tape = bench.tape();
+    bench.micro_batch.training = false;
+    tape.begin(bench.micro_batch);
+    Var y = tape.constant(bench.tensor("x", DType::f32, {32, 64}));
+    for (int layer = 0; layer < 4; ++layer) {
+      const auto segment = [&w](Tape& t, Var in) { return ops::linear(t, ops::linear(t, in, w), w); };
+      y = recompute ? tape.recompute(y, segment) : segment(tape, y);
+    }
+    *used = bench.activations().used();
+    return test::to_doubles(y.value());
+  };
+  int64_t plain = 0, less = 0;
+  EXPECT_EQ(run(false, &plain), run(true, &less));
+  EXPECT_LE(less, plain * 5 / 8);  // one of two tensors of each layer, and the operands
+}
+
+// A model beside the one that learns: no gradients, no dropout, and only its answer stays.
+TEST(Tape, WhatIsComputedApartLeavesItsValueAlone) {
+  OpBench bench;
+  Param &w = bench.param("w", DType::f32, {64, 64}, 0.1), &v = bench.param("v", DType::f32, {64, 64}, 0.1);
+  Tape& tape = bench.tape();
+  tape.begin(bench.micro_batch);
+  const Tensor x = bench.tensor("x", DType::f32, {32, 64});
+  const int64_t before = bench.activations().used();
+  const Tensor y = tape.apart([&](Tape& t) {
+    EXPECT_FALSE(t.recording());
+    EXPECT_FALSE(t.micro_batch().training);
+    EXPECT_TRUE(t.micro_batch().dropless);
+    const Var h = ops::dropout(t, t.variable(x), 0.5, Purpose::hidden_dropout, 0);
+    return ops::linear(t, ops::linear(t, h, w), w);
+  });
+  EXPECT_LE(bench.activations().used() - before, y.bytes() + 1024);
+  EXPECT_TRUE(tape.recording());
+  EXPECT_TRUE(tape.micro_batch().training);
+  EXPECT_FALSE(tape.micro_batch().dropless);
+  const Var out = ops::linear(tape, tape.variable(x), v);
+  tape.backward(out, y);
+  EXPECT_EQ(test::to_doubles(w.grad), std::vector<double>(64 * 64));
+  EXPECT_NE(test::to_doubles(v.grad), std::vector<double>(64 * 64));
+  const Var again = ops::linear(tape, ops::linear(tape, tape.constant(x), w), w);
+  EXPECT_EQ(test::to_doubles(y), test::to_doubles(again.value()));
 }
 
 // A chain of values like the rows of experts: about as many in each layer, never the same number.

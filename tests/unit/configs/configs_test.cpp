@@ -125,10 +125,25 @@ INSTANTIATE_TEST_SUITE_P(Configs, EveryCluster, ::testing::ValuesIn(files_in("cl
 
 class TinyConfig : public ::testing::TestWithParam<std::string> {};
 
+// A student's teacher, trained for a step by the config that the student names.
+void train_teacher(const std::string& config_file, const std::string& output) {
+  const train::RunConfig config = load(fs::relative(config_file, "configs"),
+                                       {"train.tokens=2048", "eval.sequences=0", "output=" + output});
+  run_on_threads(1, [&](Communicator& world) {
+    train::Trainer trainer(config, world);
+    trainer.step();
+    trainer.save();
+  });
+}
+
 TEST_P(TinyConfig, TrainsTwoSteps) {
   const ziggurat::testing::TempDir folder;
-  const train::RunConfig config =
-      load(GetParam(), {"train.tokens=4096", "eval.sequences=4", "output=" + folder.path().string()});
+  train::RunConfig config =
+      load(GetParam(), {"train.tokens=4096", "eval.sequences=4", "output=" + (folder / "run").string()});
+  if (config.distil.enabled()) {
+    config.distil.teacher = folder / "teacher";
+    train_teacher(config.distil.teacher_config, config.distil.teacher);
+  }
   run_on_threads(1, [&](Communicator& world) {
     train::Trainer trainer(config, world);
     for (int i = 0; i < 2; ++i) {

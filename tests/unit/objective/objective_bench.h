@@ -77,24 +77,29 @@ class ObjectiveBench {
     const Philox rng(9, Purpose::test);
     constexpr double kStep = 1e-5;
     double slope = 0;
-    const auto move = [&](double by) {
+    std::vector<std::vector<double>> start;
+    for (const nn::ParamEntry& entry : store.entries()) {
+      const auto* values = entry.param.value.data<double>();
+      start.emplace_back(values, values + entry.numel);
+    }
+    const auto total_at = [&](double by) {
       uint64_t n = 0;
+      size_t p = 0;
       for (nn::ParamEntry& entry : store.entries()) {
         auto* values = entry.param.value.data<double>();
-        for (int64_t i = 0; i < entry.numel; ++i) values[i] += by * direction(rng, n++);
+        for (size_t i = 0; i < start[p].size(); ++i) values[i] = start[p][i] + by * direction(rng, n++);
+        ++p;
       }
       store.values_changed();
+      return total(objective);
     };
     uint64_t n = 0;
     for (const nn::ParamEntry& entry : store.entries()) {
       const auto* gradient = entry.param.grad.data<double>();
       for (int64_t i = 0; i < entry.numel; ++i) slope += gradient[i] * direction(rng, n++);
     }
-    move(kStep);
-    const double above = total(objective);
-    move(-2 * kStep);
-    const double below = total(objective);
-    move(kStep);
+    const double above = total_at(kStep), below = total_at(-kStep);
+    total_at(0);
     return {slope, (above - below) / (2 * kStep)};
   }
   Stream& stream() { return stream_; }

@@ -35,6 +35,14 @@ TEST(ProgressLine, SaysWhatPeopleWatch) {
       "| mem 3GiB | ETA 1h30m");
 }
 
+TEST(ProgressLine, ShowsWhatTheTeacherAdds) {
+  StepRecord r = example();
+  r.losses.emplace_back("distillation", 0.4567);
+  EXPECT_THAT(progress_line(r, false), HasSubstr("loss 3.2145 | teacher 0.4567 | lr"));
+  r.losses.back().second = 0;
+  EXPECT_THAT(progress_line(r, false), Not(HasSubstr("teacher")));
+}
+
 TEST(ProgressLine, LeavesTheRoofOutUntilItIsMeasured) {
   StepRecord r = example();
   r.roof_fraction = 0;
