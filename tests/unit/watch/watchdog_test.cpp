@@ -57,7 +57,8 @@ TEST_F(WatchdogTest, EndsAProcessWithoutProgress) {
 TEST_F(WatchdogTest, LeavesAProcessThatGetsOn) {
   const auto work = [&] {
     {
-      Watchdog watchdog(*make_self_communicator(), 0, {.timeout = 2});  // for a machine that has others to serve
+      Watchdog watchdog(*make_self_communicator(), 0,
+                        {.timeout = 2});  // for a machine that has others to serve
       watchdog.use_folder(folder_);
       for (int i = 0; i < 300; ++i) {
         ::usleep(10'000);
