@@ -28,7 +28,7 @@ ROOMS = {
     "moe": 8,
     "model": 9, "optim": 9, "parallel": 9, "data": 9, "checkpoint": 9,
     "train": 10, "infer": 10, "hf": 10, "data_tools": 10,
-    "eval": 11, "serve": 11, "bench": 11, "report": 11,
+    "eval": 11, "serve": 11, "bench": 11, "report": 11, "analyse": 11,
     "apps": 12,
     "tests": 13,  # may look into every room, private headers too
 }

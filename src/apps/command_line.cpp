@@ -413,6 +413,32 @@ void add_report(CLI::App& app) {
   command->callback([arguments] { report(*arguments); });
 }
 
+void add_analyse(CLI::App& app) {
+  auto arguments = std::make_shared<AnalyseArguments>();
+  CLI::App* group = app.add_subcommand("analyse", "What a trained model does inside")->require_subcommand(1);
+  CLI::App* command = group->add_subcommand(
+      "routing", "Which tokens go to which experts, which are dropped, and when that was learnt");
+  command
+      ->add_option("--checkpoint", arguments->checkpoints,
+                   "step folders, or runs (their newest); of several the last step is described, the others "
+                   "are compared with it")
+      ->required()
+      ->transform(not_empty());
+  command->add_option("--data", arguments->data, "token shards, one or more texts; or synthetic")
+      ->required()
+      ->transform(not_empty());
+  command->add_option("--sequences", arguments->sequences, "of each text")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+  command->add_option("--least", arguments->least, "leave out token ids and positions with fewer tokens")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  command->add_option("--output", arguments->output, "folder for routing.json and routing.html")
+      ->capture_default_str()
+      ->transform(not_empty());
+  command->callback([arguments] { analyse_routing(*arguments); });
+}
+
 void add_top(CLI::App& app) {
   auto run = std::make_shared<std::string>();
   auto every = std::make_shared<double>(2);
@@ -501,6 +527,7 @@ void add_commands(CLI::App& app) {
   add_replay(app);
   add_bench(app);
   add_report(app);
+  add_analyse(app);
   add_top(app);
   add_doctor(app);
   add_pages(app);

@@ -68,6 +68,14 @@ struct ReportArguments {
   std::string output = "report.html";
 };
 void report(const ReportArguments& arguments);
+
+struct AnalyseArguments {
+  std::vector<std::string> checkpoints, data;  // folders
+  int64_t sequences = 64;                      // of each text
+  int64_t least = 10;                          // tokens of a kind that is averaged over
+  std::string output = "routing";              // folder
+};
+void analyse_routing(const AnalyseArguments& arguments);
 void top(const std::string& run, double every);  // seconds between two looks
 
 void config_dump(const ConfigArguments& config, bool changed_only);

@@ -20,6 +20,7 @@ class LoadedModel {
               int64_t pass_tokens = 0);
 
   const model::Gpt& model() const { return *model_; }
+  model::Gpt& model() { return *model_; }
   const nn::ParamStore& weights() const { return *store_; }
 
  private:

@@ -188,6 +188,7 @@ void ziggurat(V& v, Described& d) {
   v.value("norm_eps", m.norm_eps);
   our_word(v, "positions", m.positions);
   v.value("rope_theta", m.rope_theta);
+  v.value("attention_scale", m.attention_scale, 0.0);
   our_word(v, "qk_norm", m.qk_norm);
   v.value("use_bias", m.bias);
   v.value("tie_word_embeddings", m.tied_embeddings);
@@ -195,6 +196,11 @@ void ziggurat(V& v, Described& d) {
   v.value("ffn_experts", d.ffn_experts);
   v.size("num_experts_per_tok", m.moe.top_k);
   v.value("norm_topk_prob", d.renormalised);
+  our_word(v, "scoring_func", m.moe.score);
+  v.value("routed_scaling_factor", m.moe.weight_scale, 1.0);
+  v.value("n_group", m.moe.expert_groups, 1);
+  v.value("topk_group", m.moe.chosen_groups, 1);
+  v.value("balance_bias", m.moe.balance_bias, false);
   our_word(v, "residual_mix", m.moe.residual_mix);
   v.value("coefficient_bias", m.moe.coefficient_bias);
   v.value("embedding_dropout", m.dropout.embedding);

@@ -90,6 +90,7 @@ StepResult TrainStep::finish(const StepPlan& plan, double counted_tokens, const 
   StepResult result = told(plan, counted_tokens,
                            optimizer.update(plan.lr, squared_norms, losses, executor_.workspace, stream,
                                             {limits.grad_norm, limits.loss * counted_tokens}));
+  if (result.updated) training_.model.balance_experts(stream);
   if (!result.updated) optimizer.set_steps_done(updates);
   return result;
 }

@@ -8,6 +8,7 @@
 #include <ziggurat/kernels/device_roof.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/few_rows.h>
+#include <ziggurat/kernels/label_smoothing.h>
 #include <ziggurat/kernels/lion.h>
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/muon.h>
@@ -54,6 +55,26 @@ void list_generating(Cases& add) {
                                             nullptr,
                                             lab.values<T>(S::kTexts * S::kWidth)};
           return [=, &lab] { cached_attention<D>(args, lab.workspace(), lab.stream()); };
+        });
+  }
+  if constexpr (kExists<LabelSmoothingKernels, D, T>) {  // beside the vocabulary head
+    constexpr int64_t kWeight = S::kVocab * S::kWidth;
+    add("label_smoothing", shape_of({S::kChunk, S::kVocab, S::kWidth}),
+        traffic(kWeight, sizeof(T), 2 * sizeof(A)), [](Lab& lab) {
+          const LabelSmoothingArgs<T> args{S::kChunk,
+                                           S::kWidth,
+                                           S::kVocab,
+                                           0.1,
+                                           lab.values<T>(S::kChunk * S::kWidth),
+                                           lab.values<T>(kWeight),
+                                           lab.scattered(S::kChunk, S::kVocab),
+                                           -1,
+                                           lab.values<double>(1),
+                                           lab.constant(1, 1e-3),
+                                           lab.values<T>(S::kChunk * S::kWidth),
+                                           false,
+                                           lab.values<A>(kWeight)};
+          return [=, &lab] { label_smoothing<D>(args, lab.workspace(), lab.stream()); };
         });
   }
 }

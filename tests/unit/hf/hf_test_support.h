@@ -85,6 +85,15 @@ inline const std::vector<std::pair<std::string, ModelConfig>>& small_models() {
     all.emplace_back("ziggurat_widths", small_model({mixed, {1, {{FfnKind::residual_moe, 2}}}}));
     all.back().second.moe.residual_mix = moe::ResidualMix::sigmoid;
     all.back().second.moe.expert_hidden = 12, all.back().second.moe.residual_hidden = 20;
+    all.emplace_back("ziggurat_openmoe", llama_block(small_model({{1, {{FfnKind::residual_moe, 4}, {}}}})));
+    all.back().second.activation = nn::MlpKind::swiglu_linear;
+    all.back().second.moe.residual_mix = moe::ResidualMix::sequential;
+    all.back().second.attention_scale = 1, all.back().second.head_dim = 6;
+    all.emplace_back("ziggurat_sigmoid", llama_block(small_model({{1, {{FfnKind::residual_moe, 6}, {}}}})));
+    all.back().second.moe.score = moe::RouterScore::sigmoid, all.back().second.moe.top_k = 3;
+    all.back().second.moe.renormalise = moe::Renormalise::chosen, all.back().second.moe.weight_scale = 2.5;
+    all.back().second.moe.expert_groups = 3, all.back().second.moe.chosen_groups = 2;
+    all.back().second.moe.balance_bias = true, all.back().second.moe.residual_mix = moe::ResidualMix::sum;
     return all;
   }();
   return models;
