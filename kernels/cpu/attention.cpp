@@ -148,21 +148,24 @@ class KeyHead {
   G *const k, *const v;  // [T, d]
 
   KeyHead(const AttentionShape& s, const T* qkv, const int32_t* first_key, const int32_t* last_key,
-          int64_t unit, Scratch& scratch)
+          int64_t window, int64_t unit, Scratch& scratch)
       : sequence(unit / s.kv_heads),
         head(unit % s.kv_heads),
         k(scratch.take<G>(s.length * s.head_dim)),
         v(scratch.take<G>(s.length * s.head_dim)),
         s_(s),
         first_key_(first_key == nullptr ? nullptr : first_key + sequence * s.length),
-        last_key_(last_key == nullptr ? nullptr : last_key + sequence * s.length) {
+        last_key_(last_key == nullptr ? nullptr : last_key + sequence * s.length),
+        window_(window > 0 ? window : s.length) {
     const T* rows = qkv + sequence * s.length * s.width();
     load(rows + s.k_column() + head * s.head_dim, s.width(), s.length, s.head_dim, A(1), k);
     load(rows + s.v_column() + head * s.head_dim, s.width(), s.length, s.head_dim, A(1), v);
   }
 
   // Query row i sees the keys first(i)..last(i).
-  int64_t first(int64_t i) const { return first_key_ == nullptr ? 0 : first_key_[i]; }
+  int64_t first(int64_t i) const {
+    return std::max<int64_t>(i - window_ + 1, first_key_ == nullptr ? 0 : first_key_[i]);
+  }
   int64_t last(int64_t i) const { return last_key_ == nullptr ? i : last_key_[i]; }
 
   template <class Body>
@@ -170,9 +173,11 @@ class KeyHead {
     for (int64_t h = head * s_.group(); h < (head + 1) * s_.group(); ++h) {
       for (int64_t begin = 0; begin < s_.length; begin += kQueries) {
         const int64_t end = std::min(begin + kQueries, s_.length);
-        body(Block{h, begin, end,
-                   first_key_ == nullptr ? 0 : *std::min_element(first_key_ + begin, first_key_ + end),
-                   last_key_ == nullptr ? end - 1 : *std::max_element(last_key_ + begin, last_key_ + end)});
+        int64_t first_seen = first(begin), last_seen = last(end - 1);
+        for (int64_t i = begin; i < end; ++i) {
+          first_seen = std::min(first_seen, first(i)), last_seen = std::max(last_seen, last(i));
+        }
+        body(Block{h, begin, end, first_seen, last_seen});
       }
     }
   }
@@ -180,6 +185,7 @@ class KeyHead {
  private:
   const AttentionShape& s_;
   const int32_t *const first_key_, *const last_key_;
+  const int64_t window_;
 };
 
 // Calls body(key head, its thread's scratch memory of so many bytes beyond k and v) for every key head.
@@ -193,7 +199,7 @@ void for_each_key_head(const Args& g, Arena& workspace, int64_t scratch_bytes, c
   parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
     const OneThread one_thread;
     Scratch scratch(base + (threads == 1 ? 0 : thread_index()) * stride);
-    const KeyHead<T, G> head(s, g.qkv, g.first_key, g.last_key, unit, scratch);
+    const KeyHead<T, G> head(s, g.qkv, g.first_key, g.last_key, g.window, unit, scratch);
     body(head, scratch);
   });
 }

@@ -35,7 +35,8 @@ void label_smoothing(const LabelSmoothingArgs<T>& g, Arena& workspace, Stream& s
   auto* const values = workspace.take<double>(g.rows);
   if (DryRun::on()) return;
   const auto counts = [&](int64_t i) { return g.targets[i] != g.ignore_index; };
-  sum_rows(g.weight, g.vocabulary, g.cols, [](int64_t) { return true; }, weights);
+  sum_rows(
+      g.weight, g.vocabulary, g.cols, [](int64_t) { return true; }, weights);
   for (int64_t j = 0; j < g.cols; ++j) weights[j] /= static_cast<double>(g.vocabulary);
   const double scale = g.grad_scale == nullptr ? 0 : g.epsilon * *g.grad_scale;
 

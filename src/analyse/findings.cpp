@@ -61,7 +61,8 @@ std::pair<double, int64_t> mean_over(const std::map<int32_t, Choices>& kinds, in
 std::vector<double> loads(const RoutedLayer& layer) {
   const std::vector<int32_t> all(static_cast<size_t>(tokens_of(layer)), 0);
   const auto kinds = by_kind(layer, all, layer.top_k);
-  return kinds.empty() ? std::vector<double>(static_cast<size_t>(layer.experts)) : kinds.begin()->second.shares();
+  return kinds.empty() ? std::vector<double>(static_cast<size_t>(layer.experts))
+                       : kinds.begin()->second.shares();
 }
 
 Matrix loads_by_source(const RoutedTokens& routed, const RoutedLayer& layer, int64_t sources) {

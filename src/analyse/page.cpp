@@ -60,7 +60,8 @@ std::string chart(const std::string& title, const std::string& x_name, const std
   const double unit = std::pow(10, std::floor(std::log10(top)));
   top = std::ceil(top / unit * 2) / 2 * unit;
   std::string svg = fmt::format(
-      "<svg viewBox=\"0 0 600 210\" width=\"600\" height=\"210\"><text x=\"{}\" y=\"13\" class=\"t\">{}</text>",
+      "<svg viewBox=\"0 0 600 210\" width=\"600\" height=\"210\"><text x=\"{}\" y=\"13\" "
+      "class=\"t\">{}</text>",
       kLeft, escaped(title));
   for (int i = 0; i <= 4; ++i) {
     const double y = kTop + kHeight * (1 - i / 4.0);
@@ -78,7 +79,8 @@ std::string chart(const std::string& title, const std::string& x_name, const std
     const Curve& c = curves[i];
     std::string points;
     for (size_t p = 0; p < c.x.size(); ++p) {
-      const double x = kLeft + kWidth * (c.x[p] - low) / (high - low), y = kTop + kHeight * (1 - c.y[p] / top);
+      const double x = kLeft + kWidth * (c.x[p] - low) / (high - low),
+                   y = kTop + kHeight * (1 - c.y[p] / top);
       points += fmt::format("{:.1f},{:.1f} ", x, y);
       svg += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2\" fill=\"{}\"/>", x, y, colour(i));
     }
@@ -100,9 +102,10 @@ std::string heat_map(const std::string& title, const std::vector<std::string>& r
   }
   const double cell = std::clamp(560.0 / static_cast<double>(std::max<size_t>(columns, 1)), 4.0, 22.0);
   const double high = std::min(cell, 18.0), left = 110;
-  std::string svg = fmt::format("<svg width=\"{:.0f}\" height=\"{:.0f}\"><text x=\"0\" y=\"13\" class=\"t\">{}</text>",
-                                left + cell * static_cast<double>(columns) + 4,
-                                22 + high * static_cast<double>(values.size()), escaped(title));
+  std::string svg =
+      fmt::format("<svg width=\"{:.0f}\" height=\"{:.0f}\"><text x=\"0\" y=\"13\" class=\"t\">{}</text>",
+                  left + cell * static_cast<double>(columns) + 4,
+                  22 + high * static_cast<double>(values.size()), escaped(title));
   for (size_t r = 0; r < values.size(); ++r) {
     const double y = 20 + high * static_cast<double>(r);
     svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" class=\"e\">{}</text>", left - 5, y + high * 0.75,
@@ -133,14 +136,16 @@ Numbers column(const Json& rows, const char* name) {
 
 std::string overview(const Json& f) {
   std::string out =
-      "<h2>Layers</h2><table><tr><th>layer<th>experts<th>top-k<th>largest load, x mean<th>dropped<th>by input "
+      "<h2>Layers</h2><table><tr><th>layer<th>experts<th>top-k<th>largest load, x mean<th>dropped<th>by "
+      "input "
       "id<th>by next id<th>by predicted id<th>a chance of<th>deviation over experts, by token id<th>by "
       "position</tr>";
   for (const Json& layer : f["layers"]) {
     const auto load = layer["load"].get<Numbers>();
     const Json& s = layer["specialisation"];
     out += fmt::format(
-        "<tr><td>{}<td>{}<td>{}<td>{:.2f}<td>{:.2f} %<td>{:.3f}<td>{:.3f}<td>{:.3f}<td>{:.3f}<td>{:.4f}<td>{:.4f}"
+        "<tr><td>{}<td>{}<td>{}<td>{:.2f}<td>{:.2f} "
+        "%<td>{:.3f}<td>{:.3f}<td>{:.3f}<td>{:.3f}<td>{:.4f}<td>{:.4f}"
         "</tr>",
         layer["layer"].get<int64_t>(), layer["experts"].get<int64_t>(), layer["top_k"].get<int64_t>(),
         *std::max_element(load.begin(), load.end()) * static_cast<double>(load.size()),
@@ -162,9 +167,11 @@ std::string all_layers(const Json& f) {
     saturations.push_back({name, column(at, "step"), column(at, "saturation")});
     distances.push_back({name, column(at, "step"), column(at, "token_distance")});
   }
-  std::string out = "<h2>Dropped towards the end</h2>" + chart("share of choices that were dropped", "position", drops);
+  std::string out =
+      "<h2>Dropped towards the end</h2>" + chart("share of choices that were dropped", "position", drops);
   if (f["checkpoints"].size() < 2) return out;
-  out += "<h2>Learnt early</h2>" + chart("router saturation: choices that are the last checkpoint's", "step", saturations);
+  out += "<h2>Learnt early</h2>" +
+         chart("router saturation: choices that are the last checkpoint's", "step", saturations);
   return out + chart("distance of token ids' experts from the last checkpoint's", "step", distances);
 }
 
@@ -191,7 +198,8 @@ std::string one_layer(const Json& f, const Json& layer) {
   for (size_t e = 0; e < experts; ++e) {
     std::string tokens;
     for (const Json& t : layer["own_tokens"][e]) {
-      const std::string text = t.contains("text") ? t["text"].get<std::string>() : std::to_string(t["token"].get<int64_t>());
+      const std::string text =
+          t.contains("text") ? t["text"].get<std::string>() : std::to_string(t["token"].get<int64_t>());
       tokens += fmt::format("<code title=\"id {}, {} times\">{}</code> {:.0f} % ", t["token"].get<int64_t>(),
                             t["count"].get<int64_t>(), escaped(text), 100 * t["share"].get<double>());
     }
@@ -202,17 +210,21 @@ std::string one_layer(const Json& f, const Json& layer) {
 
 constexpr const char* kStyle =
     "body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#1f2328}"
-    "table{border-collapse:collapse;margin:.6em 0}td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid "
+    "table{border-collapse:collapse;margin:.6em 0}td,th{padding:.15em "
+    ".7em;text-align:right;border-bottom:1px solid "
     "#d0d7de;vertical-align:top}th{font-weight:600}.l{text-align:left}svg{display:block;margin:.6em 0}"
-    "svg text{font:11px system-ui,sans-serif;fill:#57606a}svg .t{font-weight:600;fill:#1f2328}.e{text-anchor:end}"
+    "svg text{font:11px system-ui,sans-serif;fill:#57606a}svg "
+    ".t{font-weight:600;fill:#1f2328}.e{text-anchor:end}"
     ".m{text-anchor:middle}.g{stroke:#d0d7de}polyline{fill:none;stroke-width:1.6}code{background:#f0f2f4;"
     "padding:0 .3em;white-space:pre}p{max-width:60em}";
 
 constexpr const char* kReading =
     "<p>By input, next and predicted id: of the first choices of a token id the largest share of one expert, "
-    "averaged over ids (OLMoE's vocabulary specialisation). Deviation over experts: how unevenly the choices of "
+    "averaged over ids (OLMoE's vocabulary specialisation). Deviation over experts: how unevenly the choices "
+    "of "
     "one token id, or of one position, are spread; the former larger than the latter is OpenMoE's "
-    "context-independent specialisation. Saturation and distances compare each checkpoint with the last one.</p>";
+    "context-independent specialisation. Saturation and distances compare each checkpoint with the last "
+    "one.</p>";
 
 }  // namespace
 

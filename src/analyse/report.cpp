@@ -11,7 +11,6 @@ using Json = nlohmann::ordered_json;
 constexpr int64_t kBins = 16;       // of positions
 constexpr int64_t kOwnTokens = 10;  // listed of an expert
 
-
 Json own_tokens_of(const RoutingReport& report, const RoutedTokens& routed, const RoutedLayer& layer) {
   Json out = Json::array();
   for (const std::vector<OwnToken>& expert : own_tokens(routed, layer, report.least, kOwnTokens)) {
@@ -43,10 +42,14 @@ Json over_time(const RoutingReport& report, size_t layer, const RoutedLayer& las
 
 Json to_json(const RoutingReport& report) {
   const RoutedTokens& routed = report.snapshots.back().routed;
-  Json out = {{"model", report.model}, {"tokens", routed.tokens()}, {"sequence_length", report.length},
-              {"least_occurrences", report.least}, {"sources", report.sources}};
+  Json out = {{"model", report.model},
+              {"tokens", routed.tokens()},
+              {"sequence_length", report.length},
+              {"least_occurrences", report.least},
+              {"sources", report.sources}};
   out["checkpoints"] = Json::array();
-  for (const Snapshot& s : report.snapshots) out["checkpoints"].push_back({{"step", s.step}, {"path", s.checkpoint}});
+  for (const Snapshot& s : report.snapshots)
+    out["checkpoints"].push_back({{"step", s.step}, {"path", s.checkpoint}});
   out["layers"] = Json::array();
   for (size_t i = 0; i < routed.layers.size(); ++i) {
     const RoutedLayer& layer = routed.layers[i];
@@ -72,13 +75,13 @@ Json to_json(const RoutingReport& report) {
 }
 
 std::string tables(const Json& f) {
-  std::string out =
-      fmt::format("{}: {} tokens, step {}\n\n", f["model"].get<std::string>(), f["tokens"].get<int64_t>(),
-                  f["checkpoints"].back()["step"].get<int64_t>());
+  std::string out = fmt::format("{}: {} tokens, step {}\n\n", f["model"].get<std::string>(),
+                                f["tokens"].get<int64_t>(), f["checkpoints"].back()["step"].get<int64_t>());
   out += fmt::format("{:>6} {:>9} {:>9} {:>9} {:>15} {:>25} {:>19}\n", "", "experts", "largest", "dropped",
                      "dropped at", "specialisation by", "deviation by");
-  out += fmt::format("{:>6} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9}\n", "layer", "/ top-k",
-                     "load", "%", "start", "end %", "input", "next", "predicted", "token", "position");
+  out +=
+      fmt::format("{:>6} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9}\n", "layer", "/ top-k",
+                  "load", "%", "start", "end %", "input", "next", "predicted", "token", "position");
   for (const Json& layer : f["layers"]) {
     const auto number = [](const Json& value) { return value.get<double>(); };
     const auto load = layer["load"].get<std::vector<double>>();

@@ -24,8 +24,7 @@ void add_predictions(Tape& tape, const model::Gpt& model, Var hidden, std::vecto
   const int64_t vocabulary = model.config().vocab_size;
   constexpr int64_t kRows = 256;
   for (int64_t begin = 0; begin < hidden.dim(0); begin += kRows) {
-    const Tensor logits =
-        model.logits(tape, hidden, begin, std::min(kRows, hidden.dim(0) - begin)).value();
+    const Tensor logits = model.logits(tape, hidden, begin, std::min(kRows, hidden.dim(0) - begin)).value();
     visit_float_dtype(logits.dtype(), [&]<class T>() {
       for (int64_t r = 0; r < logits.dim(0); ++r) {
         const T* row = logits.data<T>() + r * logits.dim(1);

@@ -29,7 +29,8 @@ Opened open(const std::string& path) {
   parse_config(opened.config, opened.reader->manifest().config, opened.reader->path());
   opened.config = analyse::without_noise(opened.config);
   check(opened.config.model.has_experts(), ErrorKind::argument,
-        "--checkpoint: {} holds a model without experts, which routes nothing; name one with moe or residual_moe "
+        "--checkpoint: {} holds a model without experts, which routes nothing; name one with moe or "
+        "residual_moe "
         "layers",
         opened.reader->path());
   return opened;

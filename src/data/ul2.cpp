@@ -132,7 +132,8 @@ int64_t Ul2Samples::denoise_sample(int64_t position, int32_t* tokens, int32_t* t
   for (const Denoiser& d : denoisers_) shares += d.share;
   double rest = random.uniform(0) * shares;
   size_t chosen = 0;
-  while (chosen + 1 < denoisers_.size() && rest >= denoisers_[chosen].share) rest -= denoisers_[chosen++].share;
+  while (chosen + 1 < denoisers_.size() && rest >= denoisers_[chosen].share)
+    rest -= denoisers_[chosen++].share;
   return denoise(denoisers_[chosen], random, raw, sentinels_, source_->eod_id(), tokens, targets);
 }
 
@@ -155,7 +156,8 @@ void Ul2Samples::load_prefixes(int64_t first, int64_t count, int32_t* lengths) c
 // Without `until`: a run may go over to next tokens earlier or later than it was meant to.
 std::string Ul2Samples::fingerprint() const {
   std::string text = source_->fingerprint() + "ul2: ";
-  for (const Denoiser& d : denoisers_) text += fmt::format("{} of spans {} rate {}, ", d.share, d.span, d.rate);
+  for (const Denoiser& d : denoisers_)
+    text += fmt::format("{} of spans {} rate {}, ", d.share, d.span, d.rate);
   return text + fmt::format("{} sentinels below {}\n", sentinels_.count, sentinels_.vocab_size);
 }
 

@@ -42,6 +42,7 @@ nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
   s.init_std = inner_std(c), s.output_init_std = output_std(c, c.heads * c.head_width());
   s.layer = layer;
   s.scale = c.score_scale();
+  s.window = c.window;
   // Scores start as if they were scaled as usual: the factor is the queries' instead (flaxformer).
   const double usual = 1.0 / std::sqrt(static_cast<double>(c.head_width()));
   if (c.init == InitRule::variance_scaling) s.query_init_factor = usual / c.score_scale();

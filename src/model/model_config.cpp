@@ -239,7 +239,8 @@ ModelCounts count(const ModelConfig& c, int64_t sequence_length) {
   counts.active_parameters = dense + active_experts;
   counts.flops_per_token =
       6.0 * static_cast<double>(active_matrices) +
-      12.0 * static_cast<double>(layers.size()) * static_cast<double>(sequence_length * q);
+      12.0 * static_cast<double>(layers.size()) *
+          static_cast<double>((c.window > 0 ? std::min(c.window, sequence_length) : sequence_length) * q);
   return counts;
 }
 

@@ -116,11 +116,11 @@ Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
   Var qkv = project(tape, x, heads);
   if (sequences.cache != nullptr) {
     return out(ops::cached_attention(tape, qkv, heads, scale, sequences.cache->layer(shape_.layer),
-                                     {sequences.cached_sequence, sequences.positions}));
+                                     {sequences.cached_sequence, sequences.positions}, shape_.window));
   }
   if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta, sequences.positions);
   return out(ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer,
-                            {sequences.first_key, sequences.last_key}));
+                            {sequences.first_key, sequences.last_key, shape_.window}));
 }
 
 }  // namespace ziggurat::nn

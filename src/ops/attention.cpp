@@ -51,8 +51,11 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
         "[attention] head_dim {}: on {} expected at most {}; use more heads of fewer "
         "dimensions",
         shape.head_dim, to_string(device), kernels::kAttentionMaxHeadDimOnCuda);
-  check(planned(device) == Device::cpu || keys.last == nullptr, ErrorKind::argument,
-        "[attention] rows that see later keys exist on the CPU only so far, not on {}", to_string(device));
+  check(planned(device) == Device::cpu || (keys.last == nullptr && keys.window == 0), ErrorKind::argument,
+        "[attention] rows that see later keys, and windows, exist on the CPU only so far, not on {}",
+        to_string(device));
+  check(keys.window >= 0, ErrorKind::argument, "[attention] window: expected at least 0, got {}",
+        keys.window);
   const kernels::AttentionDropout drop{tape.micro_batch().training ? dropout : 0.0,
                                        tape.random(Purpose::attention_dropout, layer)};
 
@@ -64,7 +67,7 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
   visit_kernels<kernels::AttentionKernels>(qkv.value(), [&]<Device D, class T>() {
     kernels::attention_forward<D>(
         kernels::AttentionArgs<T>{shape, scale, drop, keys.first, qkv.value().data<T>(), y.value().data<T>(),
-                                  lse.data<Accum<T>>(), keys.last},
+                                  lse.data<Accum<T>>(), keys.last, keys.window},
         tape.workspace(), tape.stream());
   });
 
@@ -77,7 +80,7 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
       kernels::attention_backward<D>(
           kernels::AttentionGradArgs<T>{shape, scale, drop, keys.first, qkv.value().data<T>(),
                                         y.value().data<T>(), lse.data<Accum<T>>(), dy.data<T>(),
-                                        dqkv.grad.data<T>(), dqkv.accumulate, keys.last},
+                                        dqkv.grad.data<T>(), dqkv.accumulate, keys.last, keys.window},
           t.workspace(), t.stream());
     });
   });

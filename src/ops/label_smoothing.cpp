@@ -8,7 +8,8 @@ Tensor label_smoothing(Tape& tape, Var x, const Param& weight, const int32_t* ta
                        const LabelSmoothingArgs& args) {
   const Tensor& w = weight.value;
   check(x.shape().rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1) && x.dtype() == w.dtype(),
-        ErrorKind::argument, "[label_smoothing] expected x [N, C] and weight [V, C] alike, got {} {} and {} {}",
+        ErrorKind::argument,
+        "[label_smoothing] expected x [N, C] and weight [V, C] alike, got {} {} and {} {}",
         to_string(x.dtype()), x.shape(), to_string(w.dtype()), w.shape());
   check(args.vocab_size > 0 && args.vocab_size <= w.dim(0), ErrorKind::argument,
         "[label_smoothing] vocab_size: expected 1 to {} (the weight's rows), got {}", w.dim(0),

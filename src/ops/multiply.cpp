@@ -6,8 +6,8 @@ namespace ziggurat::ops {
 
 Var multiply(Tape& tape, Var a, Var b) {
   check(a.shape() == b.shape() && a.dtype() == b.dtype(), ErrorKind::argument,
-        "[multiply] expected two equal shapes and dtypes, got {} {} and {} {}", to_string(a.dtype()), a.shape(),
-        to_string(b.dtype()), b.shape());
+        "[multiply] expected two equal shapes and dtypes, got {} {} and {} {}", to_string(a.dtype()),
+        a.shape(), to_string(b.dtype()), b.shape());
   const int64_t n = a.value().numel();
   const Var y = tape.output(a.dtype(), a.shape(), a.wants_grad() || b.wants_grad());
   note_kernel("multiply", Pass::forward, a, b, y);

@@ -74,6 +74,8 @@ constexpr auto kUnused = std::to_array<Unused>({
     {"model.moe.group_tokens",
      [](Config c) { return drops_nothing(c) && c.model.moe.balance_scope != moe::BalanceScope::group; },
      kDropless, kChooseDrop},
+    {"model.window", [](Config c) { return c.model.window >= c.model.max_sequence; },
+     "no sequence is longer than model.max_sequence", "remove it, or make it shorter"},
     {"model.init_scale", [](Config c) { return c.model.init != model::InitRule::variance_scaling; },
      "only model.init variance_scaling reads it", "remove it, or set model.init=variance_scaling"},
     {"model.moe.capacity_factor", drops_nothing, kDropless, kChooseDrop},

@@ -142,6 +142,10 @@ void check_device(const RunConfig& c, Problems& problems) {
         "data.ul2.bidirectional",
         "attention to later tokens exists on the CPU only so far: set it to false, or use device=cpu");
   }
+  if (c.model.window > 0) {
+    problems.add("model.window",
+                 "sliding windows exist on the CPU only so far: set it to 0, or use device=cpu");
+  }
   const moe::MoeConfig& moe = c.model.moe;
   if (c.model.has_experts() && (moe.score != moe::RouterScore::softmax || moe.weight_scale != 1 ||
                                 moe.expert_groups > 1 || moe.balance_bias)) {

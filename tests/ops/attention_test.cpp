@@ -24,23 +24,27 @@ struct AttentionCase {
   AttentionShape shape;
   double dropout = 0;
   Sees sees = Sees::all;
+  int64_t window = 0;
 };
 void PrintTo(const AttentionCase& c, std::ostream* os) {
   const AttentionShape& s = c.shape;
   *os << "B" << s.batch << " T" << s.length << " H" << s.heads << "/" << s.kv_heads << " d" << s.head_dim
       << " dropout " << c.dropout
-      << std::array{"", " documents", " any", " prefix", " range"}[static_cast<size_t>(c.sees)];
+      << std::array{"", " documents", " any", " prefix", " range"}[static_cast<size_t>(c.sees)] << " window "
+      << c.window;
 }
 
 struct Keys {
-  std::vector<int32_t> first, last;  // empty: none are given
+  std::vector<int32_t> first = {}, last = {};  // empty: none are given
+  int64_t window = 0;
   ops::VisibleKeys visible() const {
-    return {first.empty() ? nullptr : first.data(), last.empty() ? nullptr : last.data()};
+    return {first.empty() ? nullptr : first.data(), last.empty() ? nullptr : last.data(), window};
   }
 };
 
 Keys keys_of(const AttentionCase& c) {
   Keys keys;
+  keys.window = c.window;
   if (c.sees == Sees::all) return keys;
   const Philox rng(2, Purpose::test);
   int64_t begin = 0, end = 0, prefix = 0;
@@ -78,7 +82,9 @@ std::vector<double> naive(const std::vector<double>& qkv, const AttentionCase& c
       for (int64_t i = 0; i < s.length; ++i) {
         std::vector<double> p;
         const auto row = static_cast<size_t>(b * s.length + i);
-        const int64_t begin = first.empty() ? 0 : first[row], last = keys.last.empty() ? i : keys.last[row];
+        const int64_t from = first.empty() ? 0 : first[row];
+        const int64_t begin = c.window > 0 ? std::max(from, i - c.window + 1) : from,
+                      last = keys.last.empty() ? i : keys.last[row];
         for (int64_t j = begin; j <= last; ++j) {
           double score = 0;
           for (int64_t e = 0; e < s.head_dim; ++e)

@@ -66,7 +66,9 @@ TEST_P(LabelSmoothing, WithCrossEntropyEqualsSmoothedTargets) {
       if (target < 0) continue;
       std::vector<double> z(static_cast<size_t>(c.vocab));
       double sum = 0;
-      const auto at = [&](int64_t row, int64_t column) { return static_cast<size_t>(row * c.width + column); };
+      const auto at = [&](int64_t row, int64_t column) {
+        return static_cast<size_t>(row * c.width + column);
+      };
       for (int64_t v = 0; v < c.vocab; ++v) {
         for (int64_t j = 0; j < c.width; ++j) z[static_cast<size_t>(v)] += xs[at(i, j)] * ws[at(v, j)];
         sum += std::exp(z[static_cast<size_t>(v)]);

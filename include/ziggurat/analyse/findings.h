@@ -33,8 +33,8 @@ struct Deviation {
 Deviation deviation_over_experts(const RoutedLayer& layer, const std::vector<int32_t>& kind, int64_t least);
 
 // Vocabulary specialisation (OLMoE, equation 5): the largest share that one expert has of the first choices
-// of a kind, averaged over kinds of which there are at least `least` tokens; 1 / experts if nobody specialises.
-// Negative kinds are left out.
+// of a kind, averaged over kinds of which there are at least `least` tokens; 1 / experts if nobody
+// specialises. Negative kinds are left out.
 double specialisation(const RoutedLayer& layer, const std::vector<int32_t>& kind, int64_t least);
 
 // P(j | i): of the tokens that chose expert i the share that also chose j (OLMoE, equation 4); all pairs of a

@@ -1,6 +1,6 @@
 // UL2 as OpenMoE trains with it (arXiv 2205.05131; arXiv 2402.01739, table 2): what a sample's model reads is
-// a corrupted text and then what was taken out of it, and only the latter counts. A sample becomes another one
-// by a function of seed and place in the order, so ranks, resumed runs and replays meet the same.
+// a corrupted text and then what was taken out of it, and only the latter counts. A sample becomes another
+// one by a function of seed and place in the order, so ranks, resumed runs and replays meet the same.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,8 @@ int64_t most_spans(const Ul2Config& config, int64_t sequence_length);
 
 // From raw [S + 1], a piece of text: tokens and targets [S], the latter -1 where nothing counts. Returns how
 // many of the tokens are the corrupted text, which a bidirectional prefix sees whole.
-//   span corruption  the text with span k replaced by sentinel k, then for each k sentinel k and the span, then
+//   span corruption  the text with span k replaced by sentinel k, then for each k sentinel k and the span,
+//   then
 //                    `eod` unless it is negative. As many raw tokens are used as leave room for it all.
 //   prefix           the text; its last `rate` is what counts
 int64_t denoise(const Denoiser& denoiser, const Philox& random, std::span<const int32_t> raw,

@@ -50,6 +50,7 @@ struct AttentionArgs {
   Accum<T>* log_sum_exp = nullptr;     // [B, H, T] of the scaled scores
   // [B T], i <= last_key_i < T, not checked here; null: row i. On the CPU only.
   const int32_t* last_key = nullptr;
+  int64_t window = 0;  // row i sees no key before i - window + 1; 0: there is none. On the CPU only
 };
 
 template <Device D, class T>
@@ -68,6 +69,7 @@ struct AttentionGradArgs {
   T* dqkv = nullptr;                      // [B T, width]
   bool accumulate = false;                // dqkv += instead of =
   const int32_t* last_key = nullptr;      // as in forward
+  int64_t window = 0;                     // as in forward
 };
 
 template <Device D, class T>

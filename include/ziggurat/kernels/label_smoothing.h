@@ -1,11 +1,12 @@
 // What label smoothing adds to the cross-entropy of logits z = x W^T: of every counted row
 //   epsilon (z_t - mean over the vocabulary of z),
-// so that both together are the cross-entropy with targets that hold 1 - epsilon + epsilon / V at t and epsilon / V
-// elsewhere (Szegedy et al. 2016, section 7; torch's label_smoothing). It is linear in x and in W, so no logits
-// are needed: with s the sum of the rows of W and u that of the counted rows of x,
-//   value  epsilon x_i . (W_t - s / V),  dx_i = epsilon (W_t - s / V),  dW_t += epsilon x_i,  dW_j -= epsilon u / V.
-// Floor: memory, one read of W and one read and write of its gradient. Sums in double, in an order that no number
-// of threads changes.
+// so that both together are the cross-entropy with targets that hold 1 - epsilon + epsilon / V at t and
+// epsilon / V elsewhere (Szegedy et al. 2016, section 7; torch's label_smoothing). It is linear in x and in
+// W, so no logits are needed: with s the sum of the rows of W and u that of the counted rows of x,
+//   value  epsilon x_i . (W_t - s / V),  dx_i = epsilon (W_t - s / V),  dW_t += epsilon x_i,  dW_j -= epsilon
+//   u / V.
+// Floor: memory, one read of W and one read and write of its gradient. Sums in double, in an order that no
+// number of threads changes.
 #pragma once
 
 #include <cstdint>

@@ -91,6 +91,7 @@ struct ModelConfig {
   Positions positions = Positions::learned;
   double rope_theta = 10000.0;
   double attention_scale = 0.0;
+  int64_t window = 0;
   nn::QkNorm qk_norm = nn::QkNorm::none;
   bool bias = true;
   bool tied_embeddings = true;
@@ -127,6 +128,10 @@ struct ModelConfig {
         "attention scores are queries times keys times this; 0: 1 / sqrt(head_dim); 1: unscaled (OpenMoE, "
         "T5)",
         at_least(0.0));
+    v.field("window", window,
+            "sliding attention window: a token attends to so many tokens at most, itself the last of them; "
+            "0: to all",
+            unit::tokens, at_least(0), at_most(1 << 24));
     v.field("qk_norm", qk_norm,
             "RMS normalisation of queries and keys, before rotary positions: over each head, or the width of "
             "all heads");

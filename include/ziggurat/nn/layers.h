@@ -87,6 +87,7 @@ struct AttentionLayerShape {
   int64_t layer = 0;             // names the random numbers
   double scale = 0.0;            // of scores; 0: 1 / sqrt(head_dim)
   double query_init_factor = 1;  // of the queries' initial values
+  int64_t window = 0;            // a row sees so many keys at most, the last its own; 0: all
 };
 
 // How rows [sequences * length] make up sequences of `length` tokens. The arrays are [rows], or null; they

@@ -9,6 +9,7 @@ class ZigguratConfig(PretrainedConfig):
     hidden_act: "gelu_tanh" or "gelu_erf" (down(gelu(up(x)))), "swiglu" (down(silu(gate(x)) * up(x))), or "swiglu_linear"
         (down(silu(gate(x)) * value(x) * up(x))).
     norm: "layer_norm" or "rms_norm".  positions: "learned" or "rope" (half-split, as Llama).
+    sliding_window: a token attends to so many tokens at most, itself the last of them; 0: to all.
     attention_scale: of queries times keys; 0: 1 / sqrt(head_dim).
     qk_norm: "none", or RMS normalisation of queries and keys, before they are rotated: over each "head" (as Qwen3) or
         over the "width" of all heads (as OLMoE).
@@ -46,6 +47,7 @@ class ZigguratConfig(PretrainedConfig):
         positions="learned",
         rope_theta=10000.0,
         attention_scale=0.0,
+        sliding_window=0,
         qk_norm="none",
         use_bias=True,
         ffn_kinds=None,
@@ -83,6 +85,7 @@ class ZigguratConfig(PretrainedConfig):
         self.positions = positions
         self.rope_theta = rope_theta
         self.attention_scale = attention_scale
+        self.sliding_window = sliding_window
         self.qk_norm = qk_norm
         self.use_bias = use_bias
         self.ffn_kinds = ffn_kinds or ["dense"] * num_hidden_layers

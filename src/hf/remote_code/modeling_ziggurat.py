@@ -237,7 +237,11 @@ class ZigguratModel(ZigguratPreTrainedModel):
         if attention_mask is not None and attention_mask.dim() == 4:
             return attention_mask
         rows = torch.arange(past, past + length, device=device)[:, None]
-        mask = (torch.arange(keys, device=device)[None, :] <= rows).expand(batch, 1, length, keys)
+        seen = torch.arange(keys, device=device)[None, :]
+        mask = seen <= rows
+        if self.config.sliding_window > 0:
+            mask = mask & (seen > rows - self.config.sliding_window)
+        mask = mask.expand(batch, 1, length, keys)
         if attention_mask is not None:
             visible = attention_mask.bool()[:, None, None, :keys]
             mask = mask & F.pad(visible, (0, keys - visible.shape[-1]), value=True)

@@ -59,8 +59,8 @@ TEST(Findings, SpecialisationIsTheLargestShareOfFirstChoices) {
   const RoutedTokens r = six();
   EXPECT_DOUBLE_EQ(specialisation(r.layers[0], r.token, 2), 1);  // 7: 0 0 0; 8: 1 1
   EXPECT_DOUBLE_EQ(specialisation(r.layers[0], r.token, 1), 1);
-  EXPECT_DOUBLE_EQ(specialisation(r.layers[0], r.next, 1), 1);          // 8: 0 0; 7: 1; 9: 1; -1 is left out
-  EXPECT_DOUBLE_EQ(specialisation(r.layers[0], r.predicted, 1), 0.5);   // 8: 0 1 0 0 1 2
+  EXPECT_DOUBLE_EQ(specialisation(r.layers[0], r.next, 1), 1);         // 8: 0 0; 7: 1; 9: 1; -1 is left out
+  EXPECT_DOUBLE_EQ(specialisation(r.layers[0], r.predicted, 1), 0.5);  // 8: 0 1 0 0 1 2
 }
 
 TEST(Findings, CoactivationCountsAllPairs) {

@@ -28,7 +28,8 @@ struct Made {
 };
 
 Made make(const Denoiser& denoiser, int64_t length, uint64_t sample, int32_t eod = kEod) {
-  Made m{std::vector<int32_t>(static_cast<size_t>(length)), std::vector<int32_t>(static_cast<size_t>(length))};
+  Made m{std::vector<int32_t>(static_cast<size_t>(length)),
+         std::vector<int32_t>(static_cast<size_t>(length))};
   m.inputs = denoise(denoiser, Philox(1, Purpose::denoising, sample), counting(length + 1),
                      {kVocabulary, kSentinels}, eod, m.tokens.data(), m.targets.data());
   return m;
@@ -88,7 +89,8 @@ TEST_P(SpanCorruption, TextAndAnswersMakeUpWhatWasRead) {
         const auto spans = std::lround(static_cast<double>(noise) / static_cast<double>(d.span));
         return std::pair<int64_t, int64_t>(noise, std::max<int64_t>(1, spans));
       };
-      EXPECT_NEAR(static_cast<double>(taken), static_cast<double>(numbers(n).first), 1);  // halves round to even
+      EXPECT_NEAR(static_cast<double>(taken), static_cast<double>(numbers(n).first),
+                  1);  // halves round to even
       EXPECT_NEAR(static_cast<double>(answers.size()), static_cast<double>(numbers(n).second), 1);
       EXPECT_LE(n + 2 * static_cast<int64_t>(answers.size()) + 1, length + 1);
       EXPECT_GE(n + 2 * static_cast<int64_t>(answers.size()) + 1, length - 1);

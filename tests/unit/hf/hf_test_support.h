@@ -94,6 +94,11 @@ inline const std::vector<std::pair<std::string, ModelConfig>>& small_models() {
     all.back().second.moe.renormalise = moe::Renormalise::chosen, all.back().second.moe.weight_scale = 2.5;
     all.back().second.moe.expert_groups = 3, all.back().second.moe.chosen_groups = 2;
     all.back().second.moe.balance_bias = true, all.back().second.moe.residual_mix = moe::ResidualMix::sum;
+    all.emplace_back("mixtral_window", llama_block(small_model({moe})));
+    all.back().second.moe.top_k = 2, all.back().second.moe.renormalise = moe::Renormalise::chosen;
+    all.back().second.window = 3;
+    all.emplace_back("ziggurat_window", small_model({dense}));
+    all.back().second.window = 3;
     return all;
   }();
   return models;

@@ -81,7 +81,8 @@ TEST(OpenMoeModels, TheBaseModelsActiveParametersArePublished) {  // of the mode
 TEST(OpenMoeModels, TheirLearningRatesAreThePapers) {
   const train::RunConfig config = load("openmoe/8b");
   const int64_t step = config.batch.global_batch * 2048;
-  for (const auto& [steps, rate] : {std::pair{0, 0.01}, {9'999, 0.01}, {100'000, 0.00316}, {500'000, 0.00141}}) {
+  for (const auto& [steps, rate] :
+       {std::pair{0, 0.01}, {9'999, 0.01}, {100'000, 0.00316}, {500'000, 0.00141}}) {
     EXPECT_NEAR(learning_rate(config.optimizer, steps * step), rate, 0.5e-5) << steps;
   }
 }
@@ -103,12 +104,12 @@ TEST_P(PresetModel, HasItsExactSize) {
   EXPECT_EQ(config.model.moe.drop, moe::DropPolicy::none);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Presets, PresetModel,
-    testing::Values(Preset{"olmoe_1b_7b", 6'919'161'856, 1'282'017'280},
-                    Preset{"qwen3_30b_a3b", 30'532'122'624, 3'353'032'704},
-                    Preset{"mixtral_8x7b", 46'702'792'704, 12'879'925'248},
-                    Preset{"deepseek_v2_lite_without_mla", 15'787'866'112, 2'742'532'096}));
+INSTANTIATE_TEST_SUITE_P(Presets, PresetModel,
+                         testing::Values(Preset{"olmoe_1b_7b", 6'919'161'856, 1'282'017'280},
+                                         Preset{"qwen3_30b_a3b", 30'532'122'624, 3'353'032'704},
+                                         Preset{"mixtral_8x7b", 46'702'792'704, 12'879'925'248},
+                                         Preset{"deepseek_v2_lite_without_mla", 15'787'866'112,
+                                                2'742'532'096}));
 
 }  // namespace
 }  // namespace ziggurat
