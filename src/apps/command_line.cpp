@@ -94,6 +94,10 @@ void add_config(CLI::App& app) {
   help->callback([key] { config_help(*key); });
 }
 
+void add_average(CLI::App& command, bool& average) {
+  command.add_flag("--average", average, "the averages of the weights (optimizer.average) instead of them");
+}
+
 void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command = app.add_subcommand("generate", "Continue a text with a trained model");
@@ -126,6 +130,7 @@ void add_generate(CLI::App& app) {
       ->capture_default_str()
       ->transform(whole_number(0, std::numeric_limits<uint64_t>::max()));
   add_threads(*command, arguments->threads, "0: every core");
+  add_average(*command, arguments->average);
   command->callback([arguments] { generate(*arguments); });
 }
 
@@ -162,6 +167,7 @@ void add_eval(CLI::App& app) {
                     "take sets with another number of rows than the public ones");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   add_precision(*command, arguments->precision);
+  add_average(*command, arguments->average);
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens that the model sees; default: as in training")
@@ -187,6 +193,7 @@ void add_serve(CLI::App& app) {
   command->add_option("--name", arguments->name, "of the model, in answers; default: the run's");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   add_precision(*command, arguments->precision);
+  add_average(*command, arguments->average);
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens of a prompt and its completion; default: as in training")
@@ -227,6 +234,7 @@ void add_export(CLI::App& app) {
   command->add_option("--shard-size", arguments->shard_size, "of a file of weights at most")
       ->capture_default_str();
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
+  add_average(*command, arguments->average);
   command->add_flag("--no-tokenizer", arguments->no_tokenizer, "leave it out");
   command->add_flag("--overwrite", arguments->overwrite, "replace an earlier export");
   command->callback([arguments] { export_model(*arguments); });
@@ -429,10 +437,10 @@ void add_analyse(CLI::App& app) {
       ->transform(not_empty());
   command->add_option("--sequences", arguments->sequences, "of each text")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
+      ->transform(whole_number(1, 1 << 30));
   command->add_option("--least", arguments->least, "leave out token ids and positions with fewer tokens")
       ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+      ->transform(whole_number(1));
   command->add_option("--output", arguments->output, "folder for routing.json and routing.html")
       ->capture_default_str()
       ->transform(not_empty());

@@ -245,6 +245,18 @@ void RunConfig::validate(Problems& problems) const {
                  "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
                  "them: use 0, or kind adamw or lion");
   }
+  if (optimizer.average > 0 && device == Device::cuda) {
+    problems.add("optimizer.average",
+                 "averages are kept on the CPU only so far: set it to 0, or use device=cpu");
+  }
+  if (optimizer.average > 0 && optimizer.moments == StateDtype::bf16) {
+    problems.add("optimizer.average",
+                 "an average moves by less than bf16 can hold: use optimizer.moments=fp32, or set it to 0");
+  }
+  if (optimizer.average > 0 && precision == Precision::bf16 && optimizer.masters == StateDtype::bf16) {
+    problems.add("optimizer.average",
+                 "an average is of exact weights: use optimizer.masters=fp32, or set it to 0");
+  }
   if (optimizer.kind != OptimizerKind::adamw && device == Device::cuda) {
     problems.add("optimizer.kind", "only adamw runs on a GPU so far: use it, or device=cpu");
   }

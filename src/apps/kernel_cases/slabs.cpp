@@ -13,6 +13,7 @@
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/muon.h>
 #include <ziggurat/kernels/random_normal.h>
+#include <ziggurat/kernels/weight_average.h>
 
 namespace ziggurat::apps {
 
@@ -83,6 +84,17 @@ void list_generating(Cases& add) {
 template <Device D, class S, class T>
 void list_optimizer(Cases& add) {
   constexpr bool copies = std::is_same_v<T, bf16>;
+  if constexpr (kExists<WeightAverageKernels, D, float>) {
+    add("weight_average", shape_of({S::kParameters}), traffic(S::kParameters, 3 * 4), [](Lab& lab) {
+      const WeightAverageArgs<float> args{S::kParameters,
+                                          lab.values<float>(S::kParameters),
+                                          lab.values<float>(S::kParameters),
+                                          0.999,
+                                          1000,
+                                          lab.constant(1, 1.0)};
+      return [=, &lab] { weight_average<D>(args, lab.stream()); };
+    });
+  }
   add("adamw", shape_of({S::kParameters}), traffic(S::kParameters, 7 * 4, copies ? 2 : 0), [](Lab& lab) {
     const auto slab = [&] { return lab.values<float>(S::kParameters); };
     AdamWArgs<float> args{S::kParameters, slab(), slab(), slab(), slab()};
