@@ -146,7 +146,7 @@ const SafetensorsFile& CheckpointReader::verified(size_t file) {
 }
 
 void CheckpointReader::use_averages() {
-  constexpr std::string_view kPrefix = "average.";
+  constexpr std::string_view kPrefix = "ema.w.";
   int64_t found = 0;
   for (const auto& [name, stored] : tensors_) {
     if (!name.starts_with(kPrefix)) continue;
