@@ -353,7 +353,8 @@ void router_statistics(const RouterStatisticsArgs& g, Stream& stream) {
   sums.entropy += g.losses->entropy * tokens;
   sums.balance += g.losses->balance;
   sums.z += g.losses->z;
-  sums.auxiliary = g.balance_coefficient * g.losses->balance + g.z_coefficient * g.losses->z;
+  sums.latest_balance = g.balance_coefficient * g.losses->balance;
+  sums.latest_z = g.z_coefficient * g.losses->z;
   double* before = g.sums + router_sums_size(0);
   for (int64_t e = 0; e < g.experts; ++e) {
     before[e] += g.counts_before[e];
@@ -362,10 +363,11 @@ void router_statistics(const RouterStatisticsArgs& g, Stream& stream) {
 }
 
 template <Device D>
-void router_add_auxiliary(const double* sums, double* total, Stream& stream) {
-  const Span span(stream.profile(), "router_add_auxiliary");
+void router_add_losses(const double* sums, double* total, Stream& stream) {
+  const Span span(stream.profile(), "router_add_losses");
   if (DryRun::on()) return;
-  *total += reinterpret_cast<const RouterSums*>(sums)->auxiliary;
+  total[0] += reinterpret_cast<const RouterSums*>(sums)->latest_balance;
+  total[1] += reinterpret_cast<const RouterSums*>(sums)->latest_z;
 }
 
 template <Device D>
@@ -481,7 +483,7 @@ template void router_balance<Device::cpu>(const RouterBalanceArgs&, Stream&);
 template void router_assignments<Device::cpu>(const double*, int64_t, int64_t, double*, Stream&);
 template void router_fractions<Device::cpu>(const RouterFractionArgs&, Stream&);
 template void router_statistics<Device::cpu>(const RouterStatisticsArgs&, Stream&);
-template void router_add_auxiliary<Device::cpu>(const double*, double*, Stream&);
+template void router_add_losses<Device::cpu>(const double*, double*, Stream&);
 template void router_backward<Device::cpu>(const RouterGradArgs<float>&, Arena&, Stream&);
 template void router_backward<Device::cpu>(const RouterGradArgs<double>&, Arena&, Stream&);
 template void router_keys<Device::cpu>(const RouterNoise&, float*, int64_t, Stream&);

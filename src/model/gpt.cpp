@@ -158,13 +158,6 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   return x;
 }
 
-Tensor Gpt::loss(Tape& tape, const TokenBatch& batch, double* token_losses) const {
-  ops::LossArgs args;
-  args.vocab_size = config_.vocab_size;
-  args.token_losses = token_losses;
-  return ops::cross_entropy(tape, forward(tape, batch), *head_, batch.targets, args);
-}
-
 Var Gpt::logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const {
   return ops::logits(tape, tape.constant(hidden.value().rows(begin, begin + n)), *head_);
 }

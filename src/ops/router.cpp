@@ -283,9 +283,9 @@ void add_statistics(Tape& tape, const Routing& r, double balance_coefficient, do
   });
 }
 
-void add_auxiliary_loss(const Tensor& sums, const Tensor& total, Stream& stream) {
+void add_router_losses(const Tensor& sums, const Tensor& total, Stream& stream) {
   visit_kernels<kernels::RouterSumKernels>(sums, [&]<Device D, class T>() {
-    kernels::router_add_auxiliary<D>(sums.data<double>(), total.data<double>(), stream);
+    kernels::router_add_losses<D>(sums.data<double>(), total.data<double>(), stream);
   });
 }
 

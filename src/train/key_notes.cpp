@@ -55,6 +55,7 @@ const std::vector<KeyNote>& key_notes() {
       {"train", "train/trainer.h", nullptr},
       {"train.tokens", nullptr, "300B"},
       {"train.recompute", "model/gpt.h", "true (its scripts)"},
+      {"objective", "objective/objective.h", "next token"},
       {"optimizer", "optim/rules.h, optim/schedule.h", nullptr},
       {"optimizer.kind", nullptr, "adamw"},
       {"optimizer.lr", nullptr,

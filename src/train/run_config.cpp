@@ -142,6 +142,10 @@ void check_device(const RunConfig& c, Problems& problems) {
         "data.ul2.bidirectional",
         "attention to later tokens exists on the CPU only so far: set it to false, or use device=cpu");
   }
+  if (c.objective.label_smoothing > 0) {
+    problems.add("objective.label_smoothing",
+                 "label smoothing exists on the CPU only so far: set it to 0, or use device=cpu");
+  }
   if (c.model.window > 0) {
     problems.add("model.window",
                  "sliding windows exist on the CPU only so far: set it to 0, or use device=cpu");

@@ -434,7 +434,7 @@ TEST(Router, FractionsOfAStepAreThoseOfAllItsMicroBatches) {
 TEST(Router, StatisticsAddUp) {
   OpBench bench;
   const Tensor sums = bench.zeros(DType::f64, {kernels::router_sums_size(3)});
-  double z = 0, balance = 0, entropy = 0, latest = 0, dropped = 0;
+  double z = 0, balance = 0, entropy = 0, latest_balance = 0, latest_z = 0, dropped = 0;
   std::vector<double> counts(6, 0.0);
   for (const int64_t tokens : {7, 9}) {
     const Tensor logits = bench.tensor("logits", DType::f32, {tokens, 3});
@@ -442,7 +442,7 @@ TEST(Router, StatisticsAddUp) {
     add_statistics(bench.tape(), r, 0.5, 0.25, sums);
     const kernels::RouterLosses& of = losses_of(r);
     z += of.z, balance += of.balance, entropy += of.entropy * static_cast<double>(tokens);
-    latest = 0.5 * of.balance + 0.25 * of.z;
+    latest_balance = 0.5 * of.balance, latest_z = 0.25 * of.z;
     dropped += static_cast<double>(2 * tokens - r.rows);
     for (size_t e = 0; e < 3; ++e) {
       counts[e] += r.counts_before.data<int32_t>()[e];
@@ -457,7 +457,8 @@ TEST(Router, StatisticsAddUp) {
   EXPECT_DOUBLE_EQ(got.entropy, entropy);
   EXPECT_DOUBLE_EQ(got.balance, balance);
   EXPECT_DOUBLE_EQ(got.z, z);
-  EXPECT_DOUBLE_EQ(got.auxiliary, latest);
+  EXPECT_EQ(got.latest_balance, latest_balance);
+  EXPECT_EQ(got.latest_z, latest_z);
   EXPECT_EQ(test::to_doubles(sums.rows(kernels::router_sums_size(0), sums.dim(0))), counts);
 }
 

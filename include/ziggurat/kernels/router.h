@@ -198,11 +198,11 @@ void router_fractions(const RouterFractionArgs& args, Stream& stream);
 // [E] choices before drops and [E] rows.
 struct RouterSums {
   double tokens, choices, micro_batches;
-  double entropy;     // over tokens, nats
-  double balance, z;  // over micro-batches, without their coefficients
-  double auxiliary;   // no sum: the loss of the latest micro-batch, with the coefficients
+  double entropy;                   // over tokens, nats
+  double balance, z;                // over micro-batches, without their coefficients
+  double latest_balance, latest_z;  // no sums: of the latest micro-batch, with the coefficients
 };
-constexpr int64_t router_sums_size(int64_t experts) { return 7 + 2 * experts; }
+constexpr int64_t router_sums_size(int64_t experts) { return 8 + 2 * experts; }
 
 struct RouterStatisticsArgs {
   int64_t tokens = 0, experts = 0, top_k = 1;
@@ -214,8 +214,8 @@ struct RouterStatisticsArgs {
 };
 template <Device D>
 void router_statistics(const RouterStatisticsArgs& args, Stream& stream);
-template <Device D>  // total += sums' auxiliary
-void router_add_auxiliary(const double* sums, double* total, Stream& stream);
+template <Device D>  // total [2] += sums' latest_balance, latest_z
+void router_add_losses(const double* sums, double* total, Stream& stream);
 
 // loads [E] = the choices before drops that `sums` holds.
 template <Device D>

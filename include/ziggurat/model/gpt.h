@@ -68,10 +68,6 @@ class Gpt {
   // Hidden states after the final norm, [sequences * length, hidden], or of the wanted rows only.
   Var forward(Tape& tape, const TokenBatch& batch) const;
 
-  // Sums of the token losses, f64 [4] on the tape's device (ops::read_loss); in training also runs the head's
-  // backward, so that tape.backward() does the rest. `token_losses`: as in ops::LossArgs.
-  Tensor loss(Tape& tape, const TokenBatch& batch, double* token_losses = nullptr) const;
-
   // Logits [n, padded vocab], in the accumulation dtype, of rows [begin, begin + n) of forward()'s hidden
   // states.
   Var logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const;
@@ -88,6 +84,10 @@ class Gpt {
   // nobody is.
   using RoutingObserver = std::function<void(int64_t layer, const ops::Routing& routing)>;
   void observe_routing(const RoutingObserver& observer);
+
+  // The vocabulary's, [padded vocab, hidden]: logits are hidden states times its rows. What is to become of
+  // them in training is an objective's (objective/objective.h).
+  const Param& head() const { return *head_; }
 
   const ModelConfig& config() const { return config_; }
   const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order

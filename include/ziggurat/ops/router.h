@@ -104,7 +104,8 @@ void move_balance_bias(const Tensor& loads, double rate, const Tensor& bias, Str
 // Adds what this routing did to `sums`, f64 [kernels::router_sums_size(E)].
 void add_statistics(Tape& tape, const Routing& routing, double balance_coefficient, double z_coefficient,
                     const Tensor& sums);
-// total, f64 [1], += the loss of the micro-batch that was the last in `sums`, with the coefficients.
-void add_auxiliary_loss(const Tensor& sums, const Tensor& total, Stream& stream);
+// total, f64 [2], += balance and z-loss of the micro-batch that was the last in `sums`, with the
+// coefficients.
+void add_router_losses(const Tensor& sums, const Tensor& total, Stream& stream);
 
 }  // namespace ziggurat::ops

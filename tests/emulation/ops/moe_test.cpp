@@ -166,9 +166,9 @@ Named run_layer(Device device, test::OpBench& host, const LayerCase& c, DType dt
   got["counts"] = {sums.counts.begin(), sums.counts.end()};
   got["counts before"] = {sums.counts_before.begin(), sums.counts_before.end()};
   got["sums"] = {static_cast<double>(sums.dropped), sums.entropy, sums.balance, sums.z};
-  const Tensor auxiliary = bench.empty(DType::f64, {1});
+  const Tensor auxiliary = bench.empty(DType::f64, {2});
   fill_zero(auxiliary, stream);
-  layer.router().stats().add_auxiliary_loss(auxiliary, stream);
+  layer.router().stats().add_losses(auxiliary, stream);
   got["auxiliary loss"] = bench.values(auxiliary);
   return got;
 }
