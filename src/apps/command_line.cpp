@@ -214,6 +214,7 @@ void add_logits(CLI::App& app) {
       ->add_option("--output", arguments->output,
                    "a new .safetensors file: tokens [n] i32, logits [n, vocabulary] f32")
       ->required();
+  add_average(*command, arguments->average);
   command->callback([arguments] { logits(*arguments); });
 }
 

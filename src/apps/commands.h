@@ -121,6 +121,7 @@ void serve(const ServeArguments& arguments);
 struct LogitsArguments {
   std::string checkpoint, output;
   std::vector<int32_t> tokens;
+  bool average = false;  // as of EvalArguments
 };
 void logits(const LogitsArguments& arguments);
 

@@ -30,6 +30,17 @@ expect_end 0 log mpirun -n 2 "$ziggurat" train "${deepseek[@]}" output=ds_parts 
 expect_end 0 log "$ziggurat" train "${deepseek[@]}" output=ds_parts checkpoint.resume=auto
 diff <(losses ds/metrics.jsonl step) <(losses ds_parts/metrics.jsonl step) || fail "a resumed bias is another one"
 
+# The average of the weights is another model, and one without is told.
+expect_end 0 log "$ziggurat" train "${openmoe[@]}" output=averaged optimizer.average=0.9
+diff <(losses one/metrics.jsonl step) <(losses averaged/metrics.jsonl step) || fail "an average changes the training"
+for average in "" --average; do
+  expect_end 0 log "$ziggurat" logits --checkpoint averaged --tokens 1,2,3 --output logits$average $average
+done
+cmp -s logits logits--average && fail "the average is the weights"
+expect_end 0 log "$ziggurat" export --checkpoint averaged --output exported --average
+expect_end 1 log "$ziggurat" export --checkpoint one --output never --average
+expect_text log "holds no averages of weights" "optimizer.average"
+
 # What cannot be is told with its cure.
 expect_end 2 log "$ziggurat" train "${openmoe[@]}" output=no data.ul2.sentinels=4
 expect_text log "data.ul2.sentinels" "leave so many ids of model.vocab_size free"
