@@ -50,6 +50,11 @@ void rotate(const CachedAttentionArgs<T>& g, int64_t row, const T* x, Accum<T> f
   }
 }
 
+template <class T>
+int64_t first_seen(const CachedAttentionArgs<T>& g, int64_t row) {
+  return g.window > 0 ? std::max<int64_t>(0, g.position[row] - g.window + 1) : 0;
+}
+
 }  // namespace
 
 template <Device D, class T>
@@ -81,8 +86,11 @@ void cached_attention(const CachedAttentionArgs<T>& g, Arena& workspace, Stream&
   parallel_for(run_count * s.kv_heads, [&, runs = runs](int64_t unit) {
     const Run run = runs[unit / s.kv_heads];
     const int64_t head = unit % s.kv_heads, first_head = head * s.group(), count = run.count * s.group();
-    const int64_t last = run.first + run.count - 1, seen = g.position[last] + 1;
-    const T *keys = head_of(g.keys, last, head), *values = head_of(g.values, last, head);
+    const int64_t last = run.first + run.count - 1;
+    // From the first position that a row of the run sees: what comes before adds nothing to any sum.
+    const int64_t begin = first_seen(g, run.first), seen = g.position[last] + 1 - begin;
+    const T *keys = head_of(g.keys, last, head) + begin * d,
+            *values = head_of(g.values, last, head) + begin * d;
     A* const q = all_scratch + (threads == 1 ? 0 : thread_index()) * scratch;
     A *const y = q + queries * d, *const rotated = y + queries * d, *const scores = rotated + d;
     const auto row_of = [&](int64_t query) { return run.first + query / s.group(); };
@@ -98,10 +106,13 @@ void cached_attention(const CachedAttentionArgs<T>& g, Arena& workspace, Stream&
     });
     for (int64_t i = 0; i < count; ++i) {
       A* const p = scores + i * seen;
-      const int64_t visible = g.position[row_of(i)] + 1;
-      const A sum = exp_row(p, row_max(p, visible), p, visible);
-      for (int64_t j = 0; j < visible; ++j) p[j] /= sum;
-      std::fill(p + visible, p + seen, A(0));
+      const int64_t hidden = first_seen(g, row_of(i)) - begin,
+                    visible = g.position[row_of(i)] + 1 - begin - hidden;
+      A* const own = p + hidden;
+      const A sum = exp_row(own, row_max(own, visible), own, visible);
+      for (int64_t j = 0; j < visible; ++j) own[j] /= sum;
+      std::fill(p, own, A(0));
+      std::fill(own + visible, p + seen, A(0));
     }
     for_row_tiles(count, [&]<int M>(int64_t tile, std::integral_constant<int, M>) {
       weigh_rows<M>(scores + tile * seen, seen, values, seen, d, y + tile * d);

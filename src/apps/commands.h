@@ -68,6 +68,14 @@ struct ReportArguments {
   std::string output = "report.html";
 };
 void report(const ReportArguments& arguments);
+
+struct AnalyseArguments {
+  std::vector<std::string> checkpoints, data;  // folders
+  int64_t sequences = 64;                      // of each text
+  int64_t least = 10;                          // tokens of a kind that is averaged over
+  std::string output = "routing";              // folder
+};
+void analyse_routing(const AnalyseArguments& arguments);
 void top(const std::string& run, double every);  // seconds between two looks
 
 void config_dump(const ConfigArguments& config, bool changed_only);
@@ -82,6 +90,7 @@ struct GenerateArguments {
   int64_t samples = 1;  // of each prompt
   int threads = 0;      // 0: every core
   infer::SamplingOptions sampling;
+  bool average = false;  // the averages of weights instead of them
 };
 void generate(const GenerateArguments& arguments);
 
@@ -95,6 +104,7 @@ struct EvalArguments {
   int64_t batch_tokens = 1024;
   int threads = 0;  // of a rank; 0: the cores divided among the ranks
   bool any_size = false, request_hash = false;
+  bool average = false;  // the averages of weights instead of them
 };
 void eval(const EvalArguments& arguments);
 
@@ -104,12 +114,14 @@ struct ServeArguments {
   int64_t max_length = 0;  // tokens of prompt and completion; 0: as in training
   int port = 8000;         // 0: any that is free
   int threads = 0;         // 0: every core
+  bool average = false;    // as of EvalArguments
 };
 void serve(const ServeArguments& arguments);
 
 struct LogitsArguments {
   std::string checkpoint, output;
   std::vector<int32_t> tokens;
+  bool average = false;  // as of EvalArguments
 };
 void logits(const LogitsArguments& arguments);
 
@@ -119,6 +131,7 @@ struct ExportArguments {
   std::string dtype;  // fp32 or bf16; empty: as the run computed
   std::string shard_size = "5GB";
   bool no_tokenizer = false, overwrite = false;
+  bool average = false;  // as of EvalArguments
 };
 void export_model(const ExportArguments& arguments);
 

@@ -71,6 +71,7 @@ std::unique_ptr<Detokenizer> after_prompt(const Tokenizer& tokenizer, const std:
 void generate(const GenerateArguments& arguments) {
   check_one_process("generate");
   CheckpointReader reader(arguments.checkpoint);
+  if (arguments.average) reader.use_averages();
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());
   const auto [tokenizer, path] = train::find_tokenizer(reader, config, arguments.tokenizer);

@@ -14,7 +14,8 @@ void serve(const ServeArguments& arguments) {
   check_one_process("serve");
   use_threads(arguments.threads, "--threads");
   const auto self = make_self_communicator();
-  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, *self);
+  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
+                             arguments.average, *self);
   const int64_t most = trained.config().model.max_sequence,
                 length = arguments.max_length > 0 ? arguments.max_length
                                                   : std::min(trained.config().batch.sequence_length, most);

@@ -49,8 +49,10 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& c
 }
 
 TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& precision,
-                           const std::string& tokenizer, Communicator& world, int64_t pass_tokens)
+                           const std::string& tokenizer, bool average, Communicator& world,
+                           int64_t pass_tokens)
     : reader_(checkpoint), world_(world) {
+  if (average) reader_.use_averages();
   parse_config(config_, reader_.manifest().config, reader_.path());
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
   if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());

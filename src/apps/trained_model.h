@@ -20,6 +20,7 @@ class LoadedModel {
               int64_t pass_tokens = 0);
 
   const model::Gpt& model() const { return *model_; }
+  model::Gpt& model() { return *model_; }
   const nn::ParamStore& weights() const { return *store_; }
 
  private:
@@ -33,8 +34,9 @@ class TrainedModel {
   // Collective over `world`, as LoadedModel.
   // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; empty: as in
   // training. `tokenizer`: a path, or empty: the one that the model was trained with.
+  // `average`: the averages of the weights instead of them.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
-               Communicator& world, int64_t pass_tokens = 0);
+               bool average, Communicator& world, int64_t pass_tokens = 0);
 
   const train::RunConfig& config() const { return config_; }
   const model::Gpt& model() const { return loaded_->model(); }

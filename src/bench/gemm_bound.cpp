@@ -30,7 +30,8 @@ GemmBound::GemmBound(const train::RunConfig& config, int world_size)
   const int64_t width = m.hidden, q = m.heads * m.head_width(), kv = m.key_value_heads() * m.head_width();
   const auto add_ffn = [&](double Times::*part, int64_t groups, int64_t rows, int64_t ffn) {
     add(part, groups, rows, width, ffn);
-    if (m.activation == nn::MlpKind::swiglu) add(part, groups, rows, width, ffn);
+    if (nn::is_gated(m.activation)) add(part, groups, rows, width, ffn);
+    if (m.activation == nn::MlpKind::swiglu_linear) add(part, groups, rows, width, ffn);
     add(part, groups, rows, ffn, width);
   };
   for (const model::BlockSpec& layer : m.layers()) {

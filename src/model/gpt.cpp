@@ -10,19 +10,43 @@ namespace ziggurat::model {
 
 namespace {
 
-double output_std(const ModelConfig& c) {  // GPT-2: the sum over 2 L residual branches keeps its variance
+// Standard deviations of the initial values of a matrix that reads the residual stream, and of one with so
+// many inputs that adds to it.
+double inner_std(const ModelConfig& c) {
+  if (c.init == InitRule::normal) return c.init_std;
+  return std::sqrt(c.init_scale / static_cast<double>(c.hidden));
+}
+double output_std(const ModelConfig& c, int64_t inputs) {
+  if (c.init == InitRule::variance_scaling) return std::sqrt(c.init_scale / static_cast<double>(inputs));
+  // GPT-2: the sum over 2 L residual branches keeps its variance
   return c.init_std / std::sqrt(2.0 * static_cast<double>(c.layer_count()));
 }
 
 nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner) {
-  return {c.activation, c.hidden, inner, c.bias, c.init_std, output_std(c)};
+  return {c.activation,
+          c.hidden,
+          inner,
+          c.bias,
+          inner_std(c),
+          output_std(c, inner),
+          c.init == InitRule::variance_scaling};
 }
 
 nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
-  return {c.hidden,       c.heads,       c.key_value_heads(),
-          c.head_width(), c.bias,        c.positions == Positions::rope ? c.rope_theta : 0.0,
-          c.qk_norm,      c.norm_eps,    c.dropout.attention,
-          c.init_std,     output_std(c), layer};
+  nn::AttentionLayerShape s;
+  s.width = c.hidden, s.heads = c.heads, s.kv_heads = c.key_value_heads(), s.head_dim = c.head_width();
+  s.bias = c.bias;
+  s.rope_theta = c.positions == Positions::rope ? c.rope_theta : 0.0;
+  s.qk_norm = c.qk_norm, s.norm_eps = c.norm_eps;
+  s.dropout = c.dropout.attention;
+  s.init_std = inner_std(c), s.output_init_std = output_std(c, c.heads * c.head_width());
+  s.layer = layer;
+  s.scale = c.score_scale();
+  s.window = c.window;
+  // Scores start as if they were scaled as usual: the factor is the queries' instead (flaxformer).
+  const double usual = 1.0 / std::sqrt(static_cast<double>(c.head_width()));
+  if (c.init == InitRule::variance_scaling) s.query_init_factor = usual / c.score_scale();
+  return s;
 }
 
 }  // namespace
@@ -45,6 +69,12 @@ Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec,
       ffn_ = std::make_unique<moe::MoeFfn>(store, name + ".moe", c.moe, experts, groups);
       break;
     case FfnKind::residual_moe:
+      if (c.moe.residual_mix == moe::ResidualMix::sequential) {
+        ffn_ = std::make_unique<moe::MoeFfn>(store, name + ".moe", c.moe, experts, groups);
+        norm3_ = std::make_unique<nn::Norm>(store, name + ".norm3", c.norm, c.hidden, c.norm_eps);
+        mlp_after_ = std::make_unique<nn::Mlp>(store, name + ".mlp", experts.residual);
+        break;
+      }
       ffn_ = std::make_unique<moe::ResidualMoeFfn>(store, name, c.moe, experts, groups);
       break;
   }
@@ -66,16 +96,21 @@ Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
         }
       },
       ffn_);
-  return ops::dropout_add(tape, fed, x, dropout_, Purpose::hidden_dropout, site(1));
+  x = ops::dropout_add(tape, fed, x, dropout_, Purpose::hidden_dropout, site(1));
+  if (mlp_after_ == nullptr) return x;
+  const int64_t own_site = -1 - layer_;  // no branch of another layer has it
+  return ops::dropout_add(tape, (*mlp_after_)(tape, (*norm3_)(tape, x)), x, dropout_, Purpose::hidden_dropout,
+                          own_site);
 }
 
 Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& groups, bool recompute)
     : config_(c), recompute_(recompute) {
   const nn::Init init = nn::Init::normal(c.init_std);
   const Shape table{c.padded_vocab(), c.hidden};
+  const double embedding_std = c.embedding_init_std > 0 ? c.embedding_init_std : c.init_std;
   token_embedding_ = &store.add({.name = "embed.token.weight",
                                  .global_shape = table,
-                                 .init = init,
+                                 .init = nn::Init::normal(embedding_std),
                                  .product_rows = c.tied_embeddings ? ops::kVocabularyTile : 0});
   if (c.positions == Positions::learned) {
     position_embedding_ = &store.add(
@@ -84,14 +119,19 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
   const std::vector<BlockSpec> layers = c.layers();
   for (size_t i = 0; i < layers.size(); ++i) {
     blocks_.push_back(std::make_unique<Block>(store, c, layers[i], static_cast<int64_t>(i), groups));
-    if (moe::MoeStats* stats = blocks_.back()->moe_stats()) moe_stats_.push_back(stats);
+    if (moe::Router* router = blocks_.back()->router()) {
+      routers_.push_back(router);
+      moe_stats_.push_back(&router->stats());
+    }
   }
   final_norm_ = std::make_unique<nn::Norm>(store, "final_norm", c.norm, c.hidden, c.norm_eps);
-  head_ = c.tied_embeddings ? token_embedding_
-                            : &store.add({.name = "head.weight",
-                                          .global_shape = table,
-                                          .init = init,
-                                          .product_rows = ops::kVocabularyTile});
+  head_ =
+      c.tied_embeddings
+          ? token_embedding_
+          : &store.add({.name = "head.weight",
+                        .global_shape = table,
+                        .init = c.init == InitRule::normal ? init : nn::Init::truncated_normal(inner_std(c)),
+                        .product_rows = ops::kVocabularyTile});
 }
 
 Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
@@ -105,7 +145,8 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   };
   tell(-1);
   int64_t layer = 0;
-  nn::Sequences sequences{batch.length, batch.positions, batch.first_key, batch.cache, batch.cached_sequence};
+  nn::Sequences sequences{batch.length,   batch.positions, batch.first_key,
+                          batch.last_key, batch.cache,     batch.cached_sequence};
   for (const auto& block : blocks_) {
     if (block == blocks_.back()) sequences.wanted = batch.wanted;
     const auto run = [block = block.get(), sequences](Tape& t, Var in) { return (*block)(t, in, sequences); };
@@ -115,13 +156,6 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   x = (*final_norm_)(tape, x);
   tell(layer);
   return x;
-}
-
-Tensor Gpt::loss(Tape& tape, const TokenBatch& batch, double* token_losses) const {
-  ops::LossArgs args;
-  args.vocab_size = config_.vocab_size;
-  args.token_losses = token_losses;
-  return ops::cross_entropy(tape, forward(tape, batch), *head_, batch.targets, args);
 }
 
 Var Gpt::logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const {
@@ -136,13 +170,25 @@ nn::KvCache Gpt::make_cache(int64_t sequences, int64_t capacity) const {
                      head_->value.dtype());
 }
 
-moe::MoeStats* Block::moe_stats() const {
+void Gpt::observe_routing(const RoutingObserver& observer) {
+  for (moe::Router* router : routers_) {
+    const int64_t layer = router->stats().layer();
+    router->observe(observer ? [observer, layer](const ops::Routing& r) { observer(layer, r); }
+                             : std::function<void(const ops::Routing&)>());
+  }
+}
+
+void Gpt::balance_experts(Stream& stream) {
+  for (moe::Router* router : routers_) router->balance(stream);
+}
+
+moe::Router* Block::router() const {
   return std::visit(
-      [](const auto& ffn) -> moe::MoeStats* {
+      [](const auto& ffn) -> moe::Router* {
         if constexpr (std::is_same_v<std::decay_t<decltype(*ffn)>, nn::Mlp>) {
           return nullptr;
         } else {
-          return &ffn->stats();
+          return &ffn->router();
         }
       },
       ffn_);

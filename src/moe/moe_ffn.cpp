@@ -28,6 +28,8 @@ ResidualMoeFfn::ResidualMoeFfn(nn::ParamStore& store, const std::string& name, c
       mlp_(store, name + ".mlp", shape.residual),
       mix_(config.residual_mix),
       layer_(shape.layer) {
+  check(mix_ != ResidualMix::sequential, ErrorKind::internal,
+        "{}: experts and MLP of a sequential layer are no one sub-layer; see model::Block", name);
   if (mix_ == ResidualMix::sum) return;
   const int64_t hidden = shape.expert.width, coefficients = mix_ == ResidualMix::softmax ? 2 : 1;
   const nn::Init init =

@@ -14,8 +14,17 @@ Router::Router(nn::ParamStore& store, const std::string& name, const MoeConfig& 
   const double half_width = 1.0 / std::sqrt(static_cast<double>(hidden));  // as torch.nn.Linear in DeepSpeed
   weight_ = &store.add({.name = name + ".weight",
                         .global_shape = {experts, hidden},
-                        .init = nn::Init::uniform(half_width),
+                        .init = config.router_init_std > 0 ? nn::Init::normal(config.router_init_std)
+                                                           : nn::Init::uniform(half_width),
                         .matrix = false});
+  if (config.balance_bias) {
+    bias_ = &store.add({.name = name + ".balance_bias",
+                        .global_shape = {experts},
+                        .init = nn::Init::zeros(),
+                        .matrix = false,
+                        .decay = false});
+    loads_ = &store.add_state(DType::f64, {experts});
+  }
   if (config.balance_scope == BalanceScope::global_batch) {
     assignments_of_step_ = &store.add_state(DType::f64, {experts});
   }
@@ -39,6 +48,11 @@ ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length) {
   args.balance_coefficient = config_.balance_coefficient;
   args.z_coefficient = config_.z_coefficient;
   args.layer = static_cast<uint64_t>(layer_);
+  args.score = config_.score;
+  args.weight_scale = config_.weight_scale;
+  args.expert_groups = config_.expert_groups, args.chosen_groups = config_.chosen_groups;
+  args.group_tokens = config_.group_tokens;
+  if (bias_ != nullptr) args.choice_bias = bias_->value;
 
   const Var logits = ops::router_logits(tape, x, *weight_, nullptr, config_.jitter, layer_);
   const ops::Routing routing = ops::route(tape, logits, args);
@@ -46,10 +60,17 @@ ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length) {
     const bool first = micro_batch.first && !tape.recomputing();
     ops::use_fractions_of_step(tape, routing, data_parallel_, *assignments_of_step_, first);
   }
+  if (observer_) observer_(routing);
   if (!tape.recomputing()) {
     stats_.add(tape, routing, config_.balance_coefficient, config_.z_coefficient);
   }
   return routing;
+}
+
+void Router::balance(Stream& stream) {
+  if (bias_ == nullptr || config_.balance_bias_rate == 0) return;
+  ops::sum_loads(stats_.sums(), *loads_, data_parallel_, stream);
+  ops::move_balance_bias(*loads_, config_.balance_bias_rate, bias_->value, stream);
 }
 
 }  // namespace ziggurat::moe

@@ -3,6 +3,7 @@
 #include <ziggurat/nn/layers.h>
 #include <ziggurat/ops/choose_rows.h>
 #include <ziggurat/ops/layer_norm.h>
+#include <ziggurat/ops/multiply.h>
 #include <ziggurat/ops/qk_norm.h>
 #include <ziggurat/ops/rms_norm.h>
 #include <ziggurat/ops/rope.h>
@@ -57,23 +58,37 @@ Var Norm::operator()(Tape& tape, Var x) const {
                           : ops::rms_norm(tape, x, *weight_, eps_);
 }
 
+namespace {
+
+Init drawn(const MlpShape& s, double std) {
+  return s.truncated_init ? Init::truncated_normal(std) : Init::normal(std);
+}
+
+std::unique_ptr<Linear> inner_linear(ParamStore& store, const std::string& name, const MlpShape& s) {
+  return std::make_unique<Linear>(store, name, s.width, s.hidden, s.bias, drawn(s, s.init_std));
+}
+
+}  // namespace
+
 Mlp::Mlp(ParamStore& store, const std::string& name, const MlpShape& s)
     : kind_(s.kind),
-      gate_(s.kind == MlpKind::swiglu ? std::make_unique<Linear>(store, name + ".gate", s.width, s.hidden,
-                                                                 s.bias, Init::normal(s.init_std))
-                                      : nullptr),
-      up_(store, name + ".up", s.width, s.hidden, s.bias, Init::normal(s.init_std)),
-      down_(store, name + ".down", s.hidden, s.width, s.bias, Init::normal(s.output_init_std)) {}
+      gate_(is_gated(s.kind) ? inner_linear(store, name + ".gate", s) : nullptr),
+      value_(s.kind == MlpKind::swiglu_linear ? inner_linear(store, name + ".value", s) : nullptr),
+      up_(store, name + ".up", s.width, s.hidden, s.bias, drawn(s, s.init_std)),
+      down_(store, name + ".down", s.hidden, s.width, s.bias, drawn(s, s.output_init_std)) {}
 
 Var Mlp::operator()(Tape& tape, Var x) const {
   if (gate_ == nullptr) return down_(tape, up_(tape, x, gelu_of(kind_)));
-  return down_(tape, ops::swiglu(tape, (*gate_)(tape, x), up_(tape, x)));
+  const Var gate = (*gate_)(tape, x);
+  Var linear = up_(tape, x);
+  if (value_ != nullptr) linear = ops::multiply(tape, (*value_)(tape, x), linear);
+  return down_(tape, ops::swiglu(tape, gate, linear));
 }
 
 Attention::Attention(ParamStore& store, const std::string& name, const AttentionLayerShape& s)
     : shape_(s),
       qkv_(store, name + ".qkv", s.width, (s.heads + 2 * s.kv_heads) * s.head_dim, s.bias,
-           Init::normal(s.init_std)),
+           {Init::Kind::normal, s.init_std, s.heads * s.head_dim * s.width, s.query_init_factor}),
       out_(store, name + ".out", s.heads * s.head_dim, s.width, s.bias, Init::normal(s.output_init_std)) {
   if (s.qk_norm == QkNorm::none) return;
   const auto width = [&](int64_t heads) {
@@ -93,17 +108,19 @@ Var Attention::project(Tape& tape, Var x, const ops::AttentionShape& heads) cons
 Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
   const ops::AttentionShape heads{x.dim(0) / sequences.length, sequences.length, shape_.heads,
                                   shape_.kv_heads, shape_.head_dim};
-  const double scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
+  const double scale =
+      shape_.scale > 0 ? shape_.scale : 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
   const auto out = [&](Var y) {
     return out_(tape, sequences.wanted ? ops::choose_rows(tape, y, *sequences.wanted) : y);
   };
   Var qkv = project(tape, x, heads);
   if (sequences.cache != nullptr) {
     return out(ops::cached_attention(tape, qkv, heads, scale, sequences.cache->layer(shape_.layer),
-                                     {sequences.cached_sequence, sequences.positions}));
+                                     {sequences.cached_sequence, sequences.positions}, shape_.window));
   }
   if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta, sequences.positions);
-  return out(ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer, sequences.first_key));
+  return out(ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer,
+                            {sequences.first_key, sequences.last_key, shape_.window}));
 }
 
 }  // namespace ziggurat::nn

@@ -38,7 +38,7 @@ void check_rows(const CacheRows& rows, int64_t n, int64_t sequences, int64_t cap
 }  // namespace
 
 Var cached_attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, const LayerCache& cache,
-                     const CacheRows& rows) {
+                     const CacheRows& rows, int64_t window) {
   check_qkv("cached_attention", qkv, shape);
   check_cache(qkv, shape, cache);
   check_rows(rows, shape.rows(), cache.keys.dim(0), cache.keys.dim(2));
@@ -49,10 +49,10 @@ Var cached_attention(Tape& tape, Var qkv, const AttentionShape& shape, double sc
   visit_kernels<kernels::CachedAttentionKernels>(qkv.value(), [&]<Device D, class T>() {
     using A = Accum<T>;
     kernels::cached_attention<D>(
-        kernels::CachedAttentionArgs<T>{shape, scale, qkv.value().data<T>(), rows.sequence, rows.position,
-                                        cache.keys.data<T>(), cache.values.data<T>(), cache.keys.dim(2),
-                                        cache.cosine ? cache.cosine.data<A>() : nullptr,
-                                        cache.sine ? cache.sine.data<A>() : nullptr, y.value().data<T>()},
+        kernels::CachedAttentionArgs<T>{
+            shape, scale, qkv.value().data<T>(), rows.sequence, rows.position, cache.keys.data<T>(),
+            cache.values.data<T>(), cache.keys.dim(2), cache.cosine ? cache.cosine.data<A>() : nullptr,
+            cache.sine ? cache.sine.data<A>() : nullptr, y.value().data<T>(), window},
         tape.workspace(), tape.stream());
   });
   return y;

@@ -25,10 +25,10 @@ Tensor Optimizer::update(double lr, const Tensor& squared_norms, const Tensor& l
                          Stream& stream, const UpdateLimits& limits) {
   ++steps_;
   visit_kernels<kernels::ClipKernels>(squared_norms, [&]<Device D, class T>() {
-    kernels::clip<D>(
-        {squared_norms.numel(), squared_norms.data<double>(), config_.clip_grad, losses ? losses.numel() : 0,
-         losses ? losses.data<double>() : nullptr, clipped_.data<double>(), limits.norm, limits.loss},
-        stream);
+    kernels::clip<D>({squared_norms.numel(), squared_norms.data<double>(), config_.clip_grad,
+                      losses ? losses.numel() : 0, losses ? losses.data<double>() : nullptr,
+                      clipped_.data<double>(), limits.norm, limits.loss, losses ? losses.dim(1) : 1},
+                     stream);
   });
   const UpdateStep step{lr, clipped_.data<double>() + 1, steps_, store_.options().seed};
   for (const Item& item : items_) {

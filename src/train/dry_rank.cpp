@@ -20,8 +20,9 @@ model::TokenBatch DryRank::batch() const {
 }
 
 void DryRank::micro_batch() {
+  training.objective->begin_step(0, executor.stream);
   executor.tape.begin({});
-  training.model.loss(executor.tape, executor.upload(executor.tape, batch()));
+  training.objective->loss(executor.tape, executor.upload(executor.tape, batch()));
   executor.tape.backward();
 }
 
@@ -33,7 +34,7 @@ void DryRank::update() {
 
 void DryRank::evaluation() {
   executor.tape.begin({.training = false});
-  training.model.loss(executor.tape, executor.upload(executor.tape, batch()));
+  training.objective->evaluate(executor.tape, executor.upload(executor.tape, batch()));
 }
 
 }  // namespace ziggurat::train

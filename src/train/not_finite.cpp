@@ -92,7 +92,7 @@ std::string explain_not_finite(Training& training, TrainStep& step, const StepPl
   const auto bad = std::find_if(result.losses.begin(), result.losses.end(),
                                 [](double loss) { return !std::isfinite(loss); });
   if (bad != result.losses.end()) {
-    const int64_t micro_batch = (bad - result.losses.begin()) / 2;
+    const int64_t micro_batch = (bad - result.losses.begin()) / training.objective->part_count();
     what = fmt::format("the loss of micro-batch {} on rank {} is not finite", micro_batch,
                        micro_batch / plan.micro_batches_per_rank);
   } else {

@@ -6,6 +6,7 @@
 #include <ziggurat/build_config.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/data/sample_source.h>
+#include <ziggurat/data/ul2.h>
 #include <ziggurat/kernels/attention.h>
 #include <ziggurat/optim/rules.h>
 #include <ziggurat/optim/schedule.h>
@@ -45,6 +46,12 @@ void check_micro_batch(const RunConfig& c, Problems& problems) {
                         fmt::format("expected at most {} tokens x model.moe.top_k, got {} sequences of "
                                     "batch.sequence_length {} x top_k {}",
                                     kMostTokens, c.batch.micro_batch, c.batch.sequence_length, choices));
+  }
+  if (m.has_experts() && m.moe.group_tokens > 0 && tokens % m.moe.group_tokens != 0) {
+    problems.add("model.moe.group_tokens",
+                 fmt::format("expected a divisor of the {} tokens of a micro-batch (batch.micro_batch x "
+                             "batch.sequence_length), got {}",
+                             tokens, m.moe.group_tokens));
   }
   int64_t widest = std::max((m.heads + 2 * m.key_value_heads()) * head_width(m), 2 * m.ffn_width());
   if (m.has_experts()) widest = std::max({widest, 2 * m.expert_width() * choices, 2 * m.residual_width()});
@@ -93,6 +100,27 @@ void check_batches(const RunConfig& c, Problems& problems) {
   }
 }
 
+void check_ul2(const RunConfig& c, Problems& problems) {
+  if (!c.data.ul2.enabled()) return;
+  if (c.batch.sequence_length < 4) {
+    return problems.add("batch.sequence_length",
+                        fmt::format("data.ul2 takes spans out of samples: expected at least 4, got {}",
+                                    c.batch.sequence_length));
+  }
+  if (c.data.ul2.sentinels >= c.model.vocab_size) {
+    problems.add("data.ul2.sentinels",
+                 fmt::format("they are ids of model.vocab_size ({}), which the tokenizer needs too: got {}",
+                             c.model.vocab_size, c.data.ul2.sentinels));
+  }
+  if (const int64_t spans = most_spans(c.data.ul2, c.batch.sequence_length); spans > c.data.ul2.sentinels) {
+    problems.add(
+        "data.ul2.sentinels",
+        fmt::format("a sample of {} tokens may have {} spans: expected as many sentinels, got {}; set it "
+                    "to {} and leave so many ids of model.vocab_size free, or use longer spans",
+                    c.batch.sequence_length, spans, c.data.ul2.sentinels, spans));
+  }
+}
+
 void check_device(const RunConfig& c, Problems& problems) {
   if (c.device == Device::cpu) return;
   if (!kHasCuda) {
@@ -108,6 +136,31 @@ void check_device(const RunConfig& c, Problems& problems) {
                  fmt::format("expected at most {} with device=cuda, got heads of {}: use more heads, or "
                              "device=cpu",
                              kernels::kAttentionMaxHeadDimOnCuda, width));
+  }
+  if (c.data.ul2.enabled() && c.data.ul2.bidirectional) {
+    problems.add(
+        "data.ul2.bidirectional",
+        "attention to later tokens exists on the CPU only so far: set it to false, or use device=cpu");
+  }
+  if (c.objective.label_smoothing > 0) {
+    problems.add("objective.label_smoothing",
+                 "label smoothing exists on the CPU only so far: set it to 0, or use device=cpu");
+  }
+  if (c.model.window > 0) {
+    problems.add("model.window",
+                 "sliding windows exist on the CPU only so far: set it to 0, or use device=cpu");
+  }
+  const moe::MoeConfig& moe = c.model.moe;
+  if (c.model.has_experts() && (moe.score != moe::RouterScore::softmax || moe.weight_scale != 1 ||
+                                moe.expert_groups > 1 || moe.balance_bias)) {
+    problems.add("model.moe.score",
+                 "sigmoid, weight_scale, expert_groups and balance_bias exist on the CPU only so far: use a "
+                 "plain softmax router, or device=cpu");
+  }
+  if (c.model.has_experts() && moe.group_tokens > 0) {
+    problems.add("model.moe.group_tokens",
+                 "exists on the CPU only so far: with device=cuda make batch.micro_batch x "
+                 "batch.sequence_length so many tokens instead");
   }
   if (c.reproducible == Reproducible::strict) {
     problems.add(
@@ -176,6 +229,7 @@ void RunConfig::validate(Problems& problems) const {
                                                       model.max_sequence, batch.sequence_length));
   }
   check_micro_batch(*this, problems);
+  check_ul2(*this, problems);
   check_batches(*this, problems);
   if (reproducible == Reproducible::strict && model.has_experts() &&
       model.moe.balance_scope == moe::BalanceScope::global_batch) {
@@ -194,6 +248,18 @@ void RunConfig::validate(Problems& problems) const {
     problems.add("parallel.zero",
                  "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
                  "them: use 0, or kind adamw or lion");
+  }
+  if (optimizer.average > 0 && device == Device::cuda) {
+    problems.add("optimizer.average",
+                 "averages are kept on the CPU only so far: set it to 0, or use device=cpu");
+  }
+  if (optimizer.average > 0 && optimizer.moments == StateDtype::bf16) {
+    problems.add("optimizer.average",
+                 "an average moves by less than bf16 can hold: use optimizer.moments=fp32, or set it to 0");
+  }
+  if (optimizer.average > 0 && precision == Precision::bf16 && optimizer.masters == StateDtype::bf16) {
+    problems.add("optimizer.average",
+                 "an average is of exact weights: use optimizer.masters=fp32, or set it to 0");
   }
   if (optimizer.kind != OptimizerKind::adamw && device == Device::cuda) {
     problems.add("optimizer.kind", "only adamw runs on a GPU so far: use it, or device=cpu");

@@ -1,4 +1,5 @@
 #include <ziggurat/core/log.h>
+#include <ziggurat/objective/next_token.h>
 #include <ziggurat/train/step_plan.h>
 #include <ziggurat/train/training.h>
 
@@ -30,6 +31,7 @@ Training::Training(const RunConfig& config, ProcessGroups its_groups, Device dev
              .step_tokens = tokens_of_rank(config, groups.dp().size())}),
       model(model::fit_to_ranks(config.model, groups.plan().world_size()), store, groups,
             config.train.recompute),
+      objective(std::make_unique<objective::NextToken>(model, config.objective)),
       optimizer(finalized(store, groups, config), groups, config.optimizer) {}
 
 Training::Training(const RunConfig& config, Communicator& world)

@@ -20,10 +20,11 @@ struct CachedCase {
   int64_t heads, kv_heads, head_dim;
   std::vector<int64_t> portions;  // rows of each call, of sequence 1
   bool rotary;
+  int64_t window = 0;
 };
 void PrintTo(const CachedCase& c, std::ostream* os) {
   *os << c.heads << "/" << c.kv_heads << " heads of " << c.head_dim << (c.rotary ? ", rotary" : "")
-      << ", portions";
+      << ", window " << c.window << ", portions";
   for (const int64_t n : c.portions) *os << " " << n;
 }
 
@@ -57,7 +58,7 @@ std::vector<double> naive(const CachedCase& c, const std::vector<double>& qkv) {
       const auto q = head_of(c, qkv, t, h, true);
       std::vector<double> sum(q.size(), 0.0);
       double total = 0;
-      for (int64_t s = 0; s <= t; ++s) {
+      for (int64_t s = c.window > 0 ? std::max<int64_t>(0, t - c.window + 1) : 0; s <= t; ++s) {
         const auto k = head_of(c, qkv, s, c.heads + kv, true),
                    v = head_of(c, qkv, s, c.heads + c.kv_heads + kv, false);
         double score = 0;
@@ -112,7 +113,7 @@ std::vector<double> in_portions(OpBench& bench, const CachedCase& c, const Tenso
     const Var rows = bench.tape().constant(qkv.rows(done, done + n));
     const auto part =
         test::to_doubles(ops::cached_attention(bench.tape(), rows, {1, n, c.heads, c.kv_heads, c.head_dim},
-                                               kScale, cache, {sequence.data(), position.data()})
+                                               kScale, cache, {sequence.data(), position.data()}, c.window)
                              .value());
     y.insert(y.end(), part.begin(), part.end());
     done += n;
@@ -144,12 +145,12 @@ TEST_P(CachedAttention, EqualsTheDefinitionInAnyPortions) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, CachedAttention,
-                         testing::Values(CachedCase{1, 1, 1, {1, 1}, false},
-                                         CachedCase{2, 2, 64, {9, 1, 6}, false},
-                                         CachedCase{3, 3, 6, {1, 4, 5}, true},
-                                         CachedCase{4, 2, 80, {17, 1}, true},
-                                         CachedCase{6, 1, 24, {3, 3, 3}, false}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, CachedAttention,
+    testing::Values(CachedCase{1, 1, 1, {1, 1}, false}, CachedCase{2, 2, 64, {9, 1, 6}, false},
+                    CachedCase{3, 3, 6, {1, 4, 5}, true}, CachedCase{4, 2, 80, {17, 1}, true},
+                    CachedCase{6, 1, 24, {3, 3, 3}, false}, CachedCase{2, 1, 16, {9, 1, 14}, true, 5},
+                    CachedCase{2, 2, 8, {4, 4}, false, 1}));
 
 TEST(CachedAttention, RowsOfSeveralSequencesDoNotMeet) {
   const CachedCase c{2, 1, 16, {3, 1}, false};

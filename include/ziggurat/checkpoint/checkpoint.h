@@ -150,6 +150,10 @@ class CheckpointReader {
   // which is rounded, or f32 for bf16.
   void read(const TensorSlice& into);
 
+  // From now on a parameter is its average over the training (optimizer.average). Error(argument) where the
+  // checkpoint holds none.
+  void use_averages();
+
   // Checks the files i with i % parts == part; files that read() will touch are checked once.
   void verify(int part = 0, int parts = 1);
 

@@ -34,6 +34,7 @@ struct CachedAttentionArgs {
   int64_t capacity = 0;
   const Accum<T>*cosine = nullptr, *sine = nullptr;  // [capacity, head_dim / 2], or null: nothing is rotated
   T* y = nullptr;                                    // [rows, H d]
+  int64_t window = 0;                                // positions that a row sees at most; 0: all
 };
 
 template <Device D, class T>

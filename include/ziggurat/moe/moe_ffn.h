@@ -21,7 +21,7 @@ class MoeFfn {
   // x [S, hidden] -> [S, hidden]. sequence_length is read for BalanceScope::sequence only.
   Var operator()(Tape& tape, Var x, int64_t sequence_length = 0);
 
-  MoeStats& stats() { return router_.stats(); }
+  Router& router() { return router_; }
 
  private:
   Router router_;
@@ -38,7 +38,7 @@ class ResidualMoeFfn {
 
   Var operator()(Tape& tape, Var x, int64_t sequence_length = 0);
 
-  MoeStats& stats() { return moe_.stats(); }
+  Router& router() { return moe_.router(); }
 
  private:
   MoeFfn moe_;

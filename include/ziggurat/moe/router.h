@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <string>
+#include <utility>
 
 #include <ziggurat/comm/communicator.h>
 #include <ziggurat/moe/moe_config.h>
@@ -9,7 +11,8 @@
 
 namespace ziggurat::moe {
 
-// The learned gate of one layer: `<name>.weight` [E, hidden], in f32, without bias, as in DeepSpeed.
+// The learned gate of one layer: `<name>.weight` [E, hidden], in f32, without bias, as in DeepSpeed; with
+// MoeConfig::balance_bias also `<name>.balance_bias` [E], which has no gradient.
 class Router {
  public:
   // `data_parallel`: all ranks that see other tokens of the batch; must outlive the router.
@@ -22,16 +25,27 @@ class Router {
 
   MoeStats& stats() { return stats_; }
 
+  // From now on told of every routing; empty: nobody is.
+  void observe(std::function<void(const ops::Routing&)> observer) { observer_ = std::move(observer); }
+
+  // Loss-free balancing, after an optimizer step: bias_e += rate sign(mean load - load_e), with the loads of
+  // all ranks and micro-batches since the statistics were reset, before drops (arXiv 2408.15664, algorithm
+  // 1). Collective over `data_parallel`; does nothing without a bias or a rate.
+  void balance(Stream& stream);
+
  private:
   MoeConfig config_;
   int64_t layer_;
   Communicator& data_parallel_;
   const Param* weight_;
+  Param* bias_ = nullptr;
+  const Tensor* loads_ = nullptr;  // f64 [E], of balance()
   MoeStats stats_;
 
   // For BalanceScope::global_batch, else null: f64 [E] assignments over all ranks and the micro-batches of
   // the step so far.
   const Tensor* assignments_of_step_ = nullptr;
+  std::function<void(const ops::Routing&)> observer_;
 };
 
 }  // namespace ziggurat::moe

@@ -39,16 +39,26 @@ class Norm {
   double eps_;
 };
 
-enum class MlpKind { gelu_tanh, gelu_erf, swiglu };
+enum class MlpKind {
+  gelu_tanh,
+  gelu_erf,
+  swiglu,         // three matrices
+  swiglu_linear,  // four
+};
+inline bool is_gated(MlpKind kind) { return kind == MlpKind::swiglu || kind == MlpKind::swiglu_linear; }
 
 struct MlpShape {
   MlpKind kind = MlpKind::gelu_tanh;
   int64_t width = 0, hidden = 0;
   bool bias = true;
   double init_std = 0.02, output_init_std = 0.02;
+  bool truncated_init = false;  // of the MLP's matrices, not of experts'
+
+  int64_t matrices() const { return kind == MlpKind::swiglu_linear ? 4 : kind == MlpKind::swiglu ? 3 : 2; }
 };
 
-// down(gelu(up(x))), or down(silu(gate(x)) * up(x)) for swiglu.
+// down(gelu(up(x))), down(silu(gate(x)) * up(x)) for swiglu, or down(silu(gate(x)) * value(x) * up(x)) for
+// swiglu_linear (t5x's activations ('swiglu', 'linear'), of which OpenMoE's released weights are).
 class Mlp {
  public:
   Mlp(ParamStore& store, const std::string& name, const MlpShape& shape);
@@ -56,7 +66,7 @@ class Mlp {
 
  private:
   MlpKind kind_;
-  std::unique_ptr<Linear> gate_;  // swiglu only
+  std::unique_ptr<Linear> gate_, value_;  // where there are
   Linear up_, down_;
 };
 
@@ -74,7 +84,10 @@ struct AttentionLayerShape {
   double norm_eps = 1e-5;
   double dropout = 0.0;  // of the attention probabilities
   double init_std = 0.02, output_init_std = 0.02;
-  int64_t layer = 0;  // names the random numbers
+  int64_t layer = 0;             // names the random numbers
+  double scale = 0.0;            // of scores; 0: 1 / sqrt(head_dim)
+  double query_init_factor = 1;  // of the queries' initial values
+  int64_t window = 0;            // a row sees so many keys at most, the last its own; 0: all
 };
 
 // How rows [sequences * length] make up sequences of `length` tokens. The arrays are [rows], or null; they
@@ -83,6 +96,7 @@ struct Sequences {
   int64_t length = 0;
   const int32_t* positions = nullptr;  // of each row; null: its place in its sequence
   const int32_t* first_key = nullptr;  // the first place in its sequence that a row may attend to; null: 0
+  const int32_t* last_key = nullptr;   // the last one; null: its own. Of sequences that are not cached
   // Not null: the rows extend sequences that are cached. `cached_sequence` says which, and `positions` where.
   KvCache* cache = nullptr;
   const int32_t* cached_sequence = nullptr;
@@ -91,7 +105,7 @@ struct Sequences {
   std::optional<std::span<const int32_t>> wanted = {};
 };
 
-// Causal self-attention of x [sequences * length, width]. The result has the wanted rows only.
+// Self-attention of x [sequences * length, width]. The result has the wanted rows only.
 class Attention {
  public:
   Attention(ParamStore& store, const std::string& name, const AttentionLayerShape& shape);

@@ -22,13 +22,19 @@
 namespace ziggurat::nn {
 
 struct Init {
-  enum class Kind { constant, normal, uniform };
+  enum class Kind { constant, normal, uniform, truncated_normal };
   Kind kind = Kind::constant;
   double scale = 0.0;  // the constant; the standard deviation; the half-width around zero
+  // Elements [0, first_elements) of the global tensor start with first_factor times what is drawn.
+  int64_t first_elements = 0;
+  double first_factor = 1.0;
 
   static Init zeros() { return {}; }
   static Init ones() { return {Kind::constant, 1.0}; }
   static Init normal(double std) { return {Kind::normal, std}; }
+  // Cut at two standard deviations of the normal distribution, whose own is larger for that: what is drawn
+  // has `std` (jax.nn.initializers.variance_scaling).
+  static Init truncated_normal(double std) { return {Kind::truncated_normal, std}; }
   static Init uniform(double half_width) { return {Kind::uniform, half_width}; }
 };
 

@@ -20,10 +20,11 @@ struct CacheRows {
 };
 
 // y [rows, H d] = causal attention of each row over its sequence so far, for rows that extend cached
-// sequences; their keys and values are added to the cache. qkv [rows, (H + 2 Hkv) d] as in ops::attention,
-// not yet rotated; rows = shape.rows(). For inference: has no gradient. Throws Error(argument) for a sequence
-// or position that the cache has no place for, and Error(internal) in training.
+// sequences, or with a window over the last so many positions, its own the last; their keys and values are
+// added to the cache. qkv [rows, (H + 2 Hkv) d] as in ops::attention, not yet rotated; rows = shape.rows().
+// For inference: has no gradient. Throws Error(argument) for a sequence or position that the cache has no
+// place for, and Error(internal) in training.
 Var cached_attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, const LayerCache& cache,
-                     const CacheRows& rows);
+                     const CacheRows& rows, int64_t window = 0);
 
 }  // namespace ziggurat::ops

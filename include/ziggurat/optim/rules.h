@@ -18,6 +18,8 @@ inline bool takes_matrices(OptimizerKind kind) {
   return kind == OptimizerKind::muon || kind == OptimizerKind::adafactor;
 }
 
+// Where OptimizerConfig::average asks for one, the last of them.
+inline constexpr const char* kAverage = "ema.w";
 std::vector<MomentSpec> moments_for(const OptimizerConfig& config, const nn::ParamSpec& spec);
 
 // One parameter's tensors, flat, as far as this rank owns it.

@@ -18,12 +18,13 @@ namespace ziggurat::train {
 // The same on every rank.
 struct StepResult {
   double loss = 0;             // cross-entropy per counted token, nats
-  double auxiliary_loss = 0;   // of all layers with their coefficients, mean over micro-batches
   double grad_norm = 0;        // before clipping
-  std::vector<double> losses;  // cross-entropy and auxiliary loss of each micro-batch, by its number
+  std::vector<double> parts;   // of the step's loss, in the order of Objective::parts(); the first is `loss`
+  std::vector<double> losses;  // parts of each micro-batch, before any mean, by its number
   bool updated = false;        // or something is not finite or beyond the limits: all is as it was
 
   bool finite() const;
+  double auxiliary_loss() const;  // all parts but the first
 };
 
 class TrainStep {
@@ -31,7 +32,7 @@ class TrainStep {
   // All three must outlive it.
   TrainStep(const RunConfig& config, Training& training, Executor& executor);
   // Bytes of Executor::numbers that it takes: from its construction on, and in a step.
-  static int64_t bytes_of_numbers(const RunConfig& config);
+  static int64_t bytes_of_numbers(const RunConfig& config, const objective::Objective& objective);
 
   // The tokens of a micro-batch by its number among all of the step's; they stay until the next call.
   using ReadBatch = std::function<model::TokenBatch(int64_t micro_batch)>;
@@ -51,7 +52,7 @@ class TrainStep {
   // The sum over ranks and the update.
   StepResult finish(const StepPlan& plan, double counted_tokens, const StepLimits& limits = {});
 
-  // What accumulate() has computed: f64 [micro-batches of a rank, 2].
+  // What accumulate() has computed: f64 [micro-batches of a rank, parts of the loss].
   Tensor losses_of(const StepPlan& plan, int shift) const;
 
  private:
@@ -65,8 +66,9 @@ class TrainStep {
   Executor& executor_;
   parallel::GradientReducer reducer_;
   MicroBatchGraphs graphs_;
-  // Loss sum and auxiliary loss, f64 [2]: of the latest micro-batch, and by global micro-batch number
-  // [micro-batches at most, 2] those of the step under way, zero for other ranks' ones until all are summed.
+  // Parts of the loss, f64: of the latest micro-batch [parts], and by global micro-batch number
+  // [micro-batches at most, parts] those of the step under way, zero for other ranks' ones until all are
+  // summed.
   Tensor latest_losses_, micro_losses_;
 };
 
