@@ -37,29 +37,35 @@ Param& ParamStore::add(ParamSpec spec) {
   check(!arena_, ErrorKind::internal, "[params] '{}' added after finalize()", spec.name);
   check(by_name_.emplace(spec.name, entries_.size()).second, ErrorKind::internal,
         "[params] '{}' is registered twice", spec.name);
-  const DType dtype = spec.matrix ? options_.compute : accum_dtype(options_.compute);
-  auto group = std::find_if(groups_.begin(), groups_.end(), [&](const ParamGroup& g) {
-    return g.expert_parallel == spec.expert_parallel && g.dtype == dtype;
-  });
-  if (group == groups_.end()) {
-    groups_.push_back({});
-    group = groups_.end() - 1;
-    group->expert_parallel = spec.expert_parallel;
-    group->dtype = dtype;
-    const bool per_source = options_.reproducible == Reproducible::strict && spec.expert_parallel > 1;
-    group->sources = per_source ? spec.expert_parallel : 1;
-  }
+  ParamGroup& group = group_for(spec);
   ParamEntry entry;
   entry.numel = local_shape(spec).numel();
-  entry.group = static_cast<int>(group - groups_.begin());
-  entry.offset = group->numel;
+  entry.group = static_cast<int>(&group - groups_.data());
+  entry.offset = group.numel;
+  entry.use.number = static_cast<int>(entries_.size());
   const int64_t rows = spec.global_shape.rank() == 0 ? 0 : spec.global_shape[0];
   entry.first = rows == 0 ? 0 : spec.row_begin * (spec.global_shape.numel() / rows);
   entry.spec = std::move(spec);
-  group->numel += align(entry.numel);
-  group->owned = {0, group->numel};
+  group.numel += align(entry.numel);
+  group.owned = {0, group.numel};
   entries_.push_back(std::move(entry));
   return entries_.back().param;
+}
+
+// The last one of the kind, unless it is full.
+ParamGroup& ParamStore::group_for(const ParamSpec& spec) {
+  const DType dtype = spec.matrix ? options_.compute : accum_dtype(options_.compute);
+  const int64_t most = options_.group_bytes / size_of(accum_dtype(options_.compute));
+  const auto last = std::find_if(groups_.rbegin(), groups_.rend(), [&](const ParamGroup& g) {
+    return g.expert_parallel == spec.expert_parallel && g.dtype == dtype;
+  });
+  if (last != groups_.rend() && last->numel + align(local_shape(spec).numel()) <= most) return *last;
+  ParamGroup& group = groups_.emplace_back();
+  group.expert_parallel = spec.expert_parallel;
+  group.dtype = dtype;
+  const bool per_source = options_.reproducible == Reproducible::strict && spec.expert_parallel > 1;
+  group.sources = per_source ? spec.expert_parallel : 1;
+  return group;
 }
 
 const Tensor& ParamStore::add_state(DType dtype, Shape shape) {
@@ -67,13 +73,14 @@ const Tensor& ParamStore::add_state(DType dtype, Shape shape) {
   return states_.emplace_back(nullptr, dtype, shape, options_.device);
 }
 
-void ParamStore::shard(const ProcessGroups& groups) {
+void ParamStore::shard(const ProcessGroups& groups, bool scatter_gradients) {
   check(!arena_, ErrorKind::internal, "[params] shard() after finalize()");
   for (ParamGroup& g : groups_) {
     const Communicator& ranks = replicas(g, groups);
     const int64_t share = align((g.numel + ranks.size() - 1) / ranks.size());
     g.numel = share * ranks.size();
     g.owned = {share * ranks.rank(), share * (ranks.rank() + 1)};
+    g.scattered = scatter_gradients && g.sharded();
   }
 }
 
@@ -83,12 +90,33 @@ IndexRange ParamStore::owned(const ParamEntry& entry) const {
   return {inside(owned.begin), inside(owned.end)};
 }
 
+IndexRange ParamStore::kept(const ParamEntry& entry) const {
+  return group_of(entry).scattered ? owned(entry) : IndexRange{0, entry.numel};
+}
+
+Tensor ParamStore::kept_gradient(const ParamEntry& entry) const {
+  const ParamGroup& g = group_of(entry);
+  if (!g.scattered) return g.gradient.rows(entry.offset, entry.offset + entry.numel);
+  const IndexRange range = owned(entry);
+  // An entry without owned elements may lie anywhere beside the slab.
+  const int64_t at = range.size() == 0 ? 0 : entry.offset + range.begin - g.owned.begin;
+  return g.gradient.rows(at, at + range.size());
+}
+
+Tensor ParamStore::owned_gradient(const ParamEntry& entry) const {
+  const IndexRange range = owned(entry), first = kept(entry);
+  return kept_gradient(entry).rows(range.begin - first.begin, range.end - first.begin);
+}
+
 void ParamStore::finalize() {
   const DType accum = accum_dtype(options_.compute);
+  const auto elements_of_gradient = [](const ParamGroup& g) {
+    return g.scattered ? g.owned.size() : g.sources * g.numel;
+  };
   int64_t bytes = 0;
   for (const ParamGroup& g : groups_) {
     bytes += g.numel * size_of(g.dtype) + Arena::kAlignment;
-    if (options_.trainable) bytes += g.sources * g.numel * size_of(accum) + Arena::kAlignment;
+    if (options_.trainable) bytes += elements_of_gradient(g) * size_of(accum) + Arena::kAlignment;
   }
   for (const Tensor& state : states_) bytes += state.bytes() + Arena::kAlignment;
   arena_ = std::make_unique<Arena>("parameters", bytes, options_.device);
@@ -99,7 +127,7 @@ void ParamStore::finalize() {
     // Nobody writes what lies between pieces, but slabs are reduced and exchanged as a whole.
     if (options_.device == Device::cuda) fill_zero(g.values, stream);
     if (!options_.trainable) continue;
-    g.gradient = allocate(*arena_, accum, {g.sources * g.numel});
+    g.gradient = allocate(*arena_, accum, {elements_of_gradient(g)});
     if (options_.device == Device::cuda) fill_zero(g.gradient, stream);
   }
   for (Tensor& state : states_) {
@@ -111,7 +139,8 @@ void ParamStore::finalize() {
     const ParamGroup& g = group_of(entry);
     entry.param.value = piece(g.values, entry);
     if (options_.trainable) {
-      entry.param.grad = piece(g.gradient, entry);
+      entry.param.use = &entry.use;
+      if (!g.scattered) entry.param.grad = piece(g.gradient, entry);
       entry.param.source_stride = g.sources > 1 ? g.numel : 0;
       if (entry.spec.product_rows > 0 && g.sources == 1) entry.param.unwritten = &entry.unwritten;
     }
@@ -183,13 +212,31 @@ void ParamStore::zero_gradients(Stream& stream) {
       continue;
     }
     const ParamGroup& g = group_of(entry);
+    if (!entry.param.grad) continue;
     for (int64_t s = 0; s < g.sources; ++s) fill_zero(entry.param.grad_of_source(s), stream);
   }
+  for (const ParamGroup& g : groups_) {
+    if (g.scattered && g.gradient) fill_zero(g.gradient, stream);
+  }
+}
+
+void ParamStore::lend_gradients(size_t group, const Tensor& slab, Stream& stream) {
+  int64_t written = 0;  // up to here somebody writes the slab, or has
+  const auto zero_until = [&](int64_t end) { fill_zero(slab.rows(written, end), stream); };
+  for (ParamEntry& entry : entries_) {
+    if (static_cast<size_t>(entry.group) != group) continue;
+    entry.param.grad = slab ? piece(slab, entry) : Tensor();
+    entry.unwritten = slab && entry.param.unwritten != nullptr;
+    if (!entry.unwritten) continue;
+    zero_until(entry.offset);
+    written = entry.offset + entry.numel;
+  }
+  if (slab) zero_until(slab.numel());
 }
 
 void ParamStore::settle_gradients(Stream& stream) {
   for (const ParamEntry& entry : entries_) {
-    if (entry.param.trainable()) entry.param.settle_grad(stream);
+    if (entry.param.grad) entry.param.settle_grad(stream);
   }
 }
 

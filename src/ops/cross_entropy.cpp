@@ -249,6 +249,7 @@ Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targ
   const Tensor sums = tape.save(DType::f64, {kLossSums});
   const ArenaScope scope(tape.workspace());
 
+  if (backward) tape.before_write(weight);
   note_head(x, weight, dx, backward);
   visit_kernels<kernels::CrossEntropyKernels, kernels::GemmKernels, kernels::WeightProductKernels,
                 kernels::ElementwiseKernels>(x.value(), [&]<Device D, class T>() {
@@ -262,6 +263,7 @@ Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targ
     }
     run(T{});
   });
+  if (backward) tape.after_write(weight);
   return sums;
 }
 

@@ -52,7 +52,7 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
   });
 
   // dtable[tokens_i] += dy_i, dposition_table[positions_i] += dy_i
-  tape.record(y, [=, &table](Tape& t, const Tensor& dy) {
+  tape.record(y, {&table, position_table}, [=, &table](Tape& t, const Tensor& dy) {
     if (table.trainable()) table.settle_grad(t.stream());
     // Rows of the gradient, read and written.
     note_kernel("embedding", Pass::backward, dy,

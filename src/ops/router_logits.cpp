@@ -67,7 +67,7 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
       });
 
   // Saves nothing: x' is made again from x, which is half its size in bf16 and kept by its producer anyway.
-  tape.record(logits, [=, &weight](Tape& t, const Tensor& dlogits) {
+  tape.record(logits, {&weight, bias}, [=, &weight](Tape& t, const Tensor& dlogits) {
     const ArenaScope scope(t.workspace());
     const GradSlot dx = t.grad_slot(x);
     const double wide_bytes = wide_bytes_of(x.value());

@@ -15,9 +15,7 @@ Optimizer::Optimizer(nn::ParamStore& store, const ProcessGroups& groups, const O
   for (const nn::ParamEntry& entry : store.entries()) {
     const IndexRange owned = store.owned(entry);
     if (owned.size() == 0) continue;
-    const int64_t at = entry.offset + owned.begin;
-    items_.push_back({&entry, state_.master(entry),
-                      store.group_of(entry).gradient.rows(at, at + owned.size()), state_.rounded(entry)});
+    items_.push_back({&entry, state_.master(entry), store.owned_gradient(entry), state_.rounded(entry)});
   }
 }
 

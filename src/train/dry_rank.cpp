@@ -19,10 +19,15 @@ model::TokenBatch DryRank::batch() const {
           config.data.reset_attention ? &kSome : nullptr};
 }
 
-void DryRank::micro_batch() {
-  executor.tape.begin({});
-  training.model.loss(executor.tape, executor.upload(executor.tape, batch()));
-  executor.tape.backward();
+void DryRank::micro_batch(parallel::GradientReducer& reducer) {
+  Tape& tape = executor.tape;
+  tape.set_follower(&reducer);
+  reducer.begin_micro_batch(executor.stream, false);
+  tape.begin({});
+  training.model.loss(tape, executor.upload(tape, batch()));
+  tape.backward();
+  reducer.end_micro_batch();
+  tape.set_follower(nullptr);
 }
 
 void DryRank::update() {

@@ -21,10 +21,10 @@ StepWork record_step(const RunConfig& config, int world_size, int rank) {
 
   WorkRecord record;
   reducer.begin_step(stream);
-  built.micro_batch();
+  built.micro_batch(reducer);
   work.first = record.take();
   if (work.micro_batches > 1) {
-    built.micro_batch();
+    built.micro_batch(reducer);
     work.later = record.take();
   }
   reducer.reduce(stream);

@@ -195,6 +195,12 @@ void RunConfig::validate(Problems& problems) const {
                  "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
                  "them: use 0, or kind adamw or lion");
   }
+  if (guard.rerun_every > 0 && parallel.zero == 2 && reproducible != Reproducible::strict) {
+    problems.add(
+        "guard.rerun_every",
+        "compares what each rank computes alone, but with parallel.zero 2 gradients are summed over ranks "
+        "after every micro-batch: use parallel.zero=1, or guard.rerun_every=0");
+  }
   if (optimizer.kind != OptimizerKind::adamw && device == Device::cuda) {
     problems.add("optimizer.kind", "only adamw runs on a GPU so far: use it, or device=cpu");
   }

@@ -29,7 +29,11 @@ TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& exec
                plan_step(config, training.groups.dp().size(), 0).lanes_per_rank),
       graphs_(training.store, why_no_graphs(config, training.groups.world().size()).empty()),
       latest_losses_(allocate(executor.numbers, DType::f64, {2})),
-      micro_losses_(allocate(executor.numbers, DType::f64, {most_micro_batches(config), 2})) {}
+      micro_losses_(allocate(executor.numbers, DType::f64, {most_micro_batches(config), 2})) {
+  executor_.tape.set_follower(&reducer_);
+}
+
+TrainStep::~TrainStep() { executor_.tape.set_follower(nullptr); }
 
 int64_t TrainStep::bytes_of_numbers(const RunConfig& config) {
   return 2 * most_micro_batches(config) * size_of(DType::f64) + 2 * Arena::kAlignment;
@@ -52,8 +56,19 @@ Tensor TrainStep::losses_of(const StepPlan& plan, int shift) const {
   return micro_losses_.rows(first, first + plan.micro_batches_per_rank);
 }
 
+void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read) {
+  // Faults on purpose come before ranks' gradients are added. A device's stream may be recorded.
+  const bool behind = config_.parallel.overlap && config_.device == Device::cpu && !injecting();
+  accumulate(plan, counted_tokens, read, 0, {}, behind);
+}
+
+void TrainStep::accumulate_alone(const StepPlan& plan, double counted_tokens, const ReadBatch& read,
+                                 int shift, const After& after) {
+  accumulate(plan, counted_tokens, read, shift, after, false);
+}
+
 void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift,
-                           const After& after) {
+                           const After& after, bool behind) {
   Stream& stream = executor_.stream;
   const int rank = training_.groups.world().rank();
   const int64_t number = training_.cursor.step + 1;
@@ -65,8 +80,10 @@ void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const Re
   for (int64_t i = 0; i < plan.micro_batches_per_rank; ++i) {
     reach(Site::compute, rank, number);
     const int64_t micro_batch = first_micro_batch(plan, shift) + i;
-    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
     const bool last = i + 1 == plan.micro_batches_per_rank;
+    reducer_.begin_micro_batch(stream, behind && last);
+    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
+    reducer_.end_micro_batch();
     if (after && !last) after(micro_batch);
     if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane(stream);
   }

@@ -8,7 +8,9 @@ namespace {
 
 // Between the model, which registers the parameters, and those who need their slabs.
 nn::ParamStore& finalized(nn::ParamStore& store, const ProcessGroups& groups, const RunConfig& config) {
-  if (config.parallel.zero > 0) store.shard(groups);
+  // In strict mode gradients are summed over a rank's micro-batches before those of ranks are: it keeps them.
+  const bool scatter = config.parallel.zero == 2 && config.reproducible != Reproducible::strict;
+  if (config.parallel.zero > 0) store.shard(groups, scatter);
   store.finalize();
   return store;
 }

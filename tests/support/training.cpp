@@ -108,7 +108,7 @@ TrainingRun train_on_threads(const train::RunConfig& config, int ranks, int64_t 
       const OptimizerState& state = trainer.optimizer_state();
       const IndexRange owned = store.owned(entry);
       const int64_t first = entry.first + owned.begin;
-      const Tensor gradient = entry.param.grad.reshape({entry.numel}).rows(owned.begin, owned.end);
+      const Tensor gradient = store.owned_gradient(entry);
       const std::string& name = entry.spec.name;
       const Shape& shape = entry.spec.global_shape;
       collect(name, shape, first, state.master(entry), run.weights);

@@ -2,9 +2,10 @@
 //
 // A group holds the parameters that are reduced over the same ranks and have values of one dtype: the
 // replicated ones, and for each distinct expert-parallel size the experts of that size; of each matrices and
-// the rest, where they differ in dtype. Within a group, values and gradients are one slab each, in
-// registration order, so that reducing, clipping, updating and saving work on ranges. What an optimizer keeps
-// beside them is its own (optim/optimizer_state.h).
+// the rest, where they differ in dtype. They come in groups of some MiB, so that the gradients of one can be
+// reduced while backward works on those of the next. Within a group, values and gradients are one slab each,
+// in registration order, so that reducing, clipping, updating and saving work on ranges. What an optimizer
+// keeps beside them is its own (optim/optimizer_state.h).
 #pragma once
 
 #include <cstdint>
@@ -57,10 +58,13 @@ struct ParamEntry {
   int64_t numel = 0;       // elements held by this rank
   int64_t first = 0;       // of them in the global tensor, whose elements are counted row by row
   bool unwritten = false;  // param.unwritten points here
+  ParamUse use;            // and param.use here
 };
 
 // Slabs of one group. Both have `numel` elements; `gradient` has `sources` such slabs one after another
-// (strict mode keeps expert gradients per source rank; otherwise 1).
+// (strict mode keeps expert gradients per source rank; otherwise 1). With `scattered` it holds what this rank
+// owns of the sum over ranks so far, and nothing else: while backward writes a group's gradients somebody
+// lends it memory for all of them (ZeRO-2).
 struct ParamGroup {
   int expert_parallel = 0;  // 0: replicated on every rank
   DType dtype = DType::f32;
@@ -68,7 +72,8 @@ struct ParamGroup {
   int64_t sources = 1;
   IndexRange owned;  // the elements that this rank's optimizer updates: all, unless shard() cut them
   Tensor values;     // dtype
-  Tensor gradient;   // accum dtype; empty: frozen
+  bool scattered = false;
+  Tensor gradient;  // accum dtype; empty: frozen
 
   bool sharded() const { return owned.size() < numel; }
 };
@@ -89,6 +94,8 @@ class ParamStore {
     // Tokens of a step (in inference, of a pass), to know which packed copies pay; 0: none, as in strict
     // training. There are none but on the CPU.
     int64_t step_tokens = 0;
+    // Of the gradients of a group, which more than one parameter does not exceed.
+    int64_t group_bytes = int64_t{1} << 25;
   };
   explicit ParamStore(const Options& options) : options_(options) {}
 
@@ -102,7 +109,8 @@ class ParamStore {
 
   // ZeRO: cuts the slabs of each group, padded for that, into equal ranges, one for each of its replicas().
   // Before finalize().
-  void shard(const ProcessGroups& groups);
+  // `scatter_gradients`: see ParamGroup::scattered; where ranks share anything.
+  void shard(const ProcessGroups& groups, bool scatter_gradients = false);
 
   // Allocates the slabs, draws initial values as a function of (seed, name, element), the same bits on every
   // device, zeroes gradients. Done when it returns.
@@ -111,7 +119,9 @@ class ParamStore {
   // In the order of the stream, which is one of options().device.
   void zero_gradients(Stream& stream);    // those of products when their first product comes, or
   void settle_gradients(Stream& stream);  // now: before anything but ops reads gradients
-  void values_changed();                  // whoever changes values says so: packed copies are made anew
+  // Of a scattered group: its parameters' gradients are zeros in `slab` [numel] from now on; or nowhere.
+  void lend_gradients(size_t group, const Tensor& slab, Stream& stream);
+  void values_changed();  // whoever changes values says so: packed copies are made anew
   int64_t packed_bytes() const;
 
   const Options& options() const { return options_; }
@@ -128,10 +138,16 @@ class ParamStore {
 
   // Which of an entry's `numel` elements this rank owns; may be none.
   IndexRange owned(const ParamEntry& entry) const;
+  // What this rank keeps of its gradient between micro-batches, and so of the step's: flat, of these
+  // elements.
+  IndexRange kept(const ParamEntry& entry) const;
+  Tensor kept_gradient(const ParamEntry& entry) const;
+  Tensor owned_gradient(const ParamEntry& entry) const;
 
  private:
   static Shape local_shape(const ParamSpec& spec);
   static Tensor piece(const Tensor& slab, const ParamEntry& entry);
+  ParamGroup& group_for(const ParamSpec& spec);
   void draw(const ParamEntry& entry, HostPieces& pieces);
   void add_packed_copies();
 

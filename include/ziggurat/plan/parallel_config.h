@@ -14,6 +14,7 @@ struct ParallelConfig {
   int ranks_per_node = 0;
   AllToAll all_to_all = AllToAll::automatic;
   int zero = 0;
+  bool overlap = true;
 
   template <class V>
   void visit_fields(V& v) {
@@ -30,8 +31,13 @@ struct ParallelConfig {
     v.field(
         "zero", zero,
         "ZeRO stage: 0: every rank keeps the optimizer state of all parameters that it has; 1: ranks with "
-        "the same parameters share it",
-        at_least(0), at_most(1));
+        "the same parameters share it; 2: and the gradients, of which each keeps what it updates: they are "
+        "summed after every micro-batch (reproducible strict keeps them whole)",
+        at_least(0), at_most(2));
+    v.field(
+        "overlap", overlap,
+        "gradients are summed over ranks while backward goes on, from the last micro-batch's first ones on; "
+        "false: after it. Where ranks share memory, the same bits");
   }
 };
 
