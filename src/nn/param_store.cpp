@@ -13,24 +13,74 @@ constexpr int64_t kAlignElements = 64;
 int64_t align(int64_t n) { return (n + kAlignElements - 1) / kAlignElements * kAlignElements; }
 }  // namespace
 
-Shape ParamStore::local_shape(const ParamSpec& spec) {
-  const Shape& g = spec.global_shape;
-  if (spec.expert_parallel == 0) return g;
-  const int64_t rows = spec.row_end - spec.row_begin;
-  switch (g.rank()) {
-    case 1:
-      return {rows};
-    case 2:
-      return {rows, g[1]};
-    case 3:
-      return {rows, g[1], g[2]};
-    default:
-      return {rows, g[1], g[2], g[3]};
+std::vector<Box> held_boxes(const ParamSpec& spec) {
+  const Shape& shape = spec.global_shape;
+  if (!spec.cut.empty()) return spec.cut;
+  if (shape.rank() == 0) return {{shape, shape}};
+  return {spec.expert_parallel == 0 ? rows_of(shape, 0, shape[0])
+                                    : rows_of(shape, spec.row_begin, spec.row_end)};
+}
+
+Shape held_shape(const ParamSpec& spec) {
+  const std::vector<Box> boxes = held_boxes(spec);
+  if (boxes.size() == 1) return boxes[0].extent;
+  int64_t rows = 0;
+  for (const Box& box : boxes) rows += box.extent[0];
+  return with(boxes[0].extent, 0, rows);
+}
+
+void for_each_held_box(const ParamSpec& spec, int64_t begin, int64_t end,
+                       const std::function<void(const Box& box, int64_t at)>& f) {
+  int64_t first = 0;  // of a held box
+  for (const Box& held : held_boxes(spec)) {
+    const int64_t n = held.numel(), from = std::clamp<int64_t>(begin - first, 0, n),
+                  to = std::clamp<int64_t>(end - first, 0, n);
+    int64_t at = first + from - begin;
+    for (Box box : boxes_of(held.extent, from, to)) {
+      for (int i = 0; i < held.begin.rank(); ++i)
+        box.begin = with(box.begin, i, box.begin[i] + held.begin[i]);
+      f(box, at);
+      at += box.numel();
+    }
+    first += n;
   }
 }
 
+void for_each_held_run(const ParamSpec& spec, int64_t begin, int64_t end,
+                       const std::function<void(int64_t first, int64_t at, int64_t n)>& f) {
+  const Shape& shape = spec.global_shape;
+  const Box all = shape.rank() == 0 ? Box{shape, shape} : rows_of(shape, 0, shape[0]);
+  for_each_held_box(spec, begin, end, [&](const Box& box, int64_t at) {
+    for_each_run(box, all, [&](int64_t in_box, int64_t in_all, int64_t n) { f(in_all, at + in_box, n); });
+  });
+}
+
+std::vector<Box> cut_rows(const Shape& shape, const std::vector<int64_t>& pieces, int64_t part,
+                          int64_t parts) {
+  std::vector<Box> boxes;
+  int64_t row = 0;
+  for (const int64_t piece : pieces) {
+    check(piece % parts == 0, ErrorKind::config,
+          "parallel.tensor: {} rows of a weight {} cannot be cut into {} equal parts", piece, shape, parts);
+    const int64_t share = piece / parts;
+    boxes.push_back(rows_of(shape, row + part * share, row + (part + 1) * share));
+    row += piece;
+  }
+  return boxes;
+}
+
+std::vector<Box> cut_columns(const Shape& shape, int64_t part, int64_t parts) {
+  const int last = shape.rank() - 1;
+  check(shape[last] % parts == 0, ErrorKind::config,
+        "parallel.tensor: the columns of a weight {} cannot be cut into {} equal parts", shape, parts);
+  Box box = rows_of(shape, 0, shape[0]);
+  const int64_t share = shape[last] / parts;
+  box.begin = with(box.begin, last, part * share), box.extent = with(box.extent, last, share);
+  return {box};
+}
+
 Tensor ParamStore::piece(const Tensor& slab, const ParamEntry& entry) {
-  return slab.rows(entry.offset, entry.offset + entry.numel).reshape(local_shape(entry.spec));
+  return slab.rows(entry.offset, entry.offset + entry.numel).reshape(held_shape(entry.spec));
 }
 
 Param& ParamStore::add(ParamSpec spec) {
@@ -39,12 +89,12 @@ Param& ParamStore::add(ParamSpec spec) {
         "[params] '{}' is registered twice", spec.name);
   ParamGroup& group = group_for(spec);
   ParamEntry entry;
-  entry.numel = local_shape(spec).numel();
+  entry.numel = held_shape(spec).numel();
   entry.group = static_cast<int>(&group - groups_.data());
   entry.offset = group.numel;
   entry.use.number = static_cast<int>(entries_.size());
-  const int64_t rows = spec.global_shape.rank() == 0 ? 0 : spec.global_shape[0];
-  entry.first = rows == 0 ? 0 : spec.row_begin * (spec.global_shape.numel() / rows);
+  if (entry.numel > 0)
+    for_each_held_run(spec, 0, 1, [&](int64_t first, int64_t, int64_t) { entry.first = first; });
   entry.spec = std::move(spec);
   group.numel += align(entry.numel);
   group.owned = {0, group.numel};
@@ -57,11 +107,12 @@ ParamGroup& ParamStore::group_for(const ParamSpec& spec) {
   const DType dtype = spec.matrix ? options_.compute : accum_dtype(options_.compute);
   const int64_t most = options_.group_bytes / size_of(accum_dtype(options_.compute));
   const auto last = std::find_if(groups_.rbegin(), groups_.rend(), [&](const ParamGroup& g) {
-    return g.expert_parallel == spec.expert_parallel && g.dtype == dtype;
+    return g.expert_parallel == spec.expert_parallel && g.cut == !spec.cut.empty() && g.dtype == dtype;
   });
-  if (last != groups_.rend() && last->numel + align(local_shape(spec).numel()) <= most) return *last;
+  if (last != groups_.rend() && last->numel + align(held_shape(spec).numel()) <= most) return *last;
   ParamGroup& group = groups_.emplace_back();
   group.expert_parallel = spec.expert_parallel;
+  group.cut = !spec.cut.empty();
   group.dtype = dtype;
   const bool per_source = options_.reproducible == Reproducible::strict && spec.expert_parallel > 1;
   group.sources = per_source ? spec.expert_parallel : 1;
@@ -195,7 +246,9 @@ void ParamStore::draw(const ParamEntry& entry, HostPieces& pieces) {
   const bool repeats = spec.identical_rows && values.device() == Device::cpu;
   const int64_t drawn = repeats ? std::min(row, entry.numel) : entry.numel;
   pieces.write(values.reshape({entry.numel}).rows(0, drawn), [&](const Tensor& piece, int64_t first) {
-    draw_initial(spec, options_.seed, entry.first + first, piece);
+    for_each_held_run(spec, first, first + piece.numel(), [&](int64_t element, int64_t at, int64_t n) {
+      draw_initial(spec, options_.seed, element, piece.rows(at, at + n));
+    });
   });
   visit_float_dtype(values.dtype(), [&]<class T>() {
     T* p = values.data<T>();

@@ -36,7 +36,7 @@ void check_first_keys(const int32_t* first_key, const AttentionShape& s) {
 }  // namespace
 
 Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, double dropout, int64_t layer,
-              const int32_t* first_key) {
+              const int32_t* first_key, const HeadPlace& place) {
   check_qkv("attention", qkv, shape);
   check(dropout >= 0 && dropout < 1, ErrorKind::argument, "[attention] dropout: expected [0, 1), got {}",
         dropout);
@@ -48,7 +48,8 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
         "dimensions",
         shape.head_dim, to_string(device), kernels::kAttentionMaxHeadDimOnCuda);
   const kernels::AttentionDropout drop{tape.micro_batch().training ? dropout : 0.0,
-                                       tape.random(Purpose::attention_dropout, layer)};
+                                       tape.random(Purpose::attention_dropout, layer), place.heads,
+                                       place.first};
 
   const Var y = tape.output(qkv.dtype(), {shape.rows(), shape.heads * shape.head_dim}, qkv.wants_grad());
   // One number per row and head lets backward recompute the probabilities, which are T times as many.

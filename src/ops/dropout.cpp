@@ -8,7 +8,7 @@ Var dropout(Tape& tape, Var x, double rate, Purpose purpose, int64_t layer) {
   check(0 <= rate && rate < 1, ErrorKind::argument, "[dropout] expected 0 <= rate < 1, got {}", rate);
   if (rate == 0 || !tape.micro_batch().training) return x;
   const Var y = tape.output(x.dtype(), x.shape(), x.wants_grad());
-  const LatePhilox rng = tape.random(purpose, layer);
+  const LatePhilox rng = tape.random_of_shard(purpose, layer, x.value().numel());
   const int64_t n = x.value().numel();
 
   note_kernel("dropout", Pass::forward, x, y);

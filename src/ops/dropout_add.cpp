@@ -13,7 +13,7 @@ Var dropout_add(Tape& tape, Var x, Var residual, double rate, Purpose purpose, i
         to_string(residual.dtype()), residual.shape());
   if (rate == 0 || !tape.micro_batch().training) return add(tape, residual, x);
   const Var y = tape.output(x.dtype(), x.shape(), x.wants_grad() || residual.wants_grad());
-  const LatePhilox rng = tape.random(purpose, layer);
+  const LatePhilox rng = tape.random_of_shard(purpose, layer, x.value().numel());
   const int64_t n = x.value().numel();
 
   note_kernel("dropout_add", Pass::forward, x, residual, y);

@@ -46,7 +46,7 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
   const bool wants_grad = x.wants_grad() || weight.trainable() || (bias != nullptr && bias->trainable());
   const Var logits = tape.output(accum, {rows, experts}, wants_grad);
   const double eps = tape.micro_batch().training ? jitter_eps : 0.0;
-  const LatePhilox rng = tape.random(Purpose::router_jitter, layer);
+  const LatePhilox rng = tape.random_of_shard(Purpose::router_jitter, layer, x.value().numel());
 
   note_kernel("router_input", Pass::forward, x, wide_bytes_of(x.value()));
   note_product("router_logits", Pass::forward, {1, rows, experts, cols}, wide_bytes_of(x.value()), w, logits);

@@ -48,8 +48,8 @@ bool GradientReducer::scatters(const nn::ParamGroup& group) const {
   return group.sharded() && store_.options().reproducible != Reproducible::strict;
 }
 
-// One number for each range, or each replicated parameter and each expert, told by exactly one rank, so that
-// the sum over ranks is exact whatever its order.
+// One number for each range, or each replicated parameter, part of a cut one and each expert, told by exactly
+// one rank, so that the sum over ranks is exact whatever its order.
 void GradientReducer::plan_norms() {
   int64_t parts = 0;
   for (const nn::ParamGroup& g : store_.groups()) {
@@ -69,12 +69,15 @@ void GradientReducer::plan_norms() {
   for (const nn::ParamEntry& entry : store_.entries()) {
     if (scatters(store_.group_of(entry))) continue;
     const nn::ParamSpec& spec = entry.spec;
-    const bool replicated = spec.expert_parallel == 0;
-    const bool mine = replicated ? next_rank(entry) == groups_.dp().rank()
-                                 : groups_.expert_dp(spec.expert_parallel).rank() == 0;
-    const int64_t first = parts + (replicated ? 0 : spec.row_begin),
-                  held = replicated ? 1 : spec.row_end - spec.row_begin;
-    parts += replicated ? 1 : spec.global_shape[0];
+    const bool experts = spec.expert_parallel > 0, cut = !spec.cut.empty();
+    const int tp = groups_.tp().rank();
+    const bool mine = experts ? groups_.expert_dp(spec.expert_parallel).rank() == 0
+                              : next_rank(entry) == groups_.dp().rank() && (cut || tp == 0);
+    const int64_t first = parts + (experts ? spec.row_begin
+                                   : cut   ? tp
+                                           : 0),
+                  held = experts ? spec.row_end - spec.row_begin : 1;
+    parts += experts ? spec.global_shape[0] : cut ? groups_.tp().size() : 1;
     if (!mine || entry.numel == 0) continue;
     const Tensor gradient = entry.param.grad.reshape({held, entry.numel / held});
     for (int64_t r = 0; r < held; ++r) mine_.push_back({gradient.rows(r, r + 1), first + r});

@@ -47,6 +47,7 @@ const std::vector<KeyNote>& key_notes() {
       {"batch.global_batch", nullptr, "125M and 350M: 256, 1.3B: 512, 6.7B: 1024"},
       {"batch.sequence_length", nullptr, "2048"},
       {"parallel", "plan/parallel_plan.h, comm", nullptr},
+      {"parallel.tensor", "nn/layers.h, ops/shard_rows.h", "1.3B dense: 4, 6.7B dense: 8"},
       {"parallel.overlap", "parallel/gradient_reducer.h", nullptr},
       {"parallel.all_to_all", "comm/communicator.h", "hierarchical, for inference"},
       {"train", "train/trainer.h", nullptr},

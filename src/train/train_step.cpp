@@ -123,7 +123,8 @@ void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, in
               .index = micro_batch,
               .count = plan.micro_batches,
               .first = first,
-              .token_weight = 1.0 / counted_tokens});
+              .token_weight = 1.0 / counted_tokens,
+              .shard = training_.groups.tp().rank()});
   const model::TokenBatch there = executor_.upload(tape, batch);
   const auto work = [&] {
     const Tensor sums = model.loss(tape, there);

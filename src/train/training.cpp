@@ -36,7 +36,7 @@ Training::Training(const RunConfig& config, ProcessGroups its_groups, Device dev
 
 Training::Training(const RunConfig& config, Communicator& world)
     : Training(config, ProcessGroups(world, layout_of(config, world.size())), config.device) {
-  if (config.parallel.zero > 0 && groups.dp().size() == 1) {
+  if (config.parallel.zero > 0 && world.size() == 1) {
     warn("parallel.zero {} shares nothing on one rank: remove it, or start more", config.parallel.zero);
   }
 }

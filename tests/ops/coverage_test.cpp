@@ -29,6 +29,7 @@
 #include <ziggurat/kernels/linear.h>
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/mix.h>
+#include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/kernels/qk_norm.h>
@@ -52,6 +53,7 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"cached_attention", "the CPU backend comes first"},
       {"choose_rows", "runs dispatch's kernel"},
       {"dropout_add", "runs dropout's kernel"},
+      {"shard_rows", "runs elementwise's kernels, and calls the communicator"},
   };
   return reasons;
 }
@@ -130,10 +132,10 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::ElementwiseKernels, kernels::EmbeddingKernels, kernels::FewRowsKernels,
                       kernels::GatedAddKernels, kernels::GemmKernels, kernels::GroupedLinearKernels,
                       kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
-                      kernels::PackedLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
-                      kernels::RandomNormalKernels, kernels::RmsNormKernels, kernels::RopeKernels,
-                      kernels::RouterKernels, kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels,
-                      kernels::SwigluKernels>();
+                      kernels::OwnTokensKernels, kernels::PackedLinearKernels, kernels::WeightProductKernels,
+                      kernels::QkNormKernels, kernels::RandomNormalKernels, kernels::RmsNormKernels,
+                      kernels::RopeKernels, kernels::RouterKernels, kernels::RouterLogitsKernels,
+                      kernels::SumOfSquaresKernels, kernels::SwigluKernels>();
 }
 
 TEST(OpCoverage, TheListOfReasonsIsNotStale) {

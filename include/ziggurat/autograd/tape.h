@@ -39,7 +39,9 @@ struct MicroBatch {
   int64_t count = 1;  // micro-batches in the step: a loss averaged over micro-batches is scaled by 1 / count
   bool first = true;  // of those that this rank has of the step
   double token_weight = 1;  // d(loss of the step) / d(loss of one token), e.g. 1 / tokens in the step
-  bool training = true;     // false: no dropout, no noise, nothing is recorded
+  // Of the rank: its part of the micro-batch's tokens, where ranks share them (tensor parallelism).
+  int shard = 0;
+  bool training = true;  // false: no dropout, no noise, nothing is recorded
 
   // Experts take every token, whatever their capacity: where a text must not depend on its neighbours.
   bool dropless = false;
@@ -107,6 +109,9 @@ class Tape {
   LatePhilox random(Purpose purpose, int64_t layer) const {
     return {micro_batch_.seed, purpose, static_cast<uint64_t>(layer), &numbers_->moment};
   }
+  // The same for an array of which this rank has `elements`, its shard. Throws Error(internal) unless they
+  // begin at a multiple of 4.
+  LatePhilox random_of_shard(Purpose purpose, int64_t layer, int64_t elements) const;
   bool recording() const { return recording_; }
   bool recomputing() const {
     return recomputing_;

@@ -61,7 +61,8 @@ class Gpt {
   // model.
   Gpt(const ModelConfig& config, nn::ParamStore& store, const ProcessGroups& groups, bool recompute = false);
 
-  // Hidden states after the final norm, [sequences * length, hidden], or of the wanted rows only.
+  // Hidden states after the final norm, [sequences * length, hidden], or of the wanted rows only; where ranks
+  // share the model by tensor parallelism, this rank's rows of the micro-batch.
   Var forward(Tape& tape, const TokenBatch& batch) const;
 
   // Sums of the token losses, f64 [4] on the tape's device (ops::read_loss); in training also runs the head's
@@ -84,8 +85,11 @@ class Gpt {
   const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order
 
  private:
+  Var embed_own_rows(Tape& tape, const TokenBatch& batch) const;
+
   ModelConfig config_;
   bool recompute_;
+  Communicator& tensor_;
   const Param* token_embedding_;
   const Param* position_embedding_ = nullptr;  // learned positions only
   std::vector<std::unique_ptr<Block>> blocks_;

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -18,6 +19,7 @@
 #include <ziggurat/autograd/param.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/plan/process_groups.h>
+#include <ziggurat/tensor/box.h>
 #include <ziggurat/tensor/host_pieces.h>
 
 namespace ziggurat::nn {
@@ -47,8 +49,30 @@ struct ParamSpec {
   // ranks. Replicated parameters keep 0, 0 and 0: all rows.
   int64_t row_begin = 0, row_end = 0;
   int expert_parallel = 0;
+  // Cut over a tensor-parallel group: this rank holds these boxes, of which each has the others' extent in
+  // all dims but the leading one, along which they follow each other in what is held. None: all, or those
+  // rows.
+  std::vector<Box> cut = {};
   bool identical_rows = false;  // every row of the leading dim starts with the same values (the paper's code)
 };
+
+// What a rank holds of a parameter: its boxes, and the shape of what they make up.
+std::vector<Box> held_boxes(const ParamSpec& spec);
+Shape held_shape(const ParamSpec& spec);
+// Of elements [begin, end) of what is held, counted row by row: calls f(box of the global tensor, elements
+// from `begin` to the box's first), in order. Each box lies in one piece of memory.
+void for_each_held_box(const ParamSpec& spec, int64_t begin, int64_t end,
+                       const std::function<void(const Box& box, int64_t at)>& f);
+// The same for elements that are consecutive in the global tensor too: f(first of n there, at, n).
+void for_each_held_run(const ParamSpec& spec, int64_t begin, int64_t end,
+                       const std::function<void(int64_t first, int64_t at, int64_t n)>& f);
+
+// Rows of a tensor whose leading dim is made of `pieces` (queries, keys, values), each of which is cut into
+// `parts` equal ones: the boxes of part number `part`. A piece that cannot be cut is Error(config).
+std::vector<Box> cut_rows(const Shape& shape, const std::vector<int64_t>& pieces, int64_t part,
+                          int64_t parts);
+// The same for the last dim of a matrix, as one piece.
+std::vector<Box> cut_columns(const Shape& shape, int64_t part, int64_t parts);
 
 struct ParamEntry {
   ParamSpec spec;
@@ -56,7 +80,7 @@ struct ParamEntry {
   int group = 0;
   int64_t offset = 0;      // elements into the group's slabs
   int64_t numel = 0;       // elements held by this rank
-  int64_t first = 0;       // of them in the global tensor, whose elements are counted row by row
+  int64_t first = 0;       // the first of them in the global tensor, whose elements are counted row by row
   bool unwritten = false;  // param.unwritten points here
   ParamUse use;            // and param.use here
 };
@@ -66,7 +90,8 @@ struct ParamEntry {
 // owns of the sum over ranks so far, and nothing else: while backward writes a group's gradients somebody
 // lends it memory for all of them (ZeRO-2).
 struct ParamGroup {
-  int expert_parallel = 0;  // 0: replicated on every rank
+  int expert_parallel = 0;  // 0: replicated on every rank, or
+  bool cut = false;         // cut over the tensor-parallel group
   DType dtype = DType::f32;
   int64_t numel = 0;
   int64_t sources = 1;
@@ -78,9 +103,11 @@ struct ParamGroup {
   bool sharded() const { return owned.size() < numel; }
 };
 
-// The ranks that hold the same elements of a group.
+// The ranks that hold the same elements of a group. Each has computed with them on tokens, or heads, of its
+// own: their gradients add up.
 inline Communicator& replicas(const ParamGroup& group, const ProcessGroups& groups) {
-  return group.expert_parallel == 0 ? groups.dp() : groups.expert_dp(group.expert_parallel);
+  if (group.expert_parallel > 0) return groups.expert_dp(group.expert_parallel);
+  return group.cut ? groups.dp() : groups.world();
 }
 
 class ParamStore {
@@ -145,7 +172,6 @@ class ParamStore {
   Tensor owned_gradient(const ParamEntry& entry) const;
 
  private:
-  static Shape local_shape(const ParamSpec& spec);
   static Tensor piece(const Tensor& slab, const ParamEntry& entry);
   ParamGroup& group_for(const ParamSpec& spec);
   void draw(const ParamEntry& entry, HostPieces& pieces);

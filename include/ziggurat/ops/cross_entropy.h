@@ -4,6 +4,7 @@
 
 #include <ziggurat/autograd/param.h>
 #include <ziggurat/autograd/tape.h>
+#include <ziggurat/comm/communicator.h>
 
 namespace ziggurat::ops {
 
@@ -15,11 +16,13 @@ constexpr int64_t kLogitsRows = 512;
 // few lines of the cache, and the weight's gradient took 8 % longer (measured on a Zen 1).
 constexpr int64_t kVocabularyTile = 2112;
 
+// Where ranks share the vocabulary: the weight of rank r of T is rows [r R, (r + 1) R) of the whole one.
 struct LossArgs {
-  int64_t vocab_size = 0;          // rows of the weight from here on are padding: no part of the softmax
-  int32_t ignore_index = -1;       // a target that counts for nothing
-  double z_loss = 0;               // coefficient of log_sum_exp^2 in a token's loss
-  double* token_losses = nullptr;  // [N] on x's device: cross-entropy in nats, 0 where ignored; or null
+  Communicator* vocabulary = nullptr;  // these ranks; null, or a group of one: the weight is whole
+  int64_t vocab_size = 0;              // rows of the weight from here on are padding: no part of the softmax
+  int32_t ignore_index = -1;           // a target that counts for nothing
+  double z_loss = 0;                   // coefficient of log_sum_exp^2 in a token's loss
+  double* token_losses = nullptr;      // [N] on x's device: cross-entropy in nats, 0 where ignored; or null
 };
 
 // What a batch's tokens sum up to.
@@ -36,6 +39,10 @@ struct LossResult {
 // them there. The last op of a model: while recording it puts token_weight d(sum + z_loss_sum) into x's and
 // the weight's gradients at once, because the logits are at hand (tape.backward() without root then runs the
 // rest). Only a chunk of rows of logits exists at any time.
+//
+// With LossArgs::vocabulary all ranks have the same x and targets, and get the same sums; the gradient of x
+// is this rank's part, of which the sum over ranks is meant. No rank has logits of others' part: they tell
+// each other maxima and sums of tiles. Collective.
 //
 // Returns f64 [kLossSums], LossResult's members in their order, on x's device in the tape's memory: gone with
 // the next micro-batch, and nobody has waited for it.

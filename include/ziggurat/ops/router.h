@@ -87,6 +87,10 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args);
 void use_fractions_of_step(Tape& tape, const Routing& routing, Communicator& data_parallel,
                            const Tensor& assignments_of_step, bool first);
 
+// The routing of tokens [first, first + n) alone, which are counted from 0: of who has only these.
+// `counts_before`, `capacity` and the losses stay those of all.
+Routing own_tokens(Tape& tape, const Routing& routing, int64_t first, int64_t n);
+
 // Adds what this routing did to `sums`, f64 [kernels::router_sums_size(E)].
 void add_statistics(Tape& tape, const Routing& routing, double balance_coefficient, double z_coefficient,
                     const Tensor& sums);

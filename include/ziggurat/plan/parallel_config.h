@@ -13,6 +13,7 @@ inline std::vector<EnumName> enum_names(AllToAll) {
 struct ParallelConfig {
   int ranks_per_node = 0;
   AllToAll all_to_all = AllToAll::automatic;
+  int tensor = 1;
   int zero = 0;
   bool overlap = true;
 
@@ -28,6 +29,11 @@ struct ParallelConfig {
         "first, "
         "with fewer messages and twice the bytes; auto chooses by the size of blocks. Results are the same"
         " bits; GPUs that exchange by themselves go their own way");
+    v.field("tensor", tensor,
+            "ranks that share each matrix of attention, MLPs and vocabulary, and the tokens between them "
+            "(tensor and sequence parallelism); their micro-batches are the same. Experts stay whole and are "
+            "shared over all ranks",
+            at_least(1), at_most(1 << 10));
     v.field(
         "zero", zero,
         "ZeRO stage: 0: every rank keeps the optimizer state of all parameters that it has; 1: ranks with "
