@@ -8,35 +8,31 @@ namespace ziggurat::ops {
 
 namespace {
 
+template <class From, class To>
+void convert(const Tensor& from, const Tensor& to, Stream& stream) {
+  visit_kernels<kernels::ElementwiseKernels>(from, [&]<Device D, class T>() {
+    if constexpr (std::is_same_v<T, From>) {
+      kernels::convert<D>(from.data<From>(), to.data<To>(), from.numel(), stream);
+    }
+  });
+}
+
 // y [n, C] = or += this rank's rows of the sum over ranks of x [T n, C]; bf16 by way of f32.
 void sum_into(const Tensor& x, const Tensor& y, bool add, Communicator& group, Arena& workspace,
               Stream& stream) {
   const ArenaScope scope(workspace);
-  const int64_t n = y.dim(0), first = group.rank() * n;
-  const auto finish = [&](const Tensor& sum) {
-    add ? accumulate(sum, y, stream) : copy(sum, y, stream);
-  };
-  if (x.dtype() != DType::bf16) {
-    const Tensor sum = add ? allocate(workspace, y.dtype(), y.shape()) : y;
+  const Tensor sum = add ? allocate(workspace, y.dtype(), y.shape()) : y;
+  if (x.dtype() == DType::bf16) {
+    const int64_t first = group.rank() * y.dim(0);
+    const Tensor wide = allocate(workspace, DType::f32, x.shape()), own = wide.rows(first, first + y.dim(0));
+    note_kernel("round_rows", Pass::forward, x, wide, own, sum);
+    convert<bf16, float>(x, wide, stream);
+    group.reduce_scatter(wide, own, ReduceOrder::any, stream).wait();
+    convert<float, bf16>(own, sum, stream);
+  } else {
     group.reduce_scatter(x, sum, ReduceOrder::any, stream).wait();
-    if (add) accumulate(sum, y, stream);
-    return;
   }
-  const Tensor wide = allocate(workspace, DType::f32, x.shape()), sum = wide.rows(first, first + n),
-               rounded = allocate(workspace, y.dtype(), y.shape());
-  note_kernel("widen_rows", Pass::forward, x, wide, sum, rounded);
-  visit_kernels<kernels::ElementwiseKernels>(x, [&]<Device D, class T>() {
-    if constexpr (std::is_same_v<T, bf16>) {
-      kernels::convert<D>(x.data<T>(), wide.data<float>(), x.numel(), stream);
-    }
-  });
-  group.reduce_scatter(wide, sum, ReduceOrder::any, stream).wait();
-  visit_kernels<kernels::ElementwiseKernels>(x, [&]<Device D, class T>() {
-    if constexpr (std::is_same_v<T, bf16>) {
-      kernels::convert<D>(sum.data<float>(), rounded.data<T>(), sum.numel(), stream);
-    }
-  });
-  finish(rounded);
+  if (add) accumulate(sum, y, stream);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// One run, however its ranks are laid out: tensor, expert and data parallelism, ZeRO, nodes. Losses, gradients
-// and the clip norm are those of one rank, to rounding.
+// One run, however its ranks are laid out: tensor, expert and data parallelism, ZeRO, nodes. Losses,
+// gradients and the clip norm are those of one rank, to rounding.
 #include <cmath>
 
 #include <gtest/gtest.h>
@@ -75,8 +75,8 @@ class AnyLayout : public ::testing::TestWithParam<Case> {
  protected:
   train::RunConfig config(const Layout& layout) const {
     const Case& c = GetParam();
-    train::RunConfig config = c.experts ? test::small_pr_moe(folder_.path(), layout.ep)
-                                        : test::small_dense(folder_.path());
+    train::RunConfig config =
+        c.experts ? test::small_pr_moe(folder_.path(), layout.ep) : test::small_dense(folder_.path());
     if (c.change != nullptr) c.change(config.model);
     config.precision = c.precision;
     config.parallel.tensor = layout.tp;
@@ -124,17 +124,16 @@ TEST_P(AnyLayout, IsTheRunOfOneRank) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, AnyLayout,
-    ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
-                      Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
-                      Case{"dense_fp32", false, train::Precision::fp32, nullptr},
-                      Case{"dense_bf16", false, train::Precision::bf16, nullptr},
-                      Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
-                      Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
-                      Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
-                      Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2}),
-    [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
+INSTANTIATE_TEST_SUITE_P(Models, AnyLayout,
+                         ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
+                                           Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
+                                           Case{"dense_fp32", false, train::Precision::fp32, nullptr},
+                                           Case{"dense_bf16", false, train::Precision::bf16, nullptr},
+                                           Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
+                                           Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
+                                           Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
+                                           Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2}),
+                         [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
 
 // What one layout saves any other reads: weights and moments are those of the global tensors.
 TEST(LayoutCheckpoints, GoOnUnderAnyOther) {
@@ -150,7 +149,8 @@ TEST(LayoutCheckpoints, GoOnUnderAnyOther) {
   const std::vector<Layout> some = {{}, {4, 2, 4, 2}, {2, 2, 1, 0}, {4, 1, 2, 1}};
   for (size_t w = 0; w < some.size(); ++w) {
     const std::string output = fmt::format("of_{}", w);
-    train_on_threads(config(some[w], output), some[w].ranks, 2, [](train::Trainer& trainer) { trainer.save(); });
+    train_on_threads(config(some[w], output), some[w].ranks, 2,
+                     [](train::Trainer& trainer) { trainer.save(); });
     for (const Layout& reader : some) {
       SCOPED_TRACE(fmt::format("{} after {}", reader.str(), some[w].str()));
       const TrainingRun rest = train_on_threads(config(reader, output), reader.ranks, 1);
