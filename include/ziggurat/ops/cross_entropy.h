@@ -16,13 +16,14 @@ constexpr int64_t kLogitsRows = 512;
 // few lines of the cache, and the weight's gradient took 8 % longer (measured on a Zen 1).
 constexpr int64_t kVocabularyTile = 2112;
 
-// Where ranks share the vocabulary: the weight of rank r of T is rows [r R, (r + 1) R) of the whole one.
 struct LossArgs {
-  Communicator* vocabulary = nullptr;  // these ranks; null, or a group of one: the weight is whole
-  int64_t vocab_size = 0;              // rows of the weight from here on are padding: no part of the softmax
-  int32_t ignore_index = -1;           // a target that counts for nothing
-  double z_loss = 0;                   // coefficient of log_sum_exp^2 in a token's loss
-  double* token_losses = nullptr;      // [N] on x's device: cross-entropy in nats, 0 where ignored; or null
+  int64_t vocab_size = 0;          // rows of the weight from here on are padding: no part of the softmax
+  int32_t ignore_index = -1;       // a target that counts for nothing
+  double z_loss = 0;               // coefficient of log_sum_exp^2 in a token's loss
+  double* token_losses = nullptr;  // [N] on x's device: cross-entropy in nats, 0 where ignored; or null
+  // Ranks that share the vocabulary: the weight of rank r of T is rows [r R, (r + 1) R) of the whole one.
+  // Null, or a group of one: it is whole. CPU only.
+  Communicator* vocabulary = nullptr;
 };
 
 // What a batch's tokens sum up to.
