@@ -35,11 +35,11 @@ void Tape::begin(const MicroBatch& micro_batch) {
   });
 }
 
-LatePhilox Tape::random_of_shard(Purpose purpose, int64_t layer, int64_t elements) const {
+int64_t Tape::first_of_shard(int64_t elements) const {
   const int64_t first = micro_batch_.shard * elements;
   check(first % 4 == 0, ErrorKind::internal, "[tape] shard {} of an array begins at element {}",
         micro_batch_.shard, first);
-  return random(purpose, layer).from(static_cast<uint64_t>(first));
+  return first;
 }
 
 Var Tape::constant(const Tensor& value) {

@@ -5,7 +5,6 @@ namespace ziggurat {
 // block() over lanes, which the compiler vectorises (gcc 12 does so for 32 of them). How wide is for
 // CMakeLists.txt to say.
 void Philox::blocks(uint64_t index, std::array<uint32_t, 4 * kBatch>& out) const {
-  index += first_;
   std::array<uint32_t, kBatch> c0, c1, c2, c3;
   for (size_t i = 0; i < kBatch; ++i) {
     c0[i] = static_cast<uint32_t>(index + i), c1[i] = static_cast<uint32_t>((index + i) >> 32);

@@ -109,9 +109,9 @@ class Tape {
   LatePhilox random(Purpose purpose, int64_t layer) const {
     return {micro_batch_.seed, purpose, static_cast<uint64_t>(layer), &numbers_->moment};
   }
-  // The same for an array of which this rank has `elements`, its shard. Throws Error(internal) unless they
-  // begin at a multiple of 4.
-  LatePhilox random_of_shard(Purpose purpose, int64_t layer, int64_t elements) const;
+  // Of an array of which this rank has `elements`, its shard: which of all is its first. Throws
+  // Error(internal) unless that is a multiple of 4, as random numbers come.
+  int64_t first_of_shard(int64_t elements) const;
   bool recording() const { return recording_; }
   bool recomputing() const {
     return recomputing_;

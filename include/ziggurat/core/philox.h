@@ -50,7 +50,6 @@ class Philox {
   // Four independent 32-bit values for block `index`. constexpr: device code draws the same bits by the same
   // lines.
   constexpr Block block(uint64_t index) const {
-    index += first_;
     uint32_t c0 = static_cast<uint32_t>(index), c1 = static_cast<uint32_t>(index >> 32);
     uint32_t c2 = static_cast<uint32_t>(prefix_), c3 = static_cast<uint32_t>(prefix_ >> 32);
     uint32_t k0 = static_cast<uint32_t>(key_), k1 = static_cast<uint32_t>(key_ >> 32);
@@ -96,7 +95,6 @@ class Philox {
     return z ^ (z >> 31);
   }
   uint64_t key_, prefix_;
-  uint64_t first_ = 0;  // the block that others call 0
 };
 
 // A stream whose last name stands in memory, where it is read when numbers are drawn: work that is queued
@@ -107,20 +105,10 @@ class LatePhilox {
   LatePhilox(uint64_t seed, Purpose purpose, uint64_t a, const uint64_t* b)
       : key_(Philox(seed, purpose, a).key_), b_(b) {}
   // Philox(seed, purpose, a, *b)
-  constexpr Philox now() const {
-    Philox stream(key_, *b_);
-    stream.first_ = first_;
-    return stream;
-  }
-  // The same stream, of which element 0 is `element`, a multiple of 4: of who has a part of an array.
-  constexpr LatePhilox from(uint64_t element) const {
-    LatePhilox part = *this;
-    part.first_ += element / 4;
-    return part;
-  }
+  constexpr Philox now() const { return Philox(key_, *b_); }
 
  private:
-  uint64_t key_ = 0, first_ = 0;
+  uint64_t key_ = 0;
   const uint64_t* b_ = nullptr;
 };
 
