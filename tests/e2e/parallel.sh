@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Ranks that share matrices, experts and states: the losses of one rank, and a checkpoint that one rank goes on from.
+# Ranks that share matrices, experts and states: the losses of one rank, and a checkpoint that one rank goes on from;
+# and when gradients are summed changes no bit.
 source "$(dirname "$0")/common.sh"
 
 config=$source_dir/configs/tiny/pr_moe.yaml
@@ -36,6 +37,20 @@ rm -rf gone_on/checkpoints/step_10
 "$ziggurat" train "$config" output=gone_on "${overrides[@]}" >log 2>&1 || { cat log; fail "going on from 4 ranks"; }
 expect_text log "resumed at step 6"
 compare gone_on
+
+# Behind backward or after it, through shared memory.
+for zero in 0 2; do
+  for overlap in true false; do
+    mpirun -n 2 --oversubscribe "$ziggurat" train "$config" output=zero$zero$overlap parallel.zero=$zero \
+      parallel.overlap=$overlap log.exact=true "${overrides[@]}" >log 2>&1 || { cat log; fail "zero $zero, overlap $overlap"; }
+    losses zero$zero$overlap/metrics.jsonl step >losses_$zero$overlap
+  done
+  [ "$(wc -l <losses_${zero}true)" = 10 ] || fail "expected 10 losses"
+  diff losses_${zero}true losses_${zero}false || fail "ZeRO $zero: overlap changes losses"
+  compare zero${zero}true
+done
+expect_end 0 log mpirun -n 2 --oversubscribe "$ziggurat" bench step "$config" --steps 1 parallel.zero=2
+expect_text log "collectives (rank 0" "reduce_scatter on world" "exposed ms" "hidden ms"
 
 # What cannot be cut is told before anything starts, with the cure.
 expect_end 2 log "$ziggurat" config check "$config" parallel.tensor=3
