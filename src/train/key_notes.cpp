@@ -49,6 +49,7 @@ const std::vector<KeyNote>& key_notes() {
       {"parallel", "plan/parallel_plan.h, comm", nullptr},
       {"parallel.tensor", "nn/layers.h, ops/shard_rows.h", "1.3B dense: 4, 6.7B dense: 8"},
       {"parallel.overlap", "parallel/gradient_reducer.h", nullptr},
+      {"parallel.bucket", "nn/param_store.h", nullptr},
       {"parallel.all_to_all", "comm/communicator.h", "hierarchical, for inference"},
       {"train", "train/trainer.h", nullptr},
       {"train.tokens", nullptr, "300B"},

@@ -42,7 +42,7 @@ compare gone_on
 for zero in 0 2; do
   for overlap in true false; do
     mpirun -n 2 --oversubscribe "$ziggurat" train "$config" output=zero$zero$overlap parallel.zero=$zero \
-      parallel.overlap=$overlap log.exact=true "${overrides[@]}" >log 2>&1 || { cat log; fail "zero $zero, overlap $overlap"; }
+      parallel.bucket=100K parallel.overlap=$overlap log.exact=true "${overrides[@]}" >log 2>&1 || { cat log; fail "zero $zero, overlap $overlap"; }
     losses zero$zero$overlap/metrics.jsonl step >losses_$zero$overlap
   done
   [ "$(wc -l <losses_${zero}true)" = 10 ] || fail "expected 10 losses"

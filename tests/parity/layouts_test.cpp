@@ -17,11 +17,11 @@ using ziggurat::testing::TempDir;
 
 struct Layout {
   int ranks = 1, tp = 1, ep = 1, zero = 0, nodes = 1;
-  bool recompute = false;
+  bool recompute = false, small_buckets = false;
 
   std::string str() const {
-    return fmt::format("{} ranks, tp {}, ep {}, ZeRO {}, {} nodes{}", ranks, tp, ep, zero, nodes,
-                       recompute ? ", recomputing" : "");
+    return fmt::format("{} ranks, tp {}, ep {}, ZeRO {}, {} nodes{}{}", ranks, tp, ep, zero, nodes,
+                       recompute ? ", recomputing" : "", small_buckets ? ", small buckets" : "");
   }
 };
 
@@ -35,6 +35,7 @@ std::vector<Layout> layouts(bool experts) {
         Layout layout{.ranks = ranks, .tp = tp, .ep = ep, .zero = turn % 3};
         layout.nodes = ranks > 2 && turn % 2 == 1 ? 2 : 1;
         layout.recompute = turn % 5 == 4;
+        layout.small_buckets = turn % 4 != 3;
         all.push_back(layout);
         ++turn;
       }
@@ -82,6 +83,7 @@ class AnyLayout : public ::testing::TestWithParam<Case> {
     config.parallel.tensor = layout.tp;
     config.parallel.zero = layout.zero;
     config.train.recompute = layout.recompute;
+    if (layout.small_buckets) config.parallel.bucket = 20'000;  // a parameter or a few
     return config;
   }
   TempDir folder_;

@@ -107,6 +107,7 @@ TEST_P(TrainerParity, WhenGradientsAreSummedDoesNotMatter) {
       config.precision = GetParam().precision;
       config.parallel.zero = zero;
       config.train.recompute = recompute;
+      config.parallel.bucket = 20'000;
       config.parallel.overlap = false;
       const TrainingRun after = train_on_threads(config, 4, kSteps);
       config.parallel.overlap = true;
@@ -153,6 +154,7 @@ TEST_P(StrictTrainer, SameBitsWhoeverUpdatesWhat) {
     for (const int zero : {1, 2}) {
       train::RunConfig shared = config(ep);
       shared.parallel.zero = zero;
+      shared.parallel.bucket = zero == 2 ? 20'000 : shared.parallel.bucket;
       expect_same_run(train_on_threads(shared, ranks, kSteps), alone,
                       fmt::format("{} ranks share the update, ep {}, ZeRO {}", ranks, ep, zero));
     }

@@ -16,6 +16,7 @@ struct ParallelConfig {
   int tensor = 1;
   int zero = 0;
   bool overlap = true;
+  int64_t bucket = int64_t{1} << 25;
 
   template <class V>
   void visit_fields(V& v) {
@@ -44,6 +45,11 @@ struct ParallelConfig {
         "overlap", overlap,
         "gradients are summed over ranks while backward goes on, from the last micro-batch's first ones on; "
         "false: after it. Where ranks share memory, the same bits");
+    v.field(
+        "bucket", bucket,
+        "bytes of gradients that ranks sum at once, those of several parameters; zero 2 takes memory for a "
+        "few such",
+        at_least(1), at_most(1e12));
   }
 };
 
