@@ -111,6 +111,7 @@ class Head {
   }
 
  private:
+  static constexpr int32_t kElsewhere = -1;
   static constexpr bool kInPlace = std::is_same_v<G, A>;  // exponentials take the memory of their logits
 
   // Or do all products have a copy?
@@ -165,13 +166,13 @@ class Head {
                                workspace_, stream_);
   }
 
-  // Counted from this rank's first row; others' are as if ignored.
+  // Counted from this rank's first row; those of others, and ignored ones, are kElsewhere.
   const int32_t* own_targets(const int32_t* targets) {
     if (ranks_ == 1) return targets;
     for (int64_t i = 0; i < rows_ && !is_meta(device_); ++i) {
       const int64_t row = targets[i] - first_row_;
       const bool mine = targets[i] != args_.ignore_index && row >= 0 && row < table_rows_;
-      own_targets_[i] = mine ? static_cast<int32_t>(row) : args_.ignore_index;
+      own_targets_[i] = mine ? static_cast<int32_t>(row) : kElsewhere;
     }
     return own_targets_;
   }
@@ -239,7 +240,8 @@ class Head {
       kernels::add_scaled_rows<D>(product_, factor(tiles_ - 1), rows_, width_, dx, stream_);
     }
     kernels::subtract_targets<D>(
-        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets, args_.ignore_index, grad_scale_,
+        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets,
+                                           ranks_ == 1 ? args_.ignore_index : kElsewhere, grad_scale_,
                                            x_ + begin * width_, weight_, dx, dweight_},
         stream_);
     if (dx != nullptr) finish_dx(begin);

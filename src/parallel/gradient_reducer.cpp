@@ -21,8 +21,9 @@ GradientReducer::GradientReducer(nn::ParamStore& store, const ProcessGroups& gro
         "[reducer] lanes per rank must be a power of two, got {}", lanes_per_rank);
   plan_norms();
   progress_.resize(store.groups().size());
-  for (const nn::ParamEntry& entry : store.entries())
-    ++progress_[static_cast<size_t>(entry.group)].parameters;
+  for (const nn::ParamEntry& entry : store.entries()) {
+    progress_[static_cast<size_t>(entry.group)].entries.push_back(&entry);
+  }
   for (const nn::ParamGroup& g : store.groups()) {
     Communicator* const ranks = &nn::replicas(g, groups);
     if (std::find(ranks_.begin(), ranks_.end(), ranks) == ranks_.end()) ranks_.push_back(ranks);
@@ -96,7 +97,7 @@ void GradientReducer::begin_step(Stream& stream) {
 
 void GradientReducer::begin_micro_batch(Stream& stream, bool behind) {
   stream_ = &stream, behind_ = behind;
-  for (Progress& progress : progress_) progress.to_come = progress.parameters;
+  for (Progress& progress : progress_) progress.to_come = progress.entries.size();
   for (nn::ParamEntry& entry : store_.entries()) entry.use.to_come = 0;
 }
 
@@ -116,6 +117,7 @@ void GradientReducer::complete(const Param& param) {
   if (store_.groups()[group].scattered) {
     begin_scatter(group);
   } else if (behind_) {
+    settle(group);
     if (!trees_.empty()) fold(store_.groups()[group], trees_[group], *stream_);
     begin_reduction(group, *stream_);
   }
@@ -168,13 +170,16 @@ int64_t GradientReducer::lent_bytes() const {
   return bytes;
 }
 
+// What no step of backward has written, since nobody used what it was for.
+void GradientReducer::settle(size_t group) {
+  for (const nn::ParamEntry* entry : progress_[group].entries) entry->param.settle_grad(*stream_);
+}
+
 // One at a time: so the loans that are out at once do not depend on how fast ranks are.
 void GradientReducer::begin_scatter(size_t group) {
   end_scatter();
   const nn::ParamGroup& g = store_.groups()[group];
-  for (const nn::ParamEntry& entry : store_.entries()) {
-    if (static_cast<size_t>(entry.group) == group) entry.param.settle_grad(*stream_);
-  }
+  settle(group);
   const Tensor sum = progress_[group].loan->memory.rows(0, g.numel);
   scattering_ = group;
   scatter_ = nn::replicas(g, groups_)

@@ -65,8 +65,8 @@ class GradientReducer final : public GradientFollower {
   };
   // Of a group, in the micro-batch under way.
   struct Progress {
-    int parameters = 0;    // of the group
-    int to_come = 0;       // of them, whose gradients are not complete
+    std::vector<const nn::ParamEntry*> entries;
+    size_t to_come = 0;    // of them, whose gradients are not complete
     bool reduced = false;  // or on its way
     Loan* loan = nullptr;  // of a scattered one
   };
@@ -74,6 +74,7 @@ class GradientReducer final : public GradientFollower {
   void fold(const nn::ParamGroup& group, LaneTree& tree, Stream& stream);
   void plan_norms();
   void begin_reduction(size_t group, Stream& stream);
+  void settle(size_t group);
   void begin_scatter(size_t group);
   void end_scatter();
   Loan& lend(int64_t elements);
