@@ -10,7 +10,8 @@ namespace ziggurat::moe {
 
 MoeFfn::MoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config, const MoeShape& shape,
                const ProcessGroups& groups)
-    : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer, groups.dp()),
+    : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer, groups.dp(),
+              groups.tp()),
       dispatcher_(make_token_dispatcher(groups.ep(shape.expert_parallel), shape.experts)),
       experts_(store, name + ".experts", shape, groups.ep(shape.expert_parallel).rank(),
                config.identical_experts) {}

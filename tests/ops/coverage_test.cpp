@@ -30,6 +30,7 @@
 #include <ziggurat/kernels/linear.h>
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/mix.h>
+#include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/kernels/qk_norm.h>
@@ -55,6 +56,7 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"dropout_add", "runs dropout's kernel"},
       {"label_smoothing", "the CPU backend comes first"},
       {"multiply", "runs elementwise's kernel"},
+      {"shard_rows", "runs elementwise's kernels, and calls the communicator"},
   };
   return reasons;
 }
@@ -135,6 +137,8 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::GatedAddKernels, kernels::GemmKernels, kernels::GroupedLinearKernels,
                       kernels::LabelSmoothingKernels, kernels::LayerNormKernels, kernels::LinearKernels,
                       kernels::MixKernels, kernels::PackedLinearKernels, kernels::WeightProductKernels,
+                      kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
+                      kernels::OwnTokensKernels, kernels::PackedLinearKernels, kernels::WeightProductKernels,
                       kernels::QkNormKernels, kernels::RandomNormalKernels, kernels::RmsNormKernels,
                       kernels::RopeKernels, kernels::RouterKernels, kernels::RouterLogitsKernels,
                       kernels::SumOfSquaresKernels, kernels::SwigluKernels>();

@@ -65,7 +65,8 @@ class Gpt {
   // model.
   Gpt(const ModelConfig& config, nn::ParamStore& store, const ProcessGroups& groups, bool recompute = false);
 
-  // Hidden states after the final norm, [sequences * length, hidden], or of the wanted rows only.
+  // Hidden states after the final norm, [sequences * length, hidden], or of the wanted rows only; where ranks
+  // share the model by tensor parallelism, this rank's rows of the micro-batch.
   Var forward(Tape& tape, const TokenBatch& batch) const;
 
   // Logits [n, padded vocab], in the accumulation dtype, of rows [begin, begin + n) of forward()'s hidden
@@ -88,6 +89,10 @@ class Gpt {
   // The vocabulary's, [padded vocab, hidden]: logits are hidden states times its rows. What is to become of
   // them in training is an objective's (objective/objective.h).
   const Param& head() const { return *head_; }
+  // The ranks that share the head, each its part of the rows.
+  const Communicator& ranks_of_head() const { return tensor_; }
+  // forward()'s hidden states of all rows, on each of these ranks: what its part of the head takes.
+  Var forward_to_head(Tape& tape, const TokenBatch& batch) const;
 
   const ModelConfig& config() const { return config_; }
   const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order
@@ -96,8 +101,11 @@ class Gpt {
   void balance_experts(Stream& stream);
 
  private:
+  Var embed_own_rows(Tape& tape, const TokenBatch& batch) const;
+
   ModelConfig config_;
   bool recompute_;
+  Communicator& tensor_;
   const Param* token_embedding_;
   const Param* position_embedding_ = nullptr;  // learned positions only
   std::vector<std::unique_ptr<Block>> blocks_;
