@@ -90,7 +90,7 @@ class Gpt {
   // them in training is an objective's (objective/objective.h).
   const Param& head() const { return *head_; }
   // The ranks that share the head, each its part of the rows.
-  const Communicator& ranks_of_head() const { return tensor_; }
+  Communicator& ranks_of_head() const { return tensor_; }
   // forward()'s hidden states of all rows, on each of these ranks: what its part of the head takes.
   Var forward_to_head(Tape& tape, const TokenBatch& batch) const;
 
