@@ -44,8 +44,10 @@ struct Measured {
 void decode(infer::Decoder& decoder, infer::Sampler& sampler, int32_t token, int64_t count) {
   const int32_t sequence = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const Tensor logits = decoder.step({&sequence, 1}, {&token, 1});
-    token = sampler(logits.data<float>(), decoder.length(0));
+    const int32_t read = token;
+    decoder.read({&sequence, 1}, {&read, 1}, {&sequence, 1}, [&](size_t, const Tensor& logits) {
+      token = sampler(logits.data<float>(), {.temperature = 0}, {.position = decoder.length(0)});
+    });
   }
 }
 
@@ -58,20 +60,20 @@ Measured measure(const train::RunConfig& config, const BenchDecodeArguments& arg
   store.finalize();
 
   infer::Decoder decoder(model, 1, arguments.context + arguments.tokens);
-  infer::Sampler greedy({.temperature = 0}, decoder.vocabulary());
+  infer::Sampler greedy(decoder.vocabulary());
   std::vector<int32_t> prompt(static_cast<size_t>(arguments.context));
   for (size_t i = 0; i < prompt.size(); ++i) {
     prompt[i] = static_cast<int32_t>(i * 7919 % static_cast<size_t>(decoder.vocabulary()));
   }
   Measured best;
   const Timer prefill;
-  decoder.prefill(0, prompt);
+  decoder.read(std::vector<int32_t>(prompt.size(), 0), prompt, {}, {});
   best.prefill_seconds = prefill.seconds();
   best.weights = active_bytes(store, layout);
-  best.cache = decoder.cache().bytes_per_position() * (arguments.context + (arguments.tokens + 1) / 2);
+  best.cache = decoder.executor().cache().bytes_per_position() * (arguments.context + (arguments.tokens + 1) / 2);
 
   Profile profile;
-  decoder.set_profile(&profile);
+  decoder.executor().set_profile(&profile);
   for (int64_t round = 0; round <= arguments.rounds; ++round) {  // the first is for warming up
     best.bandwidth = std::max(best.bandwidth, bench::measure_read_roof());
     decoder.truncate(0, arguments.context);

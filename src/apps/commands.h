@@ -78,9 +78,12 @@ void config_explain(const ConfigArguments& config, int ranks);  // 0: as plan
 
 struct GenerateArguments {
   std::string checkpoint, tokenizer;
-  std::vector<std::string> prompts;
-  int64_t samples = 1;  // of each prompt
-  int threads = 0;      // 0: every core
+  std::vector<std::string> prompts, files, stops;  // files: -: standard input
+  int64_t samples = 1;                             // of each prompt
+  int64_t max_new_tokens = 64;
+  int threads = 0;          // of a rank; 0: the cores divided among the ranks
+  int expert_parallel = 0;  // ranks that share the experts; 0: all that can
+  bool json = false;
   infer::SamplingOptions sampling;
 };
 void generate(const GenerateArguments& arguments);
@@ -102,8 +105,14 @@ struct ServeArguments {
   std::string checkpoint, tokenizer, name, host = "127.0.0.1";
   std::string precision;   // as of EvalArguments
   int64_t max_length = 0;  // tokens of prompt and completion; 0: as in training
-  int port = 8000;         // 0: any that is free
-  int threads = 0;         // 0: every core
+  int64_t texts = 64;      // written at once
+  std::string cache;       // memory of keys and values; empty: enough for these texts, or a part of the memory
+  int64_t most_requests = 96;
+  double time_limit = 0;  // seconds of a request; 0: none
+  std::string log;        // of requests; empty: none
+  int port = 8000;        // 0: any that is free
+  int threads = 0;        // of a rank; 0: the cores divided among the ranks
+  int expert_parallel = 0;  // as of GenerateArguments
 };
 void serve(const ServeArguments& arguments);
 

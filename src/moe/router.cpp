@@ -15,13 +15,14 @@ Router::Router(nn::ParamStore& store, const std::string& name, const MoeConfig& 
   weight_ = &store.add({.name = name + ".weight",
                         .global_shape = {experts, hidden},
                         .init = nn::Init::uniform(half_width),
-                        .matrix = false});
+                        .matrix = false,
+                        .small_product = true});
   if (config.balance_scope == BalanceScope::global_batch) {
     assignments_of_step_ = &store.add_state(DType::f64, {experts});
   }
 }
 
-ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length) {
+ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length, const Tensor* sums) {
   const MicroBatch& micro_batch = tape.micro_batch();
   ops::RouterArgs args;
   args.top_k = config_.top_k;
@@ -47,7 +48,8 @@ ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length) {
     ops::use_fractions_of_step(tape, routing, data_parallel_, *assignments_of_step_, first);
   }
   if (!tape.recomputing()) {
-    stats_.add(tape, routing, config_.balance_coefficient, config_.z_coefficient);
+    ops::add_statistics(tape, routing, config_.balance_coefficient, config_.z_coefficient,
+                        sums != nullptr ? *sums : stats_.sums());
   }
   return routing;
 }

@@ -91,6 +91,7 @@ Var Attention::project(Tape& tape, Var x, const ops::AttentionShape& heads) cons
 }
 
 Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
+  const Span span(tape.stream().profile(), "attention");
   const ops::AttentionShape heads{x.dim(0) / sequences.length, sequences.length, shape_.heads,
                                   shape_.kv_heads, shape_.head_dim};
   const double scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
@@ -98,9 +99,9 @@ Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
     return out_(tape, sequences.wanted ? ops::choose_rows(tape, y, *sequences.wanted) : y);
   };
   Var qkv = project(tape, x, heads);
-  if (sequences.cache != nullptr) {
-    return out(ops::cached_attention(tape, qkv, heads, scale, sequences.cache->layer(shape_.layer),
-                                     {sequences.cached_sequence, sequences.positions}));
+  if (const CachedRows& cached = sequences.cached; cached.cache != nullptr) {
+    return out(
+        ops::cached_attention(tape, qkv, heads, scale, cached.cache->layer(shape_.layer), cached.rows));
   }
   if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta, sequences.positions);
   return out(ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer, sequences.first_key));

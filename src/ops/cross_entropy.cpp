@@ -243,6 +243,7 @@ class Head {
 
 Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets, const LossArgs& args) {
   check_arguments(x, weight.value, targets, args);
+  check(!weight.panels, ErrorKind::internal, "[cross_entropy] the head lies in panels, for inference alone");
   const Span span(tape.stream().profile(), "head");
   const bool backward = tape.recording();
   const GradSlot dx = backward ? tape.grad_slot(x) : GradSlot{};

@@ -31,6 +31,7 @@
 #include <ziggurat/kernels/mix.h>
 #include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/kernels/qk_norm.h>
 #include <ziggurat/kernels/random_normal.h>
 #include <ziggurat/kernels/rms_norm.h>
@@ -130,7 +131,7 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::ElementwiseKernels, kernels::EmbeddingKernels, kernels::FewRowsKernels,
                       kernels::GatedAddKernels, kernels::GemmKernels, kernels::GroupedLinearKernels,
                       kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
-                      kernels::PackedLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
+                      kernels::PackedLinearKernels, kernels::PanelLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
                       kernels::RandomNormalKernels, kernels::RmsNormKernels, kernels::RopeKernels,
                       kernels::RouterKernels, kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels,
                       kernels::SwigluKernels>();

@@ -16,9 +16,9 @@ class Router {
   Router(nn::ParamStore& store, const std::string& name, const MoeConfig& config, int64_t hidden,
          int64_t experts, int64_t layer, Communicator& data_parallel);
 
-  // x [S, hidden]. sequence_length: tokens, for BalanceScope::sequence. Adds to stats(), once per
-  // micro-batch.
-  ops::Routing operator()(Tape& tape, Var x, int64_t sequence_length);
+  // x [S, hidden]. sequence_length: tokens, for BalanceScope::sequence. Adds what it did, once per
+  // micro-batch, to `sums`, as MoeStats::sums(), or where that is null to stats().
+  ops::Routing operator()(Tape& tape, Var x, int64_t sequence_length, const Tensor* sums = nullptr);
 
   MoeStats& stats() { return stats_; }
 
