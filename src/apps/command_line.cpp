@@ -360,9 +360,40 @@ void add_bench_decode(CLI::App& bench) {
   number("--context", arguments->context, "tokens read before the first measured one");
   number("--tokens", arguments->tokens, "tokens of a round");
   number("--rounds", arguments->rounds, "the fastest counts");
+  number("--texts", arguments->texts, "written side by side");
   add_threads(*command, arguments->threads, "0: every core");
   command->add_flag("--json", arguments->json, "machine-readable");
   command->callback([arguments] { bench_decode(*arguments); });
+}
+
+void add_bench_serve(CLI::App& bench) {
+  auto arguments = std::make_shared<BenchServeArguments>();
+  CLI::App* command = add_config_command(
+      bench, "serve",
+      "Many requests at once: time to the first token and of each, tokens/s; by mpirun on several ranks",
+      arguments->config);
+  const auto number = [&](const char* name, int64_t& value, const char* help) {
+    command->add_option(name, value, help)->capture_default_str()->transform(whole_number(1, 1 << 24));
+  };
+  number("--clients", arguments->clients, "who each ask again when they have their answer");
+  command
+      ->add_option("--rate", arguments->rate,
+                   "requests a second at random times, instead of clients; 0: clients")
+      ->capture_default_str()
+      ->transform(real_number(0, 1e6));
+  number("--requests", arguments->requests, "in all");
+  number("--prompt", arguments->prompt, "tokens of a prompt on average; half of it to half more");
+  number("--tokens", arguments->tokens, "tokens of an answer, likewise");
+  number("--texts", arguments->texts, "of a rank, written at once; more wait");
+  command->add_option("--most-first", arguments->most_first, "seconds to the first token of a good request")
+      ->capture_default_str()
+      ->transform(real_number(0, 1e6, true));
+  command->add_option("--most-token", arguments->most_token, "and of each later token, on average")
+      ->capture_default_str()
+      ->transform(real_number(0, 1e6, true));
+  add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
+  command->add_flag("--json", arguments->json, "machine-readable");
+  command->callback([arguments] { bench_serve(*arguments); });
 }
 
 void add_bench(CLI::App& app) {
@@ -392,6 +423,7 @@ void add_bench(CLI::App& app) {
   }
   add_bench_kernels(*bench);
   add_bench_decode(*bench);
+  add_bench_serve(*bench);
 }
 
 void add_verify(CLI::App& app) {

@@ -164,9 +164,23 @@ struct BenchDecodeArguments {
   int64_t context = 128;  // tokens read before the first measured one
   int64_t tokens = 64;    // of a round
   int64_t rounds = 5;
-  int threads = 0;  // 0: every core
+  int64_t texts = 1;  // side by side
+  int threads = 0;    // 0: every core
   bool json = false;
 };
 void bench_decode(const BenchDecodeArguments& arguments);
+
+struct BenchServeArguments {
+  ConfigArguments config;
+  int64_t clients = 16;  // who each ask again when they have their answer; with a rate: none
+  double rate = 0;       // requests a second, at random times; 0: as the clients ask
+  int64_t requests = 200;
+  int64_t prompt = 128, tokens = 64;  // of a request, on average: half of it to half more
+  int64_t texts = 64;                 // written at once
+  double most_first = 1, most_token = 0.2;  // seconds within which a request is a good one
+  int threads = 0;                          // of a rank; 0: the cores divided among the ranks
+  bool json = false;
+};
+void bench_serve(const BenchServeArguments& arguments);
 
 }  // namespace ziggurat::apps
