@@ -356,10 +356,10 @@ MpiRuntime::MpiRuntime() : exceptions_at_start_(std::uncaught_exceptions()) {
   MPI_Initialized(&initialized);
   check(initialized == 0, ErrorKind::internal, "[mpi] a process has one MpiRuntime, this is the second");
   int provided = 0;
-  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "[mpi]", "MPI_Init_thread");
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "[mpi]", "MPI_Init_thread");
   started_ = true;
-  check(provided >= MPI_THREAD_FUNNELED, ErrorKind::communication,
-        "[mpi] this MPI library does not allow threads beside it (MPI_THREAD_FUNNELED): use another build of "
+  check(provided >= MPI_THREAD_SERIALIZED, ErrorKind::communication,
+        "[mpi] this MPI library does not allow threads beside it (MPI_THREAD_SERIALIZED): use another build of "
         "it");
   // Communicators made from this one inherit the handler, so that every failure comes back as a code.
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);

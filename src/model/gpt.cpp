@@ -84,7 +84,7 @@ Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec,
   }
 }
 
-Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
+Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences, const Tensor* moe_sums) const {
   const auto site = [this](int64_t branch) { return 2 * layer_ + branch; };  // names the random numbers
   const Var attended = attention_(tape, norm1_(tape, x), sequences);
   if (sequences.wanted) x = ops::choose_rows(tape, x, *sequences.wanted);
@@ -96,7 +96,7 @@ Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
         if constexpr (std::is_same_v<Ffn, nn::Mlp>) {
           return (*ffn)(tape, h);
         } else {
-          return (*ffn)(tape, h, length);
+          return (*ffn)(tape, h, length, moe_sums);
         }
       },
       ffn_);
@@ -167,8 +167,10 @@ Var Gpt::embed_own_rows(Tape& tape, const TokenBatch& batch) const {
 Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   check(batch.length <= config_.max_sequence, ErrorKind::argument, "[gpt] {} tokens exceed max_sequence {}",
         batch.length, config_.max_sequence);
-  check(tensor_.size() == 1 || (batch.cache == nullptr && !batch.wanted), ErrorKind::internal,
+  check(tensor_.size() == 1 || (batch.cached.cache == nullptr && !batch.wanted), ErrorKind::internal,
         "[gpt] a model that {} ranks share by tensor parallelism has no cache", tensor_.size());
+  check(batch.moe_sums.empty() || batch.moe_sums.size() == moe_stats_.size(), ErrorKind::argument,
+        "[gpt] expected sums of {} MoE layers, got {}", moe_stats_.size(), batch.moe_sums.size());
   Var x = tensor_.size() > 1 ? embed_own_rows(tape, batch)
                              : ops::embedding(tape, batch.tokens, batch.size(), batch.length,
                                               *token_embedding_, position_embedding_, batch.positions);
@@ -178,11 +180,18 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   };
   tell(-1);
   int64_t layer = 0;
-  nn::Sequences sequences{batch.length,   batch.positions, batch.first_key,
-                          batch.last_key, batch.cache,     batch.cached_sequence};
+  nn::Sequences sequences{batch.length, batch.positions, batch.first_key, batch.last_key, batch.cached};
+  if (batch.cached.cache != nullptr && config_.positions == Positions::rope) {
+    sequences.cached.rows.rotations = ops::rotations_of(tape, x.dtype(), batch.positions, batch.size(),
+                                                        config_.head_width(), config_.rope_theta);
+  }
+  const Tensor* moe_sums = batch.moe_sums.data();
   for (const auto& block : blocks_) {
     if (block == blocks_.back()) sequences.wanted = batch.wanted;
-    const auto run = [block = block.get(), sequences](Tape& t, Var in) { return (*block)(t, in, sequences); };
+    const Tensor* const sums = moe_sums != nullptr && block->router() != nullptr ? moe_sums++ : nullptr;
+    const auto run = [block = block.get(), sequences, sums](Tape& t, Var in) {
+      return (*block)(t, in, sequences, sums);
+    };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
     tell(layer++);
   }
@@ -199,11 +208,9 @@ Var Gpt::logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const {
   return ops::logits(tape, tape.constant(hidden.value().rows(begin, begin + n)), *head_);
 }
 
-nn::KvCache Gpt::make_cache(int64_t sequences, int64_t capacity) const {
-  check(capacity <= config_.max_sequence, ErrorKind::argument,
-        "[gpt] a context of {} tokens exceeds max_sequence {}", capacity, config_.max_sequence);
+nn::KvCache Gpt::make_cache(int64_t blocks, int64_t block) const {
   return nn::KvCache({static_cast<int64_t>(blocks_.size()), config_.key_value_heads(), config_.head_width(),
-                      sequences, capacity, config_.positions == Positions::rope ? config_.rope_theta : 0.0},
+                      blocks, block},
                      head_->value.dtype());
 }
 

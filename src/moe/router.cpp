@@ -35,7 +35,7 @@ Router::Router(nn::ParamStore& store, const std::string& name, const MoeConfig& 
   }
 }
 
-ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length) {
+ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length, const Tensor* sums) {
   const MicroBatch& micro_batch = tape.micro_batch();
   ops::RouterArgs args;
   args.top_k = config_.top_k;
@@ -70,7 +70,8 @@ ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length) {
   }
   if (observer_) observer_(routing);
   if (!tape.recomputing()) {
-    stats_.add(tape, routing, config_.balance_coefficient, config_.z_coefficient);
+    ops::add_statistics(tape, routing, config_.balance_coefficient, config_.z_coefficient,
+                        sums != nullptr ? *sums : stats_.sums());
   }
   if (tensor_parallel_.size() == 1) return routing;
   return ops::own_tokens(tape, routing, tensor_parallel_.rank() * x.dim(0), x.dim(0));

@@ -124,6 +124,7 @@ Var Attention::project(Tape& tape, Var x, const ops::AttentionShape& heads) cons
 }
 
 Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
+  const Span span(tape.stream().profile(), "attention");
   x = of_all_ranks(tape, x, shape_.tensor);
   const int64_t parts = parts_of(shape_.tensor), own_heads = shape_.heads / parts;
   const ops::AttentionShape heads{x.dim(0) / sequences.length, sequences.length, own_heads,
@@ -134,9 +135,10 @@ Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
     return out_(tape, sequences.wanted ? ops::choose_rows(tape, y, *sequences.wanted) : y);
   };
   Var qkv = project(tape, x, heads);
-  if (sequences.cache != nullptr) {
-    return out(ops::cached_attention(tape, qkv, heads, scale, sequences.cache->layer(shape_.layer),
-                                     {sequences.cached_sequence, sequences.positions}, shape_.window));
+  if (const CachedRows& cached = sequences.cached; cached.cache != nullptr) {
+    ops::CacheRows rows = cached.rows;
+    if (shape_.window > 0) rows.window = rows.window > 0 ? std::min(rows.window, shape_.window) : shape_.window;
+    return out(ops::cached_attention(tape, qkv, heads, scale, cached.cache->layer(shape_.layer), rows));
   }
   if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta, sequences.positions);
   return out(ops::attention(tape, qkv, heads, scale, shape_.dropout, shape_.layer,

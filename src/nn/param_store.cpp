@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <ziggurat/kernels/packed_linear.h>
+#include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/nn/initial_values.h>
 #include <ziggurat/nn/param_store.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -231,6 +232,20 @@ void ParamStore::add_packed_copies() {
 
 void ParamStore::values_changed() {
   for (kernels::PackedWeights& weights : packed_) weights.expire();
+}
+
+void ParamStore::to_panels() {
+  check(arena_ && !options_.trainable && options_.device == Device::cpu && packed_.empty(),
+        ErrorKind::internal, "[params] panels are for finished weights on the CPU that are not trained");
+  for (ParamEntry& entry : entries_) {
+    const Tensor& w = entry.param.value;
+    if ((entry.spec.product_rows == 0 && !entry.spec.small_product) || entry.param.panels) continue;
+    const int64_t out = w.dim(w.rank() - 2), in = w.dim(w.rank() - 1);
+    visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
+      kernels::to_panels<D>(w.data<T>(), w.numel() / (out * in), out, in);
+    });
+    entry.param.panels = true;
+  }
 }
 
 int64_t ParamStore::packed_bytes() const { return packed_arena_ ? packed_arena_->used() : 0; }

@@ -296,6 +296,7 @@ Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targ
   check(ranks_of(args) == 1 || planned(x.value().device()) == Device::cpu, ErrorKind::argument,
         "[cross_entropy] ranks share a vocabulary on the CPU only, got x on {}",
         to_string(x.value().device()));
+  check(!weight.panels, ErrorKind::internal, "[cross_entropy] the head lies in panels, for inference alone");
   const Span span(tape.stream().profile(), "head");
   const bool backward = tape.recording();
   const GradSlot dx = backward ? tape.grad_slot(x) : GradSlot{};

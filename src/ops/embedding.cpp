@@ -2,6 +2,7 @@
 
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/embedding.h>
+#include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/ops/embedding.h>
 
 namespace ziggurat::ops {
@@ -75,6 +76,18 @@ Var look_up(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_lengt
   const bool wants_grad = table.trainable() || (position_table != nullptr && position_table->trainable());
   const Var y = tape.output(w.dtype(), {n, cols}, wants_grad);
 
+  if (table.panels) {
+    check(!tape.recording() && positions != nullptr, ErrorKind::internal,
+          "[embedding] a table in panels is for inference, with explicit positions");
+    visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
+      const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();
+      kernels::panel_gather<D>(
+          kernels::PanelGatherArgs<T>{n, cols, w.dim(0), tokens, positions, w.data<T>(), p,
+                                      y.value().data<T>()},
+          tape.stream());
+    });
+    return y;
+  }
   note_kernel("embedding", Pass::forward, y, y);  // as many rows of the table
   visit_kernels<kernels::EmbeddingKernels>(w, [&]<Device D, class T>() {
     const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();

@@ -1,3 +1,5 @@
+#include <ops/panels.h>
+
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/bias_activation.h>
 #include <ziggurat/kernels/gemm.h>
@@ -56,6 +58,13 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
       x.value(), [&]<Device D, class T>() {
         using A = Accum<T>;
         const A* wide = router_input<D, T>(x.value(), eps, rng, first, tape.workspace(), tape.stream());
+        if constexpr (kExists<kernels::PanelLinearKernels, D, A>) {
+          if (weight.panels) {
+            const int32_t all[] = {0, static_cast<int32_t>(rows)};
+            return panel_product<D, A, A>(tape, {all}, wide, rows, weight, bias, kernels::Activation::none,
+                                          logits.value());
+          }
+        }
         kernels::gemm<D>(kernels::GemmArgs<A, A>{false, true, rows, experts, cols, wide, cols, w.data<A>(),
                                                  cols, logits.value().data<A>(), experts},
                          tape.workspace(), tape.stream());

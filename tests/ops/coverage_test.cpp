@@ -33,6 +33,7 @@
 #include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/kernels/qk_norm.h>
 #include <ziggurat/kernels/random_normal.h>
 #include <ziggurat/kernels/rms_norm.h>
@@ -136,9 +137,8 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::ElementwiseKernels, kernels::EmbeddingKernels, kernels::FewRowsKernels,
                       kernels::GatedAddKernels, kernels::GemmKernels, kernels::GroupedLinearKernels,
                       kernels::LabelSmoothingKernels, kernels::LayerNormKernels, kernels::LinearKernels,
-                      kernels::MixKernels, kernels::PackedLinearKernels, kernels::WeightProductKernels,
-                      kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
-                      kernels::OwnTokensKernels, kernels::PackedLinearKernels, kernels::WeightProductKernels,
+                      kernels::MixKernels,
+                      kernels::OwnTokensKernels, kernels::PackedLinearKernels, kernels::PanelLinearKernels, kernels::WeightProductKernels,
                       kernels::QkNormKernels, kernels::RandomNormalKernels, kernels::RmsNormKernels,
                       kernels::RopeKernels, kernels::RouterKernels, kernels::RouterLogitsKernels,
                       kernels::SumOfSquaresKernels, kernels::SwigluKernels>();

@@ -23,6 +23,10 @@ struct Param {
   // are none.
   kernels::PackedWeights* packed = nullptr;
 
+  // `value` lies in panels (kernels/panel_linear.h), which products of inference read. All else that reads it
+  // knows nothing of them.
+  bool panels = false;
+
   // Expert parameters in strict mode keep one gradient per source rank of the expert-parallel group, so that
   // the sum over sources can be taken in a fixed order. Elements between two sources; 0: all sources share
   // `grad`.

@@ -121,9 +121,8 @@ struct Sequences {
   const int32_t* positions = nullptr;  // of each row; null: its place in its sequence
   const int32_t* first_key = nullptr;  // the first place in its sequence that a row may attend to; null: 0
   const int32_t* last_key = nullptr;   // the last one; null: its own. Of sequences that are not cached
-  // Not null: the rows extend sequences that are cached. `cached_sequence` says which, and `positions` where.
-  KvCache* cache = nullptr;
-  const int32_t* cached_sequence = nullptr;
+  // With a cache, the rows extend sequences that it holds: `cached.rows` says which, and where.
+  CachedRows cached = {};
   // In inference, the rows whose results anybody wants, ascending; nothing: all. The others are attended to,
   // and that is all that is computed of them.
   std::optional<std::span<const int32_t>> wanted = {};

@@ -50,6 +50,7 @@ struct ParamSpec {
   // Of the matrices in which products take it, for packed copies; 0: none do. The first product of a step
   // writes its gradient, and nothing needs to zero it before (see Param::unwritten).
   int64_t product_rows = 0;
+  bool small_product = false;  // a product takes it too, in accum dtype: for panels alone
 
   // Experts: this rank holds rows [row_begin, row_end) of the leading dim, shared over `expert_parallel`
   // ranks. Replicated parameters keep 0, 0 and 0: all rows.
@@ -156,6 +157,9 @@ class ParamStore {
   void lend_gradients(size_t group, const Tensor& slab, Stream& stream);
   void values_changed();  // whoever changes values says so: packed copies are made anew
   int64_t packed_bytes() const;
+  // Rearranges the weights of products into panels, where they lie (kernels/panel_linear.h). For stores that
+  // are not trainable, on the CPU, once their values are final: from then on only ops of inference read them.
+  void to_panels();
 
   const Options& options() const { return options_; }
   std::deque<ParamEntry>& entries() { return entries_; }
