@@ -108,7 +108,8 @@ void add_expert_parallel(CLI::App& command, int& ranks) {
 
 void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
-  CLI::App* command = app.add_subcommand("generate", "Continue texts with a trained model; by mpirun on several ranks");
+  CLI::App* command =
+      app.add_subcommand("generate", "Continue texts with a trained model; by mpirun on several ranks");
   command
       ->add_option("--checkpoint", arguments->checkpoint,
                    "step folder, or the folder above, or the run's: then the newest")
@@ -200,7 +201,8 @@ void add_eval(CLI::App& app) {
 
 void add_serve(CLI::App& app) {
   auto arguments = std::make_shared<ServeArguments>();
-  CLI::App* command = app.add_subcommand("serve", "Answer OpenAI's /v1/completions over HTTP; by mpirun with the model on several ranks");
+  CLI::App* command = app.add_subcommand(
+      "serve", "Answer OpenAI's /v1/completions over HTTP; by mpirun with the model on several ranks");
   command
       ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
       ->required();
@@ -220,9 +222,10 @@ void add_serve(CLI::App& app) {
   command->add_option("--texts", arguments->texts, "written at once; more wait")
       ->capture_default_str()
       ->transform(whole_number(1, 1 << 20));
-  command->add_option("--cache", arguments->cache,
-                      "memory for keys and values, as 2GB; default: for all --texts, at most a quarter of the "
-                      "machine's");
+  command->add_option(
+      "--cache", arguments->cache,
+      "memory for keys and values, as 2GB; default: for all --texts, at most a quarter of the "
+      "machine's");
   command
       ->add_option("--requests", arguments->most_requests,
                    "under way or waiting; more are told to come again (429)")

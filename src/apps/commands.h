@@ -116,12 +116,12 @@ struct ServeArguments {
   std::string precision;   // as of EvalArguments
   int64_t max_length = 0;  // tokens of prompt and completion; 0: as in training
   int64_t texts = 64;      // written at once
-  std::string cache;       // memory of keys and values; empty: enough for these texts, or a part of the memory
+  std::string cache;  // memory of keys and values; empty: enough for these texts, or a part of the memory
   int64_t most_requests = 96;
-  double time_limit = 0;  // seconds of a request; 0: none
-  std::string log;        // of requests; empty: none
-  int port = 8000;        // 0: any that is free
-  int threads = 0;        // of a rank; 0: the cores divided among the ranks
+  double time_limit = 0;    // seconds of a request; 0: none
+  std::string log;          // of requests; empty: none
+  int port = 8000;          // 0: any that is free
+  int threads = 0;          // of a rank; 0: the cores divided among the ranks
   int expert_parallel = 0;  // as of GenerateArguments
   bool average = false;     // as of EvalArguments
 };
@@ -188,8 +188,8 @@ struct BenchServeArguments {
   int64_t clients = 16;  // who each ask again when they have their answer; with a rate: none
   double rate = 0;       // requests a second, at random times; 0: as the clients ask
   int64_t requests = 200;
-  int64_t prompt = 128, tokens = 64;  // of a request, on average: half of it to half more
-  int64_t texts = 64;                 // written at once
+  int64_t prompt = 128, tokens = 64;        // of a request, on average: half of it to half more
+  int64_t texts = 64;                       // written at once
   double most_first = 1, most_token = 0.2;  // seconds within which a request is a good one
   int threads = 0;                          // of a rank; 0: the cores divided among the ranks
   bool json = false;

@@ -358,9 +358,10 @@ MpiRuntime::MpiRuntime() : exceptions_at_start_(std::uncaught_exceptions()) {
   int provided = 0;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "[mpi]", "MPI_Init_thread");
   started_ = true;
-  check(provided >= MPI_THREAD_SERIALIZED, ErrorKind::communication,
-        "[mpi] this MPI library does not allow threads beside it (MPI_THREAD_SERIALIZED): use another build of "
-        "it");
+  check(
+      provided >= MPI_THREAD_SERIALIZED, ErrorKind::communication,
+      "[mpi] this MPI library does not allow threads beside it (MPI_THREAD_SERIALIZED): use another build of "
+      "it");
   // Communicators made from this one inherit the handler, so that every failure comes back as a code.
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   world_ = make_world();

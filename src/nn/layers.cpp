@@ -137,7 +137,8 @@ Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
   Var qkv = project(tape, x, heads);
   if (const CachedRows& cached = sequences.cached; cached.cache != nullptr) {
     ops::CacheRows rows = cached.rows;
-    if (shape_.window > 0) rows.window = rows.window > 0 ? std::min(rows.window, shape_.window) : shape_.window;
+    if (shape_.window > 0)
+      rows.window = rows.window > 0 ? std::min(rows.window, shape_.window) : shape_.window;
     return out(ops::cached_attention(tape, qkv, heads, scale, cached.cache->layer(shape_.layer), rows));
   }
   if (shape_.rope_theta > 0) qkv = ops::rope(tape, qkv, heads, shape_.rope_theta, sequences.positions);

@@ -241,9 +241,8 @@ void ParamStore::to_panels() {
     const Tensor& w = entry.param.value;
     if ((entry.spec.product_rows == 0 && !entry.spec.small_product) || entry.param.panels) continue;
     const int64_t out = w.dim(w.rank() - 2), in = w.dim(w.rank() - 1);
-    visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
-      kernels::to_panels<D>(w.data<T>(), w.numel() / (out * in), out, in);
-    });
+    visit_kernels<kernels::PanelLinearKernels>(
+        w, [&]<Device D, class T>() { kernels::to_panels<D>(w.data<T>(), w.numel() / (out * in), out, in); });
     entry.param.panels = true;
   }
 }

@@ -16,10 +16,9 @@ Tensor NextToken::loss(Tape& tape, const model::TokenBatch& batch) {
   const Tensor parts = tape.save(DType::f64, {part_count()});
   const Var hidden = model().forward_to_head(tape, batch);
   const int64_t vocabulary = model().config().vocab_size;
-  const Tensor sums = ops::cross_entropy(tape, hidden, model().head(), batch.targets,
-                                         {.vocab_size = vocabulary,
-                                          .z_loss = config_.z_loss,
-                                          .vocabulary = &model().ranks_of_head()});
+  const Tensor sums = ops::cross_entropy(
+      tape, hidden, model().head(), batch.targets,
+      {.vocab_size = vocabulary, .z_loss = config_.z_loss, .vocabulary = &model().ranks_of_head()});
   const int64_t of_tokens = config_.z_loss > 0 ? 2 : 1;
   copy(sums.rows(0, of_tokens), parts.rows(0, of_tokens), stream);
   if (config_.label_smoothing > 0) {

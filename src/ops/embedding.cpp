@@ -81,10 +81,9 @@ Var look_up(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_lengt
           "[embedding] a table in panels is for inference, with explicit positions");
     visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
       const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();
-      kernels::panel_gather<D>(
-          kernels::PanelGatherArgs<T>{n, cols, w.dim(0), tokens, positions, w.data<T>(), p,
-                                      y.value().data<T>()},
-          tape.stream());
+      kernels::panel_gather<D>(kernels::PanelGatherArgs<T>{n, cols, w.dim(0), tokens, positions, w.data<T>(),
+                                                           p, y.value().data<T>()},
+                               tape.stream());
     });
     return y;
   }

@@ -147,8 +147,7 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
                              c.batch.sequence_length / tp, m.hidden));
   }
   if (c.objective.label_smoothing > 0) {
-    problems.add("objective.label_smoothing",
-                 "spreads over a whole vocabulary: with parallel.tensor use 0");
+    problems.add("objective.label_smoothing", "spreads over a whole vocabulary: with parallel.tensor use 0");
   }
   if (m.qk_norm == nn::QkNorm::width) {
     problems.add("model.qk_norm",

@@ -137,11 +137,11 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::ElementwiseKernels, kernels::EmbeddingKernels, kernels::FewRowsKernels,
                       kernels::GatedAddKernels, kernels::GemmKernels, kernels::GroupedLinearKernels,
                       kernels::LabelSmoothingKernels, kernels::LayerNormKernels, kernels::LinearKernels,
-                      kernels::MixKernels,
-                      kernels::OwnTokensKernels, kernels::PackedLinearKernels, kernels::PanelLinearKernels, kernels::WeightProductKernels,
-                      kernels::QkNormKernels, kernels::RandomNormalKernels, kernels::RmsNormKernels,
-                      kernels::RopeKernels, kernels::RouterKernels, kernels::RouterLogitsKernels,
-                      kernels::SumOfSquaresKernels, kernels::SwigluKernels>();
+                      kernels::MixKernels, kernels::OwnTokensKernels, kernels::PackedLinearKernels,
+                      kernels::PanelLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
+                      kernels::RandomNormalKernels, kernels::RmsNormKernels, kernels::RopeKernels,
+                      kernels::RouterKernels, kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels,
+                      kernels::SwigluKernels>();
 }
 
 TEST(OpCoverage, TheListOfReasonsIsNotStale) {

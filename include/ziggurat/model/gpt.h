@@ -99,7 +99,7 @@ class Gpt {
   Var forward_to_head(Tape& tape, const TokenBatch& batch) const;
 
   const ModelConfig& config() const { return config_; }
-  bool in_panels() const { return head_->panels; }  // ParamStore::to_panels
+  bool in_panels() const { return head_->panels; }      // ParamStore::to_panels
   DType dtype() const { return head_->value.dtype(); }  // of matrices, activations, keys and values
   const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order
 

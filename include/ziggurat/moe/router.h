@@ -21,8 +21,8 @@ class Router {
          int64_t experts, int64_t layer, Communicator& data_parallel, Communicator& tensor_parallel);
 
   // x [S, hidden], and the routing of these tokens, which is decided among those of the micro-batch.
-  // sequence_length: tokens, for BalanceScope::sequence. Adds what it did, once per micro-batch, to `sums`, as
-  // MoeStats::sums(), or where that is null to stats().
+  // sequence_length: tokens, for BalanceScope::sequence. Adds what it did, once per micro-batch, to `sums`,
+  // as MoeStats::sums(), or where that is null to stats().
   ops::Routing operator()(Tape& tape, Var x, int64_t sequence_length, const Tensor* sums = nullptr);
 
   MoeStats& stats() { return stats_; }

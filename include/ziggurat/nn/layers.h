@@ -107,11 +107,11 @@ struct AttentionLayerShape {
   double norm_eps = 1e-5;
   double dropout = 0.0;  // of the attention probabilities
   double init_std = 0.02, output_init_std = 0.02;
-  int64_t layer = 0;             // names the random numbers
-  double scale = 0.0;            // of scores; 0: 1 / sqrt(head_dim)
-  double query_init_factor = 1;  // of the queries' initial values
-  int64_t window = 0;            // a row sees so many keys at most, the last its own; 0: all
-  TensorParallel tensor = nullptr;   // cuts the heads
+  int64_t layer = 0;                // names the random numbers
+  double scale = 0.0;               // of scores; 0: 1 / sqrt(head_dim)
+  double query_init_factor = 1;     // of the queries' initial values
+  int64_t window = 0;               // a row sees so many keys at most, the last its own; 0: all
+  TensorParallel tensor = nullptr;  // cuts the heads
 };
 
 // How rows [sequences * length] make up sequences of `length` tokens. The arrays are [rows], or null; they

@@ -46,7 +46,8 @@ void list_generating(Cases& add) {
       constexpr int64_t kWeight = S::kWidth * S::kFfn;
       const double flop = 2.0 * static_cast<double>(rows * kWeight);
       add("panel_linear", shape_of({rows, S::kFfn, S::kWidth}),
-          rows == 1 ? reads(kWeight, sizeof(T)) : products(flop, double(kWeight * sizeof(T))), [rows](Lab& lab) {
+          rows == 1 ? reads(kWeight, sizeof(T)) : products(flop, double(kWeight * sizeof(T))),
+          [rows](Lab& lab) {
             const PanelLinearArgs<T, T> args{lab.equal_shares(rows, 1),
                                              rows,
                                              S::kWidth,
