@@ -90,15 +90,14 @@ void Tape::unwind() {
   while (last_ != nullptr) {
     Node* node = std::exchange(last_, last_->previous);
     if (node->output->grad) {  // or nobody used the output
-      for (const Param* param : node->written) before_write(*param);
+      if (follower_ != nullptr) {
+        for (const Param* param : node->written) follower_->before_write(*param);
+      }
       const Tensor dy = node->output->grad;
       node->run(node, *this, dy);
       release(node->output->grad);
     }
-    for (const Param* param : node->written) {
-      --param->use->to_come;
-      after_write(*param);
-    }
+    for (const Param* param : node->written) end_write(*param);
     if (follower_ != nullptr) follower_->between_steps();
   }
 }
@@ -116,11 +115,17 @@ std::span<const Param* const> Tape::expect(std::initializer_list<const Param*> w
 }
 
 void Tape::before_write(const Param& param) {
-  if (follower_ != nullptr && param.use != nullptr) follower_->before_write(param);
+  if (param.use == nullptr) return;
+  ++param.use->to_come;
+  if (follower_ != nullptr) follower_->before_write(param);
 }
 
 void Tape::after_write(const Param& param) {
-  if (follower_ != nullptr && param.use != nullptr && param.use->to_come == 0) follower_->complete(param);
+  if (param.use != nullptr) end_write(param);
+}
+
+void Tape::end_write(const Param& param) {
+  if (--param.use->to_come == 0 && follower_ != nullptr) follower_->complete(param);
 }
 
 GradSlot Tape::grad_slot(Var x) {

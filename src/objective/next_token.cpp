@@ -16,6 +16,8 @@ Tensor NextToken::loss(Tape& tape, const model::TokenBatch& batch) {
   const Tensor parts = tape.save(DType::f64, {part_count()});
   const Var hidden = model().forward_to_head(tape, batch);
   const int64_t vocabulary = model().config().vocab_size;
+  const bool several = tape.recording() && config_.label_smoothing > 0;  // ops that write the head's gradient
+  if (several) tape.before_write(model().head());
   const Tensor sums = ops::cross_entropy(
       tape, hidden, model().head(), batch.targets,
       {.vocab_size = vocabulary, .z_loss = config_.z_loss, .vocabulary = &model().ranks_of_head()});
@@ -26,6 +28,7 @@ Tensor NextToken::loss(Tape& tape, const model::TokenBatch& batch) {
                                             {.vocab_size = vocabulary, .epsilon = config_.label_smoothing});
     copy(sum, parts.rows(of_tokens, of_tokens + 1), stream);
   }
+  if (several) tape.after_write(model().head());
   add_router_losses(parts, stream);
   return parts;
 }

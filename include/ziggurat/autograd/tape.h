@@ -172,7 +172,8 @@ class Tape {
     return y;
   }
 
-  // For an op that writes a parameter's gradient without recording a step: before and after.
+  // For an op that writes a parameter's gradient without recording a step: before and after. Pairs may stand
+  // around others: the gradient is complete after the last.
   void before_write(const Param& param);
   void after_write(const Param& param);
   // From now on told of gradients; null: nobody is.
@@ -228,7 +229,8 @@ class Tape {
     activations_.rewind(mark);
   }
   std::span<const Param* const> expect(std::initializer_list<const Param*> written);
-  void unwind();  // runs the recorded closures, newest first
+  void unwind();
+  void end_write(const Param& param);  // runs the recorded closures, newest first
   Tensor acquire(DType dtype, Shape shape);
   Block* block_of(const Tensor& grad);
   std::vector<FreeBlocks>::iterator free_of(int64_t bytes);
