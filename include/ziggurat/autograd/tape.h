@@ -229,8 +229,8 @@ class Tape {
     activations_.rewind(mark);
   }
   std::span<const Param* const> expect(std::initializer_list<const Param*> written);
-  void unwind();
-  void end_write(const Param& param);  // runs the recorded closures, newest first
+  void end_write(const Param& param);
+  void unwind();  // runs the recorded closures, newest first
   Tensor acquire(DType dtype, Shape shape);
   Block* block_of(const Tensor& grad);
   std::vector<FreeBlocks>::iterator free_of(int64_t bytes);
