@@ -29,7 +29,7 @@ ROOMS = {
     "model": 9, "optim": 9, "parallel": 9, "data": 9, "checkpoint": 9,
     "objective": 10,
     "train": 11, "infer": 11, "hf": 11, "data_tools": 11,
-    "eval": 12, "serve": 12, "bench": 12, "report": 12,
+    "eval": 12, "serve": 12, "bench": 12, "report": 12, "analyse": 12,
     "apps": 13,
     "tests": 14,  # may look into every room, private headers too
 }

@@ -23,13 +23,15 @@ train::Precision precision_of(const std::string& name, train::Precision trained,
 }  // namespace
 
 TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& precision,
-                           const std::string& tokenizer, Communicator& world, int64_t pass_tokens)
+                           const std::string& tokenizer, bool average, Communicator& world, WeightForm form,
+                           int expert_parallel)
     : reader_(checkpoint) {
+  if (average) reader_.use_averages();
   parse_config(config_, reader_.manifest().config, reader_.path());
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
   if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());
-  loaded_ = std::make_unique<train::LoadedModel>(reader_, config_, world,
-                                                 train::LoadOptions{.pass_tokens = pass_tokens});
+  if (expert_parallel > 0) config_.model = model::share_experts(std::move(config_.model), expert_parallel);
+  loaded_ = std::make_unique<LoadedModel>(reader_, config_, world, train::LoadOptions{.form = form});
 }
 
 }  // namespace ziggurat::apps

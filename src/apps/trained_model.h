@@ -10,14 +10,18 @@
 
 namespace ziggurat::apps {
 
+using train::LoadedModel;
+using train::WeightForm;
+
 class TrainedModel {
  public:
-  // Collective over `world`: its ranks share the experts as they would in training. It must outlive this.
-  // `pass_tokens`: as in train::LoadedModel.
+  // Collective over `world`, as LoadedModel.
   // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; empty: as in
-  // training. `tokenizer`: a path, or empty: the one that the model was trained with.
+  // training. `tokenizer`: a path, or empty: the one that the model was trained with. `average`: the averages
+  // of the weights instead of them. `expert_parallel`: ranks that may share experts; 0: as in training.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
-               Communicator& world, int64_t pass_tokens = 0);
+               bool average, Communicator& world, WeightForm form = WeightForm::rows,
+               int expert_parallel = 0);
 
   const train::RunConfig& config() const { return config_; }
   const model::Gpt& model() const { return loaded_->model(); }
@@ -31,7 +35,7 @@ class TrainedModel {
   CheckpointReader reader_;
   train::RunConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<train::LoadedModel> loaded_;
+  std::unique_ptr<LoadedModel> loaded_;
 };
 
 }  // namespace ziggurat::apps

@@ -247,6 +247,7 @@ Tensor distillation(Tape& tape, Var x, const Param& weight, const int32_t* targe
   const Tensor sums = tape.save(DType::f64, {kDistillationSums});
   const ArenaScope scope(tape.workspace());
 
+  if (backward) tape.before_write(weight);
   note_heads(x, weight, teacher, dx, backward);
   visit_kernels<kernels::DistillationKernels, kernels::CrossEntropyKernels, kernels::GemmKernels,
                 kernels::WeightProductKernels, kernels::ElementwiseKernels>(
@@ -260,6 +261,7 @@ Tensor distillation(Tape& tape, Var x, const Param& weight, const int32_t* targe
           });
         });
       });
+  if (backward) tape.after_write(weight);
   return sums;
 }
 

@@ -17,12 +17,12 @@ bool is_expert(const nn::ParamSpec& spec) { return spec.expert_parallel > 0; }
 
 LoadedModel::LoadedModel(const RunConfig& config, ProcessGroups groups, const LoadOptions& options)
     : groups_(std::move(groups)),
-      store_(
-          std::make_unique<nn::ParamStore>(nn::ParamStore::Options{.compute = compute_dtype(config.precision),
-                                                                   .device = options.device,
-                                                                   .reproducible = options.reproducible,
-                                                                   .trainable = false,
-                                                                   .step_tokens = options.pass_tokens})),
+      store_(std::make_unique<nn::ParamStore>(
+          nn::ParamStore::Options{.compute = compute_dtype(config.precision),
+                                  .device = options.device,
+                                  .reproducible = options.reproducible,
+                                  .trainable = false,
+                                  .step_tokens = options.form == WeightForm::packed ? 1 : 0})),
       model_(std::make_unique<model::Gpt>(model::fit_to_ranks(config.model, groups_.plan().world_size()),
                                           *store_, groups_, options.low_memory)) {
   store_->finalize();
@@ -30,8 +30,14 @@ LoadedModel::LoadedModel(const RunConfig& config, ProcessGroups groups, const Lo
 
 LoadedModel::LoadedModel(CheckpointReader& checkpoint, const RunConfig& config, Communicator& world,
                          const LoadOptions& options)
-    : LoadedModel(config, ProcessGroups(world, layout_of(config, world.size())), options) {
+    : LoadedModel(
+          config,
+          ProcessGroups(
+              world, ParallelPlan(world.size(),
+                                  model::fit_to_ranks(config.model, world.size()).expert_parallel_sizes())),
+          options) {
   load(checkpoint);
+  if (options.form == WeightForm::panels) store_->to_panels();
 }
 
 void LoadedModel::load(CheckpointReader& checkpoint) {

@@ -6,7 +6,7 @@
 
 namespace ziggurat::objective {
 
-// cross_entropy, z_loss if the config has a coefficient for it, and a router's losses.
+// cross_entropy, z_loss and label_smoothing if the config has a coefficient for them, and a router's losses.
 class NextToken final : public Objective {
  public:
   explicit NextToken(const model::Gpt& model, const ObjectiveConfig& config = {});

@@ -11,10 +11,14 @@
 
 namespace ziggurat::train {
 
+//   rows    weights as a checkpoint has them
+//   packed  and copies of those of linear layers, for the matrix library: as much memory again, for reading
+//           much at once
+//   panels  weights in panels, in place: for texts that are written side by side
+enum class WeightForm { rows, packed, panels };
+
 struct LoadOptions {
-  // Tokens read at once, if they are enough to pay for packed copies of the weights of linear layers, which
-  // take as much memory again; else 0.
-  int64_t pass_tokens = 0;
+  WeightForm form = WeightForm::rows;
   Device device = Device::cpu;
   Reproducible reproducible = Reproducible::layout;
   bool low_memory = false;  // activations of one block at a time, at the price of a copy after each
@@ -32,6 +36,7 @@ class LoadedModel {
   void load(CheckpointReader& checkpoint);  // collective
 
   const model::Gpt& model() const { return *model_; }
+  model::Gpt& model() { return *model_; }
   const nn::ParamStore& weights() const { return *store_; }
 
   // A function of the weights alone, experts one by one: not of files, ranks or optimizer state. Collective.
