@@ -231,7 +231,8 @@ void forward(const AttentionArgs<T>& g, Arena& workspace) {
     A* const normalise = scratch.take<A>(block);
 
     keys.for_each_block([&](const Block& at) {
-      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length;
+      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length,
+                    drop_row = g.dropout.place(s, keys.sequence, at.head) * length;
       const int64_t row = keys.sequence * length + at.begin;
       load(g.qkv + row * width + at.head * d, width, n, d, A(g.scale), q);
       product({false, true, n, at.keys(), d, q, d, keys.k + at.first * d, d, scores, ld});
@@ -246,7 +247,7 @@ void forward(const AttentionArgs<T>& g, Arena& workspace) {
         g.log_sum_exp[head_row + i] = max + std::log(sum);
         normalise[r] = 1 / sum;
         if (g.dropout.probability > 0) {
-          dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length + first), seen, keep);
+          dropout_row(g.dropout, static_cast<uint64_t>((drop_row + i) * length + first), seen, keep);
           for (int64_t j = 0; j < seen; ++j) p[j] *= keep[j];
         }
         finish_row(p, hidden, seen, at.keys(), probabilities + r * ld);
@@ -287,7 +288,8 @@ void backward(const AttentionGradArgs<T>& g, Arena& workspace) {
     std::fill(dk, dk + length * d, A(0));
     std::fill(dv, dv + length * d, A(0));
     keys.for_each_block([&](const Block& at) {
-      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length;
+      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length,
+                    drop_row = g.dropout.place(s, keys.sequence, at.head) * length;
       const int64_t row = keys.sequence * length + at.begin, y_offset = row * y_width + at.head * d;
       const G *const k = keys.k + at.first * d, *const v = keys.v + at.first * d;
       load(g.qkv + row * width + at.head * d, width, n, d, A(g.scale), q);
@@ -304,7 +306,7 @@ void backward(const AttentionGradArgs<T>& g, Arena& workspace) {
         fetch_ahead<false>(y, y_width, d);
         const A delta = dot_row<A>(dout + r * d, y, d);
         if (g.dropout.probability > 0) {
-          dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length + first), seen, keep);
+          dropout_row(g.dropout, static_cast<uint64_t>((drop_row + i) * length + first), seen, keep);
           for (int64_t j = 0; j < seen; ++j) {
             const A e = vexp(p[j] - lse);
             ds[j] = e * (keep[j] * ds[j] - delta);

@@ -1,10 +1,12 @@
 #include <cmath>
 
 #include <ziggurat/model/gpt.h>
+#include <ziggurat/ops/add.h>
 #include <ziggurat/ops/choose_rows.h>
 #include <ziggurat/ops/dropout.h>
 #include <ziggurat/ops/dropout_add.h>
 #include <ziggurat/ops/embedding.h>
+#include <ziggurat/ops/shard_rows.h>
 
 namespace ziggurat::model {
 
@@ -22,17 +24,18 @@ double output_std(const ModelConfig& c, int64_t inputs) {
   return c.init_std / std::sqrt(2.0 * static_cast<double>(c.layer_count()));
 }
 
-nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner) {
+nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner, nn::TensorParallel tensor = nullptr) {
   return {c.activation,
           c.hidden,
           inner,
           c.bias,
           inner_std(c),
           output_std(c, inner),
-          c.init == InitRule::variance_scaling};
+          c.init == InitRule::variance_scaling,
+          tensor};
 }
 
-nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
+nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer, nn::TensorParallel tensor) {
   nn::AttentionLayerShape s;
   s.width = c.hidden, s.heads = c.heads, s.kv_heads = c.key_value_heads(), s.head_dim = c.head_width();
   s.bias = c.bias;
@@ -43,6 +46,7 @@ nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
   s.layer = layer;
   s.scale = c.score_scale();
   s.window = c.window;
+  s.tensor = tensor;
   // Scores start as if they were scaled as usual: the factor is the queries' instead (flaxformer).
   const double usual = 1.0 / std::sqrt(static_cast<double>(c.head_width()));
   if (c.init == InitRule::variance_scaling) s.query_init_factor = usual / c.score_scale();
@@ -54,16 +58,16 @@ nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
 Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec, int64_t layer,
              const ProcessGroups& groups)
     : norm1_(store, fmt::format("blocks.{}.norm1", layer), c.norm, c.hidden, c.norm_eps),
-      attention_(store, fmt::format("blocks.{}.attention", layer), attention_shape(c, layer)),
+      attention_(store, fmt::format("blocks.{}.attention", layer), attention_shape(c, layer, &groups.tp())),
       norm2_(store, fmt::format("blocks.{}.norm2", layer), c.norm, c.hidden, c.norm_eps),
       dropout_(c.dropout.hidden),
       layer_(layer) {
   const std::string name = fmt::format("blocks.{}", layer);
-  const moe::MoeShape experts{mlp_shape(c, c.expert_width()), mlp_shape(c, c.residual_width()), spec.experts,
-                              spec.expert_parallel, layer};
+  const moe::MoeShape experts{mlp_shape(c, c.expert_width()), mlp_shape(c, c.residual_width(), &groups.tp()),
+                              spec.experts, spec.expert_parallel, layer};
   switch (spec.ffn) {
     case FfnKind::dense:
-      ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c, c.ffn_width()));
+      ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c, c.ffn_width(), &groups.tp()));
       break;
     case FfnKind::moe:
       ffn_ = std::make_unique<moe::MoeFfn>(store, name + ".moe", c.moe, experts, groups);
@@ -80,7 +84,7 @@ Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec,
   }
 }
 
-Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
+Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences, const Tensor* moe_sums) const {
   const auto site = [this](int64_t branch) { return 2 * layer_ + branch; };  // names the random numbers
   const Var attended = attention_(tape, norm1_(tape, x), sequences);
   if (sequences.wanted) x = ops::choose_rows(tape, x, *sequences.wanted);
@@ -92,7 +96,7 @@ Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
         if constexpr (std::is_same_v<Ffn, nn::Mlp>) {
           return (*ffn)(tape, h);
         } else {
-          return (*ffn)(tape, h, length);
+          return (*ffn)(tape, h, length, moe_sums);
         }
       },
       ffn_);
@@ -104,14 +108,17 @@ Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
 }
 
 Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& groups, bool recompute)
-    : config_(c), recompute_(recompute) {
+    : config_(c), recompute_(recompute), tensor_(groups.tp()) {
   const nn::Init init = nn::Init::normal(c.init_std);
   const Shape table{c.padded_vocab(), c.hidden};
+  std::vector<Box> part;  // of a table of the vocabulary
+  if (tensor_.size() > 1) part = nn::cut_rows(table, {table[0]}, tensor_.rank(), tensor_.size());
   const double embedding_std = c.embedding_init_std > 0 ? c.embedding_init_std : c.init_std;
   token_embedding_ = &store.add({.name = "embed.token.weight",
                                  .global_shape = table,
                                  .init = nn::Init::normal(embedding_std),
-                                 .product_rows = c.tied_embeddings ? ops::kVocabularyTile : 0});
+                                 .product_rows = c.tied_embeddings ? ops::kVocabularyTile : 0,
+                                 .cut = part});
   if (c.positions == Positions::learned) {
     position_embedding_ = &store.add(
         {.name = "embed.position.weight", .global_shape = {c.max_sequence, c.hidden}, .init = init});
@@ -131,25 +138,60 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
           : &store.add({.name = "head.weight",
                         .global_shape = table,
                         .init = c.init == InitRule::normal ? init : nn::Init::truncated_normal(inner_std(c)),
-                        .product_rows = ops::kVocabularyTile});
+                        .product_rows = ops::kVocabularyTile,
+                        .cut = part});
+}
+
+// Every rank looks up all tokens in its part of the table.
+Var Gpt::embed_own_rows(Tape& tape, const TokenBatch& batch) const {
+  const int64_t part = tensor_.rank(), all = batch.size(), n = all / tensor_.size();
+  check(all % tensor_.size() == 0, ErrorKind::config,
+        "parallel.tensor: {} ranks cannot share a micro-batch of {} x {} tokens evenly: choose a divisor of "
+        "batch.sequence_length",
+        tensor_.size(), batch.sequences, batch.length);
+  const Var x =
+      ops::sum_rows(tape,
+                    ops::embedding_of_part(tape, batch.tokens, all, batch.length, *token_embedding_,
+                                           part * token_embedding_->value.dim(0), config_.padded_vocab()),
+                    tensor_);
+  if (position_embedding_ == nullptr) return x;
+  auto* const positions = tape.save_array<int32_t>(n);
+  for (int64_t i = 0; i < n && !is_meta(x.value().device()); ++i) {
+    const int64_t row = part * n + i;
+    positions[i] =
+        batch.positions == nullptr ? static_cast<int32_t>(row % batch.length) : batch.positions[row];
+  }
+  return ops::add(tape, x, ops::embedding(tape, positions, n, batch.length, *position_embedding_));
 }
 
 Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   check(batch.length <= config_.max_sequence, ErrorKind::argument, "[gpt] {} tokens exceed max_sequence {}",
         batch.length, config_.max_sequence);
-  Var x = ops::embedding(tape, batch.tokens, batch.size(), batch.length, *token_embedding_,
-                         position_embedding_, batch.positions);
+  check(tensor_.size() == 1 || (batch.cached.cache == nullptr && !batch.wanted), ErrorKind::internal,
+        "[gpt] a model that {} ranks share by tensor parallelism has no cache", tensor_.size());
+  check(batch.moe_sums.empty() || batch.moe_sums.size() == moe_stats_.size(), ErrorKind::argument,
+        "[gpt] expected sums of {} MoE layers, got {}", moe_stats_.size(), batch.moe_sums.size());
+  Var x = tensor_.size() > 1 ? embed_own_rows(tape, batch)
+                             : ops::embedding(tape, batch.tokens, batch.size(), batch.length,
+                                              *token_embedding_, position_embedding_, batch.positions);
   x = ops::dropout(tape, x, config_.dropout.embedding, Purpose::embedding_dropout, 0);
   const auto tell = [&](int64_t layer) {
     if (observer_) observer_(layer, x.value());
   };
   tell(-1);
   int64_t layer = 0;
-  nn::Sequences sequences{batch.length,   batch.positions, batch.first_key,
-                          batch.last_key, batch.cache,     batch.cached_sequence};
+  nn::Sequences sequences{batch.length, batch.positions, batch.first_key, batch.last_key, batch.cached};
+  if (batch.cached.cache != nullptr && config_.positions == Positions::rope) {
+    sequences.cached.rows.rotations = ops::rotations_of(tape, x.dtype(), batch.positions, batch.size(),
+                                                        config_.head_width(), config_.rope_theta);
+  }
+  const Tensor* moe_sums = batch.moe_sums.data();
   for (const auto& block : blocks_) {
     if (block == blocks_.back()) sequences.wanted = batch.wanted;
-    const auto run = [block = block.get(), sequences](Tape& t, Var in) { return (*block)(t, in, sequences); };
+    const Tensor* const sums = moe_sums != nullptr && block->router() != nullptr ? moe_sums++ : nullptr;
+    const auto run = [block = block.get(), sequences, sums](Tape& t, Var in) {
+      return (*block)(t, in, sequences, sums);
+    };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
     tell(layer++);
   }
@@ -158,16 +200,18 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   return x;
 }
 
+Var Gpt::forward_to_head(Tape& tape, const TokenBatch& batch) const {
+  return ops::gather_rows(tape, forward(tape, batch), tensor_, ops::Use::apart);
+}
+
 Var Gpt::logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const {
   return ops::logits(tape, tape.constant(hidden.value().rows(begin, begin + n)), *head_);
 }
 
-nn::KvCache Gpt::make_cache(int64_t sequences, int64_t capacity) const {
-  check(capacity <= config_.max_sequence, ErrorKind::argument,
-        "[gpt] a context of {} tokens exceeds max_sequence {}", capacity, config_.max_sequence);
-  return nn::KvCache({static_cast<int64_t>(blocks_.size()), config_.key_value_heads(), config_.head_width(),
-                      sequences, capacity, config_.positions == Positions::rope ? config_.rope_theta : 0.0},
-                     head_->value.dtype());
+nn::KvCache Gpt::make_cache(int64_t blocks, int64_t block) const {
+  return nn::KvCache(
+      {static_cast<int64_t>(blocks_.size()), config_.key_value_heads(), config_.head_width(), blocks, block},
+      head_->value.dtype());
 }
 
 void Gpt::observe_routing(const RoutingObserver& observer) {

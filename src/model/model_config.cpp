@@ -178,6 +178,13 @@ std::vector<int> ModelConfig::expert_parallel_sizes() const {
   return sizes;
 }
 
+ModelConfig share_experts(ModelConfig config, int ranks) {
+  for (BlockRun& run : config.blocks) {
+    for (BlockSpec& block : run.pattern) block.expert_parallel = ranks;
+  }
+  return config;
+}
+
 ModelConfig fit_to_ranks(ModelConfig config, int world_size) {
   for (BlockRun& run : config.blocks) {
     for (BlockSpec& block : run.pattern) {

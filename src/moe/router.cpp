@@ -2,12 +2,17 @@
 
 #include <ziggurat/moe/router.h>
 #include <ziggurat/ops/router_logits.h>
+#include <ziggurat/ops/shard_rows.h>
 
 namespace ziggurat::moe {
 
 Router::Router(nn::ParamStore& store, const std::string& name, const MoeConfig& config, int64_t hidden,
-               int64_t experts, int64_t layer, Communicator& data_parallel)
-    : config_(config), layer_(layer), data_parallel_(data_parallel), stats_(store, layer, experts) {
+               int64_t experts, int64_t layer, Communicator& data_parallel, Communicator& tensor_parallel)
+    : config_(config),
+      layer_(layer),
+      data_parallel_(data_parallel),
+      tensor_parallel_(tensor_parallel),
+      stats_(store, layer, experts) {
   check(config.top_k <= experts, ErrorKind::config, "{}: moe.top_k is {}, but the layer has {} experts", name,
         config.top_k, experts);
   if (store.options().reproducible == Reproducible::strict) check_strict(config);
@@ -30,7 +35,7 @@ Router::Router(nn::ParamStore& store, const std::string& name, const MoeConfig& 
   }
 }
 
-ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length) {
+ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length, const Tensor* sums) {
   const MicroBatch& micro_batch = tape.micro_batch();
   ops::RouterArgs args;
   args.top_k = config_.top_k;
@@ -54,7 +59,10 @@ ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length) {
   args.group_tokens = config_.group_tokens;
   if (bias_ != nullptr) args.choice_bias = bias_->value;
 
-  const Var logits = ops::router_logits(tape, x, *weight_, nullptr, config_.jitter, layer_);
+  // Few numbers: every rank routes all of the micro-batch's tokens.
+  const Var logits =
+      ops::gather_rows(tape, ops::router_logits(tape, x, *weight_, nullptr, config_.jitter, layer_),
+                       tensor_parallel_, ops::Use::alike);
   const ops::Routing routing = ops::route(tape, logits, args);
   if (assignments_of_step_ != nullptr && micro_batch.training) {
     const bool first = micro_batch.first && !tape.recomputing();
@@ -62,9 +70,11 @@ ops::Routing Router::operator()(Tape& tape, Var x, int64_t sequence_length) {
   }
   if (observer_) observer_(routing);
   if (!tape.recomputing()) {
-    stats_.add(tape, routing, config_.balance_coefficient, config_.z_coefficient);
+    ops::add_statistics(tape, routing, config_.balance_coefficient, config_.z_coefficient,
+                        sums != nullptr ? *sums : stats_.sums());
   }
-  return routing;
+  if (tensor_parallel_.size() == 1) return routing;
+  return ops::own_tokens(tape, routing, tensor_parallel_.rank() * x.dim(0), x.dim(0));
 }
 
 void Router::balance(Stream& stream) {

@@ -8,7 +8,8 @@ Tensor Objective::evaluate(Tape& tape, const model::TokenBatch& batch, double* t
   ops::LossArgs args;
   args.vocab_size = model_.config().vocab_size;
   args.token_losses = token_losses;
-  return ops::cross_entropy(tape, model_.forward(tape, batch), model_.head(), batch.targets, args);
+  args.vocabulary = &model_.ranks_of_head();
+  return ops::cross_entropy(tape, model_.forward_to_head(tape, batch), model_.head(), batch.targets, args);
 }
 
 void Objective::add_router_parts() {

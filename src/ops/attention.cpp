@@ -40,7 +40,7 @@ void check_keys(const VisibleKeys& keys, const AttentionShape& s) {
 }  // namespace
 
 Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, double dropout, int64_t layer,
-              const VisibleKeys& keys) {
+              const VisibleKeys& keys, const HeadPlace& place) {
   check_qkv("attention", qkv, shape);
   check(dropout >= 0 && dropout < 1, ErrorKind::argument, "[attention] dropout: expected [0, 1), got {}",
         dropout);
@@ -57,7 +57,8 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
   check(keys.window >= 0, ErrorKind::argument, "[attention] window: expected at least 0, got {}",
         keys.window);
   const kernels::AttentionDropout drop{tape.micro_batch().training ? dropout : 0.0,
-                                       tape.random(Purpose::attention_dropout, layer)};
+                                       tape.random(Purpose::attention_dropout, layer), place.heads,
+                                       place.first};
 
   const Var y = tape.output(qkv.dtype(), {shape.rows(), shape.heads * shape.head_dim}, qkv.wants_grad());
   // One number per row and head lets backward recompute the probabilities, which are T times as many.

@@ -19,6 +19,7 @@ Tensor label_smoothing(Tape& tape, Var x, const Param& weight, const int32_t* ta
   const Tensor sum = tape.save(DType::f64, {1});
   const GradSlot dx = tape.recording() ? tape.grad_slot(x) : GradSlot{};
   const bool learns = tape.recording() && weight.trainable();
+  if (learns) tape.before_write(weight);
   if (learns) weight.settle_grad(tape.stream());
   note_kernel("label_smoothing", Pass::forward, x, w, dx, learns ? 2 * gradient_bytes(weight) : 0.0);
   visit_kernels<kernels::LabelSmoothingKernels>(x.value(), [&]<Device D, class T>() {
@@ -29,6 +30,7 @@ Tensor label_smoothing(Tape& tape, Var x, const Param& weight, const int32_t* ta
                                        dx.accumulate, learns ? weight.grad.data<Accum<T>>() : nullptr},
         tape.workspace(), tape.stream());
   });
+  if (learns) tape.after_write(weight);
   return sum;
 }
 

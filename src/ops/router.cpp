@@ -3,7 +3,9 @@
 #include <limits>
 
 #include <ziggurat/autograd/note_work.h>
+#include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/ops/router.h>
+#include <ziggurat/ops/shard_rows.h>
 
 namespace ziggurat::ops {
 
@@ -269,6 +271,36 @@ void move_balance_bias(const Tensor& loads, double rate, const Tensor& bias, Str
                                              stream);
     }
   });
+}
+
+Routing own_tokens(Tape& tape, const Routing& all, int64_t first, int64_t n) {
+  Routing own = all;
+  own.tokens = n;
+  own.weights = some_rows(tape, all.weights, first, n);
+  own.rows = std::min(n * all.top_k, all.rows);
+  if (is_meta(all.offsets.device())) own.rows = all.rows * n / all.tokens;  // planning: balanced
+  own.expert = all.expert.rows(first, first + n);
+  own.row_of_choice = tape.save(DType::i32, {n, all.top_k});
+  own.token_of_row = tape.save(DType::i32, {own.rows});
+  own.choice_of_row = tape.save(DType::i32, {own.rows});
+  own.counts = tape.save(DType::i32, {all.experts});
+  own.offsets = tape.save(DType::i32, {all.experts + 1});
+  note_kernel("own_tokens", Pass::forward, own.row_of_choice, all.token_of_row, all.choice_of_row,
+              own.token_of_row, own.choice_of_row);
+  visit_kernels<kernels::OwnTokensKernels>(all.weights.value(), [&]<Device D, class T>() {
+    kernels::own_tokens<D>(
+        {first, n, all.top_k, all.experts, all.offsets.data<int32_t>(), all.token_of_row.data<int32_t>(),
+         all.choice_of_row.data<int32_t>(), own.counts.data<int32_t>(), own.offsets.data<int32_t>(),
+         own.row_of_choice.data<int32_t>(), own.token_of_row.data<int32_t>(),
+         own.choice_of_row.data<int32_t>()},
+        tape.stream());
+  });
+  if (own.offsets.device() == Device::cpu) {
+    own.rows = own.offsets.data<int32_t>()[all.experts];
+    own.token_of_row = own.token_of_row.rows(0, own.rows);
+    own.choice_of_row = own.choice_of_row.rows(0, own.rows);
+  }
+  return own;
 }
 
 void add_statistics(Tape& tape, const Routing& r, double balance_coefficient, double z_coefficient,

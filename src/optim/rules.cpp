@@ -48,7 +48,8 @@ double decay_of(const OptimizerConfig& config, const Updated& p) {
 
 void adamw(const OptimizerConfig& config, const Updated& p, const UpdateStep& step, Stream& stream) {
   const ParamRange all{0, p.gradient.numel(), p.spec.decay, hash_name(p.spec.name), p.first};
-  adamw_step({p.master, p.gradient, p.moments[0].held, p.moments[1].held, p.rounded}, {&all, 1}, config,
+  adamw_step({p.master, p.gradient, p.moments[0].held, p.moments[1].held, p.rounded},
+             p.runs.empty() ? std::span(&all, 1) : p.runs, config,
              {step.lr, step.grad_scale, step.step, step.seed}, stream);
 }
 

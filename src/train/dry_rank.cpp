@@ -19,11 +19,16 @@ model::TokenBatch DryRank::batch() const {
           config.data.reset_attention ? &kSome : nullptr};
 }
 
-void DryRank::micro_batch() {
+void DryRank::micro_batch(parallel::GradientReducer& reducer) {
+  Tape& tape = executor.tape;
   training.objective->begin_step(0, executor.stream);
-  executor.tape.begin({});
-  training.objective->loss(executor.tape, executor.upload(executor.tape, batch()));
-  executor.tape.backward();
+  tape.set_follower(&reducer);
+  reducer.begin_micro_batch(executor.stream, false);
+  tape.begin({});
+  training.objective->loss(tape, executor.upload(tape, batch()));
+  tape.backward();
+  reducer.end_micro_batch();
+  tape.set_follower(nullptr);
 }
 
 void DryRank::update() {

@@ -93,6 +93,8 @@ constexpr auto kUnused = std::to_array<Unused>({
      kRemove},
     {"parallel.all_to_all", [](Config c) { return !c.model.has_experts(); },
      "no layer of the model has experts, which exchange tokens by all-to-alls", kRemove},
+    {"parallel.overlap", [](Config c) { return c.device == Device::cuda; },
+     "a GPU's gradients are summed after backward", kRemove},
     {"model.rope_theta", [](Config c) { return c.model.positions != Positions::rope; },
      "learned positions are not rotated", "remove it, or set model.positions=rope"},
     {"optimizer.min_lr", [](Config c) { return c.optimizer.schedule == LrScheduleKind::constant; },
@@ -193,6 +195,14 @@ constexpr auto kOdd = std::to_array<Odd>({
            "the number of ranks");
      },
      "start the run on as many ranks each time, or choose micro_batch or sequence"},
+    {"parallel.zero", true,
+     [](Config c) {
+       const bool kept = c.parallel.zero == 2 && c.reproducible == Reproducible::strict;
+       return kept ? std::string(
+                         "reproducible strict keeps gradients whole, for a fixed order of sums: 2 is 1")
+                   : std::string();
+     },
+     "set it to 1, or reproducible=layout"},
     {"model.moe.renormalise", true,
      [](Config c) {
        const moe::MoeConfig& m = c.model.moe;

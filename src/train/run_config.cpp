@@ -121,6 +121,61 @@ void check_ul2(const RunConfig& c, Problems& problems) {
   }
 }
 
+// What ranks that share matrices must be able to cut.
+void check_tensor_parallel(const RunConfig& c, Problems& problems) {
+  const int tp = c.parallel.tensor;
+  if (tp == 1) return;
+  const model::ModelConfig& m = c.model;
+  const auto divides = [&](const char* key, const char* what, int64_t n) {
+    if (n % tp == 0) return;
+    problems.add(
+        "parallel.tensor",
+        fmt::format("expected a divisor of {} ({}), got {}: choose another, or change {}", what, n, tp, key));
+  };
+  divides("model.heads", "model.heads", m.heads);
+  divides("model.kv_heads", "the key and value heads", m.key_value_heads());
+  divides("model.vocab_multiple", "the vocabulary with its padding", m.padded_vocab());
+  divides("batch.sequence_length", "batch.sequence_length", c.batch.sequence_length);
+  if (m.has(model::FfnKind::dense)) divides("model.ffn_hidden", "the width of MLPs", m.ffn_width());
+  if (m.has(model::FfnKind::residual_moe)) {
+    divides("model.moe.residual_hidden", "the width of the MLPs beside experts", m.residual_width());
+  }
+  if (c.batch.sequence_length / tp * m.hidden % 4 != 0) {
+    problems.add("parallel.tensor",
+                 fmt::format("random numbers come in fours: expected a rank's {} tokens of a "
+                             "sequence x model.hidden {} to be a multiple of 4",
+                             c.batch.sequence_length / tp, m.hidden));
+  }
+  if (c.objective.label_smoothing > 0) {
+    problems.add("objective.label_smoothing", "spreads over a whole vocabulary: with parallel.tensor use 0");
+  }
+  if (m.qk_norm == nn::QkNorm::width) {
+    problems.add("model.qk_norm",
+                 "width goes over the heads of all ranks: with parallel.tensor use head or none");
+  }
+  if (c.reproducible == Reproducible::strict) {
+    problems.add(
+        "reproducible",
+        "strict: sums over matrices that parallel.tensor cuts have other bits: use layout, or tensor=1");
+  }
+  if (c.device == Device::cuda)
+    problems.add("parallel.tensor", "cuts on the CPU only so far: use 1, or device=cpu");
+  if (takes_matrices(c.optimizer.kind)) {
+    problems.add("parallel.tensor",
+                 "optimizer.kind muon and adafactor update whole matrices: use 1, or kind adamw or lion");
+  }
+  if (c.guard.rerun_every > 0) {
+    problems.add("guard.rerun_every",
+                 "another rank computes whole micro-batches: with parallel.tensor use 0");
+  }
+  if (!c.eval.tasks.empty() || !c.eval.prompts.empty()) {
+    problems.add(
+        c.eval.tasks.empty() ? "eval.prompts" : "eval.tasks",
+        "texts are continued and scored by whole models: with parallel.tensor leave it to `ziggurat eval` "
+        "and `generate` afterwards");
+  }
+}
+
 void check_device(const RunConfig& c, Problems& problems) {
   if (c.device == Device::cpu) return;
   if (!kHasCuda) {
@@ -238,6 +293,7 @@ void RunConfig::validate(Problems& problems) const {
                  "micro_batch");
   }
   check_device(*this, problems);
+  if (model.heads > 0) check_tensor_parallel(*this, problems);
   check_arithmetic(*this, problems);
   if (precision != Precision::fp64) check_update(optimizer, problems);
   if (precision == Precision::fp64 && optimizer.moments == StateDtype::bf16) {
@@ -260,6 +316,12 @@ void RunConfig::validate(Problems& problems) const {
   if (optimizer.average > 0 && precision == Precision::bf16 && optimizer.masters == StateDtype::bf16) {
     problems.add("optimizer.average",
                  "an average is of exact weights: use optimizer.masters=fp32, or set it to 0");
+  }
+  if (guard.rerun_every > 0 && parallel.zero == 2 && reproducible != Reproducible::strict) {
+    problems.add(
+        "guard.rerun_every",
+        "compares what each rank computes alone, but with parallel.zero 2 gradients are summed over ranks "
+        "after every micro-batch: use parallel.zero=1, or guard.rerun_every=0");
   }
   if (optimizer.kind != OptimizerKind::adamw && device == Device::cuda) {
     problems.add("optimizer.kind", "only adamw runs on a GPU so far: use it, or device=cpu");

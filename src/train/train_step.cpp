@@ -33,7 +33,11 @@ TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& exec
       graphs_(training.store, why_no_graphs(config, training.groups.world().size()).empty()),
       latest_losses_(allocate(executor.numbers, DType::f64, {training.objective->part_count()})),
       micro_losses_(allocate(executor.numbers, DType::f64,
-                             {most_micro_batches(config), training.objective->part_count()})) {}
+                             {most_micro_batches(config), training.objective->part_count()})) {
+  executor_.tape.set_follower(&reducer_);
+}
+
+TrainStep::~TrainStep() { executor_.tape.set_follower(nullptr); }
 
 int64_t TrainStep::bytes_of_numbers(const RunConfig& config, const objective::Objective& objective) {
   return (most_micro_batches(config) + 1) * objective.part_count() * size_of(DType::f64) +
@@ -57,8 +61,19 @@ Tensor TrainStep::losses_of(const StepPlan& plan, int shift) const {
   return micro_losses_.rows(first, first + plan.micro_batches_per_rank);
 }
 
+void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read) {
+  // Faults on purpose come before ranks' gradients are added. A device's stream may be recorded.
+  const bool behind = config_.parallel.overlap && config_.device == Device::cpu && !injecting();
+  accumulate(plan, counted_tokens, read, 0, {}, behind);
+}
+
+void TrainStep::accumulate_alone(const StepPlan& plan, double counted_tokens, const ReadBatch& read,
+                                 int shift, const After& after) {
+  accumulate(plan, counted_tokens, read, shift, after, false);
+}
+
 void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift,
-                           const After& after) {
+                           const After& after, bool behind) {
   Stream& stream = executor_.stream;
   const int rank = training_.groups.world().rank();
   const int64_t number = training_.cursor.step + 1;
@@ -72,8 +87,10 @@ void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const Re
   for (int64_t i = 0; i < plan.micro_batches_per_rank; ++i) {
     reach(Site::compute, rank, number);
     const int64_t micro_batch = first_micro_batch(plan, shift) + i;
-    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
     const bool last = i + 1 == plan.micro_batches_per_rank;
+    reducer_.begin_micro_batch(stream, behind && last);
+    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
+    reducer_.end_micro_batch();
     if (after && !last) after(micro_batch);
     if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane(stream);
   }
@@ -114,7 +131,8 @@ void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, in
               .index = micro_batch,
               .count = plan.micro_batches,
               .first = first,
-              .token_weight = 1.0 / counted_tokens});
+              .token_weight = 1.0 / counted_tokens,
+              .shard = training_.groups.tp().rank()});
   const model::TokenBatch there = executor_.upload(tape, batch);
   const auto work = [&] {
     const Tensor parts = training_.objective->loss(tape, there);

@@ -30,8 +30,10 @@
 #include <ziggurat/kernels/linear.h>
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/mix.h>
+#include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/kernels/qk_norm.h>
 #include <ziggurat/kernels/random_normal.h>
 #include <ziggurat/kernels/rms_norm.h>
@@ -55,6 +57,7 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"dropout_add", "runs dropout's kernel"},
       {"label_smoothing", "the CPU backend comes first"},
       {"multiply", "runs elementwise's kernel"},
+      {"shard_rows", "runs elementwise's kernels, and calls the communicator"},
   };
   return reasons;
 }
@@ -134,10 +137,11 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::ElementwiseKernels, kernels::EmbeddingKernels, kernels::FewRowsKernels,
                       kernels::GatedAddKernels, kernels::GemmKernels, kernels::GroupedLinearKernels,
                       kernels::LabelSmoothingKernels, kernels::LayerNormKernels, kernels::LinearKernels,
-                      kernels::MixKernels, kernels::PackedLinearKernels, kernels::WeightProductKernels,
-                      kernels::QkNormKernels, kernels::RandomNormalKernels, kernels::RmsNormKernels,
-                      kernels::RopeKernels, kernels::RouterKernels, kernels::RouterLogitsKernels,
-                      kernels::SumOfSquaresKernels, kernels::SwigluKernels>();
+                      kernels::MixKernels, kernels::OwnTokensKernels, kernels::PackedLinearKernels,
+                      kernels::PanelLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
+                      kernels::RandomNormalKernels, kernels::RmsNormKernels, kernels::RopeKernels,
+                      kernels::RouterKernels, kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels,
+                      kernels::SwigluKernels>();
 }
 
 TEST(OpCoverage, TheListOfReasonsIsNotStale) {

@@ -21,9 +21,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include <ziggurat/checkpoint/box.h>
 #include <ziggurat/checkpoint/safetensors.h>
 #include <ziggurat/comm/communicator.h>
+#include <ziggurat/tensor/box.h>
 #include <ziggurat/tensor/host_pieces.h>
 #include <ziggurat/tensor/tensor.h>
 

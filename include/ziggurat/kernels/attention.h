@@ -33,10 +33,18 @@ constexpr int64_t kAttentionMaxHeadDimOnCuda = 256;
 constexpr int64_t kAttentionQueries = 64;
 
 // Probability (b, h, i, j) is dropped where uniform(((b H + h) T + i) T + j) < probability, else divided by
-// 1 - probability.
+// 1 - probability. Where ranks share the heads, H and h are those of all of them.
 struct AttentionDropout {
   double probability = 0;  // in [0, 1)
   LatePhilox random;       // unless probability is 0
+  // On the CPU:
+  int64_t heads = 0;       // H; 0: the shape's
+  int64_t first_head = 0;  // h of the shape's first
+
+  // b H + h of one of the shape's heads.
+  constexpr int64_t place(const AttentionShape& s, int64_t b, int64_t head) const {
+    return b * (heads > 0 ? heads : s.heads) + first_head + head;
+  }
 };
 
 template <class T>

@@ -171,6 +171,9 @@ struct ModelConfig {
 // ranks, up to its expert_parallel, that divides both the world and the experts. So one config runs on a
 // cluster and on a laptop.
 ModelConfig fit_to_ranks(ModelConfig config, int world_size);
+// Lets up to `ranks` ranks share the experts of every layer, whatever the config says: fit_to_ranks() then
+// finds how many can.
+ModelConfig share_experts(ModelConfig config, int ranks);
 
 // Parameters and arithmetic of a model; pure functions of its config.
 struct ModelCounts {

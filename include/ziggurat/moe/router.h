@@ -15,13 +15,15 @@ namespace ziggurat::moe {
 // MoeConfig::balance_bias also `<name>.balance_bias` [E], which has no gradient.
 class Router {
  public:
-  // `data_parallel`: all ranks that see other tokens of the batch; must outlive the router.
+  // `data_parallel`: all ranks that see other micro-batches. `tensor_parallel`: those that share the tokens
+  // of one, of which each has as many. Both must outlive the router.
   Router(nn::ParamStore& store, const std::string& name, const MoeConfig& config, int64_t hidden,
-         int64_t experts, int64_t layer, Communicator& data_parallel);
+         int64_t experts, int64_t layer, Communicator& data_parallel, Communicator& tensor_parallel);
 
-  // x [S, hidden]. sequence_length: tokens, for BalanceScope::sequence. Adds to stats(), once per
-  // micro-batch.
-  ops::Routing operator()(Tape& tape, Var x, int64_t sequence_length);
+  // x [S, hidden], and the routing of these tokens, which is decided among those of the micro-batch.
+  // sequence_length: tokens, for BalanceScope::sequence. Adds what it did, once per micro-batch, to `sums`,
+  // as MoeStats::sums(), or where that is null to stats().
+  ops::Routing operator()(Tape& tape, Var x, int64_t sequence_length, const Tensor* sums = nullptr);
 
   MoeStats& stats() { return stats_; }
 
@@ -36,7 +38,7 @@ class Router {
  private:
   MoeConfig config_;
   int64_t layer_;
-  Communicator& data_parallel_;
+  Communicator &data_parallel_, &tensor_parallel_;
   const Param* weight_;
   Param* bias_ = nullptr;
   const Tensor* loads_ = nullptr;  // f64 [E], of balance()

@@ -15,6 +15,12 @@ struct VisibleKeys {
   int64_t window = 0;              // not 0: row i sees none before i - window + 1
 };
 
+// Which of a layer's heads the shape's are, where ranks share them; by default all.
+struct HeadPlace {
+  int64_t heads = 0;  // of the layer; 0: the shape's
+  int64_t first = 0;
+};
+
 // y [B T, H d] = causal attention of qkv [B T, (H + 2 Hkv) d], a row holding q | k | v (attention_shape.h):
 // per sequence and head, dropout(softmax(scale q k^T)) v. `dropout` acts in training only; its mask is a
 // function of (seed, layer, micro-batch, element).
@@ -22,6 +28,6 @@ struct VisibleKeys {
 // CPU only). On Device::cuda head_dim is at most kernels::kAttentionMaxHeadDimOnCuda, last is null and
 // there is no window.
 Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, double dropout, int64_t layer,
-              const VisibleKeys& keys = {});
+              const VisibleKeys& keys = {}, const HeadPlace& place = {});
 
 }  // namespace ziggurat::ops

@@ -100,6 +100,9 @@ void use_fractions_of_step(Tape& tape, const Routing& routing, Communicator& dat
 void sum_loads(const Tensor& sums, const Tensor& loads, Communicator& data_parallel, Stream& stream);
 // bias_e += rate sign(mean of loads - loads_e).
 void move_balance_bias(const Tensor& loads, double rate, const Tensor& bias, Stream& stream);
+// The routing of tokens [first, first + n) alone, which are counted from 0: of who has only these.
+// `counts_before`, `capacity` and the losses stay those of all.
+Routing own_tokens(Tape& tape, const Routing& routing, int64_t first, int64_t n);
 
 // Adds what this routing did to `sums`, f64 [kernels::router_sums_size(E)].
 void add_statistics(Tape& tape, const Routing& routing, double balance_coefficient, double z_coefficient,

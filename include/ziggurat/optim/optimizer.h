@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include <ziggurat/optim/adamw.h>
 #include <ziggurat/optim/optimizer_config.h>
 #include <ziggurat/optim/optimizer_state.h>
 
@@ -43,6 +44,7 @@ class Optimizer {
   struct Item {
     const nn::ParamEntry* entry;
     Tensor master, gradient, rounded;  // flat; rounded may be empty
+    std::vector<ParamRange> runs;      // Updated::runs
   };
 
   nn::ParamStore& store_;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include <ziggurat/optim/adamw.h>
 #include <ziggurat/optim/optimizer_config.h>
 #include <ziggurat/optim/optimizer_state.h>
 
@@ -29,6 +31,8 @@ struct Updated {
   Tensor master, gradient;
   Tensor rounded;  // bf16, written with round(master); or empty
   const std::vector<OptimizerState::Moment>& moments;
+  // Runs of it that are consecutive in the global tensor, where it is not as a whole.
+  std::span<const ParamRange> runs = {};
 };
 
 struct UpdateStep {

@@ -31,6 +31,9 @@ class TrainStep {
  public:
   // All three must outlive it.
   TrainStep(const RunConfig& config, Training& training, Executor& executor);
+  ~TrainStep();
+  TrainStep(const TrainStep&) = delete;
+  TrainStep& operator=(const TrainStep&) = delete;
   // Bytes of Executor::numbers that it takes: from its construction on, and in a step.
   static int64_t bytes_of_numbers(const RunConfig& config, const objective::Objective& objective);
 
@@ -42,20 +45,26 @@ class TrainStep {
   // step; Param::grad holds its gradient, before clipping. Collective.
   StepResult run(const StepPlan& plan, double counted_tokens, const ReadBatch& read);
 
-  // The same in two parts, for who looks between them; the cursor is theirs to advance.
+  // The same in two parts; the cursor is theirs to advance. After the first, gradients may be summed already.
+  void accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read);
+  // For who looks between them: what this rank alone has computed, but with ParamGroup::scattered.
   // Forward and backward: gradients of the micro-batches of the rank that is `shift` further, around. `after`
   // is called after each, with its number, and may look at what is accumulated so far; a device then gets
   // micro-batches kernel by kernel.
   using After = std::function<void(int64_t micro_batch)>;
-  void accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift = 0,
-                  const After& after = {});
+  void accumulate_alone(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift = 0,
+                        const After& after = {});
   // The sum over ranks and the update.
   StepResult finish(const StepPlan& plan, double counted_tokens, const StepLimits& limits = {});
+
+  int64_t lent_gradient_bytes() const { return reducer_.lent_bytes(); }
 
   // What accumulate() has computed: f64 [micro-batches of a rank, parts of the loss].
   Tensor losses_of(const StepPlan& plan, int shift) const;
 
  private:
+  void accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift,
+                  const After& after, bool behind);
   int64_t first_micro_batch(const StepPlan& plan, int shift) const;
   void forward_backward(const StepPlan& plan, double counted_tokens, int64_t micro_batch, bool first,
                         bool by_kernels, const ReadBatch& read);

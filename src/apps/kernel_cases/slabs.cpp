@@ -12,6 +12,7 @@
 #include <ziggurat/kernels/lion.h>
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/muon.h>
+#include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/kernels/random_normal.h>
 #include <ziggurat/kernels/weight_average.h>
 
@@ -39,19 +40,45 @@ void list_generating(Cases& add) {
           return [=, &lab] { few_rows_linear<D>(args, lab.workspace(), lab.stream()); };
         });
   }
+  if constexpr (kExists<PanelLinearKernels, D, T>) {
+    // Weights of any values are in panels already.
+    for (const int64_t rows : {int64_t{1}, int64_t{16}, S::kTokens / 4}) {
+      constexpr int64_t kWeight = S::kWidth * S::kFfn;
+      const double flop = 2.0 * static_cast<double>(rows * kWeight);
+      add("panel_linear", shape_of({rows, S::kFfn, S::kWidth}),
+          rows == 1 ? reads(kWeight, sizeof(T)) : products(flop, double(kWeight * sizeof(T))),
+          [rows](Lab& lab) {
+            const PanelLinearArgs<T, T> args{lab.equal_shares(rows, 1),
+                                             rows,
+                                             S::kWidth,
+                                             S::kFfn,
+                                             lab.values<T>(rows * S::kWidth),
+                                             lab.values<T>(kWeight),
+                                             lab.values<A>(S::kFfn),
+                                             Activation::gelu_tanh,
+                                             lab.values<T>(rows * S::kFfn)};
+            return [=, &lab] { panel_linear<D>(args, lab.workspace(), lab.stream()); };
+          });
+    }
+  }
   if constexpr (kExists<CachedAttentionKernels, D, T>) {
     static constexpr AttentionShape H = S::kHeads;
     constexpr int64_t kCache = S::kTexts * S::kContext * S::kWidth;
     add("cached_attention", shape_of(AttentionShape{S::kTexts, S::kContext, H.heads, H.kv_heads, H.head_dim}),
         reads(2 * kCache, sizeof(T)), [](Lab& lab) {
+          // Text t lies in block t, which is as long as it.
+          const BlockTables tables{S::kContext, S::kTexts, lab.scattered(S::kTexts, S::kTexts),
+                                   lab.equal_shares(S::kTexts, S::kTexts).offsets,
+                                   lab.constant(S::kTexts, 0)};
           const CachedAttentionArgs<T> args{{S::kTexts, 1, H.heads, H.kv_heads, H.head_dim},
                                             kScale,
                                             lab.values<T>(S::kTexts * 3 * S::kWidth),
                                             lab.scattered(S::kTexts, S::kTexts),
                                             lab.constant(S::kTexts, static_cast<int32_t>(S::kContext - 1)),
+                                            tables,
+                                            0,
                                             lab.values<T>(kCache),
                                             lab.values<T>(kCache),
-                                            S::kContext,
                                             nullptr,
                                             nullptr,
                                             lab.values<T>(S::kTexts * S::kWidth)};

@@ -128,10 +128,11 @@ class WholeModel {
     store_.values_changed();
     infer::Decoder decoder(gpt_, 1, static_cast<int64_t>(tokens.size()));
     std::vector<float> all;
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      const Tensor row =
-          i == 0 ? decoder.prefill(0, {&tokens[i], 1}) : decoder.step(std::vector{0}, {&tokens[i], 1});
-      all.insert(all.end(), row.data<float>(), row.data<float>() + config_.vocab_size);
+    const int32_t zero = 0;
+    for (const int32_t token : tokens) {
+      decoder.read({&zero, 1}, {&token, 1}, {&zero, 1}, [&](size_t, const Tensor& row) {
+        all.insert(all.end(), row.data<float>(), row.data<float>() + config_.vocab_size);
+      });
     }
     return all;
   }
