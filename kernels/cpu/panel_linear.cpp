@@ -4,7 +4,6 @@
 #include <vector>
 
 #include <immintrin.h>
-
 #include <kernels/cpu/segments.h>
 #include <kernels/cpu/stream_rows.h>
 

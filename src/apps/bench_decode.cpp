@@ -18,8 +18,8 @@ namespace ziggurat::apps {
 
 namespace {
 
-// Bytes of parameters that a step of `texts` tokens reads: of the experts as many as they can choose at most, of
-// embedding tables a row each, unless the table is the vocabulary head too.
+// Bytes of parameters that a step of `texts` tokens reads: of the experts as many as they can choose at most,
+// of embedding tables a row each, unless the table is the vocabulary head too.
 int64_t active_bytes(const nn::ParamStore& store, const model::ModelConfig& config, int64_t texts) {
   int64_t bytes = 0;
   for (const nn::ParamEntry& entry : store.entries()) {

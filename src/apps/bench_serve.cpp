@@ -20,9 +20,9 @@ namespace ziggurat::apps {
 namespace {
 
 struct Request {
-  int64_t prompt = 0, tokens = 0;             // tokens
-  double due = 0;                             // when it is asked, in seconds since the start
-  double asked = 0, first = 0, done = 0;      // when these were
+  int64_t prompt = 0, tokens = 0;         // tokens
+  double due = 0;                         // when it is asked, in seconds since the start
+  double asked = 0, first = 0, done = 0;  // when these were
   double each() const { return tokens > 1 ? (done - first) / static_cast<double>(tokens - 1) : 0; }
 };
 
@@ -48,15 +48,16 @@ class Load {
 
   // In seconds.
   double run() {
-    const infer::TextEvents events{
-        .token = [this](int64_t id, int32_t, bool, const infer::Likelihood*) {
-          Request& r = requests_[static_cast<size_t>(id)];
-          if (r.first == 0) r.first = since_.seconds();
-        },
-        .end = [this](int64_t id, infer::EndReason) {
-          requests_[static_cast<size_t>(id)].done = since_.seconds();
-          --open_;
-        }};
+    const infer::TextEvents events{.token =
+                                       [this](int64_t id, int32_t, bool, const infer::Likelihood*) {
+                                         Request& r = requests_[static_cast<size_t>(id)];
+                                         if (r.first == 0) r.first = since_.seconds();
+                                       },
+                                   .end =
+                                       [this](int64_t id, infer::EndReason) {
+                                         requests_[static_cast<size_t>(id)].done = since_.seconds();
+                                         --open_;
+                                       }};
     since_.restart();
     while (next_ < requests_.size() || !engine_.idle()) {
       ask();
@@ -172,7 +173,8 @@ void bench_serve(const BenchServeArguments& arguments) {
     const RandomModel random(config, world);
     const int64_t longest = 3 * (arguments.prompt + arguments.tokens) / 2 + 2,
                   most = config.model.max_sequence;
-    infer::Engine engine(random.model(), {.window = std::min(longest, most), .texts = arguments.texts}, &world);
+    infer::Engine engine(random.model(), {.window = std::min(longest, most), .texts = arguments.texts},
+                         &world);
     if (world.rank() != 0) return engine.follow();
     Load load(engine, arguments);
     const double seconds = load.run();

@@ -94,6 +94,10 @@ void add_config(CLI::App& app) {
   help->callback([key] { config_help(*key); });
 }
 
+void add_average(CLI::App& command, bool& average) {
+  command.add_flag("--average", average, "the averages of the weights (optimizer.average) instead of them");
+}
+
 void add_expert_parallel(CLI::App& command, int& ranks) {
   command
       .add_option("--expert-parallel", ranks,
@@ -104,7 +108,8 @@ void add_expert_parallel(CLI::App& command, int& ranks) {
 
 void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
-  CLI::App* command = app.add_subcommand("generate", "Continue texts with a trained model; by mpirun on several ranks");
+  CLI::App* command =
+      app.add_subcommand("generate", "Continue texts with a trained model; by mpirun on several ranks");
   command
       ->add_option("--checkpoint", arguments->checkpoint,
                    "step folder, or the folder above, or the run's: then the newest")
@@ -145,6 +150,7 @@ void add_generate(CLI::App& app) {
   command->add_flag("--json", arguments->json, "a line of JSON for each text, in the order of the prompts");
   add_expert_parallel(*command, arguments->expert_parallel);
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
+  add_average(*command, arguments->average);
   command->callback([arguments] { generate(*arguments); });
 }
 
@@ -181,6 +187,7 @@ void add_eval(CLI::App& app) {
                     "take sets with another number of rows than the public ones");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   add_precision(*command, arguments->precision);
+  add_average(*command, arguments->average);
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens that the model sees; default: as in training")
@@ -194,7 +201,8 @@ void add_eval(CLI::App& app) {
 
 void add_serve(CLI::App& app) {
   auto arguments = std::make_shared<ServeArguments>();
-  CLI::App* command = app.add_subcommand("serve", "Answer OpenAI's /v1/completions over HTTP; by mpirun with the model on several ranks");
+  CLI::App* command = app.add_subcommand(
+      "serve", "Answer OpenAI's /v1/completions over HTTP; by mpirun with the model on several ranks");
   command
       ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
       ->required();
@@ -206,6 +214,7 @@ void add_serve(CLI::App& app) {
   command->add_option("--name", arguments->name, "of the model, in answers; default: the run's");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   add_precision(*command, arguments->precision);
+  add_average(*command, arguments->average);
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens of a prompt and its completion; default: as in training")
@@ -213,9 +222,10 @@ void add_serve(CLI::App& app) {
   command->add_option("--texts", arguments->texts, "written at once; more wait")
       ->capture_default_str()
       ->transform(whole_number(1, 1 << 20));
-  command->add_option("--cache", arguments->cache,
-                      "memory for keys and values, as 2GB; default: for all --texts, at most a quarter of the "
-                      "machine's");
+  command->add_option(
+      "--cache", arguments->cache,
+      "memory for keys and values, as 2GB; default: for all --texts, at most a quarter of the "
+      "machine's");
   command
       ->add_option("--requests", arguments->most_requests,
                    "under way or waiting; more are told to come again (429)")
@@ -243,6 +253,7 @@ void add_logits(CLI::App& app) {
       ->add_option("--output", arguments->output,
                    "a new .safetensors file: tokens [n] i32, logits [n, vocabulary] f32")
       ->required();
+  add_average(*command, arguments->average);
   command->callback([arguments] { logits(*arguments); });
 }
 
@@ -263,6 +274,7 @@ void add_export(CLI::App& app) {
   command->add_option("--shard-size", arguments->shard_size, "of a file of weights at most")
       ->capture_default_str();
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
+  add_average(*command, arguments->average);
   command->add_flag("--no-tokenizer", arguments->no_tokenizer, "leave it out");
   command->add_flag("--overwrite", arguments->overwrite, "replace an earlier export");
   command->callback([arguments] { export_model(*arguments); });
@@ -481,6 +493,32 @@ void add_report(CLI::App& app) {
   command->callback([arguments] { report(*arguments); });
 }
 
+void add_analyse(CLI::App& app) {
+  auto arguments = std::make_shared<AnalyseArguments>();
+  CLI::App* group = app.add_subcommand("analyse", "What a trained model does inside")->require_subcommand(1);
+  CLI::App* command = group->add_subcommand(
+      "routing", "Which tokens go to which experts, which are dropped, and when that was learnt");
+  command
+      ->add_option("--checkpoint", arguments->checkpoints,
+                   "step folders, or runs (their newest); of several the last step is described, the others "
+                   "are compared with it")
+      ->required()
+      ->transform(not_empty());
+  command->add_option("--data", arguments->data, "token shards, one or more texts; or synthetic")
+      ->required()
+      ->transform(not_empty());
+  command->add_option("--sequences", arguments->sequences, "of each text")
+      ->capture_default_str()
+      ->transform(whole_number(1, 1 << 30));
+  command->add_option("--least", arguments->least, "leave out token ids and positions with fewer tokens")
+      ->capture_default_str()
+      ->transform(whole_number(1));
+  command->add_option("--output", arguments->output, "folder for routing.json and routing.html")
+      ->capture_default_str()
+      ->transform(not_empty());
+  command->callback([arguments] { analyse_routing(*arguments); });
+}
+
 void add_top(CLI::App& app) {
   auto run = std::make_shared<std::string>();
   auto every = std::make_shared<double>(2);
@@ -569,6 +607,7 @@ void add_commands(CLI::App& app) {
   add_replay(app);
   add_bench(app);
   add_report(app);
+  add_analyse(app);
   add_top(app);
   add_doctor(app);
   add_pages(app);

@@ -68,6 +68,14 @@ struct ReportArguments {
   std::string output = "report.html";
 };
 void report(const ReportArguments& arguments);
+
+struct AnalyseArguments {
+  std::vector<std::string> checkpoints, data;  // folders
+  int64_t sequences = 64;                      // of each text
+  int64_t least = 10;                          // tokens of a kind that is averaged over
+  std::string output = "routing";              // folder
+};
+void analyse_routing(const AnalyseArguments& arguments);
 void top(const std::string& run, double every);  // seconds between two looks
 
 void config_dump(const ConfigArguments& config, bool changed_only);
@@ -85,6 +93,7 @@ struct GenerateArguments {
   int expert_parallel = 0;  // ranks that share the experts; 0: all that can
   bool json = false;
   infer::SamplingOptions sampling;
+  bool average = false;  // the averages of weights instead of them
 };
 void generate(const GenerateArguments& arguments);
 
@@ -98,6 +107,7 @@ struct EvalArguments {
   int64_t batch_tokens = 1024;
   int threads = 0;  // of a rank; 0: the cores divided among the ranks
   bool any_size = false, request_hash = false;
+  bool average = false;  // the averages of weights instead of them
 };
 void eval(const EvalArguments& arguments);
 
@@ -106,19 +116,21 @@ struct ServeArguments {
   std::string precision;   // as of EvalArguments
   int64_t max_length = 0;  // tokens of prompt and completion; 0: as in training
   int64_t texts = 64;      // written at once
-  std::string cache;       // memory of keys and values; empty: enough for these texts, or a part of the memory
+  std::string cache;  // memory of keys and values; empty: enough for these texts, or a part of the memory
   int64_t most_requests = 96;
-  double time_limit = 0;  // seconds of a request; 0: none
-  std::string log;        // of requests; empty: none
-  int port = 8000;        // 0: any that is free
-  int threads = 0;        // of a rank; 0: the cores divided among the ranks
+  double time_limit = 0;    // seconds of a request; 0: none
+  std::string log;          // of requests; empty: none
+  int port = 8000;          // 0: any that is free
+  int threads = 0;          // of a rank; 0: the cores divided among the ranks
   int expert_parallel = 0;  // as of GenerateArguments
+  bool average = false;     // as of EvalArguments
 };
 void serve(const ServeArguments& arguments);
 
 struct LogitsArguments {
   std::string checkpoint, output;
   std::vector<int32_t> tokens;
+  bool average = false;  // as of EvalArguments
 };
 void logits(const LogitsArguments& arguments);
 
@@ -128,6 +140,7 @@ struct ExportArguments {
   std::string dtype;  // fp32 or bf16; empty: as the run computed
   std::string shard_size = "5GB";
   bool no_tokenizer = false, overwrite = false;
+  bool average = false;  // as of EvalArguments
 };
 void export_model(const ExportArguments& arguments);
 
@@ -175,8 +188,8 @@ struct BenchServeArguments {
   int64_t clients = 16;  // who each ask again when they have their answer; with a rate: none
   double rate = 0;       // requests a second, at random times; 0: as the clients ask
   int64_t requests = 200;
-  int64_t prompt = 128, tokens = 64;  // of a request, on average: half of it to half more
-  int64_t texts = 64;                 // written at once
+  int64_t prompt = 128, tokens = 64;        // of a request, on average: half of it to half more
+  int64_t texts = 64;                       // written at once
   double most_first = 1, most_token = 0.2;  // seconds within which a request is a good one
   int threads = 0;                          // of a rank; 0: the cores divided among the ranks
   bool json = false;

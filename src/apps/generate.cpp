@@ -49,9 +49,7 @@ std::vector<Prompt> read_prompts(const GenerateArguments& arguments) {
     prompts.push_back({fmt::format("--prompt {}", prompts.size() + 1), text});
   }
   for (const std::string& path : arguments.files) {
-    const auto all = [](std::istream& from) {
-      return std::string(std::istreambuf_iterator<char>(from), {});
-    };
+    const auto all = [](std::istream& from) { return std::string(std::istreambuf_iterator<char>(from), {}); };
     if (path == "-") {
       prompts.push_back({"standard input", all(std::cin)});
     } else {
@@ -69,9 +67,8 @@ std::vector<Prompt> read_prompts(const GenerateArguments& arguments) {
 // The ids that a prompt is to the model, at least one.
 std::vector<int32_t> ids_of(const Prompt& prompt, const Tokenizer& tokenizer, int64_t context) {
   const std::optional<size_t> broken = first_invalid_utf8(prompt.text);
-  check(!broken, ErrorKind::argument,
-        "{}: byte {} (0x{:02x}) is no valid UTF-8; give the text in UTF-8", prompt.name, broken.value_or(0),
-        static_cast<unsigned char>(prompt.text[broken.value_or(0)]));
+  check(!broken, ErrorKind::argument, "{}: byte {} (0x{:02x}) is no valid UTF-8; give the text in UTF-8",
+        prompt.name, broken.value_or(0), static_cast<unsigned char>(prompt.text[broken.value_or(0)]));
   std::vector<int32_t> ids = tokenizer.encode(prompt.text);
   if (ids.empty()) {
     check(tokenizer.eod_id() >= 0, ErrorKind::argument,
@@ -135,9 +132,10 @@ class Generation {
                      .text = static_cast<int64_t>(i)});
     }
     const infer::TextEvents events{
-        .token = [&](int64_t id, int32_t token, bool, const infer::Likelihood*) {
-          if (!add(texts_[static_cast<size_t>(id)], token)) engine.cancel(id);
-        },
+        .token =
+            [&](int64_t id, int32_t token, bool, const infer::Likelihood*) {
+              if (!add(texts_[static_cast<size_t>(id)], token)) engine.cancel(id);
+            },
         .end = [&](int64_t id, infer::EndReason reason) { end(texts_[static_cast<size_t>(id)], reason); }};
     while (!engine.idle()) engine.step(events);
   }
@@ -194,6 +192,7 @@ class Generation {
 // On each rank; the first one has the prompts and shows the texts.
 void generate_on(Communicator& world, const GenerateArguments& arguments) {
   CheckpointReader reader(arguments.checkpoint);
+  if (arguments.average) reader.use_averages();
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());
   const auto [tokenizer, path] = train::find_tokenizer(reader, config, arguments.tokenizer);
@@ -210,13 +209,12 @@ void generate_on(Communicator& world, const GenerateArguments& arguments) {
   config.model = model::share_experts(std::move(config.model), share);
   const LoadedModel loaded(reader, config, world, WeightForm::panels);
   constexpr int64_t kTogether = 64;  // more than most texts; a cache for more may be large
-  infer::Engine engine(
-      loaded.model(),
-      {.window = window,
-       .texts = kTogether,
-       .allowed = infer::allowed_tokens(config.model.vocab_size, tokenizer->eod_id(),
-                                        [&](int32_t id) { return tokenizer->is_text(id); })},
-      &world);
+  infer::Engine engine(loaded.model(),
+                       {.window = window,
+                        .texts = kTogether,
+                        .allowed = infer::allowed_tokens(config.model.vocab_size, tokenizer->eod_id(),
+                                                         [&](int32_t id) { return tokenizer->is_text(id); })},
+                       &world);
   if (!first) return engine.follow();
 
   const Timer timer;

@@ -18,6 +18,7 @@ namespace ziggurat::apps {
 void logits(const LogitsArguments& arguments) {
   check_one_process("logits");
   CheckpointReader reader(arguments.checkpoint);
+  if (arguments.average) reader.use_averages();
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());
   check(!std::filesystem::exists(arguments.output), ErrorKind::argument,

@@ -19,8 +19,8 @@ namespace {
 int64_t cache_tokens(const ServeArguments& arguments, const model::Gpt& model, int64_t length) {
   constexpr int64_t kShare = 4;  // of the machine's memory
   const model::ModelConfig& c = model.config();
-  const int64_t of_token = 2 * c.layer_count() * c.key_value_heads() * c.head_width() *
-                           size_of(model.dtype()),
+  const int64_t of_token =
+                    2 * c.layer_count() * c.key_value_heads() * c.head_width() * size_of(model.dtype()),
                 all = infer::cache_tokens_for(arguments.texts, length);
   if (arguments.cache.empty()) {
     const int64_t share = Arena::all_memory() / kShare / of_token;
@@ -45,21 +45,22 @@ int64_t least_of(Communicator& world, int64_t tokens) {
 // On each rank; the first one answers.
 void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
   Communicator& world = mpi.world();
-  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, world,
-                             WeightForm::panels,
+  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
+                             arguments.average, world, WeightForm::panels,
                              arguments.expert_parallel > 0 ? arguments.expert_parallel : world.size());
   const int64_t most = trained.config().model.max_sequence,
                 length = arguments.max_length > 0 ? arguments.max_length
                                                   : std::min(trained.config().batch.sequence_length, most);
   check(length <= most, ErrorKind::argument, "--max-length: the model has {} positions, got {}", most,
         length);
-  const serve::Served served{.model = trained.model(),
-                             .tokenizer = trained.tokenizer(),
-                             .name = arguments.name.empty() ? trained.config().name : arguments.name,
-                             .length = length,
-                             .texts = arguments.texts,
-                             .cache_tokens = least_of(world, cache_tokens(arguments, trained.model(), length)),
-                             .world = &world};
+  const serve::Served served{
+      .model = trained.model(),
+      .tokenizer = trained.tokenizer(),
+      .name = arguments.name.empty() ? trained.config().name : arguments.name,
+      .length = length,
+      .texts = arguments.texts,
+      .cache_tokens = least_of(world, cache_tokens(arguments, trained.model(), length)),
+      .world = &world};
   if (world.rank() != 0) {
     // The first rank tells when it is over, also after a signal that all of them got.
     for (const int signal : {SIGTERM, SIGINT}) std::signal(signal, SIG_IGN);

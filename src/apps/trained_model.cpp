@@ -33,10 +33,10 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& c
                          WeightForm form) {
   const model::ModelConfig shape = model::fit_to_ranks(config.model, world.size());
   groups_ = std::make_unique<ProcessGroups>(world, ParallelPlan(world.size(), shape.expert_parallel_sizes()));
-  store_ = std::make_unique<nn::ParamStore>(nn::ParamStore::Options{
-      .compute = train::compute_dtype(config.precision),
-      .trainable = false,
-      .step_tokens = form == WeightForm::packed ? 1 : 0});
+  store_ = std::make_unique<nn::ParamStore>(
+      nn::ParamStore::Options{.compute = train::compute_dtype(config.precision),
+                              .trainable = false,
+                              .step_tokens = form == WeightForm::packed ? 1 : 0});
   model_ = std::make_unique<model::Gpt>(shape, *store_, *groups_);
   store_->finalize();
   if (world.size() > 1) checkpoint.verify_together(world);
@@ -52,9 +52,10 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& c
 }
 
 TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& precision,
-                           const std::string& tokenizer, Communicator& world, WeightForm form,
+                           const std::string& tokenizer, bool average, Communicator& world, WeightForm form,
                            int expert_parallel)
     : reader_(checkpoint), world_(world) {
+  if (average) reader_.use_averages();
   parse_config(config_, reader_.manifest().config, reader_.path());
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
   if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());

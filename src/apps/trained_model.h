@@ -24,6 +24,7 @@ class LoadedModel {
               WeightForm form = WeightForm::rows);
 
   const model::Gpt& model() const { return *model_; }
+  model::Gpt& model() { return *model_; }
   const nn::ParamStore& weights() const { return *store_; }
 
  private:
@@ -36,10 +37,11 @@ class TrainedModel {
  public:
   // Collective over `world`, as LoadedModel.
   // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; empty: as in
-  // training. `tokenizer`: a path, or empty: the one that the model was trained with. `expert_parallel`: ranks
-  // that may share experts; 0: as in training.
+  // training. `tokenizer`: a path, or empty: the one that the model was trained with. `average`: the averages
+  // of the weights instead of them. `expert_parallel`: ranks that may share experts; 0: as in training.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
-               Communicator& world, WeightForm form = WeightForm::rows, int expert_parallel = 0);
+               bool average, Communicator& world, WeightForm form = WeightForm::rows,
+               int expert_parallel = 0);
 
   const train::RunConfig& config() const { return config_; }
   const model::Gpt& model() const { return loaded_->model(); }

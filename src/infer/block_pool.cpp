@@ -1,8 +1,7 @@
-#include <ziggurat/infer/block_pool.h>
-
 #include <algorithm>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/infer/block_pool.h>
 
 namespace ziggurat::infer {
 

@@ -20,9 +20,7 @@ struct Scheduler::Text {
   std::optional<EndReason> ended = {};
 
   // Positions that are to be cached; the last token of a text that is not to go on is not read.
-  int64_t length() const {
-    return std::ssize(tokens) - start - (request.max_new_tokens == 0 ? 1 : 0);
-  }
+  int64_t length() const { return std::ssize(tokens) - start - (request.max_new_tokens == 0 ? 1 : 0); }
   int64_t unread() const { return length() - cached; }
   int64_t drawn() const { return std::ssize(tokens) - std::ssize(request.prompt); }
   std::span<const int32_t> tokens_of(int64_t block, int64_t size) const {
@@ -41,13 +39,14 @@ struct Scheduler::Rank {
 Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options), plans_(static_cast<size_t>(options.ranks)) {
   ziggurat::check(options.window > 0 && options.step_rows > 0 && options.texts > 0, ErrorKind::argument,
-        "[scheduler] expected a window, rows and texts of at least one, got {}, {} and {}", options.window,
-        options.step_rows, options.texts);
+                  "[scheduler] expected a window, rows and texts of at least one, got {}, {} and {}",
+                  options.window, options.step_rows, options.texts);
   const int64_t least = options.window / options.block + 2;
-  ziggurat::check(options.blocks >= least, ErrorKind::argument,
-        "[scheduler] a cache of {} blocks is too small for a text of {} tokens, which takes {}: give it more "
-        "memory, or let texts be shorter",
-        options.blocks, options.window, least);
+  ziggurat::check(
+      options.blocks >= least, ErrorKind::argument,
+      "[scheduler] a cache of {} blocks is too small for a text of {} tokens, which takes {}: give it more "
+      "memory, or let texts be shorter",
+      options.blocks, options.window, least);
   for (int r = 0; r < options.ranks; ++r) ranks_.emplace_back(options);
 }
 
@@ -234,9 +233,7 @@ void Scheduler::read(Rank& rank, RankPlan& plan, Text& text) {
 
 // Blocks for so many more rows, or as many as there are. -> rows
 int64_t Scheduler::make_room(Rank& rank, Text& text, int64_t rows) {
-  const auto room = [&] {
-    return (text.dropped + std::ssize(text.blocks)) * options_.block - text.cached;
-  };
+  const auto room = [&] { return (text.dropped + std::ssize(text.blocks)) * options_.block - text.cached; };
   while (room() < rows) {
     if (rank.pool.available() == 0 && !preempt_younger(rank, text)) break;
     text.blocks.push_back(rank.pool.take());
@@ -271,8 +268,8 @@ void Scheduler::commit(std::span<const std::vector<RowResult>> results, const Te
     Rank& rank = ranks_[r];
     const RankPlan& plan = plans_[r];
     ziggurat::check(results[r].size() == plan.tasks.size(), ErrorKind::internal,
-          "[scheduler] {} rows were asked of rank {}, which answered {}", plan.tasks.size(), r,
-          results[r].size());
+                    "[scheduler] {} rows were asked of rank {}, which answered {}", plan.tasks.size(), r,
+                    results[r].size());
     counts_.rows += plan.pass.rows();
     for (Text* text : rank.planned) text->cached += text->planned;
     for (size_t i = 0; i < plan.tasks.size(); ++i) {

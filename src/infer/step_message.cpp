@@ -46,7 +46,8 @@ class Reader {
   void next(std::vector<int32_t>& values) {
     const auto size = static_cast<size_t>(next());
     check(size <= from_.size() - at_, ErrorKind::internal, "[engine] a message between ranks is too short");
-    values.assign(from_.begin() + static_cast<int64_t>(at_), from_.begin() + static_cast<int64_t>(at_ + size));
+    values.assign(from_.begin() + static_cast<int64_t>(at_),
+                  from_.begin() + static_cast<int64_t>(at_ + size));
     at_ += size;
   }
   void skip(size_t n) { at_ += n; }
@@ -59,7 +60,8 @@ class Reader {
 void write(const RankPlan& plan, Message& to) {
   Writer out(to);
   const Pass& p = plan.pass;
-  for (const auto* values : {&p.tokens, &p.positions, &p.sequence, &p.blocks, &p.begin, &p.dropped, &p.wanted})
+  for (const auto* values :
+       {&p.tokens, &p.positions, &p.sequence, &p.blocks, &p.begin, &p.dropped, &p.wanted})
     out.add(*values);
   for (const RowTask& task : plan.tasks) {
     out.add(task.scored);

@@ -1,7 +1,7 @@
-#include <ziggurat/infer/text_stream.h>
-
 #include <algorithm>
 #include <string_view>
+
+#include <ziggurat/infer/text_stream.h>
 
 namespace ziggurat::infer {
 

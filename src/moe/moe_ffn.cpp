@@ -11,7 +11,8 @@ namespace ziggurat::moe {
 
 MoeFfn::MoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config, const MoeShape& shape,
                const ProcessGroups& groups)
-    : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer, groups.dp()),
+    : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer, groups.dp(),
+              groups.tp()),
       dispatcher_(make_token_dispatcher(groups.ep(shape.expert_parallel), shape.experts)),
       experts_(store, name + ".experts", shape, groups.ep(shape.expert_parallel).rank(),
                config.identical_experts) {}
@@ -40,6 +41,8 @@ ResidualMoeFfn::ResidualMoeFfn(nn::ParamStore& store, const std::string& name, c
       mlp_(store, name + ".mlp", shape.residual),
       mix_(config.residual_mix),
       layer_(shape.layer) {
+  check(mix_ != ResidualMix::sequential, ErrorKind::internal,
+        "{}: experts and MLP of a sequential layer are no one sub-layer; see model::Block", name);
   if (mix_ == ResidualMix::sum) return;
   const int64_t hidden = shape.expert.width, coefficients = mix_ == ResidualMix::softmax ? 2 : 1;
   const nn::Init init =

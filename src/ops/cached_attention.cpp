@@ -76,11 +76,10 @@ Var cached_attention(Tape& tape, Var qkv, const AttentionShape& shape, double sc
     using A = Accum<T>;
     const Rotations& angles = rows.rotations;
     kernels::cached_attention<D>(
-        kernels::CachedAttentionArgs<T>{shape, scale, qkv.value().data<T>(), rows.sequence, rows.position,
-                                        rows.tables, rows.window, cache.keys.data<T>(),
-                                        cache.values.data<T>(),
-                                        angles.cosine ? angles.cosine.data<A>() : nullptr,
-                                        angles.sine ? angles.sine.data<A>() : nullptr, y.value().data<T>()},
+        kernels::CachedAttentionArgs<T>{
+            shape, scale, qkv.value().data<T>(), rows.sequence, rows.position, rows.tables, rows.window,
+            cache.keys.data<T>(), cache.values.data<T>(), angles.cosine ? angles.cosine.data<A>() : nullptr,
+            angles.sine ? angles.sine.data<A>() : nullptr, y.value().data<T>()},
         tape.workspace(), tape.stream());
   });
   return y;

@@ -100,7 +100,7 @@ Var grouped_linear(Tape& tape, Var x, const Tensor& offsets, const Param& weight
     kernels::grouped_linear_forward<D>(f, tape.workspace(), tape.stream());
   });
 
-  tape.record(y, [=, &weight](Tape& t, const Tensor& dy) {
+  tape.record(y, {&weight, bias}, [=, &weight](Tape& t, const Tensor& dy) {
     const GradSlot dx = t.grad_slot(x);
     const bool bias_grad = bias != nullptr && bias->trainable();
     const bool shaped = activation != Activation::none;

@@ -102,7 +102,7 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
         tape.workspace(), tape.stream());
   });
 
-  tape.record(y, [=, &weight](Tape& t, const Tensor& dy) {
+  tape.record(y, {&weight, bias}, [=, &weight](Tape& t, const Tensor& dy) {
     const bool bias_grad = bias != nullptr && bias->trainable();
     const GradSlot dx = t.grad_slot(x);
     const bool shaped = activation != Activation::none;  // dz = dy activation'(z) comes first

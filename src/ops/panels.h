@@ -9,8 +9,8 @@ namespace ziggurat::ops {
 
 // y [rows, out], of TY, = activation(x [rows, in] weight[e]^T + bias[e]) for the rows of each group.
 template <Device D, class T, class TY>
-void panel_product(Tape& tape, const kernels::RowGroups& groups, const T* x, int64_t rows, const Param& weight,
-                   const Param* bias, kernels::Activation activation, const Tensor& y) {
+void panel_product(Tape& tape, const kernels::RowGroups& groups, const T* x, int64_t rows,
+                   const Param& weight, const Param* bias, kernels::Activation activation, const Tensor& y) {
   check(!tape.recording(), ErrorKind::internal,
         "[panels] weights in panels are for inference: begin the tape with training = false");
   const Tensor& w = weight.value;

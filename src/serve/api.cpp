@@ -103,8 +103,7 @@ struct Api::Impl {
     if (get("/v1/models")) return ok({{"object", "list"}, {"data", ordered_json::array({model_json()})}});
     if (get("/v1/models/" + served.name)) return ok(model_json());
     if (get("/health")) return ok({{"status", "ok"}});
-    if (get("/metrics"))
-      return {.type = "text/plain; version=0.0.4", .body = metrics.text(thread.state())};
+    if (get("/metrics")) return {.type = "text/plain; version=0.0.4", .body = metrics.text(thread.state())};
     if (get("/tokenizer_info"))
       return ok({{"eos_token", eos_text()}, {"bos_token", nullptr}, {"pad_token", nullptr}});
     if (post("/tokenize")) return tokenize(parse_body(body));

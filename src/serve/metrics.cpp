@@ -78,7 +78,8 @@ void Metrics::count_completion(const std::string& id, int status, const Usage& u
   sums_.whole += times.whole, sums_.queued += times.queued;
   if (times.first_token > 0) sums_.first_token += times.first_token, ++with_tokens_;
   if (!log_.is_open()) return;
-  const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const double now =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   const nlohmann::ordered_json line = {{"time", now},
                                        {"id", id},
                                        {"status", status},
@@ -105,8 +106,8 @@ std::string Metrics::text(const ModelState& state) const {
   add(out, "ziggurat_completion_tokens_total", "counter", "Tokens written.", usage_.completion_tokens);
   add_summary(out, "ziggurat_completion_seconds", "From a request's arrival to the end of its last text.",
               sums_.whole, completions_);
-  add_summary(out, "ziggurat_queue_seconds", "From a request's arrival until the engine had it.", sums_.queued,
-              completions_);
+  add_summary(out, "ziggurat_queue_seconds", "From a request's arrival until the engine had it.",
+              sums_.queued, completions_);
   add_summary(out, "ziggurat_first_token_seconds", "From a request's arrival to its first token.",
               sums_.first_token, with_tokens_);
   add(out, "ziggurat_requests_waiting", "gauge", "Requests under way, those that wait included.",

@@ -78,7 +78,8 @@ std::shared_ptr<ModelThread::Job> ModelThread::begin(std::unique_ptr<Completion>
 
 // A guess: as long as requests took, shared by those at work. With mutex_.
 int64_t ModelThread::seconds_until_room() const {
-  const double each = ended_requests_ == 0 ? 1.0 : seconds_of_requests_ / static_cast<double>(ended_requests_);
+  const double each =
+      ended_requests_ == 0 ? 1.0 : seconds_of_requests_ / static_cast<double>(ended_requests_);
   return std::clamp<int64_t>(static_cast<int64_t>(std::ceil(each)), 1, 60);
 }
 
@@ -110,8 +111,8 @@ void ModelThread::loop(infer::Engine& engine, Profile& profile) {
     }
     look_after(engine);
     step(engine);
-    const auto ended = std::stable_partition(jobs_.begin(), jobs_.end(),
-                                             [](const auto& job) { return job->open_ > 0; });
+    const auto ended =
+        std::stable_partition(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->open_ > 0; });
     std::for_each(ended, jobs_.end(), [this](const auto& job) { finish(*job); });
     jobs_.erase(ended, jobs_.end());
   }
@@ -162,7 +163,7 @@ void ModelThread::step(infer::Engine& engine) {
           }};
   try {
     engine.step(events);
-  } catch (const std::exception& error) {  // of the model, so of everybody
+  } catch (const std::exception& error) {                              // of the model, so of everybody
     if (served_.world != nullptr && served_.world->size() > 1) throw;  // the others may be in a collective
     warn("a step failed: {}", error.what());
     for (const std::shared_ptr<Job>& job : jobs_) give_up(engine, *job, std::current_exception());

@@ -22,16 +22,16 @@
 namespace ziggurat::serve {
 
 struct ModelThreadOptions {
-  int threads = 1;              // of parallel_for
-  int64_t most_requests = 96;   // under way or waiting
-  double most_seconds = 0;      // that a request may take; 0: any
+  int threads = 1;             // of parallel_for
+  int64_t most_requests = 96;  // under way or waiting
+  double most_seconds = 0;     // that a request may take; 0: any
   // Told when ranks cannot go on together; does not return.
   std::function<void(const std::exception&)> on_lost = {};
 };
 
 // Times of a request since it was handed in, in seconds.
 struct RequestTimes {
-  double queued = 0;      // until the model began with it
+  double queued = 0;       // until the model began with it
   double first_token = 0;  // 0: there was none
   double whole = 0;
 };

@@ -15,13 +15,13 @@ optimizer:
 YAML
 places=(bad.yaml:2:3 "'hidden'" bad.yaml:5:35 "'dense'" bad.yaml:7:16 bad.yaml:9:7)
 
-expect_end 2 alone.log timeout 5 "$ziggurat" train bad.yaml
+expect_end 2 alone.log timeout 60 "$ziggurat" train bad.yaml
 expect_text alone.log "${places[@]}"
 expect_end 2 dump.log "$ziggurat" config check bad.yaml
 expect_text dump.log "${places[@]}"
 [ ! -e run ] || fail "a bad config left a folder behind"
 
-expect_end 2 ranks.log timeout 10 mpirun -n 4 "$ziggurat" train bad.yaml
+expect_end 2 ranks.log timeout 60 mpirun -n 4 "$ziggurat" train bad.yaml
 expect_text ranks.log "${places[@]}"
 [ "$(grep -c bad.yaml:9:7 ranks.log)" = 1 ] || { cat ranks.log; fail "four ranks told the same mistake"; }
 
@@ -63,7 +63,7 @@ expect_end 2 log bash "$source_dir/scripts/gpu/run.sh"
 expect_text log "scripts/gpu/bundle.sh"
 
 # What only shows with the number of ranks: one message, from rank 0.
-expect_end 2 ranks.log timeout 20 mpirun -n 3 "$ziggurat" train "$tiny" output=three
+expect_end 2 ranks.log timeout 60 mpirun -n 3 "$ziggurat" train "$tiny" output=three
 expect_text ranks.log "cannot be shared by 3 ranks"
 [ "$(grep -c 'cannot be shared' ranks.log)" = 1 ] || { cat ranks.log; fail "three ranks told the same mistake"; }
 expect_end 0 log "$ziggurat" --help

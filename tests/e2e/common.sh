@@ -52,6 +52,13 @@ wait_for() {
   fail "waited in vain for: $*"
 }
 
+# wait_in_job COMMAND...: the same, but not longer than the process $job lives.
+wait_in_job() {
+  wait_for succeeds_or_gone "$@"
+  "$@" >/dev/null 2>&1 || { cat ./*.log; fail "the job ended before: $*"; }
+}
+succeeds_or_gone() { "$@" || gone "$job"; }
+
 # gone PROCESS: it has ended, whether or not somebody has taken notice.
 gone() { ! grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
 

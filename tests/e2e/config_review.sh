@@ -32,7 +32,7 @@ done
 [ ! -e refused ] || fail "a refused config left a folder behind"
 
 # A rank that would need more than a process can address.
-expect_end 2 log timeout 20 "$ziggurat" plan "$tiny" model.hidden=1048576 'model.blocks=[{repeat: 20, pattern: [{}]}]'
+expect_end 2 log timeout 60 "$ziggurat" plan "$tiny" model.hidden=1048576 'model.blocks=[{repeat: 20, pattern: [{}]}]'
 expect_text log model.hidden "more memory"
 
 # Shards and tokenizers that do not fit.

@@ -13,7 +13,7 @@ expect_end 0 log mpirun -n 2 "$ziggurat" doctor
 expect_text log "2 ranks on one node" "GB/s"
 [ "$(grep -c '^ok *CPU\|^slow *CPU' log)" = 1 ] || fail "every rank printed the whole table"
 
-expect_end 1 log timeout 30 mpirun -n 2 "$ziggurat" doctor --folder nowhere
+expect_end 1 log timeout 60 mpirun -n 2 "$ziggurat" doctor --folder nowhere
 expect_text log "BAD   folder" "rank 1 on" "2 of the above must be changed"
 
 # A limit is found before a run meets it.

@@ -110,13 +110,9 @@ expect_end 2 out "$ziggurat" serve --checkpoint run/checkpoints --host 203.0.113
 expect_text out "cannot listen"
 : >serve.log
 "$ziggurat" serve --checkpoint run/checkpoints --port 0 >serve.log 2>&1 &
-server=$!
+server=$! job=$server
 trap 'kill $server 2>/dev/null || true; rm -rf "$folder"' EXIT
-for ((i = 0; i < 200; ++i)); do
-  grep -q "http://" serve.log && break
-  kill -0 $server 2>/dev/null || { cat serve.log; fail "the server ended"; }
-  sleep 0.05
-done
+wait_in_job grep "http://" serve.log
 port=$(sed -n 's/.*http:..127.0.0.1:\([0-9]*\).*/\1/p' serve.log)
 expect_end 2 out "$ziggurat" serve --checkpoint run/checkpoints --port "$port"
 expect_text out "cannot listen on 127.0.0.1 port $port: is it in use" "--port"

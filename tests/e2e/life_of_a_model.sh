@@ -32,16 +32,12 @@ train=(mpirun -n 2 "$ziggurat" train config.yaml)
 "${train[@]}" output=whole >whole.log 2>&1 || { cat whole.log; fail "the undisturbed run"; }
 [ "$(losses whole/metrics.jsonl step | wc -l)" = 100 ] || fail "expected 100 steps"
 
-"${train[@]}" >killed.log 2>&1 &
-mpirun_id=$!
-for ((i = 0; i < 1000; ++i)); do
-  ls run/checkpoints 2>/dev/null | grep -q 20 && break
-  kill -0 $mpirun_id 2>/dev/null || break
-  sleep 0.05
-done
-ranks=$(pgrep -P $mpirun_id)
-kill -9 $ranks $mpirun_id || fail "nothing to kill any more"
-wait $mpirun_id 2>/dev/null || true
+# Of steps that leave the time to kill it between two of them.
+ZIGGURAT_INJECT=step:delay:ms=50:times=0 "${train[@]}" >killed.log 2>&1 &
+job=$!
+wait_in_job test -e run/checkpoints/step_00000020
+kill -9 $(pgrep -P $job) $job || fail "nothing to kill any more"
+wait $job 2>/dev/null || true
 done_steps=$(losses run/metrics.jsonl step | wc -l)
 [ "$done_steps" -ge 20 ] && [ "$done_steps" -lt 100 ] || fail "expected to kill it in the middle, it did $done_steps steps"
 

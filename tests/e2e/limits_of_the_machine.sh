@@ -40,7 +40,7 @@ cut_off() {  # FOLDER COMMAND...: cuts the shard off after the first step
   local folder=$1 got=0
   shift
   cp "$shard" whole.h5
-  timeout 60 "$@" & local job=$!
+  timeout 300 "$@" & local job=$!
   until grep -q '"kind":"step"' "$folder/metrics.jsonl" 2>/dev/null; do sleep 0.1; kill -0 $job || break; done
   truncate -s 4096 "$shard"
   wait $job || got=$?

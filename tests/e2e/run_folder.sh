@@ -10,11 +10,7 @@ counts_to() { diff <(steps "$1") <(seq "$2") || fail "$1: expected the steps 1 t
 records() { grep -c "\"kind\":\"$2\"" "$1/metrics.jsonl"; }
 # kill_when COMMAND...: kills the job $job as soon as the command succeeds.
 kill_when() {
-  for ((i = 0; i < 1000; ++i)); do
-    "$@" >/dev/null 2>&1 && break
-    kill -0 "$job" 2>/dev/null || { cat job.log; fail "the job ended before it could be killed"; }
-    sleep 0.02
-  done
+  wait_in_job "$@"
   kill -9 "$job"
   wait "$job" 2>/dev/null || true
 }
@@ -22,7 +18,7 @@ kill_when() {
 # A second job is refused while the first lives, whatever it wants; after a kill -9 the next one goes on.
 "${train[@]}" output=run train.tokens=10M checkpoint.every=5 >job.log 2>&1 &
 job=$!
-for ((i = 0; i < 500; ++i)); do [ -e run/checkpoints/step_00000005 ] && break; sleep 0.02; done
+wait_in_job test -e run/checkpoints/step_00000005
 for resume in auto never; do
   expect_end 2 second.log "${train[@]}" output=run checkpoint.resume=$resume
   expect_text second.log "another job that is alive" "pid $job on $(hostname)" "output="
@@ -87,11 +83,12 @@ expect_text log "errno 27"
 # A folder removed while training is made again, and so are its metrics alone.
 "${train[@]}" output=removed train.tokens=10M checkpoint.every=0 eval.every=0 >job.log 2>&1 &
 job=$!
-for ((i = 0; i < 500; ++i)); do grep -q '"kind":"step"' removed/metrics.jsonl 2>/dev/null && break; sleep 0.02; done
+wait_in_job grep -q '"kind":"step"' removed/metrics.jsonl
 rm removed/metrics.jsonl
-for ((i = 0; i < 500; ++i)); do grep -q '"kind":"step"' removed/metrics.jsonl 2>/dev/null && break; sleep 0.02; done
+wait_in_job grep -q '"kind":"step"' removed/metrics.jsonl
 head -n 1 removed/metrics.jsonl | grep -q '"kind":"start"' || fail "metrics made again do not say where they begin"
-rm -rf removed
+mv removed away  # in one step, unlike rm -r, between whose steps something may be made again
+rm -r away
 kill_when grep -q '"kind":"step"' removed/metrics.jsonl
 grep -q "removed was removed or moved away while training: made again" job.log || { cat job.log; fail "no word of the removed folder"; }
 [ -e removed/run.lock ] && [ -e removed/config.yaml ] && [ -e removed/rank_0.log ] || fail "the folder was not made again"

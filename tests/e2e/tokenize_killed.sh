@@ -60,7 +60,7 @@ mkfifo pipe
 "${tokenize[@]}" --input - --output data --overwrite <pipe >first.log 2>&1 &
 first=$!
 exec 8>pipe
-for ((i = 0; i < 200; ++i)); do grep -qs "$first" data/.write.lock* && break; sleep 0.05; done
+wait_for eval "grep -qs $first data/.write.lock*"
 expect_end 2 log "${tokenize[@]}" --input new --output data --overwrite
 expect_text log "$first"
 kill -9 $first

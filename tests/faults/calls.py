@@ -17,7 +17,7 @@ class Calls:
     def __init__(self, lab, command, folder, calls=ALL, matching=""):
         self.lab, self.command, self.calls = lab, [str(word) for word in command], calls
         log = lab.folder / "calls.log"
-        lab.run(["strace", "-f", "-y", "-s", "4096", "-o", log, "-e", "trace=" + ",".join(calls), *self.command]).expect(0)
+        lab.run([*lab.strace("-y", "-s", "4096", "-o", log, "-e", "trace=" + ",".join(calls)), *self.command]).expect(0)
         self.paths = set()
         for line in log.read_text(errors="replace").splitlines():
             call = re.match(r"\d+ +(\w+)\(", line)
@@ -47,7 +47,7 @@ class Calls:
 
     def _strace(self, log, inject=()):
         watched = [word for path in sorted(self.paths) for word in ("-P", path)]
-        return ["strace", "-f", "-o", log, "-e", "trace=" + ",".join(self.calls), *watched, *inject]
+        return self.lab.strace("-o", log, "-e", "trace=" + ",".join(self.calls), *watched, *inject)
 
     def points(self, calls):
         """Every (self, call, n) of these there is, in their order."""

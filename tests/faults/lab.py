@@ -35,6 +35,10 @@ class Failure(Exception):
     """A criterion that does not hold."""
 
 
+class Untried(Exception):
+    """This machine, or this user, lacks what the test needs."""
+
+
 def expect(condition, message):
     if not condition:
         raise Failure(message)
@@ -82,17 +86,13 @@ class Job:
         return Ended(code, self.log(), time.monotonic() - self.begun)
 
     def processes(self):
-        """It and its descendants, whatever groups they have made."""
-        parents = {}
+        """All of its session that live: whatever groups they have made, also those whose parent has died."""
+        found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                fields = stat.read_text().rpartition(")")[2].split()
-                parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-        found, todo = [], [self.pid]
-        while todo:
-            pid = todo.pop()
-            found.append(pid)
-            todo += parents.get(pid, [])
+                state, _, _, session, *_ = stat.read_text().rpartition(")")[2].split()
+                if int(session) == self.pid and state not in "ZX":
+                    found.append(int(stat.parent.name))
         return found
 
     def ranks(self):
@@ -114,9 +114,11 @@ class Job:
         self.wait_for(lambda: text in self.log(), f"'{text}'", timeout)
 
     def kill(self):
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        while living := self.processes():  # again, as some may just have been forked
+            for pid in living:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
         self.process.wait()
 
 
@@ -226,7 +228,11 @@ class Lab:
     def __init__(self, ziggurat, source, folder, short, scale, seed):
         self.ziggurat, self.source, self.folder = Path(ziggurat), Path(source), Path(folder)
         self.short, self.scale, self.random = short, scale, random.Random(seed)
-        self.jobs, self.references, self.mounts, self.number = [], {}, [], 0
+        self.jobs, self.references, self.mounts, self.number, self.traces = [], {}, [], 0, False
+        # What killed jobs of MPI leave behind goes with the folder.
+        leftovers = self.folder / "mpi"
+        leftovers.mkdir()
+        self.environment = {"OMPI_MCA_orte_tmpdir_base": str(leftovers), "OMPI_MCA_btl_vader_backing_directory": str(leftovers)}
         self.config = self.folder / "tiny.yaml"
         self.config.write_text(CONFIG)
 
@@ -246,7 +252,7 @@ class Lab:
     def start(self, command, environment=None, **options):
         self.number += 1
         log = self.folder / f"job_{self.number}.log"
-        job = Job(command, log, dict(os.environ, **(environment or {})), self.folder, **options)
+        job = Job(command, log, dict(os.environ, **self.environment, **(environment or {})), self.folder, **options)
         self.jobs = [j for j in self.jobs if j.running()] + [job]
         return job
 
@@ -302,13 +308,23 @@ class Lab:
 
     # --- faults ---
 
+    def strace(self, *options):
+        """The beginning of a command that strace follows."""
+        if not self.traces:
+            tried = self.run(["sh", "-c", "strace -f -o /dev/null true"])
+            if tried.code != 0:
+                raise Untried(f"strace cannot follow a process: {tried.log.strip()}")
+            self.traces = True
+        return ["strace", "-f", *options]
+
     def tmpfs(self, name, size):
         """A disk of this size."""
         path = self.folder / name
         path.mkdir()
         made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", path], capture_output=True,
                               text=True, check=False)
-        expect(made.returncode == 0, f"no tmpfs can be mounted: {made.stderr.strip()}")
+        if made.returncode != 0:
+            raise Untried(f"no tmpfs can be mounted: {made.stderr.strip()}")
         self.mounts.append(path)
         return path
 

@@ -55,9 +55,11 @@ def test(lab):
         expect(seconds < 1, f"{what}: took {seconds:.1f} s")
         expect(memory < 100 * MIB, f"{what}: took {memory // MIB} MiB")
         log = lab.folder / "opened"
-        lab.run(["strace", "-f", "-o", log, "-e", "trace=open,openat,openat2", lab.ziggurat, *command])
+        traced = lab.run([*lab.strace("-o", log, "-e", "trace=open,openat,openat2"), lab.ziggurat, *command])
+        opened = log.read_text(errors="replace")
+        expect(traced.code == code and "openat(" in opened, f"{what}: cannot be traced: {traced.tail()}")
         for path in forbidden:
-            expect(f'"{path}"' not in log.read_text(errors="replace"), f"{what}: {path} was opened")
+            expect(f'"{path}"' not in opened, f"{what}: {path} was opened")
 
     def import_bad(what):
         shutil.rmtree(lab.folder / "imported", ignore_errors=True)

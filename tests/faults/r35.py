@@ -24,8 +24,8 @@ def test(lab):
 
     # The first half of the metrics meets a full disk, then there is room again.
     run = Run(lab.output("metrics"))
-    inject = ["strace", "-f", "-o", "/dev/null", "-e", "trace=write", "-P", run.folder / "metrics.jsonl", "-e",
-              "inject=write:error=ENOSPC:when=2..6"]
+    inject = lab.strace("-o", "/dev/null", "-e", "trace=write", "-P", run.folder / "metrics.jsonl", "-e",
+                        "inject=write:error=ENOSPC:when=2..6")
     ended = lab.train(run.folder, steps=STEPS, under=inject).expect(DONE)
     expect(ended.log.count("cannot be written") == 1, f"expected one warning: {ended.log}")
     found = run.losses()
@@ -34,8 +34,8 @@ def test(lab):
     expect(run.state() == reference.state(), "a full disk under the metrics: other weights")
 
     run = Run(lab.output("log"))
-    inject = ["strace", "-f", "-o", "/dev/null", "-e", "trace=write", "-P", run.folder / "rank_0.log", "-e",
-              "inject=write:error=ENOSPC:when=2+"]
+    inject = lab.strace("-o", "/dev/null", "-e", "trace=write", "-P", run.folder / "rank_0.log", "-e",
+                        "inject=write:error=ENOSPC:when=2+")
     lab.train(run.folder, steps=STEPS, under=inject).expect(DONE)
     lab.expect_same(run, reference, "a full disk under the log")
 

@@ -13,7 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
-from lab import Failure, Lab
+from lab import Failure, Lab, Untried
 
 ALL = [f"R{n}" for n in range(1, 36)]
 
@@ -30,6 +30,8 @@ def attempt(name, options):
             return True, importlib.import_module(f"r{int(name[1:]):02d}").test(lab)
         except Failure as failure:
             return False, str(failure)
+        except Untried as reason:
+            return False, f"cannot be tried here: {reason}"
         except ModuleNotFoundError:
             return False, "there is no such test"
         except Exception as error:

@@ -166,16 +166,14 @@ TEST_P(CachedAttention, EqualsTheDefinitionInAnyPortions) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, CachedAttention,
-                         testing::Values(CachedCase{1, 1, 1, {1, 1}, false},
-                                         CachedCase{2, 2, 64, {9, 1, 6}, false},
-                                         CachedCase{3, 3, 6, {1, 4, 5}, true},
-                                         CachedCase{4, 2, 80, {17, 1}, true},
-                                         CachedCase{6, 1, 24, {3, 3, 3}, false, 1},
-                                         CachedCase{2, 2, 64, {9, 1, 6}, false, 16},
-                                         CachedCase{2, 1, 16, {5, 1, 1, 9, 1, 1}, true, 4, 5},
-                                         CachedCase{2, 2, 8, {13, 2, 1}, false, 2, 1},
-                                         CachedCase{4, 2, 8, {1, 11, 4}, true, 8, 8}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, CachedAttention,
+    testing::Values(CachedCase{1, 1, 1, {1, 1}, false}, CachedCase{2, 2, 64, {9, 1, 6}, false},
+                    CachedCase{3, 3, 6, {1, 4, 5}, true}, CachedCase{4, 2, 80, {17, 1}, true},
+                    CachedCase{6, 1, 24, {3, 3, 3}, false, 1}, CachedCase{2, 2, 64, {9, 1, 6}, false, 16},
+                    CachedCase{2, 1, 16, {5, 1, 1, 9, 1, 1}, true, 4, 5},
+                    CachedCase{2, 2, 8, {13, 2, 1}, false, 2, 1},
+                    CachedCase{4, 2, 8, {1, 11, 4}, true, 8, 8}));
 
 TEST(CachedAttention, RowsOfSeveralSequencesDoNotMeet) {
   const CachedCase c{2, 1, 16, {3, 1}, false};
@@ -199,11 +197,10 @@ TEST(CachedAttention, RowsOfSeveralSequencesDoNotMeet) {
            rows.rows(int64_t(sequence.size()), int64_t(sequence.size()) + 1));
       sequence.push_back(s), position.push_back(t);
     }
-    const auto y =
-        test::to_doubles(ops::cached_attention(bench.tape(), bench.tape().constant(rows), {n, 1, 2, 1, 16},
-                                               kScale, cache,
-                                               {sequence.data(), position.data(), tables.view(4), 0, {}})
-                             .value());
+    const auto y = test::to_doubles(
+        ops::cached_attention(bench.tape(), bench.tape().constant(rows), {n, 1, 2, 1, 16}, kScale, cache,
+                              {sequence.data(), position.data(), tables.view(4), 0, {}})
+            .value());
     for (size_t i = 0; i < call.size(); ++i) {
       const auto& alone = call[i].first == 0 ? alone_a : alone_b;
       const auto at = alone.begin() + 32 * call[i].second;
@@ -226,9 +223,8 @@ TEST(CachedAttentionMisuse, ShapesAndPlacesAreNamed) {
   ops::Rotations rotations;
   const auto run = [&](const LayerCache& cache, std::vector<int32_t> sequence, std::vector<int32_t> position,
                        AttentionShape shape = {1, 2, 2, 1, 4}) {
-    return ops::cached_attention(
-        bench.tape(), qkv, shape, kScale, cache,
-        {sequence.data(), position.data(), tables.view(c.block), window, rotations});
+    return ops::cached_attention(bench.tape(), qkv, shape, kScale, cache,
+                                 {sequence.data(), position.data(), tables.view(c.block), window, rotations});
   };
   EXPECT_NO_THROW(run(good, {0, 1}, {0, 0}));
   EXPECT_THROW(run(good, {0, 2}, {0, 0}), Error);                   // no such sequence

@@ -16,7 +16,8 @@ using kernels::kPanelRows;
 using test::OpBench;
 
 TEST(PanelLinear, ElementsLieInPanelsOfEveryWeight) {
-  for (const auto& [out, in] : {std::pair<int64_t, int64_t>{2 * kPanelRows + 5, 7}, {3, 1}, {kPanelRows, 4}}) {
+  for (const auto& [out, in] :
+       {std::pair<int64_t, int64_t>{2 * kPanelRows + 5, 7}, {3, 1}, {kPanelRows, 4}}) {
     const int64_t size = out * in;
     std::vector<float> weights(static_cast<size_t>(2 * size));
     std::iota(weights.begin(), weights.end(), 0.0f);
@@ -55,7 +56,8 @@ void expect_products(const PanelCase& c, DType dtype) {
   const auto experts = static_cast<int64_t>(c.offsets.size()) - 1;
   const int64_t rows = c.offsets.back();
   OpBench bench;
-  const Tensor x = bench.tensor("x", dtype, {rows, c.in}), w = bench.tensor("w", dtype, {experts, c.out, c.in}),
+  const Tensor x = bench.tensor("x", dtype, {rows, c.in}),
+               w = bench.tensor("w", dtype, {experts, c.out, c.in}),
                bias = bench.tensor("bias", accum_dtype(dtype), {experts, c.out}),
                y = bench.zeros(dtype, {rows, c.out});
   const auto xs = test::to_doubles(x), ws = test::to_doubles(w), bs = test::to_doubles(bias);
@@ -118,30 +120,33 @@ TEST_P(PanelLinear, EqualsTheDefinitionInAnyCompany) {
   expect_products<double>(GetParam(), DType::f64);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, PanelLinear,
-    testing::Values(PanelCase{1, 1, {0, 1}, ops::Activation::none, false},
-                    PanelCase{48, kPanelRows, {0, 13}, ops::Activation::none, true},
-                    PanelCase{33, 2 * kPanelRows + 3, {0, 7}, ops::Activation::gelu_erf, true},
-                    PanelCase{64, 40, {0, 2, 2, 9}, ops::Activation::gelu_erf, false},
-                    PanelCase{7, 100, {0, 0, 5, 6}, ops::Activation::none, true}));
+INSTANTIATE_TEST_SUITE_P(Shapes, PanelLinear,
+                         testing::Values(PanelCase{1, 1, {0, 1}, ops::Activation::none, false},
+                                         PanelCase{48, kPanelRows, {0, 13}, ops::Activation::none, true},
+                                         PanelCase{
+                                             33, 2 * kPanelRows + 3, {0, 7}, ops::Activation::gelu_erf, true},
+                                         PanelCase{64, 40, {0, 2, 2, 9}, ops::Activation::gelu_erf, false},
+                                         PanelCase{7, 100, {0, 0, 5, 6}, ops::Activation::none, true}));
 
 TEST(PanelLinear, LooksUpWhatRowsDo) {
   OpBench bench;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
-    const Tensor table = bench.tensor("table", dtype, {70, 9}), places = bench.tensor("places", dtype, {5, 9}),
-                 want = bench.zeros(dtype, {4, 9}), got = bench.zeros(dtype, {4, 9});
+    const Tensor table = bench.tensor("table", dtype, {70, 9}),
+                 places = bench.tensor("places", dtype, {5, 9}), want = bench.zeros(dtype, {4, 9}),
+                 got = bench.zeros(dtype, {4, 9});
     const std::vector<int32_t> tokens = {69, 0, 63, 64}, positions = {4, 0, 2, 2};
     visit_float_dtype(dtype, [&]<class T>() {
       for (const T* p : {static_cast<const T*>(nullptr), static_cast<const T*>(places.data<T>())}) {
         Tensor copied = bench.zeros(dtype, {70, 9});
         copy(table, copied);
         kernels::embedding_forward<Device::cpu>(
-            kernels::EmbeddingArgs<T>{4, 9, tokens.data(), 1, positions.data(), table.data<T>(), p, want.data<T>()},
+            kernels::EmbeddingArgs<T>{4, 9, tokens.data(), 1, positions.data(), table.data<T>(), p,
+                                      want.data<T>()},
             bench.tape().stream());
         kernels::to_panels<Device::cpu>(copied.data<T>(), 1, 70, 9);
         kernels::panel_gather<Device::cpu>(
-            kernels::PanelGatherArgs<T>{4, 9, 70, tokens.data(), positions.data(), copied.data<T>(), p, got.data<T>()},
+            kernels::PanelGatherArgs<T>{4, 9, 70, tokens.data(), positions.data(), copied.data<T>(), p,
+                                        got.data<T>()},
             bench.tape().stream());
         EXPECT_EQ(test::to_doubles(got), test::to_doubles(want));
       }

@@ -33,10 +33,11 @@ class Worker {
 };
 
 struct EngineOptions {
-  int64_t window = 0;       // tokens that the model sees at once; 0: the model's max_sequence
+  int64_t window = 0;        // tokens that the model sees at once; 0: the model's max_sequence
   int64_t cache_tokens = 0;  // of all texts of a rank together, in whole blocks; 0: `texts` whole windows
-  int64_t texts = 16;       // of a rank under way at most; more wait
-  int64_t step_rows = 512;  // of a forward: enough for products near their peak; bounds what a token waits for
+  int64_t texts = 16;        // of a rank under way at most; more wait
+  int64_t step_rows =
+      512;  // of a forward: enough for products near their peak; bounds what a token waits for
   std::vector<TokenRange> allowed = {};  // the only tokens that are drawn; empty: all
   // strict: a text does not depend on what is written beside it, to the bit.
   Reproducible reproducible = Reproducible::strict;

@@ -29,19 +29,19 @@ namespace ziggurat::infer {
 
 // A text to be written.
 struct TextRequest {
-  int64_t id = 0;               // the caller's name for it, of no other one that is under way
+  int64_t id = 0;                    // the caller's name for it, of no other one that is under way
   std::vector<int32_t> prompt = {};  // at least one token; the model sees the last `window` of them
   int64_t max_new_tokens = 64;
   int32_t stop_token = -1;  // ends it; -1: none
   SamplingOptions sampling = {};
-  int64_t text = 0;             // part of the name of its random numbers
-  int64_t alternatives = -1;    // how many likely tokens are told with each token; -1: not even its own
-  bool scores_prompt = false;   // the prompt's tokens after the first are told too
-  bool shares_prefix = true;    // false: computes all of its prompt, as for measurements
+  int64_t text = 0;            // part of the name of its random numbers
+  int64_t alternatives = -1;   // how many likely tokens are told with each token; -1: not even its own
+  bool scores_prompt = false;  // the prompt's tokens after the first are told too
+  bool shares_prefix = true;   // false: computes all of its prompt, as for measurements
 };
 
 struct Likelihood {
-  double logprob = 0;                                   // nats
+  double logprob = 0;                                         // nats
   std::vector<std::pair<int32_t, double>> alternatives = {};  // the likeliest first, without the token itself
 };
 
@@ -75,18 +75,18 @@ struct RankPlan {
 };
 
 struct SchedulerOptions {
-  int ranks = 1;                 // that read texts of their own
+  int ranks = 1;                   // that read texts of their own
   int64_t blocks = 0, block = 16;  // of the cache of each rank
-  int64_t window = 0;            // tokens that the model sees at once
-  bool slides = false;           // see above
-  int64_t step_rows = 512;       // of a rank in a step, at most
-  int64_t texts = 256;           // of a rank under way, at most
+  int64_t window = 0;              // tokens that the model sees at once
+  bool slides = false;             // see above
+  int64_t step_rows = 512;         // of a rank in a step, at most
+  int64_t texts = 256;             // of a rank under way, at most
 };
 
 // Counts since the start, and how things stand.
 struct SchedulerCounts {
-  int64_t steps = 0, rows = 0, tokens = 0;  // rows read, tokens drawn
-  int64_t preempted = 0, shared_tokens = 0;  // tokens that were not read as another text had read them
+  int64_t steps = 0, rows = 0, tokens = 0;       // rows read, tokens drawn
+  int64_t preempted = 0, shared_tokens = 0;      // tokens that were not read as another text had read them
   int64_t running = 0, waiting = 0, blocks = 0;  // now
 };
 

@@ -1,12 +1,11 @@
 // Linear layers of any number of rows in inference, from weights in panels:
 //   y = activation(x weight[e]^T + bias[e]).
-// A panel is kPanelRows rows of a weight [out, in], the last one maybe fewer. Their elements of one column lie
-// side by side, so that a product reads a panel from its first byte to its last, once for a tile of rows of
-// x: for one row that is all that the memory has to give, for many it is a matrix product near its peak. The
-// panels take the place of the rows, in no more memory.
-// Floor: 2 rows in out flop; and memory, one read of the weight of every expert that has rows.
-// Sums run in Accum<T>, over the columns in order: a row has the same bits beside any other rows, on any
-// number of threads.
+// A panel is kPanelRows rows of a weight [out, in], the last one maybe fewer. Their elements of one column
+// lie side by side, so that a product reads a panel from its first byte to its last, once for a tile of rows
+// of x: for one row that is all that the memory has to give, for many it is a matrix product near its peak.
+// The panels take the place of the rows, in no more memory. Floor: 2 rows in out flop; and memory, one read
+// of the weight of every expert that has rows. Sums run in Accum<T>, over the columns in order: a row has the
+// same bits beside any other rows, on any number of threads.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +31,8 @@ constexpr int64_t kPanelRows = kVectorBytes == 64 ? 64 : 16;
 // pairs take them.
 template <class T>
 constexpr int64_t place_in_panels(int64_t row, int64_t column, int64_t out, int64_t in) {
-  const int64_t first = row / kPanelRows * kPanelRows, width = out - first < kPanelRows ? out - first : kPanelRows;
+  const int64_t first = row / kPanelRows * kPanelRows,
+                width = out - first < kPanelRows ? out - first : kPanelRows;
   const int64_t panel = first * in, r = row - first;
   if (sizeof(T) != 2 || (in % 2 == 1 && column == in - 1)) return panel + column * width + r;
   return panel + column / 2 * 2 * width + 2 * r + column % 2;
@@ -57,8 +57,8 @@ struct PanelLinearArgs {
 template <Device D, class T, class TY>
 void panel_linear(const PanelLinearArgs<T, TY>& args, Arena& workspace, Stream& stream);
 
-// Embedding (kernels/embedding.h) from a table [out, in] in panels: y [rows, in] = its rows `tokens`, and rows
-// of a second table, as it is, by position. The same bits.
+// Embedding (kernels/embedding.h) from a table [out, in] in panels: y [rows, in] = its rows `tokens`, and
+// rows of a second table, as it is, by position. The same bits.
 template <class T>
 struct PanelGatherArgs {
   int64_t rows = 0, in = 0, out = 0;

@@ -47,6 +47,7 @@ class Trainer {
   int64_t steps_done() const { return training_.cursor.step; }
   int64_t consumed_samples() const { return training_.cursor.samples; }
   nn::ParamStore& params() { return training_.store; }
+  int64_t lent_gradient_bytes() const { return step_.lent_gradient_bytes(); }  // ZeRO-2
   OptimizerState& optimizer_state() { return training_.optimizer.state(); }
   const SampleSource& train_data() const { return *data_.train; }
   // Steps from now on keep their times in `profile`, which must outlive them; null: no times.

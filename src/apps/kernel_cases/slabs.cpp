@@ -8,11 +8,13 @@
 #include <ziggurat/kernels/device_roof.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/few_rows.h>
+#include <ziggurat/kernels/label_smoothing.h>
 #include <ziggurat/kernels/lion.h>
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/muon.h>
 #include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/kernels/random_normal.h>
+#include <ziggurat/kernels/weight_average.h>
 
 namespace ziggurat::apps {
 
@@ -44,7 +46,8 @@ void list_generating(Cases& add) {
       constexpr int64_t kWeight = S::kWidth * S::kFfn;
       const double flop = 2.0 * static_cast<double>(rows * kWeight);
       add("panel_linear", shape_of({rows, S::kFfn, S::kWidth}),
-          rows == 1 ? reads(kWeight, sizeof(T)) : products(flop, double(kWeight * sizeof(T))), [rows](Lab& lab) {
+          rows == 1 ? reads(kWeight, sizeof(T)) : products(flop, double(kWeight * sizeof(T))),
+          [rows](Lab& lab) {
             const PanelLinearArgs<T, T> args{lab.equal_shares(rows, 1),
                                              rows,
                                              S::kWidth,
@@ -82,12 +85,43 @@ void list_generating(Cases& add) {
           return [=, &lab] { cached_attention<D>(args, lab.workspace(), lab.stream()); };
         });
   }
+  if constexpr (kExists<LabelSmoothingKernels, D, T>) {  // beside the vocabulary head
+    constexpr int64_t kWeight = S::kVocab * S::kWidth;
+    add("label_smoothing", shape_of({S::kChunk, S::kVocab, S::kWidth}),
+        traffic(kWeight, sizeof(T), 2 * sizeof(A)), [](Lab& lab) {
+          const LabelSmoothingArgs<T> args{S::kChunk,
+                                           S::kWidth,
+                                           S::kVocab,
+                                           0.1,
+                                           lab.values<T>(S::kChunk * S::kWidth),
+                                           lab.values<T>(kWeight),
+                                           lab.scattered(S::kChunk, S::kVocab),
+                                           -1,
+                                           lab.values<double>(1),
+                                           lab.constant(1, 1e-3),
+                                           lab.values<T>(S::kChunk * S::kWidth),
+                                           false,
+                                           lab.values<A>(kWeight)};
+          return [=, &lab] { label_smoothing<D>(args, lab.workspace(), lab.stream()); };
+        });
+  }
 }
 
 // On masters, moments and gradients, which are f32; with compute copies where those are bf16.
 template <Device D, class S, class T>
 void list_optimizer(Cases& add) {
   constexpr bool copies = std::is_same_v<T, bf16>;
+  if constexpr (kExists<WeightAverageKernels, D, float>) {
+    add("weight_average", shape_of({S::kParameters}), traffic(S::kParameters, 3 * 4), [](Lab& lab) {
+      const WeightAverageArgs<float> args{S::kParameters,
+                                          lab.values<float>(S::kParameters),
+                                          lab.values<float>(S::kParameters),
+                                          0.999,
+                                          1000,
+                                          lab.constant(1, 1.0)};
+      return [=, &lab] { weight_average<D>(args, lab.stream()); };
+    });
+  }
   add("adamw", shape_of({S::kParameters}), traffic(S::kParameters, 7 * 4, copies ? 2 : 0), [](Lab& lab) {
     const auto slab = [&] { return lab.values<float>(S::kParameters); };
     AdamWArgs<float> args{S::kParameters, slab(), slab(), slab(), slab()};

@@ -135,8 +135,8 @@ TEST(Decoder, SequencesOfAnyLengthsDoNotMeet) {
     const std::vector<int32_t> sequences = {1, 2, 0}, tokens = {text[t], other[t + 17], text[t]};
     const auto logits = step(decoder, sequences, tokens);
     for (const size_t row : {0, 2}) {
-      test::expect_within(logits[row], want,
-                          tolerance(bare.layout, DType::f32, 10) * test::largest(want), "among others");
+      test::expect_within(logits[row], want, tolerance(bare.layout, DType::f32, 10) * test::largest(want),
+                          "among others");
     }
   }
   EXPECT_EQ(decoder.length(2), 27);

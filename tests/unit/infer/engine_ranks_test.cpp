@@ -105,7 +105,8 @@ INSTANTIATE_TEST_SUITE_P(Layouts, EngineOnRanks,
                          ::testing::Values(Layout{"pr_moe", 2, 2, false}, Layout{"pr_moe", 2, 2, true},
                                            Layout{"pr_moe", 2, 1, true}, Layout{"pr_moe", 3, 3, true},
                                            Layout{"pr_moe", 4, 4, true}, Layout{"pr_moe", 4, 2, true},
-                                           Layout{"modern_moe", 4, 4, true}, Layout{"modern_moe", 2, 2, false},
+                                           Layout{"modern_moe", 4, 4, true},
+                                           Layout{"modern_moe", 2, 2, false},
                                            Layout{"350m_dense", 3, 1, true}));
 
 // Weights that give no finite logits on one rank: its name ends the job.

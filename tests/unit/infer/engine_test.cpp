@@ -142,8 +142,7 @@ TEST(Engine, TellsLikelihoods) {
   Engine engine(bare.model, {});
   Texts texts(engine);
   const std::vector<int32_t> prompt = test::random_tokens(20, vocabulary);
-  engine.submit(
-      {.id = 5, .prompt = prompt, .max_new_tokens = 3, .alternatives = 2, .scores_prompt = true});
+  engine.submit({.id = 5, .prompt = prompt, .max_new_tokens = 3, .alternatives = 2, .scores_prompt = true});
   texts.finish();
   const Written& text = texts.written[5];
   EXPECT_EQ(text.ended, EndReason::length);
@@ -158,11 +157,13 @@ TEST(Engine, TellsLikelihoods) {
     for (int64_t v = 0; v < vocabulary; ++v) sum += std::exp(row[v]);
     EXPECT_NEAR(text.logprobs[i], row[all[i + 1]] - std::log(sum), 1e-4);
     ASSERT_EQ(text.alternatives[i].size(), 2u);
-    EXPECT_NEAR(text.alternatives[i][0].second, *std::max_element(row, row + vocabulary) - std::log(sum), 1e-4);
+    EXPECT_NEAR(text.alternatives[i][0].second, *std::max_element(row, row + vocabulary) - std::log(sum),
+                1e-4);
   }
 }
 
-// With rotary positions a text slides, and reads nothing twice; with learned ones it reads half a window anew.
+// With rotary positions a text slides, and reads nothing twice; with learned ones it reads half a window
+// anew.
 TEST(Engine, ReadsNothingTwiceWhereItSlides) {
   const OneThread one_thread;
   for (const std::string positions : {"rope", "learned"}) {
@@ -184,7 +185,8 @@ TEST(Engine, ReadsNothingTwiceWhereItSlides) {
 }
 
 // The definition of sliding: attention over the last `window` positions in every layer. Of one layer that is
-// the same as reading the window alone, but for a shift of all positions, which rotary attention does not see.
+// the same as reading the window alone, but for a shift of all positions, which rotary attention does not
+// see.
 TEST(Engine, SlidesAsTheDefinitionSays) {
   const OneThread one_thread;
   constexpr size_t kWindow = 12;
@@ -202,7 +204,8 @@ TEST(Engine, SlidesAsTheDefinitionSays) {
   texts.finish();
   std::vector<int32_t> text = {1, 2, 3, 4, 5, 6, 7};
   for (size_t i = 0; i < texts.written[0].tokens.size(); ++i) {
-    const std::vector<int32_t> seen(text.end() - static_cast<int64_t>(std::min(kWindow, text.size())), text.end());
+    const std::vector<int32_t> seen(text.end() - static_cast<int64_t>(std::min(kWindow, text.size())),
+                                    text.end());
     const std::vector<double> logits = bare.recomputed(seen);
     const double* row = logits.data() + (std::ssize(seen) - 1) * bare.layout.padded_vocab();
     double sum = 0;

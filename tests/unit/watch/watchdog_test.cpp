@@ -49,7 +49,7 @@ TEST_F(WatchdogTest, EndsAProcessWithoutProgress) {
     while (true) ::pause();
   };
   EXPECT_EXIT(hang(), testing::ExitedWithCode(exit_codes::hang),
-              "rank 0 of 1 .*no progress for 0.5 s .*step 12.*this one, does not get on");
+              "rank 0 of 1 .*no progress for [0-9.]+ s .*step 12.*this one, does not get on");
   EXPECT_THAT(log(), testing::HasSubstr("begins step of step 12"));
   EXPECT_THAT(log(), testing::HasSubstr("stack of the thread that does the work"));
 }
@@ -57,9 +57,10 @@ TEST_F(WatchdogTest, EndsAProcessWithoutProgress) {
 TEST_F(WatchdogTest, LeavesAProcessThatGetsOn) {
   const auto work = [&] {
     {
-      Watchdog watchdog(*make_self_communicator(), 0, {.timeout = 0.5});
+      Watchdog watchdog(*make_self_communicator(), 0,
+                        {.timeout = 2});  // for a machine that has others to serve
       watchdog.use_folder(folder_);
-      for (int i = 0; i < 150; ++i) {
+      for (int i = 0; i < 300; ++i) {
         ::usleep(10'000);
         flight_log().note_progress();
       }
