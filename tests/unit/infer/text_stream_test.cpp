@@ -6,7 +6,8 @@
 namespace ziggurat::infer {
 namespace {
 
-std::vector<std::string> pieces(const std::string& text, std::vector<std::string> stops, bool* stopped = nullptr) {
+std::vector<std::string> pieces(const std::string& text, std::vector<std::string> stops,
+                                bool* stopped = nullptr) {
   const auto tokenizer = load_tokenizer("bytes");
   TextStream stream(*tokenizer, {}, std::move(stops));
   std::vector<std::string> taken;
