@@ -24,7 +24,7 @@ void embedding_forward(const EmbeddingArgs<T>& g, Stream& stream) {
     for (int64_t i = begin; i < end; ++i) {
       T* y = g.y + i * g.cols;
       if (g.tokens[i] < 0) {
-        std::fill_n(y, g.cols, T(0));
+        std::fill_n(y, g.cols, T(0.0F));
         continue;
       }
       const T* token = g.table + g.tokens[i] * g.cols;
