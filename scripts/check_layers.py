@@ -27,10 +27,11 @@ ROOMS = {
     "nn": 7,
     "moe": 8,
     "model": 9, "optim": 9, "parallel": 9, "data": 9, "checkpoint": 9,
-    "train": 10, "infer": 10, "hf": 10, "data_tools": 10,
-    "eval": 11, "serve": 11, "bench": 11, "report": 11,
-    "apps": 12,
-    "tests": 13,  # may look into every room, private headers too
+    "objective": 10,
+    "train": 11, "infer": 11, "hf": 11, "data_tools": 11,
+    "eval": 12, "serve": 12, "bench": 12, "report": 12, "analyse": 12,
+    "apps": 13,
+    "tests": 14,  # may look into every room, private headers too
 }
 KERNELS_MAY_INCLUDE = {"core", "runtime", "memory", "kernels"}
 TOP_FOLDERS = ("include", "src", "kernels", "data_tools", "tests")

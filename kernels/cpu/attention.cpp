@@ -122,20 +122,20 @@ G* operand_of(A* values, int64_t elements, Scratch& scratch) {
   }
 }
 
-// A row of an operand from its values for the keys that are seen, behind `hidden` ones: zero for all others.
-// `values` lie in place, unless the operand is of another type.
+// A row of an operand of `keys` columns from its values for the keys that are seen, behind `hidden` ones:
+// zero for all others. `values` lie in place, unless the operand is of another type.
 template <class A, class G>
-void finish_row(const A* values, int64_t hidden, int64_t seen, G* operand) {
+void finish_row(const A* values, int64_t hidden, int64_t seen, int64_t keys, G* operand) {
   if constexpr (!std::is_same_v<A, G>) round_row(values, operand + hidden, seen);
   std::fill_n(operand, hidden, G{});
-  std::fill_n(operand + hidden + seen, kQueries, G{});
+  std::fill_n(operand + hidden + seen, std::max(kQueries, keys - hidden - seen), G{});
 }
 
-// Query rows [begin, end) of one head, and the keys [first, end) that some of them see.
+// Query rows [begin, end) of one head, and the keys [first, last] that some of them see.
 struct Block {
-  int64_t head, begin, end, first;
+  int64_t head, begin, end, first, last;
   int64_t rows() const { return end - begin; }
-  int64_t keys() const { return end - first; }
+  int64_t keys() const { return last + 1 - first; }
 };
 
 // A key head of one sequence and the query heads that share it: the work of one thread. G: the type of the
@@ -147,35 +147,45 @@ class KeyHead {
   const int64_t sequence, head;
   G *const k, *const v;  // [T, d]
 
-  KeyHead(const AttentionShape& s, const T* qkv, const int32_t* first_key, int64_t unit, Scratch& scratch)
+  KeyHead(const AttentionShape& s, const T* qkv, const int32_t* first_key, const int32_t* last_key,
+          int64_t window, int64_t unit, Scratch& scratch)
       : sequence(unit / s.kv_heads),
         head(unit % s.kv_heads),
         k(scratch.take<G>(s.length * s.head_dim)),
         v(scratch.take<G>(s.length * s.head_dim)),
         s_(s),
-        first_key_(first_key == nullptr ? nullptr : first_key + sequence * s.length) {
+        first_key_(first_key == nullptr ? nullptr : first_key + sequence * s.length),
+        last_key_(last_key == nullptr ? nullptr : last_key + sequence * s.length),
+        window_(window > 0 ? window : s.length) {
     const T* rows = qkv + sequence * s.length * s.width();
     load(rows + s.k_column() + head * s.head_dim, s.width(), s.length, s.head_dim, A(1), k);
     load(rows + s.v_column() + head * s.head_dim, s.width(), s.length, s.head_dim, A(1), v);
   }
 
-  // Query row i sees the keys first(i)..i.
-  int64_t first(int64_t i) const { return first_key_ == nullptr ? 0 : first_key_[i]; }
+  // Query row i sees the keys first(i)..last(i).
+  int64_t first(int64_t i) const {
+    return std::max<int64_t>(i - window_ + 1, first_key_ == nullptr ? 0 : first_key_[i]);
+  }
+  int64_t last(int64_t i) const { return last_key_ == nullptr ? i : last_key_[i]; }
 
   template <class Body>
   void for_each_block(const Body& body) const {
     for (int64_t h = head * s_.group(); h < (head + 1) * s_.group(); ++h) {
       for (int64_t begin = 0; begin < s_.length; begin += kQueries) {
         const int64_t end = std::min(begin + kQueries, s_.length);
-        body(Block{h, begin, end,
-                   first_key_ == nullptr ? 0 : *std::min_element(first_key_ + begin, first_key_ + end)});
+        int64_t first_seen = first(begin), last_seen = last(end - 1);
+        for (int64_t i = begin; i < end; ++i) {
+          first_seen = std::min(first_seen, first(i)), last_seen = std::max(last_seen, last(i));
+        }
+        body(Block{h, begin, end, first_seen, last_seen});
       }
     }
   }
 
  private:
   const AttentionShape& s_;
-  const int32_t* const first_key_;
+  const int32_t *const first_key_, *const last_key_;
+  const int64_t window_;
 };
 
 // Calls body(key head, its thread's scratch memory of so many bytes beyond k and v) for every key head.
@@ -189,7 +199,7 @@ void for_each_key_head(const Args& g, Arena& workspace, int64_t scratch_bytes, c
   parallel_for(s.batch * s.kv_heads, [&](int64_t unit) {
     const OneThread one_thread;
     Scratch scratch(base + (threads == 1 ? 0 : thread_index()) * stride);
-    const KeyHead<T, G> head(s, g.qkv, g.first_key, unit, scratch);
+    const KeyHead<T, G> head(s, g.qkv, g.first_key, g.last_key, g.window, unit, scratch);
     body(head, scratch);
   });
 }
@@ -221,13 +231,14 @@ void forward(const AttentionArgs<T>& g, Arena& workspace) {
     A* const normalise = scratch.take<A>(block);
 
     keys.for_each_block([&](const Block& at) {
-      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length;
+      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length,
+                    drop_row = g.dropout.place(s, keys.sequence, at.head) * length;
       const int64_t row = keys.sequence * length + at.begin;
       load(g.qkv + row * width + at.head * d, width, n, d, A(g.scale), q);
       product({false, true, n, at.keys(), d, q, d, keys.k + at.first * d, d, scores, ld});
       for (int64_t i = at.begin; i < at.end; ++i) {
         const int64_t r = i - at.begin, first = keys.first(i), hidden = first - at.first,
-                      seen = i + 1 - first;
+                      seen = keys.last(i) + 1 - first;
         A* const p = scores + r * ld + hidden;
         // Padding of -inf adds nothing to maximum and sum.
         std::fill_n(p + seen, kLanes, -std::numeric_limits<A>::infinity());
@@ -236,10 +247,10 @@ void forward(const AttentionArgs<T>& g, Arena& workspace) {
         g.log_sum_exp[head_row + i] = max + std::log(sum);
         normalise[r] = 1 / sum;
         if (g.dropout.probability > 0) {
-          dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length + first), seen, keep);
+          dropout_row(g.dropout, static_cast<uint64_t>((drop_row + i) * length + first), seen, keep);
           for (int64_t j = 0; j < seen; ++j) p[j] *= keep[j];
         }
-        finish_row(p, hidden, seen, probabilities + r * ld);
+        finish_row(p, hidden, seen, at.keys(), probabilities + r * ld);
       }
       product({false, false, n, d, at.keys(), probabilities, ld, keys.v + at.first * d, d, o, d});
       // Normalised here: d factors a row, in the probabilities up to T.
@@ -277,7 +288,8 @@ void backward(const AttentionGradArgs<T>& g, Arena& workspace) {
     std::fill(dk, dk + length * d, A(0));
     std::fill(dv, dv + length * d, A(0));
     keys.for_each_block([&](const Block& at) {
-      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length;
+      const int64_t n = at.rows(), head_row = (keys.sequence * s.heads + at.head) * length,
+                    drop_row = g.dropout.place(s, keys.sequence, at.head) * length;
       const int64_t row = keys.sequence * length + at.begin, y_offset = row * y_width + at.head * d;
       const G *const k = keys.k + at.first * d, *const v = keys.v + at.first * d;
       load(g.qkv + row * width + at.head * d, width, n, d, A(g.scale), q);
@@ -286,7 +298,7 @@ void backward(const AttentionGradArgs<T>& g, Arena& workspace) {
       product({false, true, n, at.keys(), d, dout, d, v, d, dp, ld});
       for (int64_t i = at.begin; i < at.end; ++i) {
         const int64_t r = i - at.begin, first = keys.first(i), hidden = first - at.first,
-                      seen = i + 1 - first;
+                      seen = keys.last(i) + 1 - first;
         A *const p = scores + r * ld + hidden, *const ds = dp + r * ld + hidden;
         // p = e^(score - lse); m = keep / (1 - dropout); dscore = p (m dp - delta), delta = dy . y
         const A lse = g.log_sum_exp[head_row + i];
@@ -294,7 +306,7 @@ void backward(const AttentionGradArgs<T>& g, Arena& workspace) {
         fetch_ahead<false>(y, y_width, d);
         const A delta = dot_row<A>(dout + r * d, y, d);
         if (g.dropout.probability > 0) {
-          dropout_row(g.dropout, static_cast<uint64_t>((head_row + i) * length + first), seen, keep);
+          dropout_row(g.dropout, static_cast<uint64_t>((drop_row + i) * length + first), seen, keep);
           for (int64_t j = 0; j < seen; ++j) {
             const A e = vexp(p[j] - lse);
             ds[j] = e * (keep[j] * ds[j] - delta);
@@ -303,8 +315,8 @@ void backward(const AttentionGradArgs<T>& g, Arena& workspace) {
         } else {
           gradient_row(p, ds, lse, delta, padded(seen));
         }
-        finish_row(p, hidden, seen, probabilities + r * ld);
-        finish_row(ds, hidden, seen, dscores + r * ld);
+        finish_row(p, hidden, seen, at.keys(), probabilities + r * ld);
+        finish_row(ds, hidden, seen, at.keys(), dscores + r * ld);
       }
       // dv += (m p)^T dy, dk += dscore^T (scale q), dq = scale dscore k
       product({true, false, at.keys(), d, n, probabilities, ld, dout, d, dv + at.first * d, d, true});

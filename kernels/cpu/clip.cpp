@@ -17,7 +17,7 @@ void clip(const ClipArgs& g, Stream& stream) {
   const bool finite = std::isfinite(norm) &&
                       std::all_of(g.loss, g.loss + g.losses, [](double loss) { return std::isfinite(loss); });
   double loss = 0;
-  for (int64_t i = 0; i < g.losses; i += 2) loss += g.loss[i];
+  for (int64_t i = 0; i < g.losses; i += g.parts) loss += g.loss[i];
   const bool updates = finite && norm <= g.most_norm && loss <= g.most_loss;
   g.clipped[0] = norm;
   g.clipped[1] = !updates         ? std::numeric_limits<double>::quiet_NaN()

@@ -24,7 +24,7 @@ void dropout(const DropoutArgs<T>& g, Stream& stream) {
     std::array<uint32_t, kTile> bits;
     T kept[kTile];
     for (int64_t first = begin; first < end; first += kTile) {
-      rng.blocks(static_cast<uint64_t>(first / 4), bits);
+      rng.blocks(static_cast<uint64_t>((g.first + first) / 4), bits);
       const int64_t size = std::min(kTile, end - first);
       const T* x = g.x + first;
       for (int64_t i = 0; i < size; ++i) {

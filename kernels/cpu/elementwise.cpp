@@ -24,6 +24,19 @@ void add(const T* a, const T* b, T* y, int64_t n, Stream& stream) {
   });
 }
 
+template <Device D, class T>
+void multiply(const T* a, const T* b, T* y, bool accumulate, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "multiply");
+  using A = Accum<T>;
+  parallel_for_blocks(n, kBlock, [=](int64_t begin, int64_t end) {
+    if (accumulate) {
+      for (int64_t i = begin; i < end; ++i) y[i] = T(A(y[i]) + A(a[i]) * A(b[i]));
+    } else {
+      for (int64_t i = begin; i < end; ++i) y[i] = T(A(a[i]) * A(b[i]));
+    }
+  });
+}
+
 template <Device D, class From, class To>
 void convert(const From* x, To* y, int64_t n, Stream& stream) {
   const Span span(stream.profile(), "convert");
@@ -38,6 +51,9 @@ template void accumulate<Device::cpu>(const double*, double*, int64_t, Stream&);
 template void add<Device::cpu>(const float*, const float*, float*, int64_t, Stream&);
 template void add<Device::cpu>(const bf16*, const bf16*, bf16*, int64_t, Stream&);
 template void add<Device::cpu>(const double*, const double*, double*, int64_t, Stream&);
+template void multiply<Device::cpu>(const float*, const float*, float*, bool, int64_t, Stream&);
+template void multiply<Device::cpu>(const bf16*, const bf16*, bf16*, bool, int64_t, Stream&);
+template void multiply<Device::cpu>(const double*, const double*, double*, bool, int64_t, Stream&);
 template void convert<Device::cpu>(const bf16*, float*, int64_t, Stream&);
 template void convert<Device::cpu>(const float*, bf16*, int64_t, Stream&);
 template void convert<Device::cpu>(const float*, float*, int64_t, Stream&);

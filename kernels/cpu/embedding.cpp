@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <ziggurat/kernels/embedding.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -20,8 +22,12 @@ void embedding_forward(const EmbeddingArgs<T>& g, Stream& stream) {
   using A = Accum<T>;
   parallel_for_blocks(g.rows, kRows, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const T* token = g.table + g.tokens[i] * g.cols;
       T* y = g.y + i * g.cols;
+      if (g.tokens[i] < 0) {
+        std::fill_n(y, g.cols, T(0.0F));
+        continue;
+      }
+      const T* token = g.table + g.tokens[i] * g.cols;
       if (g.position_table == nullptr) {
         for (int64_t j = 0; j < g.cols; ++j) y[j] = token[j];
       } else {
@@ -39,7 +45,7 @@ void embedding_backward(const EmbeddingGradArgs<T>& g, Stream& stream) {
   parallel_for_blocks(g.cols, kCols, [=](int64_t begin, int64_t end) {
     for (int64_t i = 0; i < g.rows; ++i) {
       const T* dy = g.dy + i * g.cols;
-      if (g.dtable != nullptr) {
+      if (g.dtable != nullptr && g.tokens[i] >= 0) {
         A* sum = g.dtable + g.tokens[i] * g.cols;
         for (int64_t j = begin; j < end; ++j) sum[j] += A(dy[j]);
       }

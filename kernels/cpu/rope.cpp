@@ -44,6 +44,22 @@ void rotation_tables(double theta, int64_t head_dim, int64_t positions, bool inv
   });
 }
 
+template <Device D, class A>
+void rotation_rows(double theta, int64_t head_dim, const int32_t* positions, int64_t rows, A* cosine,
+                   A* sine) {
+  const int64_t half = head_dim / 2;
+  parallel_for_blocks(rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t j = 0; j < half; ++j) {
+      const double frequency = std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(head_dim));
+      for (int64_t r = begin; r < end; ++r) {
+        const double angle = static_cast<double>(positions[r]) * frequency;
+        cosine[r * half + j] = A(std::cos(angle));
+        sine[r * half + j] = A(std::sin(angle));
+      }
+    }
+  });
+}
+
 template <Device D, class T>
 void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
   const Span span(stream.profile(), "rope");
@@ -79,6 +95,8 @@ void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
 
 template void rotation_tables<Device::cpu>(double, int64_t, int64_t, bool, float*, float*);
 template void rotation_tables<Device::cpu>(double, int64_t, int64_t, bool, double*, double*);
+template void rotation_rows<Device::cpu>(double, int64_t, const int32_t*, int64_t, float*, float*);
+template void rotation_rows<Device::cpu>(double, int64_t, const int32_t*, int64_t, double*, double*);
 template void rope<Device::cpu>(const RopeArgs<float>&, Arena&, Stream&);
 template void rope<Device::cpu>(const RopeArgs<bf16>&, Arena&, Stream&);
 template void rope<Device::cpu>(const RopeArgs<double>&, Arena&, Stream&);

@@ -41,21 +41,31 @@ int32_t best_of_rest(int64_t experts, const int32_t* chosen, int64_t taken, cons
   return best;
 }
 
-// body(choice) for every choice = token * k + j, in slot order.
+// body(choice) for every choice = token * k + j of tokens [first, last), in slot order.
 template <class Body>
-void in_slot_order(int64_t tokens, int64_t k, SlotOrder order, const Body& body) {
+void in_slot_order(int64_t first, int64_t last, int64_t k, SlotOrder order, const Body& body) {
   if (order == SlotOrder::token_first) {
-    for (int64_t c = 0; c < tokens * k; ++c) body(c);
+    for (int64_t c = first * k; c < last * k; ++c) body(c);
     return;
   }
   for (int64_t j = 0; j < k; ++j) {
-    for (int64_t s = 0; s < tokens; ++s) body(s * k + j);
+    for (int64_t s = first; s < last; ++s) body(s * k + j);
   }
 }
 
-// Marks in `kept` the candidates of one expert, a list in slot order, that keep their place.
+// The same, group by group.
+template <class T, class Body>
+void in_slot_order(const RouterAssignArgs<T>& g, const Body& body) {
+  const int64_t length = g.tokens / g.groups;
+  for (int64_t group = 0; group < g.groups; ++group) {
+    in_slot_order(group * length, (group + 1) * length, g.top_k, g.order, body);
+  }
+}
+
+// Marks in `kept` the candidates of one expert in one group, a list in slot order, that keep their place.
+// Returns how many do.
 template <class T>
-void keep_best(const RouterAssignArgs<T>& g, int64_t expert, int32_t* candidates, int64_t n, bool* kept) {
+int64_t keep_best(const RouterAssignArgs<T>& g, int64_t expert, int32_t* candidates, int64_t n, bool* kept) {
   if (g.drop != DropPolicy::none && n > g.capacity) {
     const auto score = [&](int32_t choice) {
       const int64_t element = choice / g.top_k * g.experts + expert;
@@ -71,6 +81,7 @@ void keep_best(const RouterAssignArgs<T>& g, int64_t expert, int32_t* candidates
     n = g.capacity;
   }
   for (int64_t i = 0; i < n; ++i) kept[candidates[i]] = true;
+  return n;
 }
 
 }  // namespace
@@ -92,6 +103,69 @@ void router_softmax(const RouterSoftmaxArgs<T>& g, Stream& stream) {
       }
       g.lse[s] = top + std::log(sum);
       g.entropy[s] = std::log(sum) - mean_logit;  // -sum p log p, with log p = z - lse
+    }
+  });
+}
+
+template <Device D, class T>
+void router_sigmoid(const RouterSigmoidArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_sigmoid");
+  parallel_for_blocks(g.tokens, kTokens, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const T* z = g.logits + s * g.experts;
+      T* score = g.scores + s * g.experts;
+      T sum = 0, entropy = 0;
+      for (int64_t e = 0; e < g.experts; ++e) sum += score[e] = 1 / (1 + std::exp(-z[e]));
+      for (int64_t e = 0; e < g.experts; ++e) {
+        if (score[e] > 0) entropy -= score[e] / sum * std::log(score[e] / sum);
+      }
+      g.sum[s] = sum;
+      g.entropy[s] = entropy;
+    }
+  });
+}
+
+template <Device D, class T>
+void router_choose_limited(const RouterLimitedChoiceArgs<T>& g, Arena& workspace, Stream& stream) {
+  const Span span(stream.profile(), "router_choose_limited");
+  const ArenaScope scope(workspace);
+  const int64_t size = g.experts / g.groups, stride = g.experts + g.groups + g.chosen_groups + size;
+  auto* const groups_of = workspace.take<int32_t>(thread_count() * (g.chosen_groups + size));
+  T* const values_of = workspace.take_on_device<T>(thread_count() * stride);
+  parallel_for_blocks(g.tokens, kTokens, [&](int64_t begin, int64_t end) {
+    const int64_t thread = thread_count() == 1 ? 0 : thread_index();
+    T *const value = values_of + thread * stride, *const of_group = value + g.experts;
+    int32_t *const chosen_groups = groups_of + thread * (g.chosen_groups + size), *const best =
+                                                                                      chosen_groups +
+                                                                                      g.chosen_groups;
+    for (int64_t s = begin; s < end; ++s) {
+      const T* score = g.scores + s * g.experts;
+      int32_t* chosen = g.expert + s * g.top_k;
+      for (int64_t e = 0; e < g.experts; ++e) value[e] = score[e] + (g.bias == nullptr ? T(0) : g.bias[e]);
+      if (g.chosen_groups < g.groups) {
+        for (int64_t group = 0; group < g.groups; ++group) {
+          const T* const own = value + group * size;
+          of_group[group] = 0;
+          for (int64_t i = 0; i < std::min(g.best_of_group, size); ++i) {
+            best[i] = best_of_rest(size, best, i, [&](int32_t e) { return own[e]; });
+            of_group[group] += own[best[i]];
+          }
+        }
+        for (int64_t i = 0; i < g.chosen_groups; ++i) {
+          chosen_groups[i] =
+              best_of_rest(g.groups, chosen_groups, i, [&](int32_t group) { return of_group[group]; });
+        }
+        for (int64_t e = 0; e < g.experts; ++e) {
+          const auto group = static_cast<int32_t>(e / size);
+          const auto* const end_of_chosen = chosen_groups + g.chosen_groups;
+          if (std::find(static_cast<const int32_t*>(chosen_groups), end_of_chosen, group) == end_of_chosen) {
+            value[e] = -std::numeric_limits<T>::infinity();
+          }
+        }
+      }
+      for (int64_t j = 0; j < g.top_k; ++j) {
+        chosen[j] = best_of_rest(g.experts, chosen, j, [&](int32_t e) { return value[e]; });
+      }
     }
   });
 }
@@ -134,20 +208,26 @@ void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream& strea
   begin[0] = 0;
   std::partial_sum(g.counts_before, g.counts_before + g.experts, begin + 1);
   std::copy(begin, begin + g.experts, next);
-  in_slot_order(g.tokens, g.top_k, g.order,
-                [&](int64_t c) { candidates[next[g.expert[c]]++] = static_cast<int32_t>(c); });
+  in_slot_order(g, [&](int64_t c) { candidates[next[g.expert[c]]++] = static_cast<int32_t>(c); });
 
   std::fill(kept, kept + choices, false);
   parallel_for(g.experts, [&](int64_t e) {
-    const int64_t n = g.counts_before[e];
-    keep_best(g, e, candidates + begin[e], n, kept);
-    g.counts[e] = static_cast<int32_t>(g.drop == DropPolicy::none ? n : std::min(n, g.capacity));
+    const int64_t group_choices = g.tokens / g.groups * g.top_k;
+    int32_t *at = candidates + begin[e], *const last = candidates + begin[e + 1];
+    g.counts[e] = 0;
+    for (int64_t group = 0; group < g.groups; ++group) {
+      int32_t* const end = g.groups == 1 ? last : std::find_if(at, last, [&](int32_t choice) {
+        return choice >= (group + 1) * group_choices;
+      });
+      g.counts[e] += static_cast<int32_t>(keep_best(g, e, at, end - at, kept));
+      at = end;
+    }
   });
 
   g.offsets[0] = 0;
   std::partial_sum(g.counts, g.counts + g.experts, g.offsets + 1);
   std::copy(g.offsets, g.offsets + g.experts, next);
-  in_slot_order(g.tokens, g.top_k, g.order, [&](int64_t c) {
+  in_slot_order(g, [&](int64_t c) {
     g.row_of_choice[c] = -1;
     if (!kept[c]) return;
     const int64_t row = next[g.expert[c]]++;
@@ -186,7 +266,7 @@ void router_weights(const RouterWeightArgs<T>& g, Stream& stream) {
       for (int64_t j = 0; j < g.top_k; ++j) {
         const int64_t c = s * g.top_k + j;
         const T p = g.probabilities[s * g.experts + g.expert[c]];
-        g.weights[c] = g.row_of_choice[c] < 0 ? T(0) : p / divisor;
+        g.weights[c] = g.row_of_choice[c] < 0 ? T(0) : g.scale * p / divisor;
       }
     }
   });
@@ -202,8 +282,9 @@ void router_means(const RouterMeanArgs<T>& g, Stream& stream) {
     std::fill(mean, mean + g.experts, 0.0);
     std::fill(fraction, fraction + g.experts, 0.0);
     for (int64_t s = group * length; s < (group + 1) * length; ++s) {
+      const T divisor = g.sum == nullptr ? T(1) : g.sum[s];
       for (int64_t e = 0; e < g.experts; ++e)
-        mean[e] += static_cast<double>(g.probabilities[s * g.experts + e]);
+        mean[e] += static_cast<double>(g.probabilities[s * g.experts + e] / divisor);
       for (int64_t j = 0; j < g.counted_choices; ++j) fraction[g.expert[s * g.top_k + j]] += 1;
     }
     const double tokens = static_cast<double>(std::max<int64_t>(length, 1));
@@ -220,7 +301,7 @@ void router_token_losses(const RouterTokenLossArgs<T>& g, Stream& stream) {
   if (DryRun::on()) return;
   double z = 0, entropy = 0;
   for (int64_t s = 0; s < g.tokens; ++s) {
-    const auto lse = static_cast<double>(g.lse[s]);
+    const double lse = g.lse == nullptr ? 0.0 : static_cast<double>(g.lse[s]);
     z += lse * lse;
     entropy += static_cast<double>(g.entropy[s]);
   }
@@ -272,7 +353,8 @@ void router_statistics(const RouterStatisticsArgs& g, Stream& stream) {
   sums.entropy += g.losses->entropy * tokens;
   sums.balance += g.losses->balance;
   sums.z += g.losses->z;
-  sums.auxiliary = g.balance_coefficient * g.losses->balance + g.z_coefficient * g.losses->z;
+  sums.latest_balance = g.balance_coefficient * g.losses->balance;
+  sums.latest_z = g.z_coefficient * g.losses->z;
   double* before = g.sums + router_sums_size(0);
   for (int64_t e = 0; e < g.experts; ++e) {
     before[e] += g.counts_before[e];
@@ -281,10 +363,29 @@ void router_statistics(const RouterStatisticsArgs& g, Stream& stream) {
 }
 
 template <Device D>
-void router_add_auxiliary(const double* sums, double* total, Stream& stream) {
-  const Span span(stream.profile(), "router_add_auxiliary");
+void router_add_losses(const double* sums, double* total, Stream& stream) {
+  const Span span(stream.profile(), "router_add_losses");
   if (DryRun::on()) return;
-  *total += reinterpret_cast<const RouterSums*>(sums)->auxiliary;
+  total[0] += reinterpret_cast<const RouterSums*>(sums)->latest_balance;
+  total[1] += reinterpret_cast<const RouterSums*>(sums)->latest_z;
+}
+
+template <Device D>
+void router_loads(const double* sums, int64_t experts, double* loads, Stream& stream) {
+  const Span span(stream.profile(), "router_loads");
+  if (DryRun::on()) return;
+  const double* before = sums + router_sums_size(0);
+  std::copy(before, before + experts, loads);
+}
+
+template <Device D, class T>
+void router_move_bias(const double* loads, int64_t experts, double rate, T* bias, Stream& stream) {
+  const Span span(stream.profile(), "router_move_bias");
+  if (DryRun::on()) return;
+  const double mean = std::accumulate(loads, loads + experts, 0.0) / static_cast<double>(experts);
+  for (int64_t e = 0; e < experts; ++e) {
+    if (loads[e] != mean) bias[e] += T(loads[e] < mean ? rate : -rate);
+  }
 }
 
 template <Device D, class T>
@@ -304,6 +405,12 @@ void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& strea
       // d balance / dp_se = E fraction_e / S
       const double* fraction = g.fraction + s / length * f.experts;
       for (int64_t e = 0; e < f.experts; ++e) dp[e] = balance == 0 ? T(0) : T(balance * fraction[e]);
+      if (g.score == RouterScore::sigmoid) {  // n = s / sum:  ds_e = (dn_e - sum_i n_i dn_i) / sum
+        const T sum = g.lse[s];
+        T n_dn = 0;
+        for (int64_t e = 0; e < f.experts; ++e) n_dn += p[e] / sum * dp[e];
+        for (int64_t e = 0; e < f.experts; ++e) dp[e] = (dp[e] - n_dn) / sum;
+      }
 
       // w_j = kept_j p_j / q, q the sum over the counted choices:  dp_j += (kept_j dw_j - counted_j sum_i
       // dw_i w_i) / q
@@ -316,14 +423,21 @@ void router_backward(const RouterGradArgs<T>& g, Arena& workspace, Stream& strea
         const bool kept = f.row_of_choice[c] >= 0;
         const bool counted = !clamped && (f.renormalise == Renormalise::chosen ||
                                           (f.renormalise == Renormalise::survivors && kept));
-        dp[f.expert[c]] += ((kept ? g.dweights[c] : T(0)) - (counted ? dw_w : T(0))) / q;
+        dp[f.expert[c]] += ((kept ? f.scale * g.dweights[c] : T(0)) - (counted ? dw_w : T(0))) / q;
+      }
+      T* dlogits = g.dlogits + s * f.experts;
+      if (g.score == RouterScore::sigmoid) {
+        for (int64_t e = 0; e < f.experts; ++e) {
+          const T d = p[e] * (1 - p[e]) * dp[e];
+          dlogits[e] = g.accumulate ? dlogits[e] + d : d;
+        }
+        continue;
       }
 
       // dlogit_e = p_e (dp_e - sum_i p_i dp_i) + z_coefficient 2 lse p_e / S
       T dot = 0;
       for (int64_t e = 0; e < f.experts; ++e) dot += p[e] * dp[e];
       const T z = T(g.z_coefficient * scale * 2 * per_token) * g.lse[s];
-      T* dlogits = g.dlogits + s * f.experts;
       for (int64_t e = 0; e < f.experts; ++e) {
         const T d = p[e] * (dp[e] - dot + z);
         dlogits[e] = g.accumulate ? dlogits[e] + d : d;
@@ -348,6 +462,13 @@ void router_gumbel(const RouterNoise& noise, float* gumbel, int64_t n, Stream& s
 
 template void router_softmax<Device::cpu>(const RouterSoftmaxArgs<float>&, Stream&);
 template void router_softmax<Device::cpu>(const RouterSoftmaxArgs<double>&, Stream&);
+template void router_sigmoid<Device::cpu>(const RouterSigmoidArgs<float>&, Stream&);
+template void router_sigmoid<Device::cpu>(const RouterSigmoidArgs<double>&, Stream&);
+template void router_choose_limited<Device::cpu>(const RouterLimitedChoiceArgs<float>&, Arena&, Stream&);
+template void router_choose_limited<Device::cpu>(const RouterLimitedChoiceArgs<double>&, Arena&, Stream&);
+template void router_loads<Device::cpu>(const double*, int64_t, double*, Stream&);
+template void router_move_bias<Device::cpu>(const double*, int64_t, double, float*, Stream&);
+template void router_move_bias<Device::cpu>(const double*, int64_t, double, double*, Stream&);
 template void router_choose<Device::cpu>(const RouterChooseArgs<float>&, Stream&);
 template void router_choose<Device::cpu>(const RouterChooseArgs<double>&, Stream&);
 template void router_assign<Device::cpu>(const RouterAssignArgs<float>&, Arena&, Stream&);
@@ -362,7 +483,7 @@ template void router_balance<Device::cpu>(const RouterBalanceArgs&, Stream&);
 template void router_assignments<Device::cpu>(const double*, int64_t, int64_t, double*, Stream&);
 template void router_fractions<Device::cpu>(const RouterFractionArgs&, Stream&);
 template void router_statistics<Device::cpu>(const RouterStatisticsArgs&, Stream&);
-template void router_add_auxiliary<Device::cpu>(const double*, double*, Stream&);
+template void router_add_losses<Device::cpu>(const double*, double*, Stream&);
 template void router_backward<Device::cpu>(const RouterGradArgs<float>&, Arena&, Stream&);
 template void router_backward<Device::cpu>(const RouterGradArgs<double>&, Arena&, Stream&);
 template void router_keys<Device::cpu>(const RouterNoise&, float*, int64_t, Stream&);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <type_traits>
 
 #include <ziggurat/build_config.h>
@@ -145,30 +146,40 @@ inline void dot_with_rows(const T* w, const Accum<T>* x, int64_t ldx, int64_t n,
   }
 }
 
+// Rows that lie one after another.
+template <class T>
+struct Rows {
+  const T* first;
+  int64_t count;
+};
+
 // Columns [column, column + width) of y_m [d] = sum over i of p_m[i] v_i, for M rows p_m, ldp elements apart;
-// v [n, d]. The columns fill kVectors vectors, an even number, or at most one.
+// v_i [d] are the rows of all `pieces`. The columns fill kVectors vectors, an even number, or at most one.
 template <int M, int kVectors, class T>
-inline void weighted_columns(const Accum<T>* p, int64_t ldp, const T* v, int64_t n, int64_t d, int64_t column,
-                             int64_t width, Accum<T>* y) {
+inline void weighted_columns(const Accum<T>* p, int64_t ldp, std::span<const Rows<T>> pieces, int64_t d,
+                             int64_t column, int64_t width, Accum<T>* y) {
   using A = Accum<T>;
   using V = typename Lanes<A>::Vector;
   constexpr int64_t kLanes = Lanes<A>::kCount;
   V sums[M][kVectors] = {};
-  for (int64_t i = 0; i < n; ++i) {
-    const T* row = v + i * d + column;
-    __builtin_prefetch(reinterpret_cast<const char*>(row) + kAhead);
-    V values[kVectors];
-    if constexpr (kVectors == 1) {
-      load_some_lanes(row, width, values[0]);
-    } else {
+  for (const Rows<T>& piece : pieces) {
+    for (int64_t i = 0; i < piece.count; ++i) {
+      const T* row = piece.first + i * d + column;
+      __builtin_prefetch(reinterpret_cast<const char*>(row) + kAhead);
+      V values[kVectors];
+      if constexpr (kVectors == 1) {
+        load_some_lanes(row, width, values[0]);
+      } else {
 #pragma GCC unroll 8
-      for (int c = 0; c < kVectors; c += 2) load_pair(row + c * kLanes, values[c], values[c + 1]);
-    }
+        for (int c = 0; c < kVectors; c += 2) load_pair(row + c * kLanes, values[c], values[c + 1]);
+      }
 #pragma GCC unroll 8
-    for (int c = 0; c < kVectors; ++c) {
+      for (int c = 0; c < kVectors; ++c) {
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) sums[m][c] += values[c] * p[m * ldp + i];
+        for (int m = 0; m < M; ++m) sums[m][c] += values[c] * p[m * ldp + i];
+      }
     }
+    p += piece.count;
   }
   for (int m = 0; m < M; ++m) {
     A lanes[kVectors * kLanes];
@@ -179,17 +190,17 @@ inline void weighted_columns(const Accum<T>* p, int64_t ldp, const T* v, int64_t
   }
 }
 
-// y [M, d] = p [M, n] v [n, d], the rows of p ldp elements apart. Sums run over i in order, and take no more
-// than half of the registers, of which AVX2 has 16.
+// y [M, d] = p [M, n] v [n, d], the rows of p ldp elements apart, those of v in pieces. Sums run over i in
+// order, and take no more than half of the registers, of which AVX2 has 16.
 template <int M, class T>
-inline void weigh_rows(const Accum<T>* p, int64_t ldp, const T* v, int64_t n, int64_t d, Accum<T>* y) {
+inline void weigh_rows(const Accum<T>* p, int64_t ldp, std::span<const Rows<T>> v, int64_t d, Accum<T>* y) {
   constexpr int64_t kLanes = Lanes<Accum<T>>::kCount;
   constexpr int kVectors = kVectorBytes == 64 ? 4 : 8 / M;
   int64_t at = 0;
   for (; at + kVectors * kLanes <= d; at += kVectors * kLanes) {
-    weighted_columns<M, kVectors>(p, ldp, v, n, d, at, kVectors * kLanes, y);
+    weighted_columns<M, kVectors, T>(p, ldp, v, d, at, kVectors * kLanes, y);
   }
-  for (; at < d; at += kLanes) weighted_columns<M, 1>(p, ldp, v, n, d, at, std::min(kLanes, d - at), y);
+  for (; at < d; at += kLanes) weighted_columns<M, 1, T>(p, ldp, v, d, at, std::min(kLanes, d - at), y);
 }
 
 // f(first, std::integral_constant<int, M>) over [0, n) in tiles of 4, then 2, then 1 rows.

@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kThreads) clip_kernel(ClipArgs g) {
   for (int64_t i = threadIdx.x; i < g.losses; i += kThreads) {
     const double one = g.loss[i];
     wrong += is_finite(one) ? 0 : 1;
-    loss += i % 2 == 0 ? one : 0;
+    loss += i % g.parts == 0 ? one : 0;
   }
   sum = block_sum<kThreads>(sum);
   wrong = block_sum<kThreads>(wrong);

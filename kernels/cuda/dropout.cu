@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads) dropout_kernel(DropoutArgs<T> g, flo
   if (first >= g.n) return;
   const Philox rng = g.rng.now();
   if constexpr (N == 1) {
-    const Philox::Block bits = rng.block(static_cast<uint64_t>(first / kBlock));
+    const Philox::Block bits = rng.block(static_cast<uint64_t>((g.first + first) / kBlock));
     for (int i = 0; i < kBlock && first + i < g.n; ++i) {
       const float k = kept<T>(to_float(g.x[first + i]), bits[static_cast<size_t>(i)], rate, scale);
       g.y[first + i] = rounded<T>(g.offset == nullptr ? k : __fadd_rn(to_float(g.offset[first + i]), k));
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) dropout_kernel(DropoutArgs<T> g, flo
     Values<T, N> y = load<N>(g.x + first);
 #pragma unroll
     for (int block = 0; block < N / kBlock; ++block) {
-      const Philox::Block bits = rng.block(static_cast<uint64_t>(first / kBlock + block));
+      const Philox::Block bits = rng.block(static_cast<uint64_t>((g.first + first) / kBlock + block));
 #pragma unroll
       for (int i = 0; i < kBlock; ++i) {
         float& value = y.v[block * kBlock + i];

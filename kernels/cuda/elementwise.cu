@@ -1,6 +1,6 @@
 // One thread computes 16 bytes of each tensor, or one value where sizes or addresses are no multiple of that;
-// of conversions 8 values. Floor: accumulate and add 3 n sizeof(T) bytes and 1 FLOP a value, convert
-// n (sizeof(From) + sizeof(To)) bytes. Memory's.
+// of conversions 8 values. Floor: accumulate, add and multiply 3 n sizeof(T) bytes and 1 FLOP a value
+// (multiply that adds: 4 and 2), convert n (sizeof(From) + sizeof(To)) bytes. Memory's.
 #include <kernels/cuda/device/launch.h>
 #include <kernels/cuda/device/number.h>
 
@@ -21,6 +21,18 @@ __global__ void __launch_bounds__(kThreads) add_kernel(const T* a, const T* b, T
 #pragma unroll
   for (int i = 0; i < N; ++i) sum.v[i] += other.v[i];
   store(y + at, sum);
+}
+
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads)
+    multiply_kernel(const T* a, const T* b, T* y, bool accumulate, int64_t n) {
+  const int64_t at = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;
+  if (at >= n) return;
+  Values<T, N> product = load<N>(a + at);
+  const Values<T, N> other = load<N>(b + at);
+#pragma unroll
+  for (int i = 0; i < N; ++i) product.v[i] *= other.v[i];
+  write(y + at, accumulate, product);
 }
 
 template <class From, class To, int N>
@@ -68,6 +80,17 @@ void add(const T* a, const T* b, T* y, int64_t n, Stream& stream) {
   start_add(a, b, y, n, stream);
 }
 
+template <Device D, class T>
+void multiply(const T* a, const T* b, T* y, bool accumulate, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "multiply");
+  constexpr int kN = kLanes<T>;
+  if (fit_lanes(n, a, b, y)) {
+    launch(multiply_kernel<T, kN>, blocks_for(n, kThreads * kN), kThreads, 0, stream, a, b, y, accumulate, n);
+  } else {
+    launch(multiply_kernel<T, 1>, blocks_for(n, kThreads), kThreads, 0, stream, a, b, y, accumulate, n);
+  }
+}
+
 template <Device D, class From, class To>
 void convert(const From* x, To* y, int64_t n, Stream& stream) {
   const Span span(stream.profile(), "convert");
@@ -83,6 +106,8 @@ template void accumulate<Device::cuda>(const float*, float*, int64_t, Stream&);
 template void accumulate<Device::cuda>(const bf16*, bf16*, int64_t, Stream&);
 template void add<Device::cuda>(const float*, const float*, float*, int64_t, Stream&);
 template void add<Device::cuda>(const bf16*, const bf16*, bf16*, int64_t, Stream&);
+template void multiply<Device::cuda>(const float*, const float*, float*, bool, int64_t, Stream&);
+template void multiply<Device::cuda>(const bf16*, const bf16*, bf16*, bool, int64_t, Stream&);
 template void convert<Device::cuda>(const bf16*, float*, int64_t, Stream&);
 template void convert<Device::cuda>(const float*, bf16*, int64_t, Stream&);
 template void convert<Device::cuda>(const float*, float*, int64_t, Stream&);

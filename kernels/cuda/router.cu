@@ -331,11 +331,13 @@ __global__ void __launch_bounds__(kThreads) router_statistics_kernel(RouterStati
   sums.entropy += losses.entropy * tokens;
   sums.balance += losses.balance;
   sums.z += losses.z;
-  sums.auxiliary = g.balance_coefficient * losses.balance + g.z_coefficient * losses.z;
+  sums.latest_balance = g.balance_coefficient * losses.balance;
+  sums.latest_z = g.z_coefficient * losses.z;
 }
 
-__global__ void router_add_auxiliary_kernel(const double* sums, double* total) {
-  *total += reinterpret_cast<const RouterSums*>(sums)->auxiliary;
+__global__ void router_add_losses_kernel(const double* sums, double* total) {
+  total[0] += reinterpret_cast<const RouterSums*>(sums)->latest_balance;
+  total[1] += reinterpret_cast<const RouterSums*>(sums)->latest_z;
 }
 
 // A token's derivatives by its probabilities.
@@ -485,9 +487,9 @@ void router_statistics(const RouterStatisticsArgs& g, Stream& stream) {
 }
 
 template <Device D>
-void router_add_auxiliary(const double* sums, double* total, Stream& stream) {
-  const Span span(stream.profile(), "router_add_auxiliary");
-  launch(router_add_auxiliary_kernel, 1, 1, 0, stream, sums, total);
+void router_add_losses(const double* sums, double* total, Stream& stream) {
+  const Span span(stream.profile(), "router_add_losses");
+  launch(router_add_losses_kernel, 1, 1, 0, stream, sums, total);
 }
 
 template <Device D, class T>
@@ -521,7 +523,7 @@ template void router_balance<Device::cuda>(const RouterBalanceArgs&, Stream&);
 template void router_assignments<Device::cuda>(const double*, int64_t, int64_t, double*, Stream&);
 template void router_fractions<Device::cuda>(const RouterFractionArgs&, Stream&);
 template void router_statistics<Device::cuda>(const RouterStatisticsArgs&, Stream&);
-template void router_add_auxiliary<Device::cuda>(const double*, double*, Stream&);
+template void router_add_losses<Device::cuda>(const double*, double*, Stream&);
 template void router_backward<Device::cuda>(const RouterGradArgs<float>&, Arena&, Stream&);
 template void router_keys<Device::cuda>(const RouterNoise&, float*, int64_t, Stream&);
 template void router_gumbel<Device::cuda>(const RouterNoise&, float*, int64_t, Stream&);

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads) router_input_forward_kernel(RouterIn
   const int64_t first = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kValues<N>;
   if (first >= g.n) return;
   float noise[kValues<N>];
-  noise_of<N>(g.rng, first, eps, noise);
+  noise_of<N>(g.rng, g.first + first, eps, noise);
   if constexpr (N == 1) {
     for (int i = 0; i < kBlock && first + i < g.n; ++i) {
       g.y[first + i] = to_float(g.x[first + i]) * noise[i];
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t first = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kValues<N>;
   if (first >= g.n) return;
   float noise[kValues<N>];
-  noise_of<N>(g.rng, first, eps, noise);
+  noise_of<N>(g.rng, g.first + first, eps, noise);
   if constexpr (N == 1) {
     for (int i = 0; i < kBlock && first + i < g.n; ++i) {
       const float earlier = g.accumulate_dx ? to_float(g.dx[first + i]) : 0.0f;

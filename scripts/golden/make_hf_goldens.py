@@ -6,7 +6,8 @@
 
 Every folder has config.json, model.safetensors and logits.safetensors (tokens [n] i32, logits [n, vocabulary] f32).
 hf_ziggurat is a PR-MoE in the code that an export brings along (src/hf/remote_code), hf_ziggurat_qk_norm one that
-normalises queries and keys. NAMES after the folder: only these.
+normalises queries and keys, hf_ziggurat_openmoe and hf_ziggurat_sigmoid have OpenMoE's layers and DeepSeek-V3's router.
+NAMES after the folder: only these.
 The committed files were made with torch 2.15.0, transformers 5.24.0.
 """
 import importlib
@@ -70,6 +71,23 @@ def models(folder):
     yield "qwen2_moe_shared", Qwen2MoeForCausalLM(Qwen2MoeConfig(
         **BLOCK, moe_intermediate_size=12, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=2,
         shared_expert_intermediate_size=20,
+    ))  # fmt: skip
+    modern = dict(
+        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=32, norm="rms_norm", positions="rope", rope_theta=100.0,
+        use_bias=False, ffn_kinds=["residual_moe", "dense"],
+    )  # fmt: skip
+    yield "ziggurat_openmoe", model(config(
+        **modern, head_dim=6, hidden_act="swiglu_linear", attention_scale=1.0, residual_mix="sequential",
+        ffn_experts=[4, 0], num_experts_per_tok=2, tie_word_embeddings=False,
+    ))  # fmt: skip
+    yield "ziggurat_sigmoid", model(config(
+        **modern, head_dim=4, hidden_act="swiglu", residual_mix="sum", ffn_experts=[6, 0], num_experts_per_tok=3,
+        norm_topk_prob=True, scoring_func="sigmoid", routed_scaling_factor=2.5, n_group=3, topk_group=2,
+        balance_bias=True, moe_intermediate_size=12, sliding_window=5,
+    ))  # fmt: skip
+    yield "mixtral_window", MixtralForCausalLM(MixtralConfig(
+        **BLOCK, num_local_experts=4, num_experts_per_tok=2, sliding_window=5,
     ))  # fmt: skip
 
 

@@ -33,6 +33,7 @@ struct Measured {
   int64_t launches = 0, graphs = 0, waits = 0;  // of the fastest step, on rank 0's device
   bench::GemmBound::Times parts;                // of the fastest pass
   std::vector<Profile::Entry> spans;            // of the fastest step, on rank 0
+  CollectiveTimes collectives;                  // likewise
 };
 
 double slowest(Communicator& world, double seconds) {
@@ -55,17 +56,20 @@ Measured measure(const train::RunConfig& config, Communicator& world, int64_t st
     const double bound_seconds = slowest(world, parts.total());
     profile.reset();
     world.barrier();
+    for (auto& [name, time] : world.times()) time = {};
     const Timer timer;
     train::StepRecord record;
     {
       const Span span(&profile, "step");
       record = trainer.step();
     }
+    const CollectiveTimes collectives = world.times();
     const double step_seconds = slowest(world, timer.seconds());
     if (i == 0) continue;
     if (i == 1 || bound_seconds < best.bound) best.bound = bound_seconds, best.parts = parts;
     if (i > 1 && step_seconds >= best.step) continue;
     best.step = step_seconds, best.spans = profile.entries();
+    best.collectives = collectives;
     best.launches = record.launches, best.graphs = record.graphs, best.waits = record.waits;
   }
   return best;
@@ -98,12 +102,28 @@ void print(const Shares& s, const Measured& m) {
       "rank 0", m.launches, m.graphs, 100 * s.of_starts, m.waits);
 }
 
+void print(const CollectiveTimes& collectives) {
+  const auto calls = [](const auto& c) { return c.second.calls > 0; };
+  if (std::none_of(collectives.begin(), collectives.end(), calls)) return;
+  fmt::print("collectives (rank 0; exposed: of the thread that computes, hidden: beside it)\n");
+  fmt::print("  {:<34}{:>6}{:>12}{:>14}{:>13}\n", "", "calls", "bytes", "exposed ms", "hidden ms");
+  CollectiveTime all;
+  for (const auto& [name, c] : collectives) {
+    if (c.calls == 0) continue;
+    fmt::print("  {:<34}{:>6}{:>12}{:>14.2f}{:>13.2f}\n", name, c.calls,
+               format_bytes(static_cast<double>(c.bytes)), 1e3 * c.exposed, 1e3 * c.hidden);
+    all.exposed += c.exposed, all.hidden += c.hidden;
+  }
+  fmt::print("  {:<52}{:>14.2f}{:>13.2f}\n", "all", 1e3 * all.exposed, 1e3 * all.hidden);
+}
+
 void print(const train::RunConfig& config, const Measured& m, double tokens, int ranks,
            const std::optional<Shares>& of_gpu) {
   const double rate = tokens / m.step, bound = tokens / m.bound;
   fmt::print("{}: {} ranks x {} threads, {} tokens a step\n", config.name, ranks, thread_count(), tokens);
   fmt::print("  {:<24}{:10.1f} tokens/s  {:8.1f} ms\n", "training step", rate, 1e3 * m.step);
   if (of_gpu) print(*of_gpu, m);
+  print(m.collectives);
   if (m.flops == 0) return;
   fmt::print("  {:<24}{:10.1f} tokens/s  {:8.1f} ms  {:.1f} GFLOP/s\n", "GEMM-only bound", bound,
              1e3 * m.bound, m.flops / m.bound / 1e9);
@@ -151,6 +171,14 @@ std::string json(const train::RunConfig& config, const Measured& m, double token
   }
   for (const Profile::Entry& e : m.spans) {
     out["spans"].push_back({{"path", e.path}, {"seconds", e.seconds}, {"calls", e.calls}});
+  }
+  for (const auto& [name, c] : m.collectives) {
+    if (c.calls == 0) continue;
+    out["collectives"].push_back({{"name", name},
+                                  {"calls", c.calls},
+                                  {"bytes", c.bytes},
+                                  {"exposed_seconds", c.exposed},
+                                  {"hidden_seconds", c.hidden}});
   }
   return out.dump(2);
 }

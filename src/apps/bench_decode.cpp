@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/random_model.h"
 #include <ziggurat/bench/roof.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/timer.h>
@@ -17,16 +18,16 @@ namespace ziggurat::apps {
 
 namespace {
 
-// Bytes of parameters that one token reads: of the experts top_k, of embedding tables one row, unless the
-// table is the vocabulary head too.
-int64_t active_bytes(const nn::ParamStore& store, const model::ModelConfig& config) {
+// Bytes of parameters that a step of `texts` tokens reads: of the experts as many as they can choose at most,
+// of embedding tables a row each, unless the table is the vocabulary head too.
+int64_t active_bytes(const nn::ParamStore& store, const model::ModelConfig& config, int64_t texts) {
   int64_t bytes = 0;
   for (const nn::ParamEntry& entry : store.entries()) {
     const Tensor& value = entry.param.value;
     const bool head = entry.spec.name == "embed.token.weight" && config.tied_embeddings;
     int64_t rows = value.dim(0);
-    if (entry.spec.name.starts_with("embed.") && !head) rows = 1;
-    if (entry.spec.expert_parallel > 0) rows = std::min(rows, config.moe.top_k);
+    if (entry.spec.name.starts_with("embed.") && !head) rows = std::min(rows, texts);
+    if (entry.spec.expert_parallel > 0) rows = std::min(rows, texts * config.moe.top_k);
     bytes += value.bytes() / value.dim(0) * rows;
   }
   return bytes;
@@ -35,96 +36,123 @@ int64_t active_bytes(const nn::ParamStore& store, const model::ModelConfig& conf
 struct Measured {
   double seconds = 0;                 // of the fastest round
   double bandwidth = 0;               // bytes/s: the fastest reading
-  double prefill_seconds = 0;         // of the context, once
-  int64_t weights = 0, cache = 0;     // bytes a token reads; cache: on average over the round
+  double prefill_seconds = 0;         // of the fastest reading of all contexts
+  int64_t weights = 0, cache = 0;     // bytes a step reads; cache: on average over the round
   std::vector<Profile::Entry> spans;  // of the fastest round
 };
 
-// The likeliest next tokens, `count` of them.
-void decode(infer::Decoder& decoder, infer::Sampler& sampler, int32_t token, int64_t count) {
-  const int32_t sequence = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const Tensor logits = decoder.step({&sequence, 1}, {&token, 1});
-    token = sampler(logits.data<float>(), decoder.length(0));
+// Texts that take their likeliest next tokens side by side.
+class Decoding {
+ public:
+  Decoding(const model::Gpt& model, const BenchDecodeArguments& arguments)
+      : arguments_(arguments),
+        decoder_(model, arguments.texts, arguments.context + arguments.tokens, 512, Reproducible::strict),
+        sampler_(decoder_.vocabulary()) {
+    for (int32_t text = 0; text < arguments.texts; ++text) {
+      texts_.push_back(text);
+      tokens_.push_back(text);
+      for (int64_t i = 0; i < arguments.context; ++i) {
+        const int64_t place = text * arguments.context + i;
+        contexts_.push_back(static_cast<int32_t>(place * 7919 % decoder_.vocabulary()));
+        of_context_.push_back(text);
+      }
+    }
   }
-}
+
+  void read_contexts() {
+    for (const int32_t text : texts_) decoder_.truncate(text, 0);
+    decoder_.read(of_context_, contexts_, {}, {});
+  }
+  void forget_new_tokens() {
+    for (const int32_t text : texts_) decoder_.truncate(text, arguments_.context);
+  }
+  void step() {
+    const std::vector<int32_t> read = tokens_;
+    decoder_.read(texts_, read, texts_, [&](size_t first, const Tensor& logits) {
+      for (int64_t i = 0; i < logits.dim(0); ++i) {
+        const float* row = logits.data<float>() + i * logits.dim(1);
+        tokens_[first + static_cast<size_t>(i)] = sampler_(row, {.temperature = 0}, {});
+      }
+    });
+  }
+  infer::Executor& executor() { return decoder_.executor(); }
+
+ private:
+  const BenchDecodeArguments& arguments_;
+  infer::Decoder decoder_;
+  infer::Sampler sampler_;
+  std::vector<int32_t> texts_, tokens_, contexts_, of_context_;
+};
 
 Measured measure(const train::RunConfig& config, const BenchDecodeArguments& arguments) {
-  const model::ModelConfig layout = model::fit_to_ranks(config.model, 1);
   const auto self = make_self_communicator();
-  const ProcessGroups groups(*self, ParallelPlan(1, layout.expert_parallel_sizes()));
-  nn::ParamStore store({.compute = train::compute_dtype(config.precision), .trainable = false});
-  const model::Gpt model(layout, store, groups);
-  store.finalize();
-
-  infer::Decoder decoder(model, 1, arguments.context + arguments.tokens);
-  infer::Sampler greedy({.temperature = 0}, decoder.vocabulary());
-  std::vector<int32_t> prompt(static_cast<size_t>(arguments.context));
-  for (size_t i = 0; i < prompt.size(); ++i) {
-    prompt[i] = static_cast<int32_t>(i * 7919 % static_cast<size_t>(decoder.vocabulary()));
-  }
+  const RandomModel random(config, *self);
+  Decoding decoding(random.model(), arguments);
   Measured best;
-  const Timer prefill;
-  decoder.prefill(0, prompt);
-  best.prefill_seconds = prefill.seconds();
-  best.weights = active_bytes(store, layout);
-  best.cache = decoder.cache().bytes_per_position() * (arguments.context + (arguments.tokens + 1) / 2);
-
+  best.weights = active_bytes(random.store(), random.layout(), arguments.texts);
+  best.cache = decoding.executor().cache().bytes_per_position() * arguments.texts *
+               (arguments.context + (arguments.tokens + 1) / 2);
   Profile profile;
-  decoder.set_profile(&profile);
+  decoding.executor().set_profile(&profile);
   for (int64_t round = 0; round <= arguments.rounds; ++round) {  // the first is for warming up
     best.bandwidth = std::max(best.bandwidth, bench::measure_read_roof());
-    decoder.truncate(0, arguments.context);
+    const Timer reading;
+    decoding.read_contexts();
+    const double read = reading.seconds();
+    decoding.forget_new_tokens();
     profile.reset();
     const Timer timer;
     {
       const Span span(&profile, "decode");
-      decode(decoder, greedy, prompt[0], arguments.tokens);
+      for (int64_t i = 0; i < arguments.tokens; ++i) decoding.step();
     }
     const double seconds = timer.seconds();
     if (round == 0) continue;
     if (round == 1 || seconds < best.seconds) best.seconds = seconds, best.spans = profile.entries();
+    if (round == 1 || read < best.prefill_seconds) best.prefill_seconds = read;
   }
   return best;
 }
 
 void print(const train::RunConfig& config, const BenchDecodeArguments& arguments, const Measured& m) {
-  const auto tokens = static_cast<double>(arguments.tokens);
-  const double rate = tokens / m.seconds, bound = m.bandwidth / static_cast<double>(m.weights);
-  const double bound_with_cache = m.bandwidth / static_cast<double>(m.weights + m.cache);
-  fmt::print("{}: one text, {} threads, {} tokens after {}\n", config.name, thread_count(), arguments.tokens,
-             arguments.context);
-  fmt::print("  {:<24}{:10.1f} tokens/s  {:8.3f} ms a token\n", "generating", rate, 1e3 / rate);
+  const auto steps = static_cast<double>(arguments.tokens), texts = static_cast<double>(arguments.texts);
+  const double step = m.seconds / steps, bound = static_cast<double>(m.weights) / m.bandwidth;
+  const double bound_with_cache = static_cast<double>(m.weights + m.cache) / m.bandwidth;
+  fmt::print("{}: {} side by side, {} threads, {} tokens after {}\n", config.name, arguments.texts,
+             thread_count(), arguments.tokens, arguments.context);
+  fmt::print("  {:<24}{:10.1f} tokens/s  {:8.3f} ms a step\n", "generating", texts / step, 1e3 * step);
   fmt::print("  {:<24}{:10.1f} tokens/s  {:8.3f} ms: {:.1f} MB of active weights at {:.1f} GB/s\n",
-             "memory bound", bound, 1e3 / bound, static_cast<double>(m.weights) / 1e6, m.bandwidth / 1e9);
-  fmt::print("  {:<24}{:10.1f} %\n", "of the bound", 100 * rate / bound);
+             "memory bound", texts / bound, 1e3 * bound, static_cast<double>(m.weights) / 1e6,
+             m.bandwidth / 1e9);
+  fmt::print("  {:<24}{:10.1f} %\n", "of the bound", 100 * bound / step);
   fmt::print("  {:<24}{:10.1f} %         with {:.1f} MB of keys and values\n", "of the bound",
-             100 * rate / bound_with_cache, static_cast<double>(m.cache) / 1e6);
-  fmt::print("  {:<24}{:10.1f} tokens/s\n", "reading the context",
-             static_cast<double>(arguments.context) / m.prefill_seconds);
-  fmt::print("time a token by span\n");
+             100 * bound_with_cache / step, static_cast<double>(m.cache) / 1e6);
+  fmt::print("  {:<24}{:10.1f} tokens/s\n", "reading the contexts",
+             texts * static_cast<double>(arguments.context) / m.prefill_seconds);
+  fmt::print("time a step by span\n");
   for (const Profile::Entry& e : m.spans) {
     if (e.seconds < 0.001 * m.seconds) break;
-    fmt::print("  {:<44}{:8.3f} ms {:6.1f} %  {:>6.0f} calls\n", e.path, 1e3 * e.seconds / tokens,
-               100 * e.seconds / m.seconds, static_cast<double>(e.calls) / tokens);
+    fmt::print("  {:<44}{:8.3f} ms {:6.1f} %  {:>6.0f} calls\n", e.path, 1e3 * e.seconds / steps,
+               100 * e.seconds / m.seconds, static_cast<double>(e.calls) / steps);
   }
 }
 
 std::string json(const train::RunConfig& config, const BenchDecodeArguments& arguments, const Measured& m) {
-  const auto tokens = static_cast<double>(arguments.tokens);
+  const auto tokens = static_cast<double>(arguments.tokens), texts = static_cast<double>(arguments.texts);
   nlohmann::ordered_json out = {
       {"name", config.name},
       {"threads", thread_count()},
+      {"texts", arguments.texts},
       {"context", arguments.context},
       {"tokens", arguments.tokens},
-      {"seconds_per_token", m.seconds / tokens},
-      {"tokens_per_second", tokens / m.seconds},
-      {"active_weight_bytes_per_token", m.weights},
-      {"cache_bytes_per_token", m.cache},
+      {"seconds_per_step", m.seconds / tokens},
+      {"tokens_per_second", texts * tokens / m.seconds},
+      {"active_weight_bytes_per_step", m.weights},
+      {"cache_bytes_per_step", m.cache},
       {"read_bytes_per_second", m.bandwidth},
-      {"bound_tokens_per_second", m.bandwidth / static_cast<double>(m.weights)},
+      {"bound_tokens_per_second", texts * m.bandwidth / static_cast<double>(m.weights)},
       {"of_bound", static_cast<double>(m.weights) / m.bandwidth * tokens / m.seconds},
-      {"prefill_tokens_per_second", static_cast<double>(arguments.context) / m.prefill_seconds}};
+      {"prefill_tokens_per_second", texts * static_cast<double>(arguments.context) / m.prefill_seconds}};
   for (const Profile::Entry& e : m.spans) {
     out["spans"].push_back({{"path", e.path}, {"seconds", e.seconds}, {"calls", e.calls}});
   }

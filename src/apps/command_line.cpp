@@ -94,21 +94,36 @@ void add_config(CLI::App& app) {
   help->callback([key] { config_help(*key); });
 }
 
+void add_average(CLI::App& command, bool& average) {
+  command.add_flag("--average", average, "the averages of the weights (optimizer.average) instead of them");
+}
+
+void add_expert_parallel(CLI::App& command, int& ranks) {
+  command
+      .add_option("--expert-parallel", ranks,
+                  "under mpirun: ranks that share the experts; 0: as many as the layer's experts allow")
+      ->capture_default_str()
+      ->transform(whole_number(0, 1 << 20));
+}
+
 void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
-  CLI::App* command = app.add_subcommand("generate", "Continue a text with a trained model");
+  CLI::App* command =
+      app.add_subcommand("generate", "Continue texts with a trained model; by mpirun on several ranks");
   command
       ->add_option("--checkpoint", arguments->checkpoint,
                    "step folder, or the folder above, or the run's: then the newest")
       ->required()
       ->transform(not_empty());
-  command->add_option("--prompt", arguments->prompts, "text to continue; several: side by side")->required();
+  command->add_option("--prompt", arguments->prompts, "text to continue; several: side by side");
+  command->add_option("--file", arguments->files, "a file whose text is a prompt; -: standard input; several")
+      ->transform(not_empty());
   command->add_option("--samples", arguments->samples, "texts from each prompt")
       ->capture_default_str()
       ->transform(whole_number(1, 1 << 20));
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with")
       ->transform(not_empty());
-  command->add_option("--tokens", arguments->sampling.max_new_tokens, "at most this many new tokens")
+  command->add_option("--tokens", arguments->max_new_tokens, "at most this many new tokens")
       ->capture_default_str()
       ->transform(whole_number(0));
   command->add_option("--temperature", arguments->sampling.temperature, "0: always the likeliest token")
@@ -122,10 +137,20 @@ void add_generate(CLI::App& app) {
                    "and of those among the likeliest with this share of the probability")
       ->capture_default_str()
       ->transform(real_number(0, 1, /*above_least=*/true));
+  command
+      ->add_option("--repetition-penalty", arguments->sampling.repetition_penalty,
+                   "above 1: tokens that the text has already become less likely (CTRL)")
+      ->capture_default_str()
+      ->transform(real_number(0, 100, /*above_least=*/true));
   command->add_option("--seed", arguments->sampling.seed, "another seed, another text")
       ->capture_default_str()
       ->transform(whole_number(0, std::numeric_limits<uint64_t>::max()));
-  add_threads(*command, arguments->threads, "0: every core");
+  command->add_option("--stop", arguments->stops, "the new text ends before this one; several")
+      ->transform(not_empty());
+  command->add_flag("--json", arguments->json, "a line of JSON for each text, in the order of the prompts");
+  add_expert_parallel(*command, arguments->expert_parallel);
+  add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
+  add_average(*command, arguments->average);
   command->callback([arguments] { generate(*arguments); });
 }
 
@@ -162,6 +187,7 @@ void add_eval(CLI::App& app) {
                     "take sets with another number of rows than the public ones");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   add_precision(*command, arguments->precision);
+  add_average(*command, arguments->average);
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens that the model sees; default: as in training")
@@ -175,7 +201,8 @@ void add_eval(CLI::App& app) {
 
 void add_serve(CLI::App& app) {
   auto arguments = std::make_shared<ServeArguments>();
-  CLI::App* command = app.add_subcommand("serve", "Answer OpenAI's /v1/completions over HTTP");
+  CLI::App* command = app.add_subcommand(
+      "serve", "Answer OpenAI's /v1/completions over HTTP; by mpirun with the model on several ranks");
   command
       ->add_option("--checkpoint", arguments->checkpoint, "step folder, or the folder above: then the newest")
       ->required();
@@ -187,11 +214,30 @@ void add_serve(CLI::App& app) {
   command->add_option("--name", arguments->name, "of the model, in answers; default: the run's");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   add_precision(*command, arguments->precision);
+  add_average(*command, arguments->average);
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens of a prompt and its completion; default: as in training")
       ->transform(whole_number(1));
-  add_threads(*command, arguments->threads, "0: every core");
+  command->add_option("--texts", arguments->texts, "written at once; more wait")
+      ->capture_default_str()
+      ->transform(whole_number(1, 1 << 20));
+  command->add_option(
+      "--cache", arguments->cache,
+      "memory for keys and values, as 2GB; default: for all --texts, at most a quarter of the "
+      "machine's");
+  command
+      ->add_option("--requests", arguments->most_requests,
+                   "under way or waiting; more are told to come again (429)")
+      ->capture_default_str()
+      ->transform(whole_number(1, 1 << 20));
+  command->add_option("--time-limit", arguments->time_limit, "seconds of a request; 0: none")
+      ->capture_default_str()
+      ->transform(real_number(0, 1e9));
+  command->add_option("--log", arguments->log, "append a line of JSON about each completion to this file")
+      ->transform(not_empty());
+  add_expert_parallel(*command, arguments->expert_parallel);
+  add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
   command->callback([arguments] { serve(*arguments); });
 }
 
@@ -207,6 +253,7 @@ void add_logits(CLI::App& app) {
       ->add_option("--output", arguments->output,
                    "a new .safetensors file: tokens [n] i32, logits [n, vocabulary] f32")
       ->required();
+  add_average(*command, arguments->average);
   command->callback([arguments] { logits(*arguments); });
 }
 
@@ -227,6 +274,7 @@ void add_export(CLI::App& app) {
   command->add_option("--shard-size", arguments->shard_size, "of a file of weights at most")
       ->capture_default_str();
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
+  add_average(*command, arguments->average);
   command->add_flag("--no-tokenizer", arguments->no_tokenizer, "leave it out");
   command->add_flag("--overwrite", arguments->overwrite, "replace an earlier export");
   command->callback([arguments] { export_model(*arguments); });
@@ -324,9 +372,40 @@ void add_bench_decode(CLI::App& bench) {
   number("--context", arguments->context, "tokens read before the first measured one");
   number("--tokens", arguments->tokens, "tokens of a round");
   number("--rounds", arguments->rounds, "the fastest counts");
+  number("--texts", arguments->texts, "written side by side");
   add_threads(*command, arguments->threads, "0: every core");
   command->add_flag("--json", arguments->json, "machine-readable");
   command->callback([arguments] { bench_decode(*arguments); });
+}
+
+void add_bench_serve(CLI::App& bench) {
+  auto arguments = std::make_shared<BenchServeArguments>();
+  CLI::App* command = add_config_command(
+      bench, "serve",
+      "Many requests at once: time to the first token and of each, tokens/s; by mpirun on several ranks",
+      arguments->config);
+  const auto number = [&](const char* name, int64_t& value, const char* help) {
+    command->add_option(name, value, help)->capture_default_str()->transform(whole_number(1, 1 << 24));
+  };
+  number("--clients", arguments->clients, "who each ask again when they have their answer");
+  command
+      ->add_option("--rate", arguments->rate,
+                   "requests a second at random times, instead of clients; 0: clients")
+      ->capture_default_str()
+      ->transform(real_number(0, 1e6));
+  number("--requests", arguments->requests, "in all");
+  number("--prompt", arguments->prompt, "tokens of a prompt on average; half of it to half more");
+  number("--tokens", arguments->tokens, "tokens of an answer, likewise");
+  number("--texts", arguments->texts, "of a rank, written at once; more wait");
+  command->add_option("--most-first", arguments->most_first, "seconds to the first token of a good request")
+      ->capture_default_str()
+      ->transform(real_number(0, 1e6, true));
+  command->add_option("--most-token", arguments->most_token, "and of each later token, on average")
+      ->capture_default_str()
+      ->transform(real_number(0, 1e6, true));
+  add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
+  command->add_flag("--json", arguments->json, "machine-readable");
+  command->callback([arguments] { bench_serve(*arguments); });
 }
 
 void add_bench(CLI::App& app) {
@@ -356,6 +435,7 @@ void add_bench(CLI::App& app) {
   }
   add_bench_kernels(*bench);
   add_bench_decode(*bench);
+  add_bench_serve(*bench);
 }
 
 void add_verify(CLI::App& app) {
@@ -410,6 +490,32 @@ void add_report(CLI::App& app) {
       ->capture_default_str()
       ->transform(not_empty());
   command->callback([arguments] { report(*arguments); });
+}
+
+void add_analyse(CLI::App& app) {
+  auto arguments = std::make_shared<AnalyseArguments>();
+  CLI::App* group = app.add_subcommand("analyse", "What a trained model does inside")->require_subcommand(1);
+  CLI::App* command = group->add_subcommand(
+      "routing", "Which tokens go to which experts, which are dropped, and when that was learnt");
+  command
+      ->add_option("--checkpoint", arguments->checkpoints,
+                   "step folders, or runs (their newest); of several the last step is described, the others "
+                   "are compared with it")
+      ->required()
+      ->transform(not_empty());
+  command->add_option("--data", arguments->data, "token shards, one or more texts; or synthetic")
+      ->required()
+      ->transform(not_empty());
+  command->add_option("--sequences", arguments->sequences, "of each text")
+      ->capture_default_str()
+      ->transform(whole_number(1, 1 << 30));
+  command->add_option("--least", arguments->least, "leave out token ids and positions with fewer tokens")
+      ->capture_default_str()
+      ->transform(whole_number(1));
+  command->add_option("--output", arguments->output, "folder for routing.json and routing.html")
+      ->capture_default_str()
+      ->transform(not_empty());
+  command->callback([arguments] { analyse_routing(*arguments); });
 }
 
 void add_top(CLI::App& app) {
@@ -500,6 +606,7 @@ void add_commands(CLI::App& app) {
   add_replay(app);
   add_bench(app);
   add_report(app);
+  add_analyse(app);
   add_top(app);
   add_doctor(app);
   add_pages(app);

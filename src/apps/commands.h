@@ -68,6 +68,14 @@ struct ReportArguments {
   std::string output = "report.html";
 };
 void report(const ReportArguments& arguments);
+
+struct AnalyseArguments {
+  std::vector<std::string> checkpoints, data;  // folders
+  int64_t sequences = 64;                      // of each text
+  int64_t least = 10;                          // tokens of a kind that is averaged over
+  std::string output = "routing";              // folder
+};
+void analyse_routing(const AnalyseArguments& arguments);
 void top(const std::string& run, double every);  // seconds between two looks
 
 void config_dump(const ConfigArguments& config, bool changed_only);
@@ -78,10 +86,14 @@ void config_explain(const ConfigArguments& config, int ranks);  // 0: as plan
 
 struct GenerateArguments {
   std::string checkpoint, tokenizer;
-  std::vector<std::string> prompts;
-  int64_t samples = 1;  // of each prompt
-  int threads = 0;      // 0: every core
+  std::vector<std::string> prompts, files, stops;  // files: -: standard input
+  int64_t samples = 1;                             // of each prompt
+  int64_t max_new_tokens = 64;
+  int threads = 0;          // of a rank; 0: the cores divided among the ranks
+  int expert_parallel = 0;  // ranks that share the experts; 0: all that can
+  bool json = false;
   infer::SamplingOptions sampling;
+  bool average = false;  // the averages of weights instead of them
 };
 void generate(const GenerateArguments& arguments);
 
@@ -95,6 +107,7 @@ struct EvalArguments {
   int64_t batch_tokens = 1024;
   int threads = 0;  // of a rank; 0: the cores divided among the ranks
   bool any_size = false, request_hash = false;
+  bool average = false;  // the averages of weights instead of them
 };
 void eval(const EvalArguments& arguments);
 
@@ -102,14 +115,22 @@ struct ServeArguments {
   std::string checkpoint, tokenizer, name, host = "127.0.0.1";
   std::string precision;   // as of EvalArguments
   int64_t max_length = 0;  // tokens of prompt and completion; 0: as in training
-  int port = 8000;         // 0: any that is free
-  int threads = 0;         // 0: every core
+  int64_t texts = 64;      // written at once
+  std::string cache;  // memory of keys and values; empty: enough for these texts, or a part of the memory
+  int64_t most_requests = 96;
+  double time_limit = 0;    // seconds of a request; 0: none
+  std::string log;          // of requests; empty: none
+  int port = 8000;          // 0: any that is free
+  int threads = 0;          // of a rank; 0: the cores divided among the ranks
+  int expert_parallel = 0;  // as of GenerateArguments
+  bool average = false;     // as of EvalArguments
 };
 void serve(const ServeArguments& arguments);
 
 struct LogitsArguments {
   std::string checkpoint, output;
   std::vector<int32_t> tokens;
+  bool average = false;  // as of EvalArguments
 };
 void logits(const LogitsArguments& arguments);
 
@@ -119,6 +140,7 @@ struct ExportArguments {
   std::string dtype;  // fp32 or bf16; empty: as the run computed
   std::string shard_size = "5GB";
   bool no_tokenizer = false, overwrite = false;
+  bool average = false;  // as of EvalArguments
 };
 void export_model(const ExportArguments& arguments);
 
@@ -155,9 +177,23 @@ struct BenchDecodeArguments {
   int64_t context = 128;  // tokens read before the first measured one
   int64_t tokens = 64;    // of a round
   int64_t rounds = 5;
-  int threads = 0;  // 0: every core
+  int64_t texts = 1;  // side by side
+  int threads = 0;    // 0: every core
   bool json = false;
 };
 void bench_decode(const BenchDecodeArguments& arguments);
+
+struct BenchServeArguments {
+  ConfigArguments config;
+  int64_t clients = 16;  // who each ask again when they have their answer; with a rate: none
+  double rate = 0;       // requests a second, at random times; 0: as the clients ask
+  int64_t requests = 200;
+  int64_t prompt = 128, tokens = 64;        // of a request, on average: half of it to half more
+  int64_t texts = 64;                       // written at once
+  double most_first = 1, most_token = 0.2;  // seconds within which a request is a good one
+  int threads = 0;                          // of a rank; 0: the cores divided among the ranks
+  bool json = false;
+};
+void bench_serve(const BenchServeArguments& arguments);
 
 }  // namespace ziggurat::apps

@@ -64,8 +64,8 @@ void check_distinct(const std::vector<std::string>& files) {
 }
 
 void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
-  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, world,
-                             arguments.batch_tokens);
+  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
+                             arguments.average, world, WeightForm::packed);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
   check(length <= config.model.max_sequence, ErrorKind::argument,

@@ -93,6 +93,7 @@ void export_model(const ExportArguments& arguments) {
   Progress progress("export");
   options.progress = std::ref(progress);
   CheckpointReader reader(arguments.checkpoint);
+  if (arguments.average) reader.use_averages();
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());
   const auto tokenizer = tokenizer_of(arguments, reader, config);

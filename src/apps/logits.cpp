@@ -18,6 +18,7 @@ namespace ziggurat::apps {
 void logits(const LogitsArguments& arguments) {
   check_one_process("logits");
   CheckpointReader reader(arguments.checkpoint);
+  if (arguments.average) reader.use_averages();
   train::RunConfig config;
   parse_config(config, reader.manifest().config, reader.path());
   check(!std::filesystem::exists(arguments.output), ErrorKind::argument,
@@ -39,11 +40,13 @@ void logits(const LogitsArguments& arguments) {
   std::vector<float> rows(static_cast<size_t>(n * vocabulary));
   for (int64_t i = 0; i < n; ++i) {
     const int32_t token = arguments.tokens[static_cast<size_t>(i)];
-    const Tensor row = i == 0 ? decoder.prefill(0, {&token, 1}) : decoder.step(std::vector{0}, {&token, 1});
-    visit_float_dtype(row.dtype(), [&]<class T>() {
-      const T* values = row.data<T>();
-      std::transform(values, values + vocabulary, rows.data() + i * vocabulary,
-                     [](T value) { return static_cast<float>(value); });
+    const int32_t zero = 0;
+    decoder.read({&zero, 1}, {&token, 1}, {&zero, 1}, [&](size_t, const Tensor& row) {
+      visit_float_dtype(row.dtype(), [&]<class T>() {
+        const T* values = row.data<T>();
+        std::transform(values, values + vocabulary, rows.data() + i * vocabulary,
+                       [](T value) { return static_cast<float>(value); });
+      });
     });
   }
   std::vector<int32_t> tokens = arguments.tokens;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <numeric>
 
 #include <nlohmann/json.hpp>
 
@@ -75,9 +76,8 @@ void plan(const PlanArguments& arguments) {
     fmt::print(stderr, "warning: {}\n", train::to_string(warning));
   }
   const std::vector<int> sizes = config.model.expert_parallel_sizes();
-  const int world = arguments.ranks > 0 ? arguments.ranks
-                    : sizes.empty()     ? 1
-                                        : *std::max_element(sizes.begin(), sizes.end());
+  const int most_ep = sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end());
+  const int world = arguments.ranks > 0 ? arguments.ranks : std::lcm(most_ep, config.parallel.tensor);
   train::check_for_ranks(config, world);
 
   const ParallelPlan layout = train::layout_of(config, world);

@@ -44,15 +44,15 @@ PromptSampler::PromptSampler(const train::RunConfig& config) : config_(config) {
 }
 
 std::vector<train::Sample> PromptSampler::operator()(const model::Gpt& model) const {
-  infer::Decoder decoder(model, static_cast<int64_t>(ids_.size()), config_.batch.sequence_length, 512,
-                         config_.reproducible);
   const int32_t end = tokenizer_->eod_id();
-  infer::SamplingOptions options;
-  options.max_new_tokens = kNewTokens;
+  infer::Engine engine(model,
+                       {.window = config_.batch.sequence_length,
+                        .texts = static_cast<int64_t>(ids_.size()),
+                        .allowed = infer::allowed_tokens(config_.model.vocab_size, end,
+                                                         [&](int32_t id) { return tokenizer_->is_text(id); }),
+                        .reproducible = config_.reproducible});
   // Every rank makes as many passes, whatever it draws: a text that ended goes on unseen.
-  options.allowed = infer::allowed_tokens(config_.model.vocab_size, end,
-                                          [&](int32_t id) { return tokenizer_->is_text(id); });
-  const auto texts = infer::generate(decoder, ids_, options);
+  const auto texts = infer::generate(engine, ids_, {.max_new_tokens = kNewTokens});
   std::vector<train::Sample> samples;
   for (size_t i = 0; i < texts.size(); ++i) {
     const auto detokenizer = tokenizer_->new_detokenizer();

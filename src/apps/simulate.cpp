@@ -34,6 +34,8 @@ Json json_of(const StepTime& time) {
 Json json_of(const train::Layout& l) {
   Json out = {{"ranks", l.ranks},
               {"expert_parallel", l.expert_parallel},
+              {"tensor", l.tensor},
+              {"zero", l.zero},
               {"micro_batch", l.micro_batch},
               {"recompute", l.recompute},
               {"memory", l.memory},
@@ -60,25 +62,27 @@ void print(const StepTime& time, int ranks) {
 
 void print(const std::vector<train::Layout>& layouts) {
   constexpr size_t kShown = 8;
-  fmt::print("  {:>6}{:>5}{:>13}{:>11}{:>11}{:>12}\n", "ranks", "ep", "micro-batch", "recompute", "memory",
-             "samples/s");
+  fmt::print("  {:>6}{:>5}{:>5}{:>6}{:>13}{:>11}{:>11}{:>12}\n", "ranks", "tp", "ep", "ZeRO", "micro-batch",
+             "recompute", "memory", "samples/s");
   for (size_t i = 0; i < std::min(kShown, layouts.size()) && layouts[i].fits; ++i) {
     const train::Layout& l = layouts[i];
-    fmt::print("  {:>6}{:>5}{:>13}{:>11}{:>11}{:>12.1f}\n", l.ranks, l.expert_parallel, l.micro_batch,
-               l.recompute ? "yes" : "no", format_bytes(l.memory), l.time.samples_per_second);
+    fmt::print("  {:>6}{:>5}{:>5}{:>6}{:>13}{:>11}{:>11}{:>12.1f}\n", l.ranks, l.tensor, l.expert_parallel,
+               l.zero, l.micro_batch, l.recompute ? "yes" : "no", format_bytes(l.memory),
+               l.time.samples_per_second);
   }
 }
 
 // What of the config makes it the layout's, and what a run of it would still be refused for: the search asks
 // about the full batch alone.
 void print_changes(const train::RunConfig& config, const train::Layout& layout) {
-  fmt::print("the first of them: batch.micro_batch={} train.recompute={}{}\n", layout.micro_batch,
-             layout.recompute,
-             config.model.has_experts()
-                 ? fmt::format(", and in model.blocks expert_parallel: {} (where a layer has fewer experts, "
-                               "their number)",
-                               layout.expert_parallel)
-                 : "");
+  fmt::print(
+      "the first of them: batch.micro_batch={} train.recompute={} parallel.tensor={} parallel.zero={}{}\n",
+      layout.micro_batch, layout.recompute, layout.tensor, layout.zero,
+      config.model.has_experts()
+          ? fmt::format(", and in model.blocks expert_parallel: {} (where a layer has fewer experts, "
+                        "their number)",
+                        layout.expert_parallel)
+          : "");
   try {
     train::check_for_ranks(train::with_layout(config, layout), layout.ranks);
   } catch (const Error& error) {
@@ -92,11 +96,10 @@ void search(const PlanArguments& arguments, const train::RunConfig& config, cons
   const auto fitting =
       std::count_if(layouts.begin(), layouts.end(), [](const train::Layout& l) { return l.fits; });
   check(fitting > 0, ErrorKind::config,
-        "none of {} layouts fits the {} of a device of {}, and the smallest takes {}: {}give --simulate a "
+        "none of {} layouts fits the {} of a device of {}, and the smallest takes {}: give --simulate a "
         "cluster with more ranks or memory, or make the model smaller",
         layouts.size(), format_bytes(cluster.device.memory), cluster.name,
-        format_bytes(std::ranges::min(layouts, {}, &train::Layout::memory).memory),
-        config.parallel.zero == 0 ? "set parallel.zero=1, " : "");
+        format_bytes(std::ranges::min(layouts, {}, &train::Layout::memory).memory));
   if (arguments.json) {
     Json all = Json::array();
     for (const train::Layout& layout : layouts) all.push_back(json_of(layout));

@@ -30,11 +30,13 @@ train::Precision precision_of(const std::string& name, train::Precision trained,
 }  // namespace
 
 LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& config, Communicator& world,
-                         int64_t pass_tokens) {
+                         WeightForm form) {
   const model::ModelConfig shape = model::fit_to_ranks(config.model, world.size());
   groups_ = std::make_unique<ProcessGroups>(world, ParallelPlan(world.size(), shape.expert_parallel_sizes()));
-  store_ = std::make_unique<nn::ParamStore>(nn::ParamStore::Options{
-      .compute = train::compute_dtype(config.precision), .trainable = false, .step_tokens = pass_tokens});
+  store_ = std::make_unique<nn::ParamStore>(
+      nn::ParamStore::Options{.compute = train::compute_dtype(config.precision),
+                              .trainable = false,
+                              .step_tokens = form == WeightForm::packed ? 1 : 0});
   model_ = std::make_unique<model::Gpt>(shape, *store_, *groups_);
   store_->finalize();
   if (world.size() > 1) checkpoint.verify_together(world);
@@ -46,15 +48,19 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& c
         {spec.name, spec.global_shape, rows_of(spec.global_shape, begin, end), entry.param.value});
   }
   store_->values_changed();
+  if (form == WeightForm::panels) store_->to_panels();
 }
 
 TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& precision,
-                           const std::string& tokenizer, Communicator& world, int64_t pass_tokens)
+                           const std::string& tokenizer, bool average, Communicator& world, WeightForm form,
+                           int expert_parallel)
     : reader_(checkpoint), world_(world) {
+  if (average) reader_.use_averages();
   parse_config(config_, reader_.manifest().config, reader_.path());
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
   if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());
-  loaded_ = std::make_unique<LoadedModel>(reader_, config_, world, pass_tokens);
+  if (expert_parallel > 0) config_.model = model::share_experts(std::move(config_.model), expert_parallel);
+  loaded_ = std::make_unique<LoadedModel>(reader_, config_, world, form);
 }
 
 std::string TrainedModel::weight_hash() const {

@@ -12,14 +12,19 @@
 namespace ziggurat::apps {
 
 // The weights of a checkpoint as a model. Collective: the ranks of `world` share the experts as they would in
-// training. Both must outlive it. `pass_tokens`: read at once, if they are enough to pay for packed copies of
-// the weights of linear layers, which take as much memory again; else 0.
+// training. Both must outlive it.
+//   rows    weights as a checkpoint has them
+//   packed  and copies of those of linear layers, for the matrix library: as much memory again, for reading
+//           much at once
+//   panels  weights in panels, in place: for texts that are written side by side
+enum class WeightForm { rows, packed, panels };
 class LoadedModel {
  public:
   LoadedModel(CheckpointReader& checkpoint, const train::RunConfig& config, Communicator& world,
-              int64_t pass_tokens = 0);
+              WeightForm form = WeightForm::rows);
 
   const model::Gpt& model() const { return *model_; }
+  model::Gpt& model() { return *model_; }
   const nn::ParamStore& weights() const { return *store_; }
 
  private:
@@ -32,9 +37,11 @@ class TrainedModel {
  public:
   // Collective over `world`, as LoadedModel.
   // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; empty: as in
-  // training. `tokenizer`: a path, or empty: the one that the model was trained with.
+  // training. `tokenizer`: a path, or empty: the one that the model was trained with. `average`: the averages
+  // of the weights instead of them. `expert_parallel`: ranks that may share experts; 0: as in training.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
-               Communicator& world, int64_t pass_tokens = 0);
+               bool average, Communicator& world, WeightForm form = WeightForm::rows,
+               int expert_parallel = 0);
 
   const train::RunConfig& config() const { return config_; }
   const model::Gpt& model() const { return loaded_->model(); }

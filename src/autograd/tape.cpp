@@ -3,6 +3,7 @@
 #include <functional>
 
 #include <ziggurat/autograd/accumulate.h>
+#include <ziggurat/autograd/param.h>
 #include <ziggurat/autograd/tape.h>
 
 namespace ziggurat {
@@ -32,6 +33,13 @@ void Tape::begin(const MicroBatch& micro_batch) {
   visit_kernels<kernels::MicroBatchNumbersKernels>(place, [&]<Device D, class T>() {
     kernels::write_numbers<D>(micro_batch.numbers(), numbers_, stream_);
   });
+}
+
+int64_t Tape::first_of_shard(int64_t elements) const {
+  const int64_t first = micro_batch_.shard * elements;
+  check(first % 4 == 0, ErrorKind::internal, "[tape] shard {} of an array begins at element {}",
+        micro_batch_.shard, first);
+  return first;
 }
 
 Var Tape::constant(const Tensor& value) {
@@ -81,11 +89,43 @@ void Tape::backward() { unwind(); }
 void Tape::unwind() {
   while (last_ != nullptr) {
     Node* node = std::exchange(last_, last_->previous);
-    if (!node->output->grad) continue;  // nobody used the output
-    const Tensor dy = node->output->grad;
-    node->run(node, *this, dy);
-    release(node->output->grad);
+    if (node->output->grad) {  // or nobody used the output
+      if (follower_ != nullptr) {
+        for (const Param* param : node->written) follower_->before_write(*param);
+      }
+      const Tensor dy = node->output->grad;
+      node->run(node, *this, dy);
+      release(node->output->grad);
+    }
+    for (const Param* param : node->written) end_write(*param);
+    if (follower_ != nullptr) follower_->between_steps();
   }
+}
+
+std::span<const Param* const> Tape::expect(std::initializer_list<const Param*> written) {
+  if (written.size() == 0) return {};
+  auto* const expected = activations_.take<const Param*>(static_cast<int64_t>(written.size()));
+  size_t n = 0;
+  for (const Param* param : written) {
+    if (param == nullptr || param->use == nullptr) continue;
+    ++param->use->to_come;
+    expected[n++] = param;
+  }
+  return {expected, n};
+}
+
+void Tape::before_write(const Param& param) {
+  if (param.use == nullptr) return;
+  ++param.use->to_come;
+  if (follower_ != nullptr) follower_->before_write(param);
+}
+
+void Tape::after_write(const Param& param) {
+  if (param.use != nullptr) end_write(param);
+}
+
+void Tape::end_write(const Param& param) {
+  if (--param.use->to_come == 0 && follower_ != nullptr) follower_->complete(param);
 }
 
 GradSlot Tape::grad_slot(Var x) {

@@ -27,25 +27,30 @@ GemmBound::GemmBound(const train::RunConfig& config, int world_size)
   const model::ModelConfig m = model::fit_to_ranks(config.model, world_size);
   const int64_t tokens = config.batch.micro_batch * config.batch.sequence_length;
   passes_ = train::tokens_of_rank(config, train::layout_of(config, world_size).dp().size) / tokens;
-  const int64_t width = m.hidden, q = m.heads * m.head_width(), kv = m.key_value_heads() * m.head_width();
+  // Of what tensor parallelism cuts, a rank's part.
+  const int64_t tp = config.parallel.tensor, width = m.hidden, q = m.heads / tp * m.head_width(),
+                kv = m.key_value_heads() / tp * m.head_width();
   const auto add_ffn = [&](double Times::*part, int64_t groups, int64_t rows, int64_t ffn) {
     add(part, groups, rows, width, ffn);
-    if (m.activation == nn::MlpKind::swiglu) add(part, groups, rows, width, ffn);
+    if (nn::is_gated(m.activation)) add(part, groups, rows, width, ffn);
+    if (m.activation == nn::MlpKind::swiglu_linear) add(part, groups, rows, width, ffn);
     add(part, groups, rows, ffn, width);
   };
   for (const model::BlockSpec& layer : m.layers()) {
     add(&Times::linear, 1, tokens, width, q + 2 * kv);
     add(&Times::linear, 1, tokens, q, width);
     if (layer.ffn == model::FfnKind::dense) {
-      add_ffn(&Times::linear, 1, tokens, m.ffn_width());
+      add_ffn(&Times::linear, 1, tokens, m.ffn_width() / tp);
       continue;
     }
-    if (layer.ffn == model::FfnKind::residual_moe) add_ffn(&Times::linear, 1, tokens, m.residual_width());
+    if (layer.ffn == model::FfnKind::residual_moe) {
+      add_ffn(&Times::linear, 1, tokens, m.residual_width() / tp);
+    }
     const int64_t held = layer.experts / layer.expert_parallel;
-    add_ffn(&Times::expert, held, tokens * m.moe.top_k / held, m.expert_width());
+    add_ffn(&Times::expert, held, tokens / tp * m.moe.top_k / held, m.expert_width());
   }
-  add(&Times::head, 1, tokens, width, m.vocab_size);
-  attention_ = {static_cast<int64_t>(m.layers().size()), config.batch.micro_batch * m.heads,
+  add(&Times::head, 1, tokens, width, tp == 1 ? m.vocab_size : m.padded_vocab() / tp);
+  attention_ = {static_cast<int64_t>(m.layers().size()), config.batch.micro_batch * m.heads / tp,
                 config.batch.sequence_length, m.head_width()};
   const int64_t head_elements = attention_.count * attention_.length * attention_.width;
   int64_t inputs = 4 * head_elements, outputs = thread_count() * attention_tile();

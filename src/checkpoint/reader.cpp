@@ -149,6 +149,20 @@ const SafetensorsFile& CheckpointReader::verified(size_t file) {
   return opened.emplace(path_ + "/" + record.path, WrittenFile{record.bytes, record.hash});
 }
 
+void CheckpointReader::use_averages() {
+  constexpr std::string_view kPrefix = "ema.w.";
+  int64_t found = 0;
+  for (const auto& [name, stored] : tensors_) {
+    if (!name.starts_with(kPrefix)) continue;
+    tensors_.at(name.substr(kPrefix.size())) = stored;
+    ++found;
+  }
+  check(found > 0, ErrorKind::argument,
+        "--average: {} holds no averages of weights; train with optimizer.average=0.999, or leave the option "
+        "out",
+        path_);
+}
+
 void CheckpointReader::verify(int part, int parts) {
   for (size_t f = static_cast<size_t>(part); f < files_.size(); f += static_cast<size_t>(parts)) verified(f);
 }

@@ -3,10 +3,13 @@
 #include <bit>
 #include <numeric>
 
+#include "comm/begun.h"
 #include "comm/host_bytes.h"
 #include "comm/levels.h"
 #include "comm/noted.h"
 #include <ziggurat/comm/communicator.h>
+#include <ziggurat/core/flight_log.h>
+#include <ziggurat/core/timer.h>
 #include <ziggurat/runtime/work_record.h>
 
 namespace ziggurat {
@@ -88,9 +91,10 @@ std::unique_ptr<Communicator> Communicator::split(int color, int key, const std:
   begin("split", 0);
   check(color >= 0, ErrorKind::argument, "{} color must not be negative, got {}", where(), color);
   if (size_ == 1) return make_self_communicator();
-  const Noted noted(*this);
+  const Noted noted(*this, time());
   std::unique_ptr<Communicator> group = do_split(color, key, name);
   group->device_users_ = device_users_;
+  group->times_ = times_;
   if (node_options_) group->use_nodes(*node_options_);
   return group;
 }
@@ -98,7 +102,7 @@ std::unique_ptr<Communicator> Communicator::split(int color, int key, const std:
 void Communicator::barrier() {
   begin("barrier", 0);
   if (size_ == 1) return;
-  const Noted noted(*this);
+  const Noted noted(*this, time());
   do_barrier();
 }
 
@@ -106,7 +110,7 @@ Work Communicator::broadcast(const Tensor& buffer, int root, Stream& stream) {
   const bool has_memory = begin("broadcast", buffer, buffer, stream);
   check(0 <= root && root < size_, ErrorKind::argument, "{} root {} is not in the group", where(), root);
   if (!has_memory || size_ == 1) return {};
-  const Noted noted(*this);
+  const Noted noted(*this, time());
   if (on_host(buffer)) {
     do_broadcast(bytes_of(buffer), root);
   } else if (goes_between_devices()) {
@@ -122,7 +126,7 @@ Work Communicator::all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder ord
   const bool has_memory = begin("all_reduce", buffer, buffer, stream);
   check_reducible(buffer, order);
   if (!has_memory || size_ == 1) return {};
-  const Noted noted(*this);
+  const Noted noted(*this, time());
   if (on_host(buffer)) {
     reduce_on_host(bytes_of(buffer), buffer.dtype(), op, order);
   } else if (goes_between_devices(order, op)) {
@@ -143,7 +147,7 @@ Work Communicator::all_gather(const Tensor& input, const Tensor& output, Stream&
     copy_alone(input, output, stream);
     return {};
   }
-  const Noted noted(*this);
+  const Noted noted(*this, time());
   if (on_host(input)) {
     gather_on_host(bytes_of(input), bytes_of(output));
   } else if (goes_between_devices()) {
@@ -166,7 +170,7 @@ Work Communicator::reduce_scatter(const Tensor& input, const Tensor& output, Red
     copy_alone(input, output, stream);
     return {};
   }
-  const Noted noted(*this);
+  const Noted noted(*this, time());
   if (on_host(input)) {
     reduce_blocks_on_host(bytes_of(input), bytes_of(output), input.dtype(), order);
   } else if (goes_between_devices(order)) {
@@ -175,6 +179,93 @@ Work Communicator::reduce_scatter(const Tensor& input, const Tensor& output, Red
     staged_reduce_scatter(input, output, order, stream);
   }
   return {};
+}
+
+// A collective under way, and what its end has to know.
+struct Communicator::Begun {
+  std::unique_ptr<BegunCollective> collective;
+  int64_t event;
+  CollectiveTime* time;
+  double moved = 0;  // seconds that this rank has spent on it
+  Timer since = {};
+};
+
+Work Communicator::begin_all_reduce(const Tensor& buffer, ReduceOrder order, Stream& stream) {
+  const bool host = on_host(buffer) && size_ > 1;
+  if (!host || sums_by_nodes(buffer.bytes(), order)) return all_reduce(buffer, ReduceOp::sum, order, stream);
+  last_ = {last_.sequence + 1, "all_reduce", buffer.bytes()};
+  check_reducible(buffer, order);
+  auto collective = begin_reduce_all(bytes_of(buffer), buffer.dtype(), order);
+  if (collective) return keep_begun(std::move(collective));
+  --last_.sequence;
+  return all_reduce(buffer, ReduceOp::sum, order, stream);
+}
+
+Work Communicator::begin_reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order,
+                                        Stream& stream) {
+  const bool host = on_host(input) && size_ > 1;
+  if (!host || sums_by_nodes(input.bytes(), order)) return reduce_scatter(input, output, order, stream);
+  last_ = {last_.sequence + 1, "reduce_scatter", input.bytes()};
+  check_reducible(input, order);
+  check(input.dtype() == output.dtype() && input.numel() == size_ * output.numel(), ErrorKind::argument,
+        "{} input {} is not output {} for each of {} ranks", where(), input.shape(), output.shape(), size_);
+  auto collective = begin_reduce_blocks(bytes_of(input), bytes_of(output), input.dtype(), order);
+  if (collective) return keep_begun(std::move(collective));
+  --last_.sequence;
+  return reduce_scatter(input, output, order, stream);
+}
+
+CollectiveTime& Communicator::time() {
+  for (const auto& [name, time] : time_of_) {
+    if (name == last_.name) return *time;
+  }
+  time_of_.emplace_back(last_.name, &(*times_)[fmt::format("{} on {}", last_.name, name_)]);
+  return *time_of_.back().second;
+}
+
+Work Communicator::keep_begun(std::unique_ptr<BegunCollective> collective) {
+  CollectiveTime& its_time = time();
+  ++its_time.calls;
+  its_time.bytes += last_.bytes;
+  const int64_t event = flight_log().note_collective(last_.name, name_, last_.sequence, last_.bytes);
+  begun_.push_back(std::make_unique<Begun>(Begun{std::move(collective), event, &its_time}));
+  progress();
+  const int64_t number = begun_before_ + static_cast<int64_t>(begun_.size());
+  return Work([this, number] { finish_begun(number); });
+}
+
+void Communicator::end_first_begun() {
+  const Begun& first = *begun_.front();
+  flight_log().end_noted(first.event);
+  first.time->exposed += first.moved;
+  first.time->hidden += first.since.seconds() - first.moved;
+  begun_.pop_front();
+  ++begun_before_;
+}
+
+// In their order: a pair of ranks has one line.
+void Communicator::progress() {
+  while (!begun_.empty()) {
+    const Timer moving;
+    const bool done = begun_.front()->collective->advance();
+    begun_.front()->moved += moving.seconds();
+    if (!done) return;
+    end_first_begun();
+  }
+}
+
+void Communicator::finish_begun(int64_t until) {
+  while (begun_before_ < until) {
+    const Timer moving;
+    begun_.front()->collective->finish();
+    begun_.front()->moved += moving.seconds();
+    end_first_begun();
+  }
+}
+
+std::unique_ptr<BegunCollective> Communicator::begin_reduce_all(Bytes, DType, ReduceOrder) { return nullptr; }
+std::unique_ptr<BegunCollective> Communicator::begin_reduce_blocks(ConstBytes, Bytes, DType, ReduceOrder) {
+  return nullptr;
 }
 
 Work Communicator::all_to_all(const Tensor& input, const Tensor& output, Stream& stream) {
@@ -229,7 +320,7 @@ Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> se
 Work Communicator::exchange_blocks(const Tensor& input, const std::vector<int64_t>& send,
                                    const Tensor& output, const std::vector<int64_t>& receive,
                                    Stream& stream) {
-  const Noted noted(*this);
+  const Noted noted(*this, time());
   if (on_host(input)) return exchange_on_host(bytes_of(input), send, bytes_of(output), receive);
   if (goes_between_devices()) {
     count_flat(send);
@@ -283,7 +374,7 @@ void Communicator::gather_on_host(ConstBytes input, Bytes output) {
 std::vector<std::string> Communicator::all_gather_text(const std::string& text) {
   begin("all_gather_text", static_cast<int64_t>(text.size()));
   if (size_ == 1) return {text};
-  const Noted noted(*this);
+  const Noted noted(*this, time());
   const auto n = static_cast<size_t>(size_);
   // Two rounds, lengths and then text padded to the longest, so that every rank sends equally much.
   const uint64_t length = text.size();

@@ -7,6 +7,7 @@
 
 #include <mpi.h>
 
+#include "comm/begun.h"
 #include "comm/host_bytes.h"
 #include "comm/shared_channels.h"
 #include "comm/shared_window.h"
@@ -66,6 +67,49 @@ std::vector<AnyBytes> cut(AnyBytes buffer, const std::vector<int64_t>& sizes) {
   return blocks;
 }
 
+class BegunInSharedMemory final : public BegunCollective {
+ public:
+  BegunInSharedMemory(const comm::SharedChannels& channels, comm::Steps steps)
+      : channels_(channels), steps_(std::move(steps)) {}
+  bool advance() override { return steps_.advance(); }
+  void finish() override { channels_.finish(steps_); }
+
+ private:
+  const comm::SharedChannels& channels_;
+  comm::Steps steps_;
+};
+
+// MPI moves it on in its own calls. What it computes lies in `result` if that is not empty, and goes to
+// `output` in the end.
+class BegunInMpi final : public BegunCollective {
+ public:
+  BegunInMpi(std::string where, std::vector<std::byte> result, std::span<std::byte> output)
+      : where_(std::move(where)), result_(std::move(result)), output_(output) {}
+  ~BegunInMpi() override = default;
+  MPI_Request* request() { return &request_; }
+  std::byte* result() { return result_.data(); }
+
+  bool advance() override {
+    int done = 0;
+    check_mpi(MPI_Test(&request_, &done, MPI_STATUS_IGNORE), where_, "MPI_Test");
+    if (done != 0) take_result();
+    return done != 0;
+  }
+  void finish() override {
+    check_mpi(MPI_Wait(&request_, MPI_STATUS_IGNORE), where_, "MPI_Wait");
+    take_result();
+  }
+
+ private:
+  void take_result() {
+    if (!result_.empty()) copy_bytes(result_, output_);
+  }
+  std::string where_;
+  std::vector<std::byte> result_;
+  std::span<std::byte> output_;
+  MPI_Request request_ = MPI_REQUEST_NULL;
+};
+
 class MpiCommunicator final : public Communicator {
  public:
   // Takes ownership of `comm`.
@@ -122,6 +166,38 @@ class MpiCommunicator final : public Communicator {
       return Communicator::reduce_blocks(input, output, dtype);
     }
     channels_->reduce_scatter(input, output, dtype, where());
+  }
+
+  std::unique_ptr<BegunCollective> begin_reduce_all(Bytes buffer, DType dtype, ReduceOrder order) override {
+    const auto bytes = static_cast<int64_t>(buffer.size());
+    if (through_shared_memory(bytes)) {
+      return std::make_unique<BegunInSharedMemory>(
+          *channels_, channels_->all_reduce_in_steps(buffer, dtype, ReduceOp::sum, where()));
+    }
+    if (order == ReduceOrder::fixed_tree || bytes > limits_.message_bytes) return nullptr;
+    auto begun = std::make_unique<BegunInMpi>(where(), std::vector<std::byte>(), Bytes());
+    check_call(MPI_Iallreduce(MPI_IN_PLACE, buffer.data(), static_cast<int>(bytes / size_of(dtype)),
+                              mpi_type(dtype), MPI_SUM, comm_, begun->request()),
+               "MPI_Iallreduce");
+    return begun;
+  }
+
+  // The library's output must not lie in its input, as this rank's block does.
+  std::unique_ptr<BegunCollective> begin_reduce_blocks(ConstBytes input, Bytes output, DType dtype,
+                                                       ReduceOrder order) override {
+    const auto bytes = static_cast<int64_t>(input.size()), block = static_cast<int64_t>(output.size());
+    if (through_shared_memory(bytes)) {
+      return std::make_unique<BegunInSharedMemory>(
+          *channels_, channels_->reduce_scatter_in_steps(input, output, dtype, where()));
+    }
+    if (order == ReduceOrder::fixed_tree || bytes > limits_.message_bytes) return nullptr;
+    auto begun =
+        std::make_unique<BegunInMpi>(where(), std::vector<std::byte>(static_cast<size_t>(block)), output);
+    check_call(
+        MPI_Ireduce_scatter_block(input.data(), begun->result(), static_cast<int>(block / size_of(dtype)),
+                                  mpi_type(dtype), MPI_SUM, comm_, begun->request()),
+        "MPI_Ireduce_scatter_block");
+    return begun;
   }
 
   std::unique_ptr<Communicator> do_split(int color, int key, const std::string& group_name) override {
@@ -280,11 +356,12 @@ MpiRuntime::MpiRuntime() : exceptions_at_start_(std::uncaught_exceptions()) {
   MPI_Initialized(&initialized);
   check(initialized == 0, ErrorKind::internal, "[mpi] a process has one MpiRuntime, this is the second");
   int provided = 0;
-  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "[mpi]", "MPI_Init_thread");
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "[mpi]", "MPI_Init_thread");
   started_ = true;
-  check(provided >= MPI_THREAD_FUNNELED, ErrorKind::communication,
-        "[mpi] this MPI library does not allow threads beside it (MPI_THREAD_FUNNELED): use another build of "
-        "it");
+  check(
+      provided >= MPI_THREAD_SERIALIZED, ErrorKind::communication,
+      "[mpi] this MPI library does not allow threads beside it (MPI_THREAD_SERIALIZED): use another build of "
+      "it");
   // Communicators made from this one inherit the handler, so that every failure comes back as a code.
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   world_ = make_world();

@@ -1,6 +1,7 @@
 #include "comm/shared_channels.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include <immintrin.h>
 #include <sched.h>
@@ -80,6 +81,18 @@ bool SharedChannels::can_pull(int from) const {
   return channel(from, rank_).written.load(std::memory_order_acquire) > pulled_[static_cast<size_t>(from)];
 }
 
+bool SharedChannels::can_pull_from_all() const {
+  for (int r = 0; r < size(); ++r) {
+    if (r != rank_ && !can_pull(r)) return false;
+  }
+  return true;
+}
+
+uint64_t SharedChannels::messages() const {
+  return std::accumulate(pushed_.begin(), pushed_.end(), uint64_t{0}) +
+         std::accumulate(pulled_.begin(), pulled_.end(), uint64_t{0});
+}
+
 template <class Ready>
 void SharedChannels::wait_until(const Ready& ready) const {
   for (int i = 0; i < kSpins; ++i) {
@@ -131,7 +144,7 @@ void SharedChannels::reduce_fronts(ConstBytes mine, Bytes out, int64_t total, DT
 
 // In rounds of a slot per rank. A round's sums are handed out one round later, after the next round's values:
 // so nobody waits for sums that a peer is just computing.
-void SharedChannels::all_reduce(Bytes buffer, DType dtype, ReduceOp op, const std::string& where) {
+Steps SharedChannels::all_reduce_in_steps(Bytes buffer, DType dtype, ReduceOp op, std::string where) {
   const auto total = static_cast<int64_t>(buffer.size());
   const int64_t round_bytes = size() * slot_bytes_, rounds = (total + round_bytes - 1) / round_bytes;
   const auto part_of = [&](int64_t round, int r) {
@@ -139,47 +152,72 @@ void SharedChannels::all_reduce(Bytes buffer, DType dtype, ReduceOp op, const st
     const auto [at, n] = part(length, size(), r);
     return slice(buffer, begin + at, n);
   };
-  const auto each_peer = [&](const auto& body) {  // starting with the right neighbour
-    for (int i = 1; i < size(); ++i) body((rank_ + i) % size());
-  };
+  const auto peer = [&](int i) { return (rank_ + i) % size(); };  // starting with the right neighbour
   for (int64_t round = 0; round <= rounds; ++round) {
-    if (round < rounds) {
-      each_peer([&](int r) {
-        const Bytes values = part_of(round, r);
-        if (!values.empty()) push(r, values, total);
-      });
+    for (int i = 1; i < size() && round < rounds; ++i) {
+      const Bytes values = part_of(round, peer(i));
+      if (values.empty()) continue;
+      while (!can_push(peer(i))) co_await Steps::give_way();
+      push(peer(i), values, total);
     }
-    if (round > 0) {
-      const Bytes sums = part_of(round - 1, rank_);
-      each_peer([&](int r) {
-        if (!sums.empty()) push(r, sums, total);
-      });
+    const Bytes sums = round > 0 ? part_of(round - 1, rank_) : Bytes();
+    for (int i = 1; i < size() && !sums.empty(); ++i) {
+      while (!can_push(peer(i))) co_await Steps::give_way();
+      push(peer(i), sums, total);
     }
     if (round < rounds) {
       const Bytes mine = part_of(round, rank_);
+      while (!mine.empty() && !can_pull_from_all()) co_await Steps::give_way();
       if (!mine.empty()) reduce_fronts(mine, mine, total, dtype, op, where);
     }
-    if (round > 0) {
-      each_peer([&](int r) {
-        const Bytes sums = part_of(round - 1, r);
-        if (sums.empty()) return;
-        copy_bytes(front(r, static_cast<int64_t>(sums.size()), total, where), sums);
-        release(r);
-      });
+    for (int i = 1; i < size() && round > 0; ++i) {
+      const Bytes theirs = part_of(round - 1, peer(i));
+      if (theirs.empty()) continue;
+      while (!can_pull(peer(i))) co_await Steps::give_way();
+      copy_bytes(front(peer(i), static_cast<int64_t>(theirs.size()), total, where), theirs);
+      release(peer(i));
     }
   }
 }
 
-void SharedChannels::reduce_scatter(ConstBytes input, Bytes output, DType dtype, const std::string& where) {
+// Values are sent one chunk ahead of the sums.
+Steps SharedChannels::reduce_scatter_in_steps(ConstBytes input, Bytes output, DType dtype,
+                                              std::string where) {
   const auto block_bytes = static_cast<int64_t>(output.size());
-  for_each_chunk(block_bytes, slot_bytes_, [&](int64_t begin, int64_t n) {
-    for (int i = 1; i < size(); ++i) {
-      const int r = (rank_ + i) % size();
-      push(r, slice(input, r * block_bytes + begin, n), block_bytes);
+  int64_t sent = 0;
+  for (int64_t begin = 0; begin < block_bytes; begin += slot_bytes_) {
+    const int64_t ahead = std::min(begin + 2 * slot_bytes_, block_bytes);
+    for (; sent < ahead; sent += slot_bytes_) {
+      const int64_t n = std::min(slot_bytes_, block_bytes - sent);
+      for (int i = 1; i < size(); ++i) {
+        const int r = (rank_ + i) % size();
+        while (!can_push(r)) co_await Steps::give_way();
+        push(r, slice(input, r * block_bytes + sent, n), block_bytes);
+      }
     }
+    const int64_t n = std::min(slot_bytes_, block_bytes - begin);
+    while (!can_pull_from_all()) co_await Steps::give_way();
     reduce_fronts(slice(input, rank_ * block_bytes + begin, n), slice(output, begin, n), block_bytes, dtype,
                   ReduceOp::sum, where);
-  });
+  }
+}
+
+// Spins anew whenever something has moved.
+void SharedChannels::finish(Steps& steps) const {
+  for (bool done = false; !done;) {
+    const uint64_t before = messages();
+    wait_until([&] { return (done = steps.advance()) || messages() != before; });
+  }
+}
+
+void SharedChannels::all_reduce(Bytes buffer, DType dtype, ReduceOp op, const std::string& where) {
+  Steps steps = all_reduce_in_steps(buffer, dtype, op, where);
+  finish(steps);
+}
+
+void SharedChannels::reduce_scatter(ConstBytes input, Bytes output, DType dtype, const std::string& where) {
+  Steps steps = reduce_scatter_in_steps(input, output, dtype, where);
+  finish(steps);
 }
 
 void SharedChannels::exchange(const std::vector<ConstBytes>& send, const std::vector<Bytes>& receive,

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/steps.h"
 #include <ziggurat/comm/communicator.h>
 
 namespace ziggurat::comm {
@@ -41,6 +42,10 @@ class SharedChannels {
   void all_reduce(Bytes buffer, DType dtype, ReduceOp op, const std::string& where);
   // output = this rank's block of the sum of the inputs; output may be that block of input.
   void reduce_scatter(ConstBytes input, Bytes output, DType dtype, const std::string& where);
+  // The same, which give way instead of waiting. Until they are done no other call may be made.
+  Steps all_reduce_in_steps(Bytes buffer, DType dtype, ReduceOp op, std::string where);
+  Steps reduce_scatter_in_steps(ConstBytes input, Bytes output, DType dtype, std::string where);
+  void finish(Steps& steps) const;  // waits
   // send[r] goes to rank r, receive[r] comes from it. Empty entries, and this rank's own, move nothing.
   void exchange(const std::vector<ConstBytes>& send, const std::vector<Bytes>& receive,
                 const std::string& where);
@@ -53,6 +58,8 @@ class SharedChannels {
   std::byte* slot(int from, int to, uint64_t message) const;
   bool can_push(int to) const;
   bool can_pull(int from) const;
+  bool can_pull_from_all() const;
+  uint64_t messages() const;  // moved by this rank so far
   void push(int to, ConstBytes data, int64_t total);
   ConstBytes front(int from, int64_t bytes, int64_t total, const std::string& where) const;
   void release(int from);

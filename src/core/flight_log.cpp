@@ -110,21 +110,31 @@ void FlightLog::begin_phase(Phase phase, int64_t step) {
 
 int64_t FlightLog::begin_collective(std::string_view name, std::string_view group, int64_t sequence,
                                     int64_t bytes) {
+  begin_wait();
+  return note_collective(name, group, sequence, bytes);
+}
+
+int64_t FlightLog::note_collective(std::string_view name, std::string_view group, int64_t sequence,
+                                   int64_t bytes) {
   const int64_t event = events_.fetch_add(1, kRelaxed) + 1;
   Slot& slot = slot_of(event);
   slot.is_phase.store(0, kRelaxed), slot.sequence.store(sequence, kRelaxed),
       slot.bytes.store(bytes, kRelaxed);
   slot.ended.store(0, kRelaxed);
   slot.name.set(name), slot.group.set(group);
-  begin_wait();
   slot.began.store(now(), kRelaxed);
   latest_collective_.store(event, std::memory_order_release);
   return event;
 }
 
 void FlightLog::end_collective(int64_t event) {
-  slot_of(event).ended.store(now(), kRelaxed);
+  end_noted(event);
   end_wait();
+}
+
+void FlightLog::end_noted(int64_t event) {
+  slot_of(event).ended.store(now(), kRelaxed);
+  note_progress();
 }
 
 // Groups make groups, and say so to each other, inside a collective: only the outermost one counts.

@@ -12,6 +12,7 @@
 #include <ziggurat/data/blend.h>
 #include <ziggurat/data/dataset.h>
 #include <ziggurat/data/sample_source.h>
+#include <ziggurat/data/ul2.h>
 #include <ziggurat/data/vocabulary.h>
 
 namespace ziggurat {
@@ -197,6 +198,14 @@ void DataConfig::validate(Problems& problems) const {
       problems.add(fmt::format("blend.{}", i), "expected a path in train, valid or test, got none");
     }
   }
+  if (ul2.enabled()) {
+    for (const char* option : options_on_documents(*this)) {
+      problems.add(
+          option,
+          "a text that UL2 corrupted goes on in its answers, behind ends of documents: set it to false, "
+          "or leave out data.ul2");
+    }
+  }
   if (megatron && !shuffle) {
     problems.add("shuffle", "order: megatron is a shuffled order; use order: keyed to read in order");
   }
@@ -205,8 +214,20 @@ void DataConfig::validate(Problems& problems) const {
   }
 }
 
+void SampleSource::load_prefixes(int64_t, int64_t count, int32_t* lengths) const {
+  std::fill_n(lengths, count, 0);
+}
+
 std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split, int64_t sequence_length,
                                            int64_t vocab_size, int64_t samples) {
+  if (config.ul2.enabled() && split == Split::train) {
+    DataConfig plain = config;
+    plain.ul2 = {};
+    auto text = open_samples(plain, split, sequence_length, vocab_size - config.ul2.sentinels, samples);
+    if (text == nullptr) return nullptr;
+    return std::make_unique<Ul2Samples>(std::move(text), config.ul2, static_cast<uint64_t>(config.seed),
+                                        sequence_length, vocab_size);
+  }
   const std::vector<NamedSource> sources = sources_of(config, split);
   if (sources.empty()) return nullptr;
   if (is_synthetic(sources)) {
@@ -223,6 +244,7 @@ std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split
 void check_samples(const DataConfig& config, Split split, int64_t sequence_length, int64_t vocab_size) {
   const std::vector<NamedSource> sources = sources_of(config, split);
   if (sources.empty() || is_synthetic(sources)) return;
+  if (config.ul2.enabled() && split == Split::train) vocab_size -= config.ul2.sentinels;
   DatasetOptions options = dataset_options(config, split, sequence_length, vocab_size, 1);
   const bool needs_documents = options.order == OrderKind::megatron;
   options.order = OrderKind::keyed;

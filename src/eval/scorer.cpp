@@ -83,8 +83,7 @@ class Scorer::Reader {
  public:
   Reader(const Scorer& scorer, int64_t sequences, int64_t context)
       : lockstep_(scorer.experts_are_shared()),
-        idle_sequence_(static_cast<int32_t>(sequences)),
-        decoder_(scorer.model_, sequences + 1, context, scorer.options_.batch_tokens,
+        decoder_(scorer.model_, sequences, context, scorer.options_.batch_tokens,
                  scorer.options_.reproducible) {}
 
   int64_t passes(int64_t tokens) const { return decoder_.forwards(tokens); }
@@ -92,22 +91,12 @@ class Scorer::Reader {
 
   // Reads rows (maybe none) in as many passes as the ranks agreed on.
   void read(const Rows& rows, int64_t agreed_passes, const infer::Decoder::LogitsVisitor& visit) {
-    if (!rows.tokens.empty()) decoder_.read(rows.sequences, rows.tokens, rows.wanted, visit);
-    if (lockstep_) idle(agreed_passes - passes(std::ssize(rows.tokens)));
+    decoder_.read(rows.sequences, rows.tokens, rows.wanted, visit);
+    if (lockstep_) decoder_.idle(agreed_passes - passes(std::ssize(rows.tokens)));
   }
 
  private:
-  // Peers need the experts of this rank.
-  void idle(int64_t passes) {
-    constexpr int32_t kAnyToken = 0;
-    for (int64_t i = 0; i < passes; ++i) {
-      decoder_.truncate(idle_sequence_, 0);
-      decoder_.read({&idle_sequence_, 1}, {&kAnyToken, 1}, {}, {});
-    }
-  }
-
-  bool lockstep_;
-  int32_t idle_sequence_;
+  bool lockstep_;  // peers need the experts of this rank
   infer::Decoder decoder_;
 };
 

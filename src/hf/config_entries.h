@@ -95,6 +95,7 @@ void mixtral(V& v, Described& d) {
   v.size("num_key_value_heads", d.model.kv_heads);
   v.or_derived("head_dim", d.model.head_dim);
   v.size("num_local_experts", d.experts);
+  v.window(d.model.window, nullptr);
   v.size("num_experts_per_tok", d.model.moe.top_k, 2);
   v.value("router_aux_loss_coef", d.model.moe.balance_coefficient, 0.001);
 }
@@ -135,6 +136,7 @@ void qwen3_moe(V& v, Described& d) {
   v.or_derived("head_dim", d.model.head_dim);
   v.value("attention_bias", d.form.qkv_bias, false);
   d.form.out_bias = d.form.qkv_bias;
+  v.window(d.model.window, "use_sliding_window");
   v.renamed("num_experts", "num_local_experts", d.experts, 128);  // the latter is transformers 5's
   v.size("num_experts_per_tok", d.model.moe.top_k, 8);
   v.value("norm_topk_prob", d.renormalised, false);
@@ -188,6 +190,8 @@ void ziggurat(V& v, Described& d) {
   v.value("norm_eps", m.norm_eps);
   our_word(v, "positions", m.positions);
   v.value("rope_theta", m.rope_theta);
+  v.value("attention_scale", m.attention_scale, 0.0);
+  v.value("sliding_window", m.window, 0);
   our_word(v, "qk_norm", m.qk_norm);
   v.value("use_bias", m.bias);
   v.value("tie_word_embeddings", m.tied_embeddings);
@@ -195,6 +199,11 @@ void ziggurat(V& v, Described& d) {
   v.value("ffn_experts", d.ffn_experts);
   v.size("num_experts_per_tok", m.moe.top_k);
   v.value("norm_topk_prob", d.renormalised);
+  our_word(v, "scoring_func", m.moe.score);
+  v.value("routed_scaling_factor", m.moe.weight_scale, 1.0);
+  v.value("n_group", m.moe.expert_groups, 1);
+  v.value("topk_group", m.moe.chosen_groups, 1);
+  v.value("balance_bias", m.moe.balance_bias, false);
   our_word(v, "residual_mix", m.moe.residual_mix);
   v.value("coefficient_bias", m.moe.coefficient_bias);
   v.value("embedding_dropout", m.dropout.embedding);

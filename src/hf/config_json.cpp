@@ -36,6 +36,10 @@ class Writer {
   }
   void fixed(const char* name, bool must_be) { out_[name] = must_be; }
   void nothing(const char* name) { out_[name] = nullptr; }
+  void window(int64_t tokens, const char* switch_name) {
+    if (switch_name != nullptr) out_[switch_name] = tokens > 0;
+    out_["sliding_window"] = tokens > 0 ? ordered_json(tokens) : ordered_json();
+  }
   void rope(double& theta, double) {
     out_["rope_theta"] = theta;  // transformers 4, vLLM
     out_["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", theta}};
@@ -90,6 +94,7 @@ class Reader {
     if (absent(name) || read<bool>(in_[name], name) == must_be) return;
     refuse(name, !must_be, must_be ? "true" : "false", kAnotherModel);
   }
+  void window(int64_t&, const char*) {}  // of classes whose layers may differ: see the function below
   void nothing(const char* name) {
     if (!absent(name)) refuse(name, in_[name], "null", kAnotherModel);
   }
@@ -114,25 +119,30 @@ class Reader {
 
   // How far back attention looks, itself included, where a layer sees less than all; as the class of this
   // type has it, with its defaults.
-  std::optional<int64_t> window(const std::string& type, int64_t layers) {
+  struct Window {
+    int64_t tokens;
+    bool in_all_layers;
+  };
+  std::optional<Window> window(const std::string& type, int64_t layers) {
     const bool always = type == "mistral" || type == "mixtral", switched = type.starts_with("qwen");
     if (!always && !switched) return {};
-    bool slides = always;
+    bool slides = always, in_all_layers = true;
     if (switched) {
       int64_t border = 0;
       value("use_sliding_window", slides, false);
       value("max_window_layers", border, 28);
       // Which layers: of Qwen2 and Qwen3 those from the border on, of Qwen2-MoE every other one before it, of
       // Qwen3-MoE all.
-      if (type == "qwen2" || type == "qwen3") slides = slides && border < layers;
-      if (type == "qwen2_moe") slides = slides && border > 0;
+      if (type == "qwen2" || type == "qwen3") slides = slides && border < layers, in_all_layers = border == 0;
+      if (type == "qwen2_moe") slides = slides && border > 0, in_all_layers = false;
     }
     if (switched && type != "qwen3_moe" && !absent("layer_types")) {
-      slides = false;
+      slides = false, in_all_layers = true;
       for (const auto& kind : read<std::vector<std::string>>(in_["layer_types"], "layer_types")) {
         const bool known = kind == "full_attention" || kind == "sliding_attention";
         if (!known) refuse("layer_types", kind, "full_attention or sliding_attention", kAnotherModel);
         slides |= kind == "sliding_attention";
+        in_all_layers &= kind == "sliding_attention";
       }
     }
     const bool is_default = !in_.contains("sliding_window");
@@ -140,7 +150,7 @@ class Reader {
     if (!is_default && absent("sliding_window")) return {};
     int64_t window = 0;
     size("sliding_window", window, 4096);
-    return window;
+    return Window{window, in_all_layers};
   }
 
   // Each layer and each expert has tensors of its own.
@@ -240,6 +250,7 @@ class Names {
   }
   void fixed(const char*, bool) {}
   void nothing(const char*) {}
+  void window(int64_t& tokens, const char*) { add("sliding_window", tokens); }
   void rope(double& theta, double) { add("rope_theta", theta); }
 
   // "hidden" and "hidden_size", ...
@@ -349,15 +360,20 @@ std::pair<Form, ModelConfig> from_config_json(const json& in, const ModelConfig&
   reader.check_rest(type);
   visit_entries(reader, d);
   reader.check_count("layers", d.layers, tensors);
-  // Attention over a window and over all is the same as long as a sequence fits into the window.
-  if (const auto window = reader.window(type, d.layers); window && *window < d.model.max_sequence) {
+  const auto window = reader.window(type, d.layers);
+  if (window && window->tokens < d.model.max_sequence && window->in_all_layers) {
+    d.model.window = window->tokens;
+  } else if (window && window->tokens < d.model.max_sequence) {
+    // Attention over a window and over all is the same as long as a sequence fits into the window.
     if (notes != nullptr) {
       notes->push_back(fmt::format(
-          "{}: attention looks back over 'sliding_window' {} of its {} positions; a model here looks back "
-          "over all, which is the same for sequences of up to {} tokens: that is its max_sequence now",
-          where, *window, d.model.max_sequence, *window));
+          "{}: attention looks back over 'sliding_window' {} of its {} positions in some layers; a model "
+          "here "
+          "does so in all or in none, which is the same for sequences of up to {} tokens: that is its "
+          "max_sequence now",
+          where, window->tokens, d.model.max_sequence, window->tokens));
     }
-    d.model.max_sequence = *window;
+    d.model.max_sequence = window->tokens;
   }
   if (type == "qwen2") d.form.qkv_bias = true;
   if (type == "gpt2") d.form.qkv_bias = d.form.out_bias = d.form.mlp_bias = true;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include <ziggurat/hf/form.h>
 
@@ -54,6 +55,27 @@ Need same_qk_norm(ModelClass model_class, const ModelConfig& c) {
                                    "it normalises queries and keys over each head",
                                    "it normalises queries and keys over the width of all heads"};
   return {c.qk_norm == qk_norm_of(model_class), otherwise[static_cast<int>(c.qk_norm)]};
+}
+
+// With the same window in every layer.
+bool has_window(ModelClass model_class) {
+  return model_class == ModelClass::mixtral || model_class == ModelClass::qwen3_moe;
+}
+
+// What native classes lack, but for a window most of them.
+std::optional<std::string> foreign_part(ModelClass model_class, const ModelConfig& c) {
+  const double usual = 1.0 / std::sqrt(static_cast<double>(c.head_width()));
+  const bool experts = c.has_experts();
+  return first_unmet(
+      {{c.score_scale() == usual, "its attention scores are not scaled by 1 / sqrt(head_dim)"},
+       {c.window == 0 || has_window(model_class), "its attention slides over a window"},
+       {c.activation != nn::MlpKind::swiglu_linear, "its MLPs have four matrices"},
+       {!c.has(FfnKind::residual_moe) || c.moe.residual_mix != moe::ResidualMix::sequential,
+        "its residual MoE layers have an MLP after the experts"},
+       {!experts || c.moe.score == moe::RouterScore::softmax, "its router's scores are sigmoids"},
+       {!experts || c.moe.weight_scale == 1, "its experts' weights are scaled"},
+       {!experts || c.moe.expert_groups == 1, "its experts are chosen by groups"},
+       {!experts || !c.moe.balance_bias, "its experts are chosen with a bias"}});
 }
 
 std::optional<std::string> llama_block_obstacle(ModelClass model_class, const ModelConfig& c) {
@@ -113,6 +135,9 @@ std::optional<std::string> obstacle(ModelClass model_class, const ModelConfig& c
       full_heads{heads_fill_width, "its heads are not hidden / heads wide"},
       no_bias{!c.bias, "its linear layers have biases"},
       same_experts{kinds.same_experts, "its layers have different numbers of experts"};
+  if (model_class != ModelClass::ziggurat) {
+    if (auto found = foreign_part(model_class, c)) return found;
+  }
   switch (model_class) {
     case ModelClass::gpt2:
       return first_unmet({no_experts,

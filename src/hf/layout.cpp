@@ -129,8 +129,10 @@ class Builder {
       norm(there + "norm2", ours + "norm2");
       const BlockSpec& block = blocks[static_cast<size_t>(i)];
       if (block.ffn != FfnKind::moe) mlp(there + "mlp.", ours + "mlp.", kNoExpert);
+      if (ours_.contains(ours + "norm3.weight")) norm(there + "norm3", ours + "norm3");
       if (block.ffn == FfnKind::dense) continue;
       whole(there + "moe.router.weight", ours + "moe.router.weight");
+      if (config_.moe.balance_bias) whole(there + "moe.balance_bias", ours + "moe.router.balance_bias");
       // Not called `experts`: some runtimes replace children of that name by gated SiLU experts.
       for (int64_t e = 0; e < block.experts; ++e) {
         mlp(fmt::format("{}moe.expert_list.{}.", there, e), ours + "moe.experts.", e);
@@ -144,7 +146,7 @@ class Builder {
   }
 
   void mlp(const std::string& there, const std::string& ours, int64_t expert) {
-    for (const char* part : {"gate", "up", "down"}) {
+    for (const char* part : {"gate", "value", "up", "down"}) {
       if (ours_.contains(ours + part + ".weight")) linear(there + part, ours + part, config_.bias, expert);
     }
   }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/philox.h>
@@ -8,26 +9,31 @@
 
 namespace ziggurat::infer {
 
-Sampler::Sampler(const SamplingOptions& options, int64_t vocabulary)
-    : options_(options), vocabulary_(vocabulary) {
+void check_sampling(const SamplingOptions& options) {
   check(options.temperature >= 0, ErrorKind::argument,
         "[sampler] expected a temperature of at least 0, got {}", options.temperature);
   check(options.top_k >= 0, ErrorKind::argument, "[sampler] expected a top_k of at least 0 (all), got {}",
         options.top_k);
   check(0 < options.top_p && options.top_p <= 1, ErrorKind::argument,
         "[sampler] expected a top_p in (0, 1], got {}", options.top_p);
-  if (options_.allowed.empty()) options_.allowed = {{0, static_cast<int32_t>(vocabulary)}};
-  for (TokenRange& range : options_.allowed) {
+  check(options.repetition_penalty > 0, ErrorKind::argument,
+        "[sampler] expected a repetition_penalty above 0, got {}", options.repetition_penalty);
+}
+
+Sampler::Sampler(int64_t vocabulary, std::vector<TokenRange> allowed)
+    : vocabulary_(vocabulary), allowed_(std::move(allowed)) {
+  if (allowed_.empty()) allowed_ = {{0, static_cast<int32_t>(vocabulary)}};
+  for (TokenRange& range : allowed_) {
     range.begin = static_cast<int32_t>(std::min<int64_t>(range.begin, vocabulary));
     range.end = static_cast<int32_t>(std::min<int64_t>(range.end, vocabulary));
     allowed_count_ += range.end - range.begin;
   }
-  std::erase_if(options_.allowed, [](const TokenRange& range) { return range.begin == range.end; });
+  std::erase_if(allowed_, [](const TokenRange& range) { return range.begin == range.end; });
   check(allowed_count_ > 0, ErrorKind::argument,
         "[sampler] none of the {} tokens of the model's vocabulary is allowed", vocabulary);
-  if (options_.top_k == 0 || options_.top_k > allowed_count_) options_.top_k = allowed_count_;
-  candidates_.reserve(static_cast<size_t>(options_.top_k));
-  cumulative_.reserve(static_cast<size_t>(options_.top_k));
+  candidates_.reserve(static_cast<size_t>(allowed_count_));
+  cumulative_.reserve(static_cast<size_t>(allowed_count_));
+  penalised_.reserve(static_cast<size_t>(vocabulary));
 }
 
 std::vector<TokenRange> allowed_tokens(int64_t vocabulary, int32_t stop_token,
@@ -57,31 +63,47 @@ void check_finite(const T* logits, int64_t n) {
 }  // namespace
 
 template <class T>
-int32_t Sampler::operator()(const T* logits, int64_t position, int64_t text) {
+int32_t Sampler::operator()(const T* logits, const SamplingOptions& options, const DrawPlace& place) {
   check_finite(logits, vocabulary_);
-  if (options_.temperature == 0 || options_.top_k == 1) return likeliest(logits);
-  keep_likeliest(logits);
-  const Philox rng(options_.seed, Purpose::generation, static_cast<uint64_t>(text));
-  return draw(static_cast<double>(rng.uniform(static_cast<uint64_t>(position))));
+  if (options.repetition_penalty == 1) return choose(logits, options, place);
+  return choose(penalised(logits, options.repetition_penalty, place.seen), options, place);
+}
+
+template <class T>
+const double* Sampler::penalised(const T* logits, double penalty, std::span<const int32_t> seen) {
+  penalised_.assign(logits, logits + vocabulary_);
+  for (const int32_t token : seen) {  // from the model's own logit: once, however often the text has it
+    const auto logit = static_cast<double>(logits[token]);
+    penalised_[static_cast<size_t>(token)] = logit > 0 ? logit / penalty : logit * penalty;
+  }
+  return penalised_.data();
+}
+
+template <class T>
+int32_t Sampler::choose(const T* logits, const SamplingOptions& options, const DrawPlace& place) {
+  if (options.temperature == 0 || options.top_k == 1) return likeliest(logits);
+  keep_likeliest(logits, options.top_k, options.top_p < 1);
+  const Philox rng(options.seed, Purpose::generation, static_cast<uint64_t>(place.text));
+  return draw(options, static_cast<double>(rng.uniform(static_cast<uint64_t>(place.position))));
 }
 
 template <class T>
 int32_t Sampler::likeliest(const T* logits) const {
-  const T* best = logits + options_.allowed.front().begin;
-  for (const TokenRange& range : options_.allowed) {
+  const T* best = logits + allowed_.front().begin;
+  for (const TokenRange& range : allowed_) {
     const T* const here = std::max_element(logits + range.begin, logits + range.end);
     if (*here > *best) best = here;
   }
   return static_cast<int32_t>(best - logits);
 }
 
-// candidates_ = the top_k, likeliest first. With all tokens allowed their order only matters to top_p.
+// candidates_ = the top_k, likeliest first. With all tokens allowed their order only matters if asked for.
 template <class T>
-void Sampler::keep_likeliest(const T* logits) {
-  const auto k = static_cast<size_t>(options_.top_k);
-  const bool all = options_.top_k == allowed_count_;
+void Sampler::keep_likeliest(const T* logits, int64_t top_k, bool in_order) {
+  const bool all = top_k == 0 || top_k >= allowed_count_;
+  const auto k = static_cast<size_t>(all ? allowed_count_ : top_k);
   candidates_.clear();
-  for (const TokenRange& range : options_.allowed) {
+  for (const TokenRange& range : allowed_) {
     int32_t i = range.begin;
     for (; i < range.end && candidates_.size() < k; ++i) {
       candidates_.push_back({static_cast<double>(logits[i]), i});
@@ -97,21 +119,21 @@ void Sampler::keep_likeliest(const T* logits) {
   }
   if (!all) {
     std::sort_heap(candidates_.begin(), candidates_.end(), likelier);
-  } else if (options_.top_p < 1) {
+  } else if (in_order) {
     std::sort(candidates_.begin(), candidates_.end(), likelier);
   }
 }
 
-int32_t Sampler::draw(double uniform) {
+int32_t Sampler::draw(const SamplingOptions& options, double uniform) {
   const double largest =
       std::min_element(candidates_.begin(), candidates_.end(), likelier)->logit;  // "less" is likelier
   cumulative_.clear();
   double sum = 0;
   for (const Candidate& c : candidates_) {
-    cumulative_.push_back(sum += std::exp((c.logit - largest) / options_.temperature));
+    cumulative_.push_back(sum += std::exp((c.logit - largest) / options.temperature));
   }
-  if (options_.top_p < 1) {
-    const auto last = std::lower_bound(cumulative_.begin(), cumulative_.end() - 1, options_.top_p * sum);
+  if (options.top_p < 1) {
+    const auto last = std::lower_bound(cumulative_.begin(), cumulative_.end() - 1, options.top_p * sum);
     cumulative_.erase(last + 1, cumulative_.end());
     sum = cumulative_.back();
   }
@@ -119,7 +141,7 @@ int32_t Sampler::draw(double uniform) {
   return candidates_[static_cast<size_t>(chosen - cumulative_.begin())].token;
 }
 
-template int32_t Sampler::operator()(const float*, int64_t, int64_t);
-template int32_t Sampler::operator()(const double*, int64_t, int64_t);
+template int32_t Sampler::operator()(const float*, const SamplingOptions&, const DrawPlace&);
+template int32_t Sampler::operator()(const double*, const SamplingOptions&, const DrawPlace&);
 
 }  // namespace ziggurat::infer

@@ -1,28 +1,56 @@
 #include <cmath>
 
 #include <ziggurat/model/gpt.h>
+#include <ziggurat/ops/add.h>
 #include <ziggurat/ops/choose_rows.h>
 #include <ziggurat/ops/dropout.h>
 #include <ziggurat/ops/dropout_add.h>
 #include <ziggurat/ops/embedding.h>
+#include <ziggurat/ops/shard_rows.h>
 
 namespace ziggurat::model {
 
 namespace {
 
-double output_std(const ModelConfig& c) {  // GPT-2: the sum over 2 L residual branches keeps its variance
+// Standard deviations of the initial values of a matrix that reads the residual stream, and of one with so
+// many inputs that adds to it.
+double inner_std(const ModelConfig& c) {
+  if (c.init == InitRule::normal) return c.init_std;
+  return std::sqrt(c.init_scale / static_cast<double>(c.hidden));
+}
+double output_std(const ModelConfig& c, int64_t inputs) {
+  if (c.init == InitRule::variance_scaling) return std::sqrt(c.init_scale / static_cast<double>(inputs));
+  // GPT-2: the sum over 2 L residual branches keeps its variance
   return c.init_std / std::sqrt(2.0 * static_cast<double>(c.layer_count()));
 }
 
-nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner) {
-  return {c.activation, c.hidden, inner, c.bias, c.init_std, output_std(c)};
+nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner, nn::TensorParallel tensor = nullptr) {
+  return {c.activation,
+          c.hidden,
+          inner,
+          c.bias,
+          inner_std(c),
+          output_std(c, inner),
+          c.init == InitRule::variance_scaling,
+          tensor};
 }
 
-nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
-  return {c.hidden,       c.heads,       c.key_value_heads(),
-          c.head_width(), c.bias,        c.positions == Positions::rope ? c.rope_theta : 0.0,
-          c.qk_norm,      c.norm_eps,    c.dropout.attention,
-          c.init_std,     output_std(c), layer};
+nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer, nn::TensorParallel tensor) {
+  nn::AttentionLayerShape s;
+  s.width = c.hidden, s.heads = c.heads, s.kv_heads = c.key_value_heads(), s.head_dim = c.head_width();
+  s.bias = c.bias;
+  s.rope_theta = c.positions == Positions::rope ? c.rope_theta : 0.0;
+  s.qk_norm = c.qk_norm, s.norm_eps = c.norm_eps;
+  s.dropout = c.dropout.attention;
+  s.init_std = inner_std(c), s.output_init_std = output_std(c, c.heads * c.head_width());
+  s.layer = layer;
+  s.scale = c.score_scale();
+  s.window = c.window;
+  s.tensor = tensor;
+  // Scores start as if they were scaled as usual: the factor is the queries' instead (flaxformer).
+  const double usual = 1.0 / std::sqrt(static_cast<double>(c.head_width()));
+  if (c.init == InitRule::variance_scaling) s.query_init_factor = usual / c.score_scale();
+  return s;
 }
 
 }  // namespace
@@ -30,27 +58,33 @@ nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer) {
 Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec, int64_t layer,
              const ProcessGroups& groups)
     : norm1_(store, fmt::format("blocks.{}.norm1", layer), c.norm, c.hidden, c.norm_eps),
-      attention_(store, fmt::format("blocks.{}.attention", layer), attention_shape(c, layer)),
+      attention_(store, fmt::format("blocks.{}.attention", layer), attention_shape(c, layer, &groups.tp())),
       norm2_(store, fmt::format("blocks.{}.norm2", layer), c.norm, c.hidden, c.norm_eps),
       dropout_(c.dropout.hidden),
       layer_(layer) {
   const std::string name = fmt::format("blocks.{}", layer);
-  const moe::MoeShape experts{mlp_shape(c, c.expert_width()), mlp_shape(c, c.residual_width()), spec.experts,
-                              spec.expert_parallel, layer};
+  const moe::MoeShape experts{mlp_shape(c, c.expert_width()), mlp_shape(c, c.residual_width(), &groups.tp()),
+                              spec.experts, spec.expert_parallel, layer};
   switch (spec.ffn) {
     case FfnKind::dense:
-      ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c, c.ffn_width()));
+      ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c, c.ffn_width(), &groups.tp()));
       break;
     case FfnKind::moe:
       ffn_ = std::make_unique<moe::MoeFfn>(store, name + ".moe", c.moe, experts, groups);
       break;
     case FfnKind::residual_moe:
+      if (c.moe.residual_mix == moe::ResidualMix::sequential) {
+        ffn_ = std::make_unique<moe::MoeFfn>(store, name + ".moe", c.moe, experts, groups);
+        norm3_ = std::make_unique<nn::Norm>(store, name + ".norm3", c.norm, c.hidden, c.norm_eps);
+        mlp_after_ = std::make_unique<nn::Mlp>(store, name + ".mlp", experts.residual);
+        break;
+      }
       ffn_ = std::make_unique<moe::ResidualMoeFfn>(store, name, c.moe, experts, groups);
       break;
   }
 }
 
-Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
+Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences, const Tensor* moe_sums) const {
   const auto site = [this](int64_t branch) { return 2 * layer_ + branch; };  // names the random numbers
   const Var attended = attention_(tape, norm1_(tape, x), sequences);
   if (sequences.wanted) x = ops::choose_rows(tape, x, *sequences.wanted);
@@ -62,21 +96,29 @@ Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences) const {
         if constexpr (std::is_same_v<Ffn, nn::Mlp>) {
           return (*ffn)(tape, h);
         } else {
-          return (*ffn)(tape, h, length);
+          return (*ffn)(tape, h, length, moe_sums);
         }
       },
       ffn_);
-  return ops::dropout_add(tape, fed, x, dropout_, Purpose::hidden_dropout, site(1));
+  x = ops::dropout_add(tape, fed, x, dropout_, Purpose::hidden_dropout, site(1));
+  if (mlp_after_ == nullptr) return x;
+  const int64_t own_site = -1 - layer_;  // no branch of another layer has it
+  return ops::dropout_add(tape, (*mlp_after_)(tape, (*norm3_)(tape, x)), x, dropout_, Purpose::hidden_dropout,
+                          own_site);
 }
 
 Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& groups, bool recompute)
-    : config_(c), recompute_(recompute) {
+    : config_(c), recompute_(recompute), tensor_(groups.tp()) {
   const nn::Init init = nn::Init::normal(c.init_std);
   const Shape table{c.padded_vocab(), c.hidden};
+  std::vector<Box> part;  // of a table of the vocabulary
+  if (tensor_.size() > 1) part = nn::cut_rows(table, {table[0]}, tensor_.rank(), tensor_.size());
+  const double embedding_std = c.embedding_init_std > 0 ? c.embedding_init_std : c.init_std;
   token_embedding_ = &store.add({.name = "embed.token.weight",
                                  .global_shape = table,
-                                 .init = init,
-                                 .product_rows = c.tied_embeddings ? ops::kVocabularyTile : 0});
+                                 .init = nn::Init::normal(embedding_std),
+                                 .product_rows = c.tied_embeddings ? ops::kVocabularyTile : 0,
+                                 .cut = part});
   if (c.positions == Positions::learned) {
     position_embedding_ = &store.add(
         {.name = "embed.position.weight", .global_shape = {c.max_sequence, c.hidden}, .init = init});
@@ -84,31 +126,72 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
   const std::vector<BlockSpec> layers = c.layers();
   for (size_t i = 0; i < layers.size(); ++i) {
     blocks_.push_back(std::make_unique<Block>(store, c, layers[i], static_cast<int64_t>(i), groups));
-    if (moe::MoeStats* stats = blocks_.back()->moe_stats()) moe_stats_.push_back(stats);
+    if (moe::Router* router = blocks_.back()->router()) {
+      routers_.push_back(router);
+      moe_stats_.push_back(&router->stats());
+    }
   }
   final_norm_ = std::make_unique<nn::Norm>(store, "final_norm", c.norm, c.hidden, c.norm_eps);
-  head_ = c.tied_embeddings ? token_embedding_
-                            : &store.add({.name = "head.weight",
-                                          .global_shape = table,
-                                          .init = init,
-                                          .product_rows = ops::kVocabularyTile});
+  head_ =
+      c.tied_embeddings
+          ? token_embedding_
+          : &store.add({.name = "head.weight",
+                        .global_shape = table,
+                        .init = c.init == InitRule::normal ? init : nn::Init::truncated_normal(inner_std(c)),
+                        .product_rows = ops::kVocabularyTile,
+                        .cut = part});
+}
+
+// Every rank looks up all tokens in its part of the table.
+Var Gpt::embed_own_rows(Tape& tape, const TokenBatch& batch) const {
+  const int64_t part = tensor_.rank(), all = batch.size(), n = all / tensor_.size();
+  check(all % tensor_.size() == 0, ErrorKind::config,
+        "parallel.tensor: {} ranks cannot share a micro-batch of {} x {} tokens evenly: choose a divisor of "
+        "batch.sequence_length",
+        tensor_.size(), batch.sequences, batch.length);
+  const Var x =
+      ops::sum_rows(tape,
+                    ops::embedding_of_part(tape, batch.tokens, all, batch.length, *token_embedding_,
+                                           part * token_embedding_->value.dim(0), config_.padded_vocab()),
+                    tensor_);
+  if (position_embedding_ == nullptr) return x;
+  auto* const positions = tape.save_array<int32_t>(n);
+  for (int64_t i = 0; i < n && !is_meta(x.value().device()); ++i) {
+    const int64_t row = part * n + i;
+    positions[i] =
+        batch.positions == nullptr ? static_cast<int32_t>(row % batch.length) : batch.positions[row];
+  }
+  return ops::add(tape, x, ops::embedding(tape, positions, n, batch.length, *position_embedding_));
 }
 
 Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   check(batch.length <= config_.max_sequence, ErrorKind::argument, "[gpt] {} tokens exceed max_sequence {}",
         batch.length, config_.max_sequence);
-  Var x = ops::embedding(tape, batch.tokens, batch.size(), batch.length, *token_embedding_,
-                         position_embedding_, batch.positions);
+  check(tensor_.size() == 1 || (batch.cached.cache == nullptr && !batch.wanted), ErrorKind::internal,
+        "[gpt] a model that {} ranks share by tensor parallelism has no cache", tensor_.size());
+  check(batch.moe_sums.empty() || batch.moe_sums.size() == moe_stats_.size(), ErrorKind::argument,
+        "[gpt] expected sums of {} MoE layers, got {}", moe_stats_.size(), batch.moe_sums.size());
+  Var x = tensor_.size() > 1 ? embed_own_rows(tape, batch)
+                             : ops::embedding(tape, batch.tokens, batch.size(), batch.length,
+                                              *token_embedding_, position_embedding_, batch.positions);
   x = ops::dropout(tape, x, config_.dropout.embedding, Purpose::embedding_dropout, 0);
   const auto tell = [&](int64_t layer) {
     if (observer_) observer_(layer, x.value());
   };
   tell(-1);
   int64_t layer = 0;
-  nn::Sequences sequences{batch.length, batch.positions, batch.first_key, batch.cache, batch.cached_sequence};
+  nn::Sequences sequences{batch.length, batch.positions, batch.first_key, batch.last_key, batch.cached};
+  if (batch.cached.cache != nullptr && config_.positions == Positions::rope) {
+    sequences.cached.rows.rotations = ops::rotations_of(tape, x.dtype(), batch.positions, batch.size(),
+                                                        config_.head_width(), config_.rope_theta);
+  }
+  const Tensor* moe_sums = batch.moe_sums.data();
   for (const auto& block : blocks_) {
     if (block == blocks_.back()) sequences.wanted = batch.wanted;
-    const auto run = [block = block.get(), sequences](Tape& t, Var in) { return (*block)(t, in, sequences); };
+    const Tensor* const sums = moe_sums != nullptr && block->router() != nullptr ? moe_sums++ : nullptr;
+    const auto run = [block = block.get(), sequences, sums](Tape& t, Var in) {
+      return (*block)(t, in, sequences, sums);
+    };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
     tell(layer++);
   }
@@ -117,32 +200,39 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   return x;
 }
 
-Tensor Gpt::loss(Tape& tape, const TokenBatch& batch, double* token_losses) const {
-  ops::LossArgs args;
-  args.vocab_size = config_.vocab_size;
-  args.token_losses = token_losses;
-  return ops::cross_entropy(tape, forward(tape, batch), *head_, batch.targets, args);
+Var Gpt::forward_to_head(Tape& tape, const TokenBatch& batch) const {
+  return ops::gather_rows(tape, forward(tape, batch), tensor_, ops::Use::apart);
 }
 
 Var Gpt::logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const {
   return ops::logits(tape, tape.constant(hidden.value().rows(begin, begin + n)), *head_);
 }
 
-nn::KvCache Gpt::make_cache(int64_t sequences, int64_t capacity) const {
-  check(capacity <= config_.max_sequence, ErrorKind::argument,
-        "[gpt] a context of {} tokens exceeds max_sequence {}", capacity, config_.max_sequence);
-  return nn::KvCache({static_cast<int64_t>(blocks_.size()), config_.key_value_heads(), config_.head_width(),
-                      sequences, capacity, config_.positions == Positions::rope ? config_.rope_theta : 0.0},
-                     head_->value.dtype());
+nn::KvCache Gpt::make_cache(int64_t blocks, int64_t block) const {
+  return nn::KvCache(
+      {static_cast<int64_t>(blocks_.size()), config_.key_value_heads(), config_.head_width(), blocks, block},
+      head_->value.dtype());
 }
 
-moe::MoeStats* Block::moe_stats() const {
+void Gpt::observe_routing(const RoutingObserver& observer) {
+  for (moe::Router* router : routers_) {
+    const int64_t layer = router->stats().layer();
+    router->observe(observer ? [observer, layer](const ops::Routing& r) { observer(layer, r); }
+                             : std::function<void(const ops::Routing&)>());
+  }
+}
+
+void Gpt::balance_experts(Stream& stream) {
+  for (moe::Router* router : routers_) router->balance(stream);
+}
+
+moe::Router* Block::router() const {
   return std::visit(
-      [](const auto& ffn) -> moe::MoeStats* {
+      [](const auto& ffn) -> moe::Router* {
         if constexpr (std::is_same_v<std::decay_t<decltype(*ffn)>, nn::Mlp>) {
           return nullptr;
         } else {
-          return &ffn->stats();
+          return &ffn->router();
         }
       },
       ffn_);

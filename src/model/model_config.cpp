@@ -20,6 +20,42 @@ void check_experts(const ModelConfig& c, Problems& problems) {
                                                    layer.experts, c.moe.top_k));
     }
   }
+  for (const BlockRun& run : c.blocks) {
+    for (const BlockSpec& layer : run.pattern) {
+      if (layer.ffn == FfnKind::dense || layer.experts % c.moe.expert_groups == 0) continue;
+      return problems.add("moe.expert_groups", fmt::format("expected a divisor of the {} experts of a layer, "
+                                                           "got {}",
+                                                           layer.experts, c.moe.expert_groups));
+    }
+  }
+  if (c.moe.chosen_groups > c.moe.expert_groups) {
+    problems.add("moe.chosen_groups", fmt::format("expected at most moe.expert_groups ({}), got {}",
+                                                  c.moe.expert_groups, c.moe.chosen_groups));
+  }
+  for (const BlockRun& run : c.blocks) {
+    for (const BlockSpec& layer : run.pattern) {
+      const int64_t within = layer.experts / c.moe.expert_groups * c.moe.chosen_groups;
+      if (layer.ffn == FfnKind::dense || c.moe.top_k <= within) continue;
+      return problems.add("moe.chosen_groups",
+                          fmt::format("a token's {} experts (moe.top_k) do not fit into {} of {} groups of a "
+                                      "layer's {} experts: choose more groups",
+                                      c.moe.top_k, c.moe.chosen_groups, c.moe.expert_groups, layer.experts));
+    }
+  }
+  if (c.moe.score == moe::RouterScore::sigmoid && c.moe.z_coefficient > 0) {
+    problems.add("moe.z_coefficient",
+                 "the z-loss holds softmax's normaliser, which sigmoid scores do not have: set it to 0, or "
+                 "moe.score softmax");
+  }
+  if (c.moe.choice_noise != moe::ChoiceNoise::none &&
+      (c.moe.balance_bias || c.moe.expert_groups > 1 || c.moe.score != moe::RouterScore::softmax)) {
+    problems.add("moe.choice_noise",
+                 "noise is for a plain softmax router: set it to none, or leave out moe.score sigmoid, "
+                 "moe.balance_bias and moe.expert_groups");
+  }
+  if (c.moe.balance_scope == moe::BalanceScope::group && c.moe.group_tokens == 0) {
+    problems.add("moe.balance_scope", "group needs moe.group_tokens: set it, or use micro_batch");
+  }
   if (c.moe.choice_noise == moe::ChoiceNoise::rsample && c.moe.top_k != 1) {
     problems.add("moe.choice_noise", fmt::format("rsample needs top_k 1, got {}", c.moe.top_k));
   }
@@ -35,7 +71,7 @@ void check_size(const ModelConfig& c, Problems& problems) {
     const double inner = own_width > 0      ? static_cast<double>(own_width)
                          : c.ffn_hidden > 0 ? static_cast<double>(c.ffn_hidden)
                                             : 4.0 * hidden;
-    return (c.activation == nn::MlpKind::swiglu ? 3.0 : 2.0) * hidden * inner;
+    return static_cast<double>(nn::MlpShape{c.activation}.matrices()) * hidden * inner;
   };
   const double heads = static_cast<double>(c.heads + c.key_value_heads()) * 2.0;
   const double head_width = c.head_dim > 0 ? static_cast<double>(c.head_dim) : hidden / double(c.heads);
@@ -142,6 +178,13 @@ std::vector<int> ModelConfig::expert_parallel_sizes() const {
   return sizes;
 }
 
+ModelConfig share_experts(ModelConfig config, int ranks) {
+  for (BlockRun& run : config.blocks) {
+    for (BlockSpec& block : run.pattern) block.expert_parallel = ranks;
+  }
+  return config;
+}
+
 ModelConfig fit_to_ranks(ModelConfig config, int world_size) {
   for (BlockRun& run : config.blocks) {
     for (BlockSpec& block : run.pattern) {
@@ -159,7 +202,7 @@ ModelCounts count(const ModelConfig& c, int64_t sequence_length) {
   const int64_t q = c.heads * d, kv = c.key_value_heads() * d;
   const int64_t bias = c.bias ? 1 : 0, norm = c.norm == nn::NormKind::layer_norm ? 2 * h : h;
   const int64_t qk_norm = c.qk_norm == nn::QkNorm::none ? 0 : c.qk_norm == nn::QkNorm::head ? 2 * d : q + kv;
-  const bool gated = c.activation == nn::MlpKind::swiglu;
+  const int64_t matrices = nn::MlpShape{c.activation}.matrices();
 
   // Matrix and bias parameters of each part.
   const int64_t attention_matrices = h * (q + 2 * kv) + q * h;
@@ -168,7 +211,7 @@ ModelCounts count(const ModelConfig& c, int64_t sequence_length) {
     int64_t matrices, biases;
     int64_t all() const { return matrices + biases; }
   };
-  const auto mlp = [&](int64_t f) { return Mlp{(gated ? 3 : 2) * h * f, bias * ((gated ? 2 : 1) * f + h)}; };
+  const auto mlp = [&](int64_t f) { return Mlp{matrices * h * f, bias * ((matrices - 1) * f + h)}; };
   const Mlp expert = mlp(c.expert_width());
 
   ModelCounts counts;
@@ -187,11 +230,13 @@ ModelCounts count(const ModelConfig& c, int64_t sequence_length) {
       active_matrices += fixed.matrices;
     }
     if (layer.ffn == FfnKind::dense) continue;
-    dense += layer.experts * h;  // router
+    dense += layer.experts * (h + (c.moe.balance_bias ? 1 : 0));  // router
+    const bool residual = layer.ffn == FfnKind::residual_moe;
+    if (residual && c.moe.residual_mix == moe::ResidualMix::sequential) dense += norm;
     counts.expert_parameters += layer.experts * expert.all();
     active_experts += c.moe.top_k * expert.all();
     active_matrices += layer.experts * h + c.moe.top_k * expert.matrices;
-    if (layer.ffn == FfnKind::residual_moe && c.moe.residual_mix != moe::ResidualMix::sum) {
+    if (residual && c.moe.has_coefficients()) {
       const int64_t coefficients = c.moe.residual_mix == moe::ResidualMix::softmax ? 2 : 1;
       dense += coefficients * (h + (c.moe.coefficient_bias ? 1 : 0));
       active_matrices += coefficients * h;
@@ -201,7 +246,8 @@ ModelCounts count(const ModelConfig& c, int64_t sequence_length) {
   counts.active_parameters = dense + active_experts;
   counts.flops_per_token =
       6.0 * static_cast<double>(active_matrices) +
-      12.0 * static_cast<double>(layers.size()) * static_cast<double>(sequence_length * q);
+      12.0 * static_cast<double>(layers.size()) *
+          static_cast<double>((c.window > 0 ? std::min(c.window, sequence_length) : sequence_length) * q);
   return counts;
 }
 

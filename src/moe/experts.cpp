@@ -1,4 +1,5 @@
 #include <ziggurat/moe/experts.h>
+#include <ziggurat/ops/multiply.h>
 #include <ziggurat/ops/swiglu.h>
 
 namespace ziggurat::moe {
@@ -12,6 +13,7 @@ ops::Activation activation_of(nn::MlpKind kind) {
     case nn::MlpKind::gelu_erf:
       return ops::Activation::gelu_erf;
     case nn::MlpKind::swiglu:
+    case nn::MlpKind::swiglu_linear:
       return ops::Activation::none;
   }
   return ops::Activation::none;
@@ -38,9 +40,13 @@ Experts::Experts(nn::ParamStore& store, const std::string& name, const MoeShape&
   const nn::MlpShape& mlp = shape.expert;
   const int64_t E = shape.experts, C = mlp.width, F = mlp.hidden;
   const nn::Init inner = nn::Init::normal(mlp.init_std), output = nn::Init::normal(mlp.output_init_std);
-  if (kind_ == nn::MlpKind::swiglu) {
+  if (nn::is_gated(kind_)) {
     gate_weight_ = add(".gate.weight", {E, F, C}, inner, true);
     if (mlp.bias) gate_bias_ = add(".gate.bias", {E, F}, nn::Init::zeros(), false);
+  }
+  if (kind_ == nn::MlpKind::swiglu_linear) {
+    value_weight_ = add(".value.weight", {E, F, C}, inner, true);
+    if (mlp.bias) value_bias_ = add(".value.bias", {E, F}, nn::Init::zeros(), false);
   }
   up_weight_ = add(".up.weight", {E, F, C}, inner, true);
   if (mlp.bias) up_bias_ = add(".up.bias", {E, F}, nn::Init::zeros(), false);
@@ -50,7 +56,10 @@ Experts::Experts(nn::ParamStore& store, const std::string& name, const MoeShape&
 
 Var Experts::operator()(Tape& tape, Var x, const Tensor& offsets) const {
   Var inner = ops::grouped_linear(tape, x, offsets, *up_weight_, up_bias_, activation_of(kind_));
-  if (kind_ == nn::MlpKind::swiglu) {
+  if (value_weight_ != nullptr) {
+    inner = ops::multiply(tape, ops::grouped_linear(tape, x, offsets, *value_weight_, value_bias_), inner);
+  }
+  if (gate_weight_ != nullptr) {
     inner = ops::swiglu(tape, ops::grouped_linear(tape, x, offsets, *gate_weight_, gate_bias_), inner);
   }
   return ops::grouped_linear(tape, inner, offsets, *down_weight_, down_bias_);

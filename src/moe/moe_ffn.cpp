@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include <ziggurat/core/span.h>
 #include <ziggurat/moe/moe_ffn.h>
 #include <ziggurat/ops/add.h>
 #include <ziggurat/ops/gated_add.h>
@@ -10,15 +11,27 @@ namespace ziggurat::moe {
 
 MoeFfn::MoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config, const MoeShape& shape,
                const ProcessGroups& groups)
-    : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer, groups.dp()),
+    : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer, groups.dp(),
+              groups.tp()),
       dispatcher_(make_token_dispatcher(groups.ep(shape.expert_parallel), shape.experts)),
       experts_(store, name + ".experts", shape, groups.ep(shape.expert_parallel).rank(),
                config.identical_experts) {}
 
-Var MoeFfn::operator()(Tape& tape, Var x, int64_t sequence_length) {
-  const ops::Routing routing = router_(tape, x, sequence_length);
-  const ExpertRows dispatched = dispatcher_->dispatch(tape, x, routing);
-  const Var outputs = experts_(tape, dispatched.rows, dispatched.offsets);
+Var MoeFfn::operator()(Tape& tape, Var x, int64_t sequence_length, const Tensor* sums) {
+  Profile* const profile = tape.stream().profile();  // the phases of arXiv 2201.05596, section 5
+  const auto routing = [&] {
+    const Span span(profile, "gate");
+    return router_(tape, x, sequence_length, sums);
+  }();
+  const ExpertRows dispatched = [&] {
+    const Span span(profile, "all_to_all_1");
+    return dispatcher_->dispatch(tape, x, routing);
+  }();
+  const Var outputs = [&] {
+    const Span span(profile, "experts");
+    return experts_(tape, dispatched.rows, dispatched.offsets);
+  }();
+  const Span span(profile, "all_to_all_2");
   return dispatcher_->combine(tape, outputs, dispatched, routing);
 }
 
@@ -28,6 +41,8 @@ ResidualMoeFfn::ResidualMoeFfn(nn::ParamStore& store, const std::string& name, c
       mlp_(store, name + ".mlp", shape.residual),
       mix_(config.residual_mix),
       layer_(shape.layer) {
+  check(mix_ != ResidualMix::sequential, ErrorKind::internal,
+        "{}: experts and MLP of a sequential layer are no one sub-layer; see model::Block", name);
   if (mix_ == ResidualMix::sum) return;
   const int64_t hidden = shape.expert.width, coefficients = mix_ == ResidualMix::softmax ? 2 : 1;
   const nn::Init init =
@@ -35,7 +50,8 @@ ResidualMoeFfn::ResidualMoeFfn(nn::ParamStore& store, const std::string& name, c
   coefficient_weight_ = &store.add({.name = name + ".moe.coefficient.weight",
                                     .global_shape = {coefficients, hidden},
                                     .init = init,
-                                    .matrix = false});
+                                    .matrix = false,
+                                    .small_product = true});
   if (!config.coefficient_bias) return;
   coefficient_bias_ = &store.add({.name = name + ".moe.coefficient.bias",
                                   .global_shape = {coefficients},
@@ -44,8 +60,8 @@ ResidualMoeFfn::ResidualMoeFfn(nn::ParamStore& store, const std::string& name, c
                                   .decay = false});
 }
 
-Var ResidualMoeFfn::operator()(Tape& tape, Var x, int64_t sequence_length) {
-  const Var routed = moe_(tape, x, sequence_length);
+Var ResidualMoeFfn::operator()(Tape& tape, Var x, int64_t sequence_length, const Tensor* sums) {
+  const Var routed = moe_(tape, x, sequence_length, sums);
   const Var fixed = mlp_(tape, x);
   if (mix_ == ResidualMix::sum) return ops::add(tape, routed, fixed);
   const Var coefficients = ops::router_logits(tape, x, *coefficient_weight_, coefficient_bias_, 0.0, layer_);

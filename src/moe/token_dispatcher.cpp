@@ -16,6 +16,7 @@ class LocalDispatcher final : public TokenDispatcher {
   }
 
   Var combine(Tape& tape, Var outputs, const ExpertRows&, const ops::Routing& routing) override {
+    const Span span(tape.stream().profile(), "combine");
     return ops::combine(tape, outputs, routing);
   }
 };
@@ -44,6 +45,7 @@ class AllToAllDispatcher final : public TokenDispatcher {
   Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing& routing) override {
     const Var leaving = ops::permute_rows(tape, outputs, from.row_of_arrival);
     const Var returned = ops::all_to_all_rows(tape, leaving, group_, from.received, from.sent);
+    const Span span(tape.stream().profile(), "combine");
     return ops::combine(tape, returned, with_rows(routing, sum(from.sent)));
   }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include <ziggurat/core/philox.h>
@@ -11,6 +12,26 @@ namespace ziggurat::nn {
 
 namespace {
 
+// Standard deviation of a standard normal distribution that is cut at -2 and 2:
+// sqrt(1 - 4 phi(2) / (2 Phi(2) - 1)).
+constexpr double kCutDeviation = 0.87962566103423978;
+
+// Draws anew what lies beyond two standard deviations, element by element, until nothing does.
+template <class T>
+void cut(const ParamSpec& spec, uint64_t seed, int64_t first, double std, T* p, int64_t n) {
+  parallel_for_blocks(n, 65536, [&](int64_t begin, int64_t end) {
+    const OneThread one_thread;
+    Stream stream;
+    for (int64_t i = begin; i < end; ++i) {
+      for (uint64_t attempt = 1; std::abs(p[i]) > T(2 * std); ++attempt) {
+        const Philox again(seed, Purpose::init, hash_name(spec.name), attempt);
+        kernels::random_normal<Device::cpu>(
+            kernels::RandomNormalArgs<T>{again, static_cast<uint64_t>(first + i), std, p + i, 1}, stream);
+      }
+    }
+  });
+}
+
 template <Device D, class T>
 void draw(const Init& init, const Philox& rng, int64_t first, T* p, int64_t n) {
   const auto fill = [&](const auto& value_of) {
@@ -20,6 +41,7 @@ void draw(const Init& init, const Philox& rng, int64_t first, T* p, int64_t n) {
   };
   switch (init.kind) {
     case Init::Kind::normal:
+    case Init::Kind::truncated_normal:           // before it is cut
       if constexpr (!std::is_same_v<T, bf16>) {  // drawn as f32, below
         Stream stream(D);
         kernels::random_normal<D>(
@@ -59,7 +81,17 @@ void draw_initial(const ParamSpec& spec, uint64_t seed, int64_t first, const Ten
   visit_kernels<kernels::RandomNormalKernels>(values, [&]<Device D, class T>() {
     for (int64_t at = 0; at < n;) {
       const int64_t element = (first + at) % period, count = std::min(n - at, period - element);
-      draw<D>(spec.init, rng, element, values.data<T>() + at, count);
+      T* const drawn = values.data<T>() + at;
+      Init init = spec.init;
+      if constexpr (!std::is_same_v<T, bf16>) {
+        if (init.kind == Init::Kind::truncated_normal) init.scale /= kCutDeviation;
+        draw<D>(init, rng, element, drawn, count);
+        if (init.kind == Init::Kind::truncated_normal) cut(spec, seed, element, init.scale, drawn, count);
+        const int64_t scaled = init.first_factor == 1 ? 0 : std::min(count, init.first_elements - element);
+        for (int64_t i = 0; i < scaled; ++i) {
+          drawn[i] = T(drawn[i] * init.first_factor);
+        }
+      }
       at += count;
     }
   });

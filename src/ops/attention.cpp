@@ -24,31 +24,41 @@ void note(Pass pass, const AttentionShape& s, const Touched&... touched) {
                .bytes = (bytes_touched(touched) + ...)});
 }
 
-void check_first_keys(const int32_t* first_key, const AttentionShape& s) {
-  for (int64_t row = 0; first_key != nullptr && row < s.rows(); ++row) {
+void check_keys(const VisibleKeys& keys, const AttentionShape& s) {
+  if (keys.first == nullptr && keys.last == nullptr) return;
+  for (int64_t row = 0; row < s.rows(); ++row) {
     const int64_t i = row % s.length;
-    check(0 <= first_key[row] && first_key[row] <= i, ErrorKind::argument,
-          "[attention] first_key of sequence {}, row {}: expected 0 to {}, got {}", row / s.length, i, i,
-          first_key[row]);
+    const int64_t first = keys.first == nullptr ? 0 : keys.first[row],
+                  last = keys.last == nullptr ? i : keys.last[row];
+    check(0 <= first && first <= i && i <= last && last < s.length, ErrorKind::argument,
+          "[attention] keys of sequence {}, row {}: expected a range that holds {}, within 0 to {}, got {} "
+          "to {}",
+          row / s.length, i, i, s.length - 1, first, last);
   }
 }
 
 }  // namespace
 
 Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, double dropout, int64_t layer,
-              const int32_t* first_key) {
+              const VisibleKeys& keys, const HeadPlace& place) {
   check_qkv("attention", qkv, shape);
   check(dropout >= 0 && dropout < 1, ErrorKind::argument, "[attention] dropout: expected [0, 1), got {}",
         dropout);
   const Device device = qkv.value().device();
-  if (device == Device::cpu) check_first_keys(first_key, shape);  // elsewhere by who made the batch
+  if (device == Device::cpu) check_keys(keys, shape);  // elsewhere by who made the batch
   check(planned(device) == Device::cpu || shape.head_dim <= kernels::kAttentionMaxHeadDimOnCuda,
         ErrorKind::argument,
         "[attention] head_dim {}: on {} expected at most {}; use more heads of fewer "
         "dimensions",
         shape.head_dim, to_string(device), kernels::kAttentionMaxHeadDimOnCuda);
+  check(planned(device) == Device::cpu || (keys.last == nullptr && keys.window == 0), ErrorKind::argument,
+        "[attention] rows that see later keys, and windows, exist on the CPU only so far, not on {}",
+        to_string(device));
+  check(keys.window >= 0, ErrorKind::argument, "[attention] window: expected at least 0, got {}",
+        keys.window);
   const kernels::AttentionDropout drop{tape.micro_batch().training ? dropout : 0.0,
-                                       tape.random(Purpose::attention_dropout, layer)};
+                                       tape.random(Purpose::attention_dropout, layer), place.heads,
+                                       place.first};
 
   const Var y = tape.output(qkv.dtype(), {shape.rows(), shape.heads * shape.head_dim}, qkv.wants_grad());
   // One number per row and head lets backward recompute the probabilities, which are T times as many.
@@ -57,8 +67,8 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
   note(Pass::forward, shape, qkv, y, lse);
   visit_kernels<kernels::AttentionKernels>(qkv.value(), [&]<Device D, class T>() {
     kernels::attention_forward<D>(
-        kernels::AttentionArgs<T>{shape, scale, drop, first_key, qkv.value().data<T>(), y.value().data<T>(),
-                                  lse.data<Accum<T>>()},
+        kernels::AttentionArgs<T>{shape, scale, drop, keys.first, qkv.value().data<T>(), y.value().data<T>(),
+                                  lse.data<Accum<T>>(), keys.last, keys.window},
         tape.workspace(), tape.stream());
   });
 
@@ -69,9 +79,9 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
       // p = softmax(scale q k^T); dv = p^T dy, dp = dy v^T, ds = p (dp - dy . y), dq = scale ds k,
       // dk = scale ds^T q                                   (Dao et al. 2022, FlashAttention, algorithm 4)
       kernels::attention_backward<D>(
-          kernels::AttentionGradArgs<T>{shape, scale, drop, first_key, qkv.value().data<T>(),
+          kernels::AttentionGradArgs<T>{shape, scale, drop, keys.first, qkv.value().data<T>(),
                                         y.value().data<T>(), lse.data<Accum<T>>(), dy.data<T>(),
-                                        dqkv.grad.data<T>(), dqkv.accumulate},
+                                        dqkv.grad.data<T>(), dqkv.accumulate, keys.last, keys.window},
           t.workspace(), t.stream());
     });
   });

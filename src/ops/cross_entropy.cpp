@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/cross_entropy.h>
@@ -12,14 +13,18 @@ namespace ziggurat::ops {
 
 namespace {
 
+int64_t ranks_of(const LossArgs& args) { return args.vocabulary == nullptr ? 1 : args.vocabulary->size(); }
+
+int64_t tiles_of(int64_t columns) { return (columns + kVocabularyTile - 1) / kVocabularyTile; }
+
 void check_arguments(const Var& x, const Tensor& w, const int32_t* targets, const LossArgs& args) {
   check(x.shape().rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1), ErrorKind::argument,
         "[cross_entropy] expected x [N, C] and weight [V, C], got {} and {}", x.shape(), w.shape());
   check(x.dtype() == w.dtype(), ErrorKind::argument, "[cross_entropy] x is {}, weight is {}",
         to_string(x.dtype()), to_string(w.dtype()));
-  check(args.vocab_size > 0 && args.vocab_size <= w.dim(0), ErrorKind::argument,
-        "[cross_entropy] vocab_size: expected 1 to {} (the weight's rows), got {}", w.dim(0),
-        args.vocab_size);
+  const int64_t rows = w.dim(0) * ranks_of(args);
+  check(args.vocab_size > 0 && args.vocab_size <= rows, ErrorKind::argument,
+        "[cross_entropy] vocab_size: expected 1 to {} (the weight's rows), got {}", rows, args.vocab_size);
   if (x.value().device() != Device::cpu) return;  // targets are not readable here
   for (int64_t i = 0; i < x.dim(0); ++i) {
     check((targets[i] >= 0 && targets[i] < args.vocab_size) || targets[i] == args.ignore_index,
@@ -62,7 +67,11 @@ class Head {
         backward_(backward),
         width_(x.dim(1)),
         table_rows_(weight.value.dim(0)),
-        tiles_((args.vocab_size + kVocabularyTile - 1) / kVocabularyTile),
+        ranks_(ranks_of(args)),
+        first_row_(ranks_ == 1 ? 0 : args.vocabulary->rank() * table_rows_),
+        vocabulary_(std::clamp<int64_t>(args.vocab_size - first_row_, 0, table_rows_)),
+        tiles_(tiles_of(vocabulary_)),
+        rank_tiles_(ranks_ == 1 ? tiles_ : tiles_of(table_rows_)),
         workspace_(workspace),
         stream_(stream) {
     const int64_t chunk = std::min(kLogitsRows, x.dim(0)),
@@ -70,10 +79,12 @@ class Head {
     exponentials_ = workspace.take_on_device<G>(
         backward ? chunk * std::min(table_rows_, tiles_ * kVocabularyTile) : tile);
     logits_ = kInPlace ? nullptr : workspace.take_on_device<A>(tile);
-    reference_ = workspace.take_on_device<A>(tiles_ * chunk);
-    maximum_ = workspace.take_on_device<A>(tiles_ * chunk);
-    factor_ = backward ? workspace.take_on_device<A>(tiles_ * chunk) : nullptr;
-    sum_ = workspace.take_on_device<double>(tiles_ * chunk);
+    const int64_t all_tiles = ranks_ * rank_tiles_;
+    reference_ = workspace.take_on_device<A>(all_tiles * chunk);
+    maximum_ = workspace.take_on_device<A>(all_tiles * chunk);
+    factor_ = backward ? workspace.take_on_device<A>(all_tiles * chunk) : nullptr;
+    sum_ = workspace.take_on_device<double>(all_tiles * chunk);
+    own_targets_ = ranks_ > 1 ? workspace.take_on_device<int32_t>(chunk) : nullptr;
     target_logit_ = workspace.take_on_device<A>(chunk);
     losses_ = workspace.take_on_device<kernels::TokenLoss>(chunk);
     scaled_ = dweight_ != nullptr ? workspace.take_on_device<G>(chunk * width_) : nullptr;
@@ -91,14 +102,16 @@ class Head {
     for (int64_t begin = 0; begin < rows; begin += kLogitsRows) {
       rows_ = std::min(kLogitsRows, rows - begin);
       chunk_x_ = operand_x(begin);
-      forward(targets + begin);
-      if (backward_) backward(begin, targets + begin);
+      const int32_t* own = own_targets(targets + begin);
+      forward(targets + begin, own);
+      if (backward_) backward(begin, own);
       double* const token_losses = args_.token_losses == nullptr ? nullptr : args_.token_losses + begin;
       kernels::add_token_losses<D>({rows_, losses_, sums, token_losses}, stream_);
     }
   }
 
  private:
+  static constexpr int32_t kElsewhere = -1;
   static constexpr bool kInPlace = std::is_same_v<G, A>;  // exponentials take the memory of their logits
 
   // Or do all products have a copy?
@@ -127,17 +140,17 @@ class Head {
   // Columns of tile t in the products, with the padding of the vocabulary, and those of the vocabulary
   // itself.
   int64_t columns(int64_t t) const { return std::min(kVocabularyTile, table_rows_ - t * kVocabularyTile); }
-  int64_t vocabulary(int64_t t) const {
-    return std::min(kVocabularyTile, args_.vocab_size - t * kVocabularyTile);
-  }
-  A* reference(int64_t t) const { return reference_ + t * rows_; }
+  int64_t vocabulary(int64_t t) const { return std::min(kVocabularyTile, vocabulary_ - t * kVocabularyTile); }
+  // Of this rank's tile t, among all ranks'.
+  int64_t place(int64_t t) const { return ranks_ == 1 ? t : args_.vocabulary->rank() * rank_tiles_ + t; }
+  A* reference(int64_t t) const { return reference_ + place(t) * rows_; }
   // References, and with them factors, rarely move between tiles. Of a device's the host does not wait to
   // learn that.
   bool keeps_reference(int64_t t) const {
     if (device_ != Device::cpu) return false;
     return t > 0 && std::equal(reference(t), reference(t) + rows_, reference(t - 1));
   }
-  const A* factor(int64_t t) const { return factor_ + t * rows_; }
+  const A* factor(int64_t t) const { return factor_ + place(t) * rows_; }
   G* exponentials(int64_t t) const { return exponentials_ + (backward_ ? t * kVocabularyTile * rows_ : 0); }
 
   template <class X>
@@ -153,30 +166,61 @@ class Head {
                                workspace_, stream_);
   }
 
-  void forward(const int32_t* targets) {
+  // Counted from this rank's first row; those of others, and ignored ones, are kElsewhere.
+  const int32_t* own_targets(const int32_t* targets) {
+    if (ranks_ == 1) return targets;
+    for (int64_t i = 0; i < rows_ && !is_meta(device_); ++i) {
+      const int64_t row = targets[i] - first_row_;
+      const bool mine = targets[i] != args_.ignore_index && row >= 0 && row < table_rows_;
+      own_targets_[i] = mine ? static_cast<int32_t>(row) : kElsewhere;
+    }
+    return own_targets_;
+  }
+
+  // What cross_entropy has to know of all ranks' tiles. A rank's that hold no vocabulary add nothing.
+  void tell_tiles() {
+    Communicator& ranks = *args_.vocabulary;
+    const int64_t n = rank_tiles_ * rows_;
+    const auto tell = [&]<class X>(X* all, X nothing) {
+      const Tensor everybodys(all, dtype_of<X>(), {ranks_ * n}, device_);
+      const int64_t first = ranks.rank() * n;
+      if (!is_meta(device_)) std::fill(all + first + tiles_ * rows_, all + first + n, nothing);
+      ranks.all_gather(everybodys.rows(first, first + n), everybodys, stream_).wait();
+    };
+    constexpr A kLow = std::numeric_limits<A>::lowest() / 4;  // its differences are finite
+    tell(reference_, kLow);
+    tell(maximum_, kLow);
+    tell(sum_, 0.0);
+    const Tensor logits(target_logit_, dtype_of<A>(), {rows_}, device_);
+    ranks.all_reduce(logits, ReduceOp::sum, ReduceOrder::any, stream_).wait();  // one rank's, and zeros
+  }
+
+  void forward(const int32_t* targets, const int32_t* own) {
+    if (ranks_ > 1) zero(target_logit_, rows_);
     for (int64_t t = 0; t < tiles_; ++t) {
       G* e = exponentials(t);
       A* logits = logits_;
       if constexpr (kInPlace) logits = e;
       multiply(kernels::Side::forward, t, chunk_x_, logits, false);
       kernels::softmax_tile<D>(
-          kernels::SoftmaxTileArgs<A, G>{rows_, vocabulary(t), columns(t), logits, targets,
-                                         t * kVocabularyTile, t > 0 ? reference(t - 1) : nullptr,
-                                         reference(t), maximum_ + t * rows_, sum_ + t * rows_, target_logit_,
+          kernels::SoftmaxTileArgs<A, G>{rows_, vocabulary(t), columns(t), logits, own, t * kVocabularyTile,
+                                         t > 0 ? reference(t - 1) : nullptr, reference(t),
+                                         maximum_ + place(t) * rows_, sum_ + place(t) * rows_, target_logit_,
                                          backward_ ? e : nullptr},
           stream_);
     }
-    kernels::cross_entropy<D>(
-        kernels::CrossEntropyArgs<A>{rows_, tiles_, reference_, maximum_, sum_, target_logit_, targets,
-                                     args_.ignore_index, grad_scale_, args_.z_loss, losses_, factor_},
-        stream_);
+    if (ranks_ > 1) tell_tiles();
+    kernels::cross_entropy<D>(kernels::CrossEntropyArgs<A>{rows_, ranks_ * rank_tiles_, reference_, maximum_,
+                                                           sum_, target_logit_, targets, args_.ignore_index,
+                                                           grad_scale_, args_.z_loss, losses_, factor_},
+                              stream_);
   }
 
   // With dlogits = factor e - grad_scale [target], row by row:
   void backward(int64_t begin, const int32_t* targets) {
     A* dx = dx_ ? start_dx(begin) : nullptr;
     const bool add = dweight_ == nullptr || param_.must_add();
-    if (!add) zero(dweight_ + args_.vocab_size * width_, (table_rows_ - args_.vocab_size) * width_);
+    if (!add) zero(dweight_ + vocabulary_ * width_, (table_rows_ - vocabulary_) * width_);
     for (int64_t t = 0; t < tiles_; ++t) {
       const G* e = exponentials(t);
       const bool same = keeps_reference(t);
@@ -192,9 +236,12 @@ class Head {
         multiply(kernels::Side::backward, t, e, product_, same);
       }
     }
-    if (dx != nullptr) kernels::add_scaled_rows<D>(product_, factor(tiles_ - 1), rows_, width_, dx, stream_);
+    if (dx != nullptr && tiles_ > 0) {
+      kernels::add_scaled_rows<D>(product_, factor(tiles_ - 1), rows_, width_, dx, stream_);
+    }
     kernels::subtract_targets<D>(
-        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets, args_.ignore_index, grad_scale_,
+        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets,
+                                           ranks_ == 1 ? args_.ignore_index : kElsewhere, grad_scale_,
                                            x_ + begin * width_, weight_, dx, dweight_},
         stream_);
     if (dx != nullptr) finish_dx(begin);
@@ -226,7 +273,9 @@ class Head {
   const Param& param_;
   A* dweight_;
   bool backward_;
-  int64_t width_, table_rows_, tiles_;
+  int64_t width_, table_rows_;
+  int64_t ranks_, first_row_, vocabulary_;  // who share it; this one's first row, and how many are no padding
+  int64_t tiles_, rank_tiles_;              // of this rank, and at most of any
   Arena& workspace_;
   Stream& stream_;
 
@@ -237,18 +286,24 @@ class Head {
   A *logits_, *reference_, *maximum_, *factor_, *target_logit_, *product_, *dx_sum_;
   double* sum_;
   kernels::TokenLoss* losses_;
+  int32_t* own_targets_;
 };
 
 }  // namespace
 
 Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets, const LossArgs& args) {
   check_arguments(x, weight.value, targets, args);
+  check(ranks_of(args) == 1 || planned(x.value().device()) == Device::cpu, ErrorKind::argument,
+        "[cross_entropy] ranks share a vocabulary on the CPU only, got x on {}",
+        to_string(x.value().device()));
+  check(!weight.panels, ErrorKind::internal, "[cross_entropy] the head lies in panels, for inference alone");
   const Span span(tape.stream().profile(), "head");
   const bool backward = tape.recording();
   const GradSlot dx = backward ? tape.grad_slot(x) : GradSlot{};
   const Tensor sums = tape.save(DType::f64, {kLossSums});
   const ArenaScope scope(tape.workspace());
 
+  if (backward) tape.before_write(weight);
   note_head(x, weight, dx, backward);
   visit_kernels<kernels::CrossEntropyKernels, kernels::GemmKernels, kernels::WeightProductKernels,
                 kernels::ElementwiseKernels>(x.value(), [&]<Device D, class T>() {
@@ -262,6 +317,7 @@ Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targ
     }
     run(T{});
   });
+  if (backward) tape.after_write(weight);
   return sums;
 }
 

@@ -9,12 +9,12 @@ Var dropout(Tape& tape, Var x, double rate, Purpose purpose, int64_t layer) {
   if (rate == 0 || !tape.micro_batch().training) return x;
   const Var y = tape.output(x.dtype(), x.shape(), x.wants_grad());
   const LatePhilox rng = tape.random(purpose, layer);
-  const int64_t n = x.value().numel();
+  const int64_t n = x.value().numel(), first = tape.first_of_shard(n);
 
   note_kernel("dropout", Pass::forward, x, y);
   visit_kernels<kernels::DropoutKernels>(x.value(), [&]<Device D, class T>() {
     kernels::dropout<D>(
-        kernels::DropoutArgs<T>{n, rate, rng, x.value().data<T>(), nullptr, y.value().data<T>()},
+        kernels::DropoutArgs<T>{n, rate, rng, x.value().data<T>(), nullptr, y.value().data<T>(), first},
         tape.stream());
   });
 
@@ -26,7 +26,7 @@ Var dropout(Tape& tape, Var x, double rate, Purpose purpose, int64_t layer) {
     visit_kernels<kernels::DropoutKernels>(dy, [&]<Device D, class T>() {
       T* out = dx.grad.data<T>();
       kernels::dropout<D>(
-          kernels::DropoutArgs<T>{n, rate, rng, dy.data<T>(), dx.accumulate ? out : nullptr, out},
+          kernels::DropoutArgs<T>{n, rate, rng, dy.data<T>(), dx.accumulate ? out : nullptr, out, first},
           t.stream());
     });
   });

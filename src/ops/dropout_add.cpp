@@ -14,12 +14,12 @@ Var dropout_add(Tape& tape, Var x, Var residual, double rate, Purpose purpose, i
   if (rate == 0 || !tape.micro_batch().training) return add(tape, residual, x);
   const Var y = tape.output(x.dtype(), x.shape(), x.wants_grad() || residual.wants_grad());
   const LatePhilox rng = tape.random(purpose, layer);
-  const int64_t n = x.value().numel();
+  const int64_t n = x.value().numel(), first = tape.first_of_shard(n);
 
   note_kernel("dropout_add", Pass::forward, x, residual, y);
   visit_kernels<kernels::DropoutKernels>(x.value(), [&]<Device D, class T>() {
     kernels::dropout<D>(kernels::DropoutArgs<T>{n, rate, rng, x.value().data<T>(), residual.value().data<T>(),
-                                                y.value().data<T>()},
+                                                y.value().data<T>(), first},
                         tape.stream());
   });
 
@@ -32,7 +32,7 @@ Var dropout_add(Tape& tape, Var x, Var residual, double rate, Purpose purpose, i
     visit_kernels<kernels::DropoutKernels>(dy, [&]<Device D, class T>() {
       T* out = dx.grad.data<T>();
       kernels::dropout<D>(
-          kernels::DropoutArgs<T>{n, rate, rng, dy.data<T>(), dx.accumulate ? out : nullptr, out},
+          kernels::DropoutArgs<T>{n, rate, rng, dy.data<T>(), dx.accumulate ? out : nullptr, out, first},
           t.stream());
     });
   });

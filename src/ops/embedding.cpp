@@ -2,6 +2,7 @@
 
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/embedding.h>
+#include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/ops/embedding.h>
 
 namespace ziggurat::ops {
@@ -17,6 +18,14 @@ void check_tokens(const int32_t* tokens, int64_t n, int64_t sequence_length, int
         tokens[i], i / sequence_length, i % sequence_length, vocabulary);
   }
 }
+
+}  // namespace
+
+namespace {
+
+// Checked ones; negative: no row.
+Var look_up(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length, const Param& table,
+            const Param* position_table, const int32_t* positions);
 
 }  // namespace
 
@@ -39,10 +48,45 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
           sequence_length, p.dim(0));
   }
   if (w.device() == Device::cpu) check_tokens(tokens, n, sequence_length, w.dim(0));
+  return look_up(tape, tokens, n, sequence_length, table, position_table, positions);
+}
 
+Var embedding_of_part(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length,
+                      const Param& table, int64_t first, int64_t vocabulary) {
+  const Tensor& w = table.value;
+  check(planned(w.device()) == Device::cpu, ErrorKind::argument,
+        "[embedding] a part of a table exists on the CPU only, got one on {}", to_string(w.device()));
+  auto* const own = tape.save_array<int32_t>(n);
+  if (!is_meta(w.device())) {
+    check_tokens(tokens, n, sequence_length, vocabulary);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t row = tokens[i] - first;
+      own[i] = row >= 0 && row < w.dim(0) ? static_cast<int32_t>(row) : -1;
+    }
+  }
+  return look_up(tape, own, n, sequence_length, table, nullptr, nullptr);
+}
+
+namespace {
+
+Var look_up(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length, const Param& table,
+            const Param* position_table, const int32_t* positions) {
+  const Tensor& w = table.value;
+  const int64_t cols = w.dim(1);
   const bool wants_grad = table.trainable() || (position_table != nullptr && position_table->trainable());
   const Var y = tape.output(w.dtype(), {n, cols}, wants_grad);
 
+  if (table.panels) {
+    check(!tape.recording() && positions != nullptr, ErrorKind::internal,
+          "[embedding] a table in panels is for inference, with explicit positions");
+    visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
+      const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();
+      kernels::panel_gather<D>(kernels::PanelGatherArgs<T>{n, cols, w.dim(0), tokens, positions, w.data<T>(),
+                                                           p, y.value().data<T>()},
+                               tape.stream());
+    });
+    return y;
+  }
   note_kernel("embedding", Pass::forward, y, y);  // as many rows of the table
   visit_kernels<kernels::EmbeddingKernels>(w, [&]<Device D, class T>() {
     const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();
@@ -52,7 +96,7 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
   });
 
   // dtable[tokens_i] += dy_i, dposition_table[positions_i] += dy_i
-  tape.record(y, [=, &table](Tape& t, const Tensor& dy) {
+  tape.record(y, {&table, position_table}, [=, &table](Tape& t, const Tensor& dy) {
     if (table.trainable()) table.settle_grad(t.stream());
     // Rows of the gradient, read and written.
     note_kernel("embedding", Pass::backward, dy,
@@ -69,5 +113,7 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
   });
   return y;
 }
+
+}  // namespace
 
 }  // namespace ziggurat::ops

@@ -1,4 +1,5 @@
 #include <ops/few_rows.h>
+#include <ops/panels.h>
 
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/ops/grouped_linear.h>
@@ -60,6 +61,12 @@ Var grouped_linear(Tape& tape, Var x, const Tensor& offsets, const Param& weight
   const bool wants_grad = x.wants_grad() || weight.trainable() || (bias != nullptr && bias->trainable());
   const bool activated = activation != Activation::none;
   const Var y = tape.output(x.dtype(), {rows, out}, wants_grad);
+  if (weight.panels) {
+    visit_kernels<kernels::PanelLinearKernels>(x.value(), [&]<Device D, class T>() {
+      panel_product<D, T, T>(tape, groups, x.value().data<T>(), rows, weight, bias, activation, y.value());
+    });
+    return y;
+  }
   const Tensor z =
       activated ? tape.save(x.dtype(), {rows, out}) : y.value();  // GELU's derivative needs its input
 
@@ -93,7 +100,7 @@ Var grouped_linear(Tape& tape, Var x, const Tensor& offsets, const Param& weight
     kernels::grouped_linear_forward<D>(f, tape.workspace(), tape.stream());
   });
 
-  tape.record(y, [=, &weight](Tape& t, const Tensor& dy) {
+  tape.record(y, {&weight, bias}, [=, &weight](Tape& t, const Tensor& dy) {
     const GradSlot dx = t.grad_slot(x);
     const bool bias_grad = bias != nullptr && bias->trainable();
     const bool shaped = activation != Activation::none;

@@ -32,7 +32,7 @@ Var layer_norm(Tape& tape, Var x, const Param& weight, const Param& bias, double
         tape.stream());
   });
 
-  tape.record(y, [=, &weight, &bias](Tape& t, const Tensor& dy) {
+  tape.record(y, {&weight, &bias}, [=, &weight, &bias](Tape& t, const Tensor& dy) {
     const GradSlot dx = t.grad_slot(x);
     // With xhat = (x - mean) rstd and v = dy weight:
     // dx = rstd (v - mean(v) - xhat mean(v xhat)), dweight += sum over rows of dy xhat, dbias += sum of dy

@@ -1,4 +1,5 @@
 #include <ops/few_rows.h>
+#include <ops/panels.h>
 
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/gemm.h>
@@ -71,6 +72,13 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
   const bool wants_grad = x.wants_grad() || weight.trainable() || (bias != nullptr && bias->trainable());
   const bool activated = activation != Activation::none;
   const Var y = tape.output(x.dtype(), {rows, out}, wants_grad);
+  if (weight.panels) {
+    visit_kernels<kernels::PanelLinearKernels>(x.value(), [&]<Device D, class T>() {
+      const int32_t all[] = {0, static_cast<int32_t>(rows)};
+      panel_product<D, T, T>(tape, {all}, x.value().data<T>(), rows, weight, bias, activation, y.value());
+    });
+    return y;
+  }
   if (reads_weights_once(tape, rows)) {
     visit_kernels<kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
       few_rows<D, T, T>(tape, x.value(), w, bias, activation, y.value());
@@ -94,7 +102,7 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
         tape.workspace(), tape.stream());
   });
 
-  tape.record(y, [=, &weight](Tape& t, const Tensor& dy) {
+  tape.record(y, {&weight, bias}, [=, &weight](Tape& t, const Tensor& dy) {
     const bool bias_grad = bias != nullptr && bias->trainable();
     const GradSlot dx = t.grad_slot(x);
     const bool shaped = activation != Activation::none;  // dz = dy activation'(z) comes first
@@ -130,6 +138,14 @@ Var logits(Tape& tape, Var x, const Param& weight) {
         "[logits] has no backward: a loss starts from ops::cross_entropy");
   const int64_t rows = x.dim(0), in = w.dim(1), out = w.dim(0);
   const Var y = tape.output(accum_dtype(x.dtype()), {rows, out}, false);
+  if (weight.panels) {
+    visit_kernels<kernels::PanelLinearKernels>(x.value(), [&]<Device D, class T>() {
+      const int32_t all[] = {0, static_cast<int32_t>(rows)};
+      panel_product<D, T, Accum<T>>(tape, {all}, x.value().data<T>(), rows, weight, nullptr, Activation::none,
+                                    y.value());
+    });
+    return y;
+  }
   if (reads_weights_once(tape, rows)) {
     visit_kernels<kernels::FewRowsKernels>(x.value(), [&]<Device D, class T>() {
       few_rows<D, T, Accum<T>>(tape, x.value(), w, nullptr, Activation::none, y.value());

@@ -37,7 +37,7 @@ Var qk_norm(Tape& tape, Var qkv, const QkNormShape& shape, const Param& q_weight
         tape.stream());
   });
 
-  tape.record(y, [=, &q_weight, &k_weight](Tape& t, const Tensor& dy) {
+  tape.record(y, {&q_weight, &k_weight}, [=, &q_weight, &k_weight](Tape& t, const Tensor& dy) {
     const GradSlot dqkv = t.grad_slot(qkv);
     // Of each group, with xhat = x rstd and v = dy weight:
     // dx = rstd (v - xhat mean(v xhat)), dweight += sum over rows, and heads that share it, of dy xhat

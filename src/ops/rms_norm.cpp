@@ -26,7 +26,7 @@ Var rms_norm(Tape& tape, Var x, const Param& weight, double eps) {
         tape.stream());
   });
 
-  tape.record(y, [=, &weight](Tape& t, const Tensor& dy) {
+  tape.record(y, {&weight}, [=, &weight](Tape& t, const Tensor& dy) {
     const GradSlot dx = t.grad_slot(x);
     // With xhat = x rstd and v = dy weight:
     // dx = rstd (v - xhat mean(v xhat)), dweight += sum over rows of dy xhat

@@ -3,7 +3,9 @@
 #include <limits>
 
 #include <ziggurat/autograd/note_work.h>
+#include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/ops/router.h>
+#include <ziggurat/ops/shard_rows.h>
 
 namespace ziggurat::ops {
 
@@ -26,6 +28,29 @@ void check_args(const Tensor& logits, const RouterArgs& args) {
         "[router] rsample noise needs top_k 1, got {}", args.top_k);
   check(args.noise != ChoiceNoise::second_expert || args.top_k == 2, ErrorKind::argument,
         "[router] second_expert noise needs top_k 2, got {}", args.top_k);
+  const bool plain = args.score == RouterScore::softmax && args.weight_scale == 1 &&
+                     args.expert_groups == 1 && !args.choice_bias && args.group_tokens == 0;
+  check(
+      plain || planned(logits.device()) == Device::cpu, ErrorKind::argument,
+      "[router] sigmoid scores, weight_scale, expert groups, a bias of the choice and groups of tokens exist "
+      "on the CPU only so far, not on {}",
+      to_string(logits.device()));
+  check(args.expert_groups >= 1 && experts % args.expert_groups == 0 && args.chosen_groups >= 1 &&
+            args.chosen_groups <= args.expert_groups &&
+            args.top_k <= experts / args.expert_groups * args.chosen_groups,
+        ErrorKind::argument,
+        "[router] top-{} of {} experts cannot come from {} of {} groups: expected groups of equal size with "
+        "room for them",
+        args.top_k, experts, args.chosen_groups, args.expert_groups);
+  check(!args.choice_bias ||
+            (args.choice_bias.shape() == Shape{experts} && args.choice_bias.dtype() == logits.dtype()),
+        ErrorKind::argument, "[router] expected a bias {} [{}], got {} {}", to_string(logits.dtype()),
+        experts, to_string(args.choice_bias.dtype()), args.choice_bias.shape());
+  check(args.score == RouterScore::softmax || args.z_coefficient == 0, ErrorKind::argument,
+        "[router] the z-loss is of softmax's normaliser, which sigmoid scores do not have");
+  check(args.noise == ChoiceNoise::none ||
+            (args.score == RouterScore::softmax && args.expert_groups == 1 && !args.choice_bias),
+        ErrorKind::argument, "[router] noise of the choice is for a plain softmax router");
   const int64_t length = args.sequence_length;
   check(args.balance_scope != BalanceScope::sequence || (length > 0 && tokens % length == 0),
         ErrorKind::argument, "[router] {} tokens are not a multiple of the sequence length {}", tokens,
@@ -65,11 +90,18 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
   const DropPolicy eval_drop = factor > 0 ? DropPolicy::position : DropPolicy::none;
   const DropPolicy capacity_drop = moment.training || args.drop == DropPolicy::none ? args.drop : eval_drop;
   const DropPolicy drop = moment.dropless ? DropPolicy::none : capacity_drop;
-  const int64_t capacity = drop == DropPolicy::none ? tokens : expert_capacity(args, factor, tokens, experts);
+  // A batch of evaluation may hold fewer sequences: it is one group then.
+  const int64_t groups =
+      args.group_tokens > 0 && tokens % args.group_tokens == 0 ? tokens / args.group_tokens : 1;
+  const int64_t of_group =
+      drop == DropPolicy::none ? tokens : expert_capacity(args, factor, tokens / groups, experts);
+  const int64_t capacity = drop == DropPolicy::none ? tokens : groups * of_group;
 
   Routing r;
   r.tokens = tokens, r.experts = experts, r.top_k = k, r.capacity = capacity;
-  r.groups = args.balance_scope == BalanceScope::sequence ? tokens / args.sequence_length : 1;
+  r.groups = args.balance_scope == BalanceScope::sequence ? tokens / args.sequence_length
+             : args.balance_scope == BalanceScope::group  ? groups
+                                                          : 1;
   r.weights = tape.output(logits.dtype(), {tokens, k}, logits.wants_grad());
   r.rows = std::min(choices, experts * capacity);
   // The tables stay for dispatch and backward; probabilities and lse are what the softmax's derivative needs.
@@ -103,27 +135,53 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
       T* entropy = allocate(tape.workspace(), logits.dtype(), {tokens}).template data<T>();
       const T *z = logits.value().data<T>(), *p = probabilities.data<T>();
 
-      kernels::router_softmax<D>(
-          kernels::RouterSoftmaxArgs<T>{tokens, experts, z, probabilities.data<T>(), lse.data<T>(), entropy},
-          stream);
-      kernels::router_choose<D>(kernels::RouterChooseArgs<T>{tokens, experts, k, noise, z, gumbel, expert},
-                                stream);
+      const bool limited = args.expert_groups > 1 || args.choice_bias;
+      const bool sigmoid = args.score == RouterScore::sigmoid;
+      if constexpr (D == Device::cpu) {
+        if (sigmoid) {
+          kernels::router_sigmoid<D>(
+              kernels::RouterSigmoidArgs<T>{tokens, experts, z, probabilities.data<T>(), lse.data<T>(),
+                                            entropy},
+              stream);
+        }
+      }
+      if (!sigmoid) {
+        kernels::router_softmax<D>(kernels::RouterSoftmaxArgs<T>{tokens, experts, z, probabilities.data<T>(),
+                                                                 lse.data<T>(), entropy},
+                                   stream);
+      }
+      if constexpr (D == Device::cpu) {
+        if (limited) {
+          kernels::router_choose_limited<D>(
+              kernels::RouterLimitedChoiceArgs<T>{
+                  tokens, experts, k, args.expert_groups, args.chosen_groups, sigmoid ? 2 : 1, p,
+                  args.choice_bias ? args.choice_bias.data<T>() : nullptr, expert},
+              tape.workspace(), stream);
+        }
+      }
+      if (!limited) {
+        kernels::router_choose<D>(kernels::RouterChooseArgs<T>{tokens, experts, k, noise, z, gumbel, expert},
+                                  stream);
+      }
       kernels::router_assign<D>(
-          kernels::RouterAssignArgs<T>{tokens, experts, k, drop, args.order, capacity, r.rows, expert, keys,
-                                       p, r.counts_before.data<int32_t>(), r.counts.data<int32_t>(),
-                                       r.offsets.data<int32_t>(), row_of_choice,
-                                       r.token_of_row.data<int32_t>(), r.choice_of_row.data<int32_t>()},
+          kernels::RouterAssignArgs<T>{
+              tokens, experts, k, drop, args.order, of_group, r.rows, expert, keys, p,
+              r.counts_before.data<int32_t>(), r.counts.data<int32_t>(), r.offsets.data<int32_t>(),
+              row_of_choice, r.token_of_row.data<int32_t>(), r.choice_of_row.data<int32_t>(), groups},
           tape.workspace(), stream);
-      kernels::router_weights<D>(kernels::RouterWeightArgs<T>{tokens, experts, k, args.renormalise, p, expert,
-                                                              row_of_choice, r.weights.value().data<T>()},
-                                 stream);
+      kernels::router_weights<D>(
+          kernels::RouterWeightArgs<T>{tokens, experts, k, args.renormalise, p, expert, row_of_choice,
+                                       r.weights.value().data<T>(), T(args.weight_scale)},
+          stream);
       const int64_t counted = args.balance_count == BalanceCount::first_choice ? 1 : k;
       kernels::router_means<D>(
           kernels::RouterMeanArgs<T>{tokens, experts, k, r.groups, counted, p, expert,
-                                     r.mean_probability.data<double>(), r.fraction.data<double>()},
+                                     r.mean_probability.data<double>(), r.fraction.data<double>(),
+                                     sigmoid ? lse.data<T>() : nullptr},
           stream);
       kernels::router_token_losses<D>(
-          kernels::RouterTokenLossArgs<T>{tokens, lse.data<T>(), entropy, losses_of(r)}, stream);
+          kernels::RouterTokenLossArgs<T>{tokens, sigmoid ? nullptr : lse.data<T>(), entropy, losses_of(r)},
+          stream);
     }
   };
   // Softmax, choice, keys of random selection, means.
@@ -143,30 +201,31 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
   if (const GradSlot start = has_loss ? tape.grad_slot(r.weights) : GradSlot{})
     fill_zero(start.grad, tape.stream());
 
-  tape.record(
-      r.weights, [=, groups = r.groups, weights = r.weights, fraction = r.fraction.data<double>(),
-                  renormalise = args.renormalise, balance = args.balance_coefficient, z = args.z_coefficient,
-                  scale = &tape.numbers()->loss_scale](Tape& t, const Tensor& dweights) {
-        const GradSlot dlogits = t.grad_slot(logits);
-        note_kernel("router", Pass::backward, probabilities, dlogits);
-        visit_kernels<kernels::RouterKernels>(dweights, [&]<Device D, class T>() {
-          if constexpr (!std::is_same_v<T, bf16>) {
-            const kernels::RouterWeightArgs<T> forward{tokens,
-                                                       experts,
-                                                       k,
-                                                       renormalise,
-                                                       probabilities.data<T>(),
-                                                       expert,
-                                                       row_of_choice,
-                                                       weights.value().data<T>()};
-            // dlogits = softmax'(dp), dp from the weights and from E fraction / S; + z 2 lse p / S
-            kernels::router_backward<D>(
-                kernels::RouterGradArgs<T>{forward, groups, dweights.data<T>(), lse.data<T>(), fraction,
-                                           balance, z, scale, dlogits.accumulate, dlogits.grad.data<T>()},
-                t.workspace(), t.stream());
-          }
-        });
-      });
+  tape.record(r.weights, [=, groups = r.groups, weights = r.weights, fraction = r.fraction.data<double>(),
+                          renormalise = args.renormalise, balance = args.balance_coefficient,
+                          z = args.z_coefficient, weight_scale = args.weight_scale, score = args.score,
+                          scale = &tape.numbers()->loss_scale](Tape& t, const Tensor& dweights) {
+    const GradSlot dlogits = t.grad_slot(logits);
+    note_kernel("router", Pass::backward, probabilities, dlogits);
+    visit_kernels<kernels::RouterKernels>(dweights, [&]<Device D, class T>() {
+      if constexpr (!std::is_same_v<T, bf16>) {
+        const kernels::RouterWeightArgs<T> forward{tokens,
+                                                   experts,
+                                                   k,
+                                                   renormalise,
+                                                   probabilities.data<T>(),
+                                                   expert,
+                                                   row_of_choice,
+                                                   weights.value().data<T>(),
+                                                   T(weight_scale)};
+        // dlogits = softmax'(dp), dp from the weights and from E fraction / S; + z 2 lse p / S
+        kernels::router_backward<D>(
+            kernels::RouterGradArgs<T>{forward, groups, dweights.data<T>(), lse.data<T>(), fraction, balance,
+                                       z, scale, dlogits.accumulate, dlogits.grad.data<T>(), score},
+            t.workspace(), t.stream());
+      }
+    });
+  });
   return r;
 }
 
@@ -192,6 +251,58 @@ void use_fractions_of_step(Tape& tape, const Routing& r, Communicator& data_para
   compute_balance(tape, r);
 }
 
+void sum_loads(const Tensor& sums, const Tensor& loads, Communicator& data_parallel, Stream& stream) {
+  const int64_t experts = loads.numel();
+  check(sums.numel() == kernels::router_sums_size(experts), ErrorKind::argument,
+        "[router] expected sums [{}] for {} loads, got {}", kernels::router_sums_size(experts), experts,
+        sums.shape());
+  if (is_meta(sums.device())) return;
+  check(sums.device() == Device::cpu, ErrorKind::argument,
+        "[router] a bias of the choice exists on the CPU only so far, not on {}", to_string(sums.device()));
+  kernels::router_loads<Device::cpu>(sums.data<double>(), experts, loads.data<double>(), stream);
+  data_parallel.all_reduce(loads, ReduceOp::sum, ReduceOrder::any, stream).wait();
+}
+
+void move_balance_bias(const Tensor& loads, double rate, const Tensor& bias, Stream& stream) {
+  if (is_meta(bias.device())) return;
+  visit_float_dtype(bias.dtype(), [&]<class T>() {
+    if constexpr (!std::is_same_v<T, bf16>) {
+      kernels::router_move_bias<Device::cpu>(loads.data<double>(), loads.numel(), rate, bias.data<T>(),
+                                             stream);
+    }
+  });
+}
+
+Routing own_tokens(Tape& tape, const Routing& all, int64_t first, int64_t n) {
+  Routing own = all;
+  own.tokens = n;
+  own.weights = some_rows(tape, all.weights, first, n);
+  own.rows = std::min(n * all.top_k, all.rows);
+  if (is_meta(all.offsets.device())) own.rows = all.rows * n / all.tokens;  // planning: balanced
+  own.expert = all.expert.rows(first, first + n);
+  own.row_of_choice = tape.save(DType::i32, {n, all.top_k});
+  own.token_of_row = tape.save(DType::i32, {own.rows});
+  own.choice_of_row = tape.save(DType::i32, {own.rows});
+  own.counts = tape.save(DType::i32, {all.experts});
+  own.offsets = tape.save(DType::i32, {all.experts + 1});
+  note_kernel("own_tokens", Pass::forward, own.row_of_choice, all.token_of_row, all.choice_of_row,
+              own.token_of_row, own.choice_of_row);
+  visit_kernels<kernels::OwnTokensKernels>(all.weights.value(), [&]<Device D, class T>() {
+    kernels::own_tokens<D>(
+        {first, n, all.top_k, all.experts, all.offsets.data<int32_t>(), all.token_of_row.data<int32_t>(),
+         all.choice_of_row.data<int32_t>(), own.counts.data<int32_t>(), own.offsets.data<int32_t>(),
+         own.row_of_choice.data<int32_t>(), own.token_of_row.data<int32_t>(),
+         own.choice_of_row.data<int32_t>()},
+        tape.stream());
+  });
+  if (own.offsets.device() == Device::cpu) {
+    own.rows = own.offsets.data<int32_t>()[all.experts];
+    own.token_of_row = own.token_of_row.rows(0, own.rows);
+    own.choice_of_row = own.choice_of_row.rows(0, own.rows);
+  }
+  return own;
+}
+
 void add_statistics(Tape& tape, const Routing& r, double balance_coefficient, double z_coefficient,
                     const Tensor& sums) {
   check(sums.shape() == Shape{kernels::router_sums_size(r.experts)}, ErrorKind::argument,
@@ -204,9 +315,9 @@ void add_statistics(Tape& tape, const Routing& r, double balance_coefficient, do
   });
 }
 
-void add_auxiliary_loss(const Tensor& sums, const Tensor& total, Stream& stream) {
+void add_router_losses(const Tensor& sums, const Tensor& total, Stream& stream) {
   visit_kernels<kernels::RouterSumKernels>(sums, [&]<Device D, class T>() {
-    kernels::router_add_auxiliary<D>(sums.data<double>(), total.data<double>(), stream);
+    kernels::router_add_losses<D>(sums.data<double>(), total.data<double>(), stream);
   });
 }
 

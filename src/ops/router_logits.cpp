@@ -1,3 +1,5 @@
+#include <ops/panels.h>
+
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/bias_activation.h>
 #include <ziggurat/kernels/gemm.h>
@@ -10,13 +12,13 @@ namespace {
 
 // x' [N, C]: x in the accumulation dtype, times noise. x itself where that changes nothing.
 template <Device D, class T>
-const Accum<T>* router_input(const Tensor& x, double eps, const LatePhilox& rng, Arena& workspace,
-                             Stream& stream) {
+const Accum<T>* router_input(const Tensor& x, double eps, const LatePhilox& rng, int64_t first,
+                             Arena& workspace, Stream& stream) {
   if constexpr (std::is_same_v<T, Accum<T>>) {
     if (eps == 0) return x.data<T>();
   }
   auto* wide = allocate(workspace, accum_dtype(x.dtype()), x.shape()).template data<Accum<T>>();
-  kernels::router_input_forward<D>(kernels::RouterInputArgs<T>{x.numel(), eps, rng, x.data<T>(), wide},
+  kernels::router_input_forward<D>(kernels::RouterInputArgs<T>{x.numel(), eps, rng, x.data<T>(), wide, first},
                                    stream);
   return wide;
 }
@@ -47,6 +49,7 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
   const Var logits = tape.output(accum, {rows, experts}, wants_grad);
   const double eps = tape.micro_batch().training ? jitter_eps : 0.0;
   const LatePhilox rng = tape.random(Purpose::router_jitter, layer);
+  const int64_t first = tape.first_of_shard(x.value().numel());
 
   note_kernel("router_input", Pass::forward, x, wide_bytes_of(x.value()));
   note_product("router_logits", Pass::forward, {1, rows, experts, cols}, wide_bytes_of(x.value()), w, logits);
@@ -54,7 +57,14 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
   visit_kernels<kernels::RouterLogitsKernels, kernels::GemmKernels, kernels::BiasActivationKernels>(
       x.value(), [&]<Device D, class T>() {
         using A = Accum<T>;
-        const A* wide = router_input<D, T>(x.value(), eps, rng, tape.workspace(), tape.stream());
+        const A* wide = router_input<D, T>(x.value(), eps, rng, first, tape.workspace(), tape.stream());
+        if constexpr (kExists<kernels::PanelLinearKernels, D, A>) {
+          if (weight.panels) {
+            const int32_t all[] = {0, static_cast<int32_t>(rows)};
+            return panel_product<D, A, A>(tape, {all}, wide, rows, weight, bias, kernels::Activation::none,
+                                          logits.value());
+          }
+        }
         kernels::gemm<D>(kernels::GemmArgs<A, A>{false, true, rows, experts, cols, wide, cols, w.data<A>(),
                                                  cols, logits.value().data<A>(), experts},
                          tape.workspace(), tape.stream());
@@ -67,7 +77,7 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
       });
 
   // Saves nothing: x' is made again from x, which is half its size in bf16 and kept by its producer anyway.
-  tape.record(logits, [=, &weight](Tape& t, const Tensor& dlogits) {
+  tape.record(logits, {&weight, bias}, [=, &weight](Tape& t, const Tensor& dlogits) {
     const ArenaScope scope(t.workspace());
     const GradSlot dx = t.grad_slot(x);
     const double wide_bytes = wide_bytes_of(x.value());
@@ -92,7 +102,7 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
           }
           // dweight += dlogits^T x'
           if (weight.trainable()) {
-            const A* wide = router_input<D, T>(x.value(), eps, rng, t.workspace(), t.stream());
+            const A* wide = router_input<D, T>(x.value(), eps, rng, first, t.workspace(), t.stream());
             kernels::gemm<D>(kernels::GemmArgs<A, A>{true, false, experts, cols, rows, dlogits.data<A>(),
                                                      experts, wide, cols, weight.grad.data<A>(), cols, true},
                              t.workspace(), t.stream());
@@ -105,7 +115,7 @@ Var router_logits(Tape& tape, Var x, const Param& weight, const Param* bias, dou
                              t.workspace(), t.stream());
             kernels::router_input_backward<D>(
                 kernels::RouterInputGradArgs<T>{rows * cols, eps, rng, dwide, dx.grad.data<T>(),
-                                                dx.accumulate},
+                                                dx.accumulate, first},
                 t.stream());
           }
         });

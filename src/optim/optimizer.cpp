@@ -1,3 +1,4 @@
+#include <ziggurat/core/philox.h>
 #include <ziggurat/kernels/clip.h>
 #include <ziggurat/optim/optimizer.h>
 #include <ziggurat/optim/rules.h>
@@ -15,9 +16,12 @@ Optimizer::Optimizer(nn::ParamStore& store, const ProcessGroups& groups, const O
   for (const nn::ParamEntry& entry : store.entries()) {
     const IndexRange owned = store.owned(entry);
     if (owned.size() == 0) continue;
-    const int64_t at = entry.offset + owned.begin;
-    items_.push_back({&entry, state_.master(entry),
-                      store.group_of(entry).gradient.rows(at, at + owned.size()), state_.rounded(entry)});
+    items_.push_back({&entry, state_.master(entry), store.owned_gradient(entry), state_.rounded(entry), {}});
+    const bool draws = config.moments == StateDtype::bf16 || config.masters == StateDtype::bf16;
+    if (!draws || entry.spec.cut.empty()) continue;
+    nn::for_each_held_run(entry.spec, owned.begin, owned.end, [&](int64_t first, int64_t at, int64_t n) {
+      items_.back().runs.push_back({at, at + n, entry.spec.decay, hash_name(entry.spec.name), first});
+    });
   }
 }
 
@@ -25,17 +29,17 @@ Tensor Optimizer::update(double lr, const Tensor& squared_norms, const Tensor& l
                          Stream& stream, const UpdateLimits& limits) {
   ++steps_;
   visit_kernels<kernels::ClipKernels>(squared_norms, [&]<Device D, class T>() {
-    kernels::clip<D>(
-        {squared_norms.numel(), squared_norms.data<double>(), config_.clip_grad, losses ? losses.numel() : 0,
-         losses ? losses.data<double>() : nullptr, clipped_.data<double>(), limits.norm, limits.loss},
-        stream);
+    kernels::clip<D>({squared_norms.numel(), squared_norms.data<double>(), config_.clip_grad,
+                      losses ? losses.numel() : 0, losses ? losses.data<double>() : nullptr,
+                      clipped_.data<double>(), limits.norm, limits.loss, losses ? losses.dim(1) : 1},
+                     stream);
   });
   const UpdateStep step{lr, clipped_.data<double>() + 1, steps_, store_.options().seed};
   for (const Item& item : items_) {
     const nn::ParamEntry& entry = *item.entry;
     ziggurat::update(config_,
                      {entry.spec, entry.first + store_.owned(entry).begin, item.master, item.gradient,
-                      item.rounded, state_.moments(entry)},
+                      item.rounded, state_.moments(entry), item.runs},
                      step, workspace, stream);
   }
   state_.share(stream);

@@ -74,9 +74,13 @@ void OptimizerState::draw_masters() {
   HostPieces pieces(int64_t{1} << 22);
   for (const nn::ParamEntry& entry : store_.entries()) {
     if (!group_of(entry).rounded) continue;
-    const int64_t begin = entry.first + store_.owned(entry).begin;
+    const int64_t begin = store_.owned(entry).begin;
     pieces.write(master(entry), [&](const Tensor& piece, int64_t first) {
-      nn::draw_initial(entry.spec, store_.options().seed, begin + first, piece);
+      nn::for_each_held_run(entry.spec, begin + first, begin + first + piece.numel(),
+                            [&](int64_t element, int64_t at, int64_t n) {
+                              nn::draw_initial(entry.spec, store_.options().seed, element,
+                                               piece.rows(at, at + n));
+                            });
     });
   }
 }

@@ -6,6 +6,7 @@
 #include <ziggurat/kernels/adafactor.h>
 #include <ziggurat/kernels/lion.h>
 #include <ziggurat/kernels/muon.h>
+#include <ziggurat/kernels/weight_average.h>
 #include <ziggurat/optim/adamw.h>
 #include <ziggurat/optim/rules.h>
 
@@ -47,7 +48,8 @@ double decay_of(const OptimizerConfig& config, const Updated& p) {
 
 void adamw(const OptimizerConfig& config, const Updated& p, const UpdateStep& step, Stream& stream) {
   const ParamRange all{0, p.gradient.numel(), p.spec.decay, hash_name(p.spec.name), p.first};
-  adamw_step({p.master, p.gradient, p.moments[0].held, p.moments[1].held, p.rounded}, {&all, 1}, config,
+  adamw_step({p.master, p.gradient, p.moments[0].held, p.moments[1].held, p.rounded},
+             p.runs.empty() ? std::span(&all, 1) : p.runs, config,
              {step.lr, step.grad_scale, step.step, step.seed}, stream);
 }
 
@@ -130,7 +132,9 @@ OptimizerKind rule_for(const OptimizerConfig& config, const nn::ParamSpec& spec)
                                                                      : OptimizerKind::adamw;
 }
 
-std::vector<MomentSpec> moments_for(const OptimizerConfig& config, const nn::ParamSpec& spec) {
+namespace {
+
+std::vector<MomentSpec> rule_moments(const OptimizerConfig& config, const nn::ParamSpec& spec) {
   switch (rule_for(config, spec)) {
     case OptimizerKind::adamw:
       return {{"adam.m"}, {"adam.v"}};
@@ -145,8 +149,19 @@ std::vector<MomentSpec> moments_for(const OptimizerConfig& config, const nn::Par
   return {};
 }
 
-void update(const OptimizerConfig& config, const Updated& parameter, const UpdateStep& step, Arena& workspace,
-            Stream& stream) {
+// The last of the moments.
+void average(const OptimizerConfig& config, const Updated& p, const UpdateStep& step, Stream& stream) {
+  note_kernel("weight_average", Pass::backward, p.master, 2 * bytes_touched(p.master));
+  visit_kernels<kernels::WeightAverageKernels>(p.master, [&]<Device D, class T>() {
+    kernels::weight_average<D>(
+        kernels::WeightAverageArgs<T>{p.master.numel(), p.master.data<T>(), p.moments.back().held.data<T>(),
+                                      config.average, step.step, step.grad_scale},
+        stream);
+  });
+}
+
+void update_by_rule(const OptimizerConfig& config, const Updated& parameter, const UpdateStep& step,
+                    Arena& workspace, Stream& stream) {
   switch (rule_for(config, parameter.spec)) {
     case OptimizerKind::adamw:
       return adamw(config, parameter, step, stream);
@@ -157,6 +172,20 @@ void update(const OptimizerConfig& config, const Updated& parameter, const Updat
     case OptimizerKind::adafactor:
       return adafactor(config, parameter, step, workspace, stream);
   }
+}
+
+}  // namespace
+
+std::vector<MomentSpec> moments_for(const OptimizerConfig& config, const nn::ParamSpec& spec) {
+  std::vector<MomentSpec> moments = rule_moments(config, spec);
+  if (config.average > 0) moments.push_back({kAverage});
+  return moments;
+}
+
+void update(const OptimizerConfig& config, const Updated& parameter, const UpdateStep& step, Arena& workspace,
+            Stream& stream) {
+  update_by_rule(config, parameter, step, workspace, stream);
+  if (config.average > 0) average(config, parameter, step, stream);
 }
 
 }  // namespace ziggurat

@@ -8,11 +8,27 @@
 
 namespace ziggurat::parallel {
 
+// Memory that scattered groups take in turn.
+struct Loan {
+  std::unique_ptr<Arena> arena;
+  Tensor memory;
+  bool out = false;
+};
+
 GradientReducer::GradientReducer(nn::ParamStore& store, const ProcessGroups& groups, int64_t lanes_per_rank)
     : store_(store), groups_(groups), lanes_per_rank_(lanes_per_rank) {
   check(std::has_single_bit(static_cast<uint64_t>(lanes_per_rank)), ErrorKind::internal,
         "[reducer] lanes per rank must be a power of two, got {}", lanes_per_rank);
   plan_norms();
+  progress_.resize(store.groups().size());
+  for (const nn::ParamEntry& entry : store.entries()) {
+    progress_[static_cast<size_t>(entry.group)].entries.push_back(&entry);
+  }
+  for (const nn::ParamGroup& g : store.groups()) {
+    Communicator* const ranks = &nn::replicas(g, groups);
+    if (std::find(ranks_.begin(), ranks_.end(), ranks) == ranks_.end()) ranks_.push_back(ranks);
+  }
+  scattering_ = progress_.size();
   if (lanes_per_rank_ == 1) return;  // the one lane is the gradient slab itself
   const int levels =
       std::bit_width(static_cast<uint64_t>(lanes_per_rank_)) - 1;  // the top sum stays in the slab
@@ -27,18 +43,21 @@ GradientReducer::GradientReducer(nn::ParamStore& store, const ProcessGroups& gro
   }
 }
 
+GradientReducer::~GradientReducer() = default;
+
 bool GradientReducer::scatters(const nn::ParamGroup& group) const {
   return group.sharded() && store_.options().reproducible != Reproducible::strict;
 }
 
-// One number for each range, or each replicated parameter and each expert, told by exactly one rank, so that
-// the sum over ranks is exact whatever its order.
+// One number for each range, or each replicated parameter, part of a cut one and each expert, told by exactly
+// one rank, so that the sum over ranks is exact whatever its order.
 void GradientReducer::plan_norms() {
   int64_t parts = 0;
   for (const nn::ParamGroup& g : store_.groups()) {
     if (!scatters(g)) continue;
     // What lies between parameters is zero.
-    mine_.push_back({g.gradient.rows(g.owned.begin, g.owned.end), parts + groups_.world().rank()});
+    const Tensor owned = g.scattered ? g.gradient : g.gradient.rows(g.owned.begin, g.owned.end);
+    mine_.push_back({owned, parts + groups_.world().rank()});
     parts += groups_.world().size();
   }
   // Every rank holds a replicated parameter's gradient: the one with the least to do so far takes it.
@@ -51,12 +70,15 @@ void GradientReducer::plan_norms() {
   for (const nn::ParamEntry& entry : store_.entries()) {
     if (scatters(store_.group_of(entry))) continue;
     const nn::ParamSpec& spec = entry.spec;
-    const bool replicated = spec.expert_parallel == 0;
-    const bool mine = replicated ? next_rank(entry) == groups_.dp().rank()
-                                 : groups_.expert_dp(spec.expert_parallel).rank() == 0;
-    const int64_t first = parts + (replicated ? 0 : spec.row_begin),
-                  held = replicated ? 1 : spec.row_end - spec.row_begin;
-    parts += replicated ? 1 : spec.global_shape[0];
+    const bool experts = spec.expert_parallel > 0, cut = !spec.cut.empty();
+    const int tp = groups_.tp().rank();
+    const bool mine = experts ? groups_.expert_dp(spec.expert_parallel).rank() == 0
+                              : next_rank(entry) == groups_.dp().rank() && (cut || tp == 0);
+    const int64_t first = parts + (experts ? spec.row_begin
+                                   : cut   ? tp
+                                           : 0),
+                  held = experts ? spec.row_end - spec.row_begin : 1;
+    parts += experts ? spec.global_shape[0] : cut ? groups_.tp().size() : 1;
     if (!mine || entry.numel == 0) continue;
     const Tensor gradient = entry.param.grad.reshape({held, entry.numel / held});
     for (int64_t r = 0; r < held; ++r) mine_.push_back({gradient.rows(r, r + 1), first + r});
@@ -68,11 +90,112 @@ void GradientReducer::plan_norms() {
   squared_norms_ = allocate(*norm_arena_, DType::f64, {parts});
 }
 
-void GradientReducer::begin_step(Stream& stream) { store_.zero_gradients(stream); }
+void GradientReducer::begin_step(Stream& stream) {
+  for (Progress& progress : progress_) progress.reduced = false;
+  store_.zero_gradients(stream);
+}
+
+void GradientReducer::begin_micro_batch(Stream& stream, bool behind) {
+  stream_ = &stream, behind_ = behind;
+  for (Progress& progress : progress_) progress.to_come = progress.entries.size();
+  for (nn::ParamEntry& entry : store_.entries()) entry.use.to_come = 0;
+}
+
+void GradientReducer::before_write(const Param& param) {
+  const auto group = static_cast<size_t>(entry_of(param).group);
+  Progress& progress = progress_[group];
+  if (stream_ == nullptr || !store_.groups()[group].scattered || progress.loan != nullptr) return;
+  const int64_t elements = store_.groups()[group].numel;
+  progress.loan = &lend(elements);
+  store_.lend_gradients(group, progress.loan->memory.rows(0, elements), *stream_);
+}
+
+void GradientReducer::complete(const Param& param) {
+  if (stream_ == nullptr) return;
+  const auto group = static_cast<size_t>(entry_of(param).group);
+  if (--progress_[group].to_come > 0) return;
+  if (store_.groups()[group].scattered) {
+    begin_scatter(group);
+  } else if (behind_) {
+    settle(group);
+    if (!trees_.empty()) fold(store_.groups()[group], trees_[group], *stream_);
+    begin_reduction(group, *stream_);
+  }
+}
+
+void GradientReducer::between_steps() {
+  for (Communicator* ranks : ranks_) ranks->progress();
+}
+
+// What a micro-batch has left out, or nobody told of.
+void GradientReducer::end_micro_batch() {
+  for (size_t group = progress_.size(); group-- > 0;) {
+    if (progress_[group].loan != nullptr && group != scattering_) begin_scatter(group);
+  }
+  end_scatter();
+  stream_ = nullptr;
+}
 
 void GradientReducer::end_lane(Stream& stream) {
   if (!trees_.empty()) store_.settle_gradients(stream);
-  for (size_t g = 0; g < trees_.size(); ++g) fold(store_.groups()[g], trees_[g], stream);
+  for (size_t g = 0; g < trees_.size(); ++g) {
+    if (!progress_[g].reduced) fold(store_.groups()[g], trees_[g], stream);
+  }
+}
+
+const nn::ParamEntry& GradientReducer::entry_of(const Param& param) const {
+  return store_.entries()[static_cast<size_t>(param.use->number)];
+}
+
+Loan& GradientReducer::lend(int64_t elements) {
+  Loan* best = nullptr;
+  for (const auto& loan : loans_) {
+    const bool fits = !loan->out && loan->memory.numel() >= elements;
+    if (fits && (best == nullptr || loan->memory.numel() < best->memory.numel())) best = loan.get();
+  }
+  if (best == nullptr) {
+    const DType accum = accum_dtype(store_.options().compute);
+    best = loans_.emplace_back(std::make_unique<Loan>()).get();
+    best->arena = std::make_unique<Arena>("lent gradients", elements * size_of(accum) + Arena::kAlignment,
+                                          store_.options().device);
+    best->memory = allocate(*best->arena, accum, {elements});
+  }
+  best->out = true;
+  return *best;
+}
+
+int64_t GradientReducer::lent_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& loan : loans_) bytes += loan->memory.bytes();
+  return bytes;
+}
+
+// What no step of backward has written, since nobody used what it was for.
+void GradientReducer::settle(size_t group) {
+  for (const nn::ParamEntry* entry : progress_[group].entries) entry->param.settle_grad(*stream_);
+}
+
+// One at a time: so the loans that are out at once do not depend on how fast ranks are.
+void GradientReducer::begin_scatter(size_t group) {
+  end_scatter();
+  const nn::ParamGroup& g = store_.groups()[group];
+  settle(group);
+  const Tensor sum = progress_[group].loan->memory.rows(0, g.numel);
+  scattering_ = group;
+  scatter_ = nn::replicas(g, groups_)
+                 .begin_reduce_scatter(sum, sum.rows(g.owned.begin, g.owned.end), ReduceOrder::any, *stream_);
+}
+
+void GradientReducer::end_scatter() {
+  if (scattering_ == progress_.size()) return;
+  scatter_.wait();
+  const nn::ParamGroup& g = store_.groups()[scattering_];
+  Progress& progress = progress_[scattering_];
+  accumulate(progress.loan->memory.rows(g.owned.begin, g.owned.end), g.gradient, *stream_);
+  store_.lend_gradients(scattering_, Tensor(), *stream_);
+  progress.loan->out = false;
+  progress.loan = nullptr;
+  scattering_ = progress_.size();
 }
 
 // Counting up in binary: a carry out of level l is the sum of two subtrees of 2^l lanes, the earlier one
@@ -92,26 +215,35 @@ void GradientReducer::fold(const nn::ParamGroup& group, LaneTree& tree, Stream& 
   // A carry out of the last level: all lanes are in, and the slab holds their sum.
 }
 
+void GradientReducer::begin_reduction(size_t group, Stream& stream) {
+  const nn::ParamGroup& g = store_.groups()[group];
+  const ReduceOrder order = stream.strict() ? ReduceOrder::fixed_tree : ReduceOrder::any;
+  // Sources are consecutive ranks, i.e. the tree's next levels.
+  for (int64_t stride = 1; stride < g.sources; stride *= 2) {
+    for (int64_t s = 0; s + stride < g.sources; s += 2 * stride) {
+      accumulate(g.gradient.rows((s + stride) * g.numel, (s + stride + 1) * g.numel),
+                 g.gradient.rows(s * g.numel, (s + 1) * g.numel), stream);
+    }
+  }
+  Communicator& ranks = nn::replicas(g, groups_);
+  const Tensor sum = g.gradient.rows(0, g.numel);
+  if (scatters(g)) {
+    const Tensor owned = sum.rows(g.owned.begin, g.owned.end);
+    under_way_.push_back(ranks.begin_reduce_scatter(sum, owned, order, stream));
+  } else {
+    under_way_.push_back(ranks.begin_all_reduce(sum, order, stream));
+  }
+  progress_[group].reduced = true;
+}
+
 void GradientReducer::reduce(Stream& stream) {
   const Span span(stream.profile(), "reduce_gradients");
   store_.settle_gradients(stream);
-  const ReduceOrder order = stream.strict() ? ReduceOrder::fixed_tree : ReduceOrder::any;
-  for (const nn::ParamGroup& g : store_.groups()) {
-    // Sources are consecutive ranks, i.e. the tree's next levels.
-    for (int64_t stride = 1; stride < g.sources; stride *= 2) {
-      for (int64_t s = 0; s + stride < g.sources; s += 2 * stride) {
-        accumulate(g.gradient.rows((s + stride) * g.numel, (s + stride + 1) * g.numel),
-                   g.gradient.rows(s * g.numel, (s + 1) * g.numel), stream);
-      }
-    }
-    Communicator& ranks = nn::replicas(g, groups_);
-    const Tensor sum = g.gradient.rows(0, g.numel);
-    if (scatters(g)) {
-      ranks.reduce_scatter(sum, sum.rows(g.owned.begin, g.owned.end), order, stream).wait();
-    } else {
-      ranks.all_reduce(sum, ReduceOp::sum, order, stream).wait();
-    }
+  for (size_t group = 0; group < progress_.size(); ++group) {
+    if (!progress_[group].reduced && !store_.groups()[group].scattered) begin_reduction(group, stream);
   }
+  for (Work& work : under_way_) work.wait();
+  under_way_.clear();
 }
 
 Tensor GradientReducer::squared_norms(Stream& stream) {

@@ -120,6 +120,7 @@ class Steps {
     for (const RankAxis& axis : layout_.axes()) {
       if (axis.name == item.along) return axis;
     }
+    if (item.ranks == layout_.world_size()) return {"world", layout_.world_size(), 1};
     return layout_.dp();  // noted by a job of dp alone, which calls it the world
   }
 

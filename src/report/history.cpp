@@ -99,6 +99,12 @@ void RunHistory::add(const Json& record) {
     point.tokens_per_second = number(record, "tokens_per_second");
     point.roof = number(record, "roof_fraction"), point.memory = number(record, "memory_bytes");
     point.eta = number(record, "eta_seconds");
+    point.parts.clear();
+    for (const char* group : {"losses", "objective"}) {
+      const auto values = record.find(group);
+      if (values == record.end() || !values->is_object()) continue;
+      for (const auto& [part, value] : values->items()) point.parts[part] = number(*values, part.c_str());
+    }
     point.imbalance = point.drop = 0;
     total_steps = whole(record, "total_steps");
     if (const auto moe = record.find("moe"); moe != record.end() && moe->is_array()) {

@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "report/page_text.h"
 #include <ziggurat/config/config.h>
@@ -42,12 +43,26 @@ Json curves_of(const std::vector<StepPoint>& steps) {
     if (curve.band)
       out[std::string(curve.name) + "_low"] = out[std::string(curve.name) + "_high"] = Json::array();
   }
+  std::set<std::string> parts;
+  for (const StepPoint& point : steps) {
+    for (const auto& [name, value] : point.parts) parts.insert(name);
+  }
+  parts.erase("cross_entropy");  // that is the loss
+  out["parts"] = Json::object();
   const size_t width = std::max<size_t>(1, (steps.size() + kPoints - 1) / kPoints);
   for (size_t begin = 0; begin < steps.size(); begin += width) {
     const size_t end = std::min(begin + width, steps.size());
     const StepPoint& last = steps[end - 1];
     out["step"].push_back(last.step), out["tokens"].push_back(last.tokens);
     out["flops"].push_back(last.flops), out["seconds"].push_back(last.seconds);
+    for (const std::string& name : parts) {
+      double sum = 0;
+      for (size_t i = begin; i < end; ++i) {
+        const auto found = steps[i].parts.find(name);
+        sum += found == steps[i].parts.end() ? NAN : found->second;
+      }
+      out["parts"][name].push_back(finite(sum / static_cast<double>(end - begin)));
+    }
     for (const Curve& curve : kCurves) {
       double sum = 0, low = INFINITY, high = -INFINITY;
       for (size_t i = begin; i < end; ++i) {

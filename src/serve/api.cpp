@@ -1,16 +1,13 @@
-#include <algorithm>
-#include <array>
 #include <atomic>
 #include <chrono>
-#include <map>
-#include <mutex>
 
 #include <fmt/format.h>
 
 #include "serve/backlog.h"
+#include "serve/completion.h"
+#include "serve/metrics.h"
 #include "serve/model_thread.h"
 #include <ziggurat/core/log.h>
-#include <ziggurat/core/timer.h>
 #include <ziggurat/data/utf8_text.h>
 #include <ziggurat/io/untrusted_json.h>
 #include <ziggurat/serve/server.h>
@@ -35,59 +32,9 @@ int64_t now() {
       .count();
 }
 
-// As the value of a label in /metrics.
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '\\' || c == '"') out += '\\';
-    out += c == '\n' ? std::string("\\n") : std::string(1, c);
-  }
-  return out;
+Reply reply_of(const ApiError& error) {
+  return {.status = error.status, .body = dump(error.json()), .retry_after = error.retry_after};
 }
-
-Reply reply_of(const ApiError& error) { return {.status = error.status, .body = dump(error.json())}; }
-
-// For Prometheus.
-class Counters {
- public:
-  void count_request(const std::string& path, int status) {
-    const std::lock_guard lock(mutex_);
-    ++requests_[{path, status}];
-  }
-  void count_completion(const Usage& usage, double seconds) {
-    const std::lock_guard lock(mutex_);
-    prompt_tokens_ += usage.prompt_tokens, completion_tokens_ += usage.completion_tokens;
-    seconds_ += seconds, ++completions_;
-  }
-  std::string text(int64_t waiting) const {
-    const std::lock_guard lock(mutex_);
-    std::string out =
-        "# HELP ziggurat_requests_total Requests answered.\n# TYPE ziggurat_requests_total counter\n";
-    for (const auto& [key, count] : requests_) {
-      out += fmt::format("ziggurat_requests_total{{path=\"{}\",code=\"{}\"}} {}\n", escaped(key.first),
-                         key.second, count);
-    }
-    const auto add = [&](const char* name, const char* type, const char* help, auto value) {
-      out += fmt::format("# HELP {0} {2}\n# TYPE {0} {1}\n{0} {3}\n", name, type, help, value);
-    };
-    add("ziggurat_prompt_tokens_total", "counter", "Tokens of prompts read.", prompt_tokens_);
-    add("ziggurat_completion_tokens_total", "counter", "Tokens written.", completion_tokens_);
-    out += fmt::format(
-        "# HELP ziggurat_completion_seconds Time that the model worked on a request.\n"
-        "# TYPE ziggurat_completion_seconds summary\n"
-        "ziggurat_completion_seconds_sum {}\nziggurat_completion_seconds_count {}\n",
-        seconds_, completions_);
-    add("ziggurat_requests_waiting", "gauge", "Requests that wait for the model, the one under way included.",
-        waiting);
-    return out;
-  }
-
- private:
-  mutable std::mutex mutex_;
-  std::map<std::pair<std::string, int>, int64_t> requests_;
-  int64_t prompt_tokens_ = 0, completion_tokens_ = 0, completions_ = 0;
-  double seconds_ = 0;
-};
 
 json parse_body(const std::string& body) {
   try {
@@ -139,8 +86,10 @@ ordered_json usage_json(const Usage& usage) {
 }  // namespace
 
 struct Api::Impl {
-  Impl(const Served& of, int model_threads, int64_t most_waiting)
-      : served(of), completer(of), thread(model_threads, most_waiting) {}
+  Impl(const Served& of, const ApiOptions& options)
+      : served(of),
+        metrics(options.log),
+        thread(of, {options.model_threads, options.most_requests, options.most_seconds, options.on_lost}) {}
 
   using ClientThere = std::function<bool()>;
 
@@ -154,8 +103,7 @@ struct Api::Impl {
     if (get("/v1/models")) return ok({{"object", "list"}, {"data", ordered_json::array({model_json()})}});
     if (get("/v1/models/" + served.name)) return ok(model_json());
     if (get("/health")) return ok({{"status", "ok"}});
-    if (get("/metrics"))
-      return {.type = "text/plain; version=0.0.4", .body = counters.text(thread.waiting())};
+    if (get("/metrics")) return {.type = "text/plain; version=0.0.4", .body = metrics.text(thread.state())};
     if (get("/tokenizer_info"))
       return ok({{"eos_token", eos_text()}, {"bos_token", nullptr}, {"pad_token", nullptr}});
     if (post("/tokenize")) return tokenize(parse_body(body));
@@ -216,37 +164,55 @@ struct Api::Impl {
             {"model", served.name}};
   }
 
-  // On the model's thread.
-  Usage complete(const CompletionRequest& request, const Completer::Emit& emit) {
-    const Timer timer;
-    const Usage usage = completer.complete(request, emit);
-    counters.count_completion(usage, timer.seconds());
+  // A completion that the model works on, as long as somebody holds this.
+  struct Work {
+    std::string id;
+    std::shared_ptr<Backlog> backlog;
+    std::shared_ptr<ModelThread::Job> job;
+    ~Work() { backlog->leave(); }
+  };
+  std::shared_ptr<Work> begin(const std::string& id, const CompletionRequest& request,
+                              const std::shared_ptr<Backlog>& backlog, const Completion::Emit& emit) {
+    auto completion = std::make_unique<Completion>(served, request, emit);
+    return std::shared_ptr<Work>(new Work{id, backlog, thread.begin(std::move(completion), backlog)});
+  }
+
+  // Of work whose backlog has ended. Throws what ended it early.
+  Usage result_of(const Work& work) {
+    int status = 200;
+    std::exception_ptr error;
+    try {
+      work.job->check();
+      if (work.backlog->gone()) throw ApiError(499, "the client left", {}, "client_left");
+      if (work.backlog->too_slow()) throw ApiError(503, "the stream was read too slowly", {}, "overloaded");
+    } catch (const std::exception& fault) {
+      const auto* known = dynamic_cast<const ApiError*>(&fault);
+      status = known == nullptr ? 500 : known->status;
+      error = std::current_exception();
+    }
+    const Usage usage = work.job->completion().usage();
+    metrics.count_completion(work.id, status, usage, work.job->times());
+    if (error) std::rethrow_exception(error);
     return usage;
   }
 
   Reply completions(const CompletionRequest& request, const ClientThere& client_there) {
     if (request.stream) return stream(request);
-    Backlog backlog(0);  // of nothing: it tells the model that the client left, and its thread the end
+    ordered_json root = envelope();
     std::vector<Choice> choices(request.prompts.size() * static_cast<size_t>(request.n));
-    const auto add = [&](const Piece& piece) {
+    // Of nothing: it tells the model that the client left, and this thread the end.
+    const auto backlog = std::make_shared<Backlog>(0);
+    const auto work = begin(root["id"], request, backlog, [&](const Piece& piece) {
       Choice& choice = choices[piece.choice];
       choice.text += piece.text;
       choice.logprobs.insert(choice.logprobs.end(), piece.logprobs.begin(), piece.logprobs.end());
       choice.finish_reason = piece.finish_reason;
-      return !backlog.gone();
-    };
-    Usage usage;
-    const auto work = [&] {
-      const Backlog::End end(backlog);
-      if (!backlog.gone()) usage = complete(request, add);
-    };
-    thread.run(work, [&] {
-      while (backlog.take()) {
-        if (!client_there()) backlog.leave();
-      }
+      return !backlog->gone();
     });
-    if (backlog.gone()) throw ApiError(499, "the client left", {}, "client_left");
-    ordered_json root = envelope();
+    while (backlog->take()) {
+      if (!client_there()) backlog->leave();
+    }
+    const Usage usage = result_of(*work);
     root["choices"] = ordered_json::array();
     for (size_t i = 0; i < choices.size(); ++i) {
       root["choices"].push_back(choice_json(i, choices[i].text, choices[i].logprobs, choices[i].finish_reason,
@@ -259,56 +225,47 @@ struct Api::Impl {
   // Server-sent events. The model writes them to a backlog, and the connection's thread sends them on: a
   // client that reads slowly holds up nobody else, and one that goes is noticed at once, also while it waits.
   Reply stream(const CompletionRequest& request) {
-    return {.type = "text/event-stream",
-            .stream = [this, request, base = envelope()](const Reply::Write& write) {
-              const auto text_of = [](const ordered_json& event) { return "data: " + dump(event) + "\n\n"; };
-              Backlog backlog(kMostBacklogBytes);
-              const auto send_on = [&] {
-                bool open = true;
-                while (const auto part = backlog.take()) {
-                  if (open && !write(*part)) open = false, backlog.leave();
-                }
-              };
-              try {
-                thread.run([&] { fill(backlog, request, base, text_of); }, send_on);
-                if (backlog.too_slow())
-                  throw ApiError(503, "the stream was read too slowly", {}, "overloaded");
-              } catch (const std::exception& error) {  // the status is sent already
-                const auto* known = dynamic_cast<const ApiError*>(&error);
-                write(text_of(known != nullptr ? known->json() : ApiError(500, error.what()).json()));
-              }
-            }};
-  }
-
-  void fill(Backlog& backlog, const CompletionRequest& request, const ordered_json& base,
-            const std::function<std::string(const ordered_json&)>& text_of) {
-    const Backlog::End end(backlog);
-    if (backlog.gone()) return;
-    const Usage usage = complete(request, [&](const Piece& piece) {
+    const auto text_of = [](const ordered_json& event) { return "data: " + dump(event) + "\n\n"; };
+    const ordered_json base = envelope();
+    const bool with_logprobs = request.logprobs.has_value(), with_usage = request.stream_usage;
+    const auto backlog = std::make_shared<Backlog>(kMostBacklogBytes);
+    const auto put = [=](const Piece& piece) {
       ordered_json event = base;
-      event["choices"] = ordered_json::array({choice_json(
-          piece.choice, piece.text, piece.logprobs, piece.finish_reason, request.logprobs.has_value())});
-      return backlog.put(text_of(event));
-    });
-    if (request.stream_usage) {
-      ordered_json event = base;
-      event["choices"] = ordered_json::array();
-      event["usage"] = usage_json(usage);
-      backlog.put(text_of(event));
-    }
-    backlog.put("data: [DONE]\n\n");
+      event["choices"] = ordered_json::array(
+          {choice_json(piece.choice, piece.text, piece.logprobs, piece.finish_reason, with_logprobs)});
+      return backlog->put(text_of(event));
+    };
+    const auto work = begin(base["id"], request, backlog, put);
+    const auto send = [=, this](const Reply::Write& write) {
+      bool open = true;
+      while (const auto part = backlog->take()) {
+        if (open && !write(*part)) open = false, backlog->leave();
+      }
+      try {
+        const Usage usage = result_of(*work);
+        if (with_usage) {
+          ordered_json event = base;
+          event["choices"] = ordered_json::array();
+          event["usage"] = usage_json(usage);
+          write(text_of(event));
+        }
+        write("data: [DONE]\n\n");
+      } catch (const std::exception& error) {  // the status is sent already
+        const auto* known = dynamic_cast<const ApiError*>(&error);
+        write(text_of(known != nullptr ? known->json() : ApiError(500, error.what()).json()));
+      }
+    };
+    return {.type = "text/event-stream", .stream = send};
   }
 
   const Served served;
   const int64_t started = now();
   std::atomic<int64_t> completions_begun = 0;
-  Counters counters;
-  Completer completer;
+  Metrics metrics;
   ModelThread thread;
 };
 
-Api::Api(const Served& served, int model_threads, int64_t most_waiting)
-    : impl_(std::make_unique<Impl>(served, model_threads, most_waiting)) {}
+Api::Api(const Served& served, const ApiOptions& options) : impl_(std::make_unique<Impl>(served, options)) {}
 Api::~Api() = default;
 
 Reply Api::answer(const std::string& method, const std::string& path, const std::string& body,
@@ -322,7 +279,7 @@ Reply Api::answer(const std::string& method, const std::string& path, const std:
     warn("{} {}: {}", method, path, error.what());
     reply = reply_of(ApiError(500, error.what()));
   }
-  impl_->counters.count_request(reply.status == 404 ? "other" : path, reply.status);
+  impl_->metrics.count_request(reply.status == 404 ? "other" : path, reply.status);
   return reply;
 }
 

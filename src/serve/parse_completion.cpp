@@ -184,9 +184,11 @@ CompletionRequest parse_completion(const json& body, const Served& served) {
   request.max_tokens = fields.integer("max_tokens", request.max_tokens, 0, INT32_MAX);
   request.n = fields.integer("n", request.n, 1, kMostChoices);
   fields.only("best_of", request.n);
-  request.temperature = fields.number("temperature", request.temperature, 0, 2);
-  request.top_p = fields.number("top_p", request.top_p, 1e-6, 1);
-  request.top_k = fields.integer("top_k", request.top_k, 0, INT32_MAX);
+  infer::SamplingOptions& sampling = request.sampling;
+  sampling.temperature = fields.number("temperature", sampling.temperature, 0, 2);
+  sampling.top_p = fields.number("top_p", sampling.top_p, 1e-6, 1);
+  sampling.top_k = fields.integer("top_k", sampling.top_k, 0, INT32_MAX);
+  sampling.repetition_penalty = fields.number("repetition_penalty", sampling.repetition_penalty, 0.01, 100);
   if (const json* given = fields.find("logprobs")) {
     request.logprobs = Fields::integer_in("logprobs", *given, 0, kMostLogprobs);
   }
@@ -199,9 +201,9 @@ CompletionRequest parse_completion(const json& body, const Served& served) {
   }
   request.stop = read_stops(fields.find("stop"));
   const json* seed = fields.find("seed");
-  request.seed = seed == nullptr
-                     ? any_seed()
-                     : static_cast<uint64_t>(Fields::integer_in("seed", *seed, INT64_MIN, INT64_MAX));
+  sampling.seed = seed == nullptr
+                      ? any_seed()
+                      : static_cast<uint64_t>(Fields::integer_in("seed", *seed, INT64_MIN, INT64_MAX));
   for (const char* name : {"presence_penalty", "frequency_penalty"}) fields.only(name, 0);
   fields.only("logit_bias", json::object());
   fields.only("suffix", "");

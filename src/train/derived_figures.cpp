@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 #include <fmt/format.h>
 
@@ -85,7 +86,8 @@ void add_wire(Figures& figures, const RunConfig& config, int ranks) {
 Figures derived_figures(const RunConfig& config, int ranks) {
   if (ranks == 0) {
     const std::vector<int> sizes = config.model.expert_parallel_sizes();
-    ranks = sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end());
+    ranks =
+        std::lcm(sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end()), config.parallel.tensor);
   }
   check_for_ranks(config, ranks);
   const ParallelPlan layout = layout_of(config, ranks);

@@ -19,10 +19,16 @@ model::TokenBatch DryRank::batch() const {
           config.data.reset_attention ? &kSome : nullptr};
 }
 
-void DryRank::micro_batch() {
-  executor.tape.begin({});
-  training.model.loss(executor.tape, executor.upload(executor.tape, batch()));
-  executor.tape.backward();
+void DryRank::micro_batch(parallel::GradientReducer& reducer) {
+  Tape& tape = executor.tape;
+  training.objective->begin_step(0, executor.stream);
+  tape.set_follower(&reducer);
+  reducer.begin_micro_batch(executor.stream, false);
+  tape.begin({});
+  training.objective->loss(tape, executor.upload(tape, batch()));
+  tape.backward();
+  reducer.end_micro_batch();
+  tape.set_follower(nullptr);
 }
 
 void DryRank::update() {
@@ -33,7 +39,7 @@ void DryRank::update() {
 
 void DryRank::evaluation() {
   executor.tape.begin({.training = false});
-  training.model.loss(executor.tape, executor.upload(executor.tape, batch()));
+  training.objective->evaluate(executor.tape, executor.upload(executor.tape, batch()));
 }
 
 }  // namespace ziggurat::train

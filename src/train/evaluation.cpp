@@ -50,7 +50,8 @@ Validation Evaluation::of(const SampleSource* source, Split split) {
                           .step = training_.cursor.step,
                           .index = mine,
                           .training = false});
-    const Tensor sums = training_.model.loss(executor_.tape, executor_.upload(executor_.tape, batch));
+    const Tensor sums =
+        training_.objective->evaluate(executor_.tape, executor_.upload(executor_.tape, batch));
     if (counted) copy(sums, parts.rows(mine, mine + 1), stream);
   }
   dp.all_reduce(parts, ReduceOp::sum, ReduceOrder::any, stream).wait();
@@ -77,7 +78,7 @@ bool Evaluation::computes_finite_loss(const SampleSource& source) {
                         .index = dp.rank(),
                         .count = dp.size(),
                         .training = false});
-  const Tensor sums = training_.model.loss(executor_.tape, executor_.upload(executor_.tape, batch));
+  const Tensor sums = training_.objective->evaluate(executor_.tape, executor_.upload(executor_.tape, batch));
   double bad = std::isfinite(ops::read_loss(sums, executor_.stream).sum) ? 0 : 1;
   world.all_reduce(Tensor(&bad, DType::f64, {1}), ReduceOp::max, ReduceOrder::any, executor_.stream).wait();
   return bad == 0;

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include <ziggurat/optim/rules.h>
 #include <ziggurat/train/layout_search.h>
 #include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/record_step.h>
@@ -11,6 +12,7 @@ RunConfig with_layout(const RunConfig& config, const Layout& layout) {
   RunConfig other = config;
   other.batch.micro_batch = layout.micro_batch;
   other.train.recompute = layout.recompute;
+  other.parallel.tensor = layout.tensor, other.parallel.zero = layout.zero;
   for (model::BlockRun& run : other.model.blocks) {
     for (model::BlockSpec& block : run.pattern) {
       block.expert_parallel = static_cast<int>(
@@ -19,6 +21,33 @@ RunConfig with_layout(const RunConfig& config, const Layout& layout) {
   }
   return other;
 }
+
+namespace {
+
+// Whether ranks can cut it; the device has nothing to do with it.
+bool can_be_cut(RunConfig config, int tp) {
+  config.parallel.tensor = tp;
+  config.device = Device::cpu;
+  Problems all;
+  config.validate(all);
+  return all.count() == 0;
+}
+
+// With the lowest stage of ZeRO that fits, or the highest that there is.
+Layout measured(const RunConfig& config, const ClusterConfig& cluster, Layout layout) {
+  const int most = takes_matrices(config.optimizer.kind) ? layout.zero : 2;
+  for (;; ++layout.zero) {
+    RunConfig run = with_layout(config, layout);
+    run.batch.rampup = {};  // the full batch is what is asked about
+    layout.memory = device_memory(run, layout.ranks);
+    layout.fits = layout.memory <= cluster.device.memory;
+    if (!layout.fits && layout.zero < most) continue;
+    layout.time = simulate_step(run, layout.ranks, cluster);
+    return layout;
+  }
+}
+
+}  // namespace
 
 double device_memory(const RunConfig& config, int ranks) {
   RunConfig full = config;
@@ -35,23 +64,29 @@ std::vector<Layout> search_layouts(const RunConfig& config, const ClusterConfig&
         cluster.software.tensor_parallel);
   int64_t experts = 1;  // the most of a layer
   for (const model::BlockSpec& layer : config.model.layers()) experts = std::max(experts, layer.experts);
+  std::vector<int> cuts;
+  for (int tp = 1; tp <= cluster.ranks_per_node; tp *= 2) {
+    if (tp == 1 || can_be_cut(config, tp)) cuts.push_back(tp);
+  }
   std::vector<Layout> found;
   for (int ranks = most_ranks; ranks >= 1 && ranks >= most_ranks / 4; ranks /= 2) {
-    for (int ep = 1; ep <= experts && ep <= ranks; ep *= 2) {
-      for (int64_t micro_batch = 1; micro_batch * ranks <= config.batch.global_batch; micro_batch *= 2) {
-        if (config.batch.global_batch % (micro_batch * ranks) != 0) continue;
-        for (const bool recompute : {false, true}) {
-          Layout layout{.ranks = ranks,
-                        .expert_parallel = ep,
-                        .micro_batch = micro_batch,
-                        .recompute = recompute,
-                        .time = {}};
-          RunConfig run = with_layout(config, layout);
-          run.batch.rampup = {};  // the full batch is what is asked about
-          layout.memory = device_memory(run, ranks);
-          layout.fits = layout.memory <= cluster.device.memory;
-          layout.time = simulate_step(run, ranks, cluster);
-          found.push_back(std::move(layout));
+    for (const int tp : cuts) {
+      if (ranks % tp != 0) continue;
+      const int dp = ranks / tp;
+      for (int ep = 1; ep <= experts && ep <= ranks; ep *= 2) {
+        // A rank of several that share a micro-batch has a part of it: smaller ones are other layouts' too.
+        for (int64_t micro_batch = tp; micro_batch * dp <= config.batch.global_batch; micro_batch *= 2) {
+          if (config.batch.global_batch % (micro_batch * dp) != 0) continue;
+          for (const bool recompute : {false, true}) {
+            found.push_back(measured(config, cluster,
+                                     {.ranks = ranks,
+                                      .expert_parallel = ep,
+                                      .micro_batch = micro_batch,
+                                      .recompute = recompute,
+                                      .tensor = tp,
+                                      .zero = config.parallel.zero,
+                                      .time = {}}));
+          }
         }
       }
     }

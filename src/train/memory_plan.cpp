@@ -6,6 +6,7 @@
 #include "train/dry_rank.h"
 #include "train/saved_tensors.h"
 #include <ziggurat/config/units.h>
+#include <ziggurat/parallel/gradient_reducer.h>
 #include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/step_plan.h>
 
@@ -38,7 +39,9 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   plan.global_parameters = store.global_parameters();
 
   const Device device = store.options().device;
-  built.micro_batch();
+  parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank);
+  built.micro_batch(reducer);
+  plan.gradients += reducer.lent_bytes();
   built.update();
   if (planned(device) == Device::cuda) built.evaluation();  // a device's arenas don't grow
   const Executor::Memory taken = built.executor.high_water();

@@ -59,6 +59,8 @@ std::string to_json(const StepRecord& r) {
                               {"roof_fraction", r.roof_fraction},
                               {"memory_bytes", r.memory_bytes},
                               {"eta_seconds", r.eta_seconds}};
+  for (const auto& [name, loss] : r.losses) j["losses"][name] = loss;
+  for (const auto& [name, value] : r.settings) j["objective"][name] = value;
   if (!r.left_out.empty()) j["left_out"] = r.left_out;
   if (r.updates_left_out > 0) j["updates_left_out"] = r.updates_left_out;
   if (r.launches > 0) j["launches"] = r.launches, j["graphs"] = r.graphs, j["waits"] = r.waits;

@@ -7,6 +7,7 @@ namespace ziggurat::train {
 std::string why_no_graphs(const RunConfig& config, int world_size) {
   if (config.device != Device::cuda) return "the device is the CPU";
   if (config.train.graphs == Graphs::off) return "train.graphs is off";
+  if (config.parallel.zero == 2) return "parallel.zero 2 lends gradients their memory as backward goes";
   const model::ModelConfig model = model::fit_to_ranks(config.model, world_size);
   const std::vector<int> sizes = model.expert_parallel_sizes();
   if (std::any_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks > 1; })) {

@@ -36,9 +36,10 @@ class Search {
     const auto& entries = training_.store.entries();
     for (size_t i = entries.size(); i-- > 0;) {
       const nn::ParamEntry& entry = entries[i];
-      const Tensor gradient = entry.param.grad.reshape({entry.numel});
-      const IndexRange range = owned ? training_.store.owned(entry) : IndexRange{0, entry.numel};
-      const int64_t at = first_not_finite(gradient.rows(range.begin, range.end), pieces_);
+      const nn::ParamStore& store = training_.store;
+      const IndexRange range = owned ? store.owned(entry) : store.kept(entry);
+      const int64_t at =
+          first_not_finite(owned ? store.owned_gradient(entry) : store.kept_gradient(entry), pieces_);
       if (at >= 0) {
         return fmt::format("{:06d} the gradient of {}", entries.size() - i,
                            name_element(entry, range.begin + at));
@@ -61,7 +62,7 @@ class Search {
                                : layer == layers ? "the final norm"
                                                  : fmt::format("block {}", layer));
     });
-    step.accumulate(plan, counted_tokens, read, 0, [&](int64_t micro_batch) {
+    step.accumulate_alone(plan, counted_tokens, read, 0, [&](int64_t micro_batch) {
       if (!found.empty()) return;
       training_.store.settle_gradients(executor_.stream);
       std::string what = in_forward;
@@ -92,7 +93,7 @@ std::string explain_not_finite(Training& training, TrainStep& step, const StepPl
   const auto bad = std::find_if(result.losses.begin(), result.losses.end(),
                                 [](double loss) { return !std::isfinite(loss); });
   if (bad != result.losses.end()) {
-    const int64_t micro_batch = (bad - result.losses.begin()) / 2;
+    const int64_t micro_batch = (bad - result.losses.begin()) / training.objective->part_count();
     what = fmt::format("the loss of micro-batch {} on rank {} is not finite", micro_batch,
                        micro_batch / plan.micro_batches_per_rank);
   } else {

@@ -60,7 +60,7 @@ class Twice {
   }
 
   Prints prints(int shift) {
-    step_.accumulate(plan_, counted_tokens_, read_, shift);
+    step_.accumulate_alone(plan_, counted_tokens_, read_, shift);
     stream_.wait();
     std::vector<uint64_t> mine;
     for (const nn::ParamEntry& entry : training_.store.entries()) {

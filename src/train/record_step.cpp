@@ -21,10 +21,10 @@ StepWork record_step(const RunConfig& config, int world_size, int rank) {
 
   WorkRecord record;
   reducer.begin_step(stream);
-  built.micro_batch();
+  built.micro_batch(reducer);
   work.first = record.take();
   if (work.micro_batches > 1) {
-    built.micro_batch();
+    built.micro_batch(reducer);
     work.later = record.take();
   }
   reducer.reduce(stream);
@@ -44,6 +44,12 @@ StepTime simulate_step(const RunConfig& config, int ranks, const ClusterConfig& 
   check(tp == 1 || !config.model.has_experts(), ErrorKind::config,
         "software.tensor_parallel: {} cuts dense models only, and {} has experts; set it to 1", tp,
         config.model.name);
+  check(
+      tp == 1 || config.parallel.tensor == 1, ErrorKind::config,
+      "parallel.tensor: {} cuts the model as Ziggurat does, software.tensor_parallel: {} as other software: "
+      "set one of them to 1",
+      config.parallel.tensor, tp);
+  if (tp == 1) return time_of(record_step(config, ranks), cluster, layout_of(config, ranks));
   const ParallelPlan layout(ranks, model::fit_to_ranks(config.model, ranks).expert_parallel_sizes(),
                             {.tp = tp});
   return time_of(record_step(config, layout.dp().size), cluster, layout);

@@ -43,8 +43,7 @@ void add_held(Trainer& trainer, const std::string& pattern, std::vector<Piece>& 
     const IndexRange owned = store.owned(entry);
     const int64_t first = entry.first + owned.begin;
     add(spec.name, spec.global_shape, first, state.master(entry));
-    add("gradient." + spec.name, spec.global_shape, first,
-        entry.param.grad.reshape({entry.numel}).rows(owned.begin, owned.end));
+    add("gradient." + spec.name, spec.global_shape, first, store.owned_gradient(entry));
     for (const OptimizerState::Moment& moment : state.moments(entry)) {
       add(saved_name(moment.name, spec.name), moment.global_shape, moment.first, moment.held);
     }

@@ -23,7 +23,10 @@ StepRecord Reporter::record(const StepPlan& plan, const StepResult& result, int6
                             double seconds, double data_seconds) {
   StepRecord r;
   r.loss = result.loss;
-  r.auxiliary_loss = result.auxiliary_loss;
+  r.auxiliary_loss = result.auxiliary_loss();
+  const auto& parts = training_.objective->parts();
+  for (size_t i = 0; i < parts.size(); ++i) r.losses.emplace_back(parts[i].name, result.parts[i]);
+  r.settings = training_.objective->settings();
   r.grad_norm = result.grad_norm;
   r.step = training_.cursor.step;
   r.total_steps = total_steps;

@@ -65,8 +65,19 @@ constexpr auto kUnused = std::to_array<Unused>({
      "no layer of the model is residual_moe", kRemove},
     {"model.moe.coefficient_bias", [](Config c) { return !c.model.has(FfnKind::residual_moe); },
      "no layer of the model is residual_moe", kRemove},
-    {"model.moe.coefficient_bias", [](Config c) { return c.model.moe.residual_mix == moe::ResidualMix::sum; },
-     "moe.residual_mix sum has no coefficients", kRemove},
+    {"model.moe.coefficient_bias", [](Config c) { return !c.model.moe.has_coefficients(); },
+     "moe.residual_mix sum and sequential have no coefficients", kRemove},
+    {"model.moe.balance_bias_rate", [](Config c) { return !c.model.moe.balance_bias; },
+     "only moe.balance_bias moves by it", "remove it, or set model.moe.balance_bias=true"},
+    {"model.moe.chosen_groups", [](Config c) { return c.model.moe.expert_groups == 1; },
+     "moe.expert_groups 1 is all experts", "remove it, or set model.moe.expert_groups"},
+    {"model.moe.group_tokens",
+     [](Config c) { return drops_nothing(c) && c.model.moe.balance_scope != moe::BalanceScope::group; },
+     kDropless, kChooseDrop},
+    {"model.window", [](Config c) { return c.model.window >= c.model.max_sequence; },
+     "no sequence is longer than model.max_sequence", "remove it, or make it shorter"},
+    {"model.init_scale", [](Config c) { return c.model.init != model::InitRule::variance_scaling; },
+     "only model.init variance_scaling reads it", "remove it, or set model.init=variance_scaling"},
     {"model.moe.capacity_factor", drops_nothing, kDropless, kChooseDrop},
     {"model.moe.eval_capacity_factor", drops_nothing, kDropless, kChooseDrop},
     {"model.moe.min_capacity", drops_nothing, kDropless, kChooseDrop},
@@ -82,6 +93,8 @@ constexpr auto kUnused = std::to_array<Unused>({
      kRemove},
     {"parallel.all_to_all", [](Config c) { return !c.model.has_experts(); },
      "no layer of the model has experts, which exchange tokens by all-to-alls", kRemove},
+    {"parallel.overlap", [](Config c) { return c.device == Device::cuda; },
+     "a GPU's gradients are summed after backward", kRemove},
     {"model.rope_theta", [](Config c) { return c.model.positions != Positions::rope; },
      "learned positions are not rotated", "remove it, or set model.positions=rope"},
     {"optimizer.min_lr", [](Config c) { return c.optimizer.schedule == LrScheduleKind::constant; },
@@ -182,6 +195,14 @@ constexpr auto kOdd = std::to_array<Odd>({
            "the number of ranks");
      },
      "start the run on as many ranks each time, or choose micro_batch or sequence"},
+    {"parallel.zero", true,
+     [](Config c) {
+       const bool kept = c.parallel.zero == 2 && c.reproducible == Reproducible::strict;
+       return kept ? std::string(
+                         "reproducible strict keeps gradients whole, for a fixed order of sums: 2 is 1")
+                   : std::string();
+     },
+     "set it to 1, or reproducible=layout"},
     {"model.moe.renormalise", true,
      [](Config c) {
        const moe::MoeConfig& m = c.model.moe;

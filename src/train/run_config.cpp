@@ -6,6 +6,7 @@
 #include <ziggurat/build_config.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/data/sample_source.h>
+#include <ziggurat/data/ul2.h>
 #include <ziggurat/kernels/attention.h>
 #include <ziggurat/optim/rules.h>
 #include <ziggurat/optim/schedule.h>
@@ -45,6 +46,12 @@ void check_micro_batch(const RunConfig& c, Problems& problems) {
                         fmt::format("expected at most {} tokens x model.moe.top_k, got {} sequences of "
                                     "batch.sequence_length {} x top_k {}",
                                     kMostTokens, c.batch.micro_batch, c.batch.sequence_length, choices));
+  }
+  if (m.has_experts() && m.moe.group_tokens > 0 && tokens % m.moe.group_tokens != 0) {
+    problems.add("model.moe.group_tokens",
+                 fmt::format("expected a divisor of the {} tokens of a micro-batch (batch.micro_batch x "
+                             "batch.sequence_length), got {}",
+                             tokens, m.moe.group_tokens));
   }
   int64_t widest = std::max((m.heads + 2 * m.key_value_heads()) * head_width(m), 2 * m.ffn_width());
   if (m.has_experts()) widest = std::max({widest, 2 * m.expert_width() * choices, 2 * m.residual_width()});
@@ -93,6 +100,82 @@ void check_batches(const RunConfig& c, Problems& problems) {
   }
 }
 
+void check_ul2(const RunConfig& c, Problems& problems) {
+  if (!c.data.ul2.enabled()) return;
+  if (c.batch.sequence_length < 4) {
+    return problems.add("batch.sequence_length",
+                        fmt::format("data.ul2 takes spans out of samples: expected at least 4, got {}",
+                                    c.batch.sequence_length));
+  }
+  if (c.data.ul2.sentinels >= c.model.vocab_size) {
+    problems.add("data.ul2.sentinels",
+                 fmt::format("they are ids of model.vocab_size ({}), which the tokenizer needs too: got {}",
+                             c.model.vocab_size, c.data.ul2.sentinels));
+  }
+  if (const int64_t spans = most_spans(c.data.ul2, c.batch.sequence_length); spans > c.data.ul2.sentinels) {
+    problems.add(
+        "data.ul2.sentinels",
+        fmt::format("a sample of {} tokens may have {} spans: expected as many sentinels, got {}; set it "
+                    "to {} and leave so many ids of model.vocab_size free, or use longer spans",
+                    c.batch.sequence_length, spans, c.data.ul2.sentinels, spans));
+  }
+}
+
+// What ranks that share matrices must be able to cut.
+void check_tensor_parallel(const RunConfig& c, Problems& problems) {
+  const int tp = c.parallel.tensor;
+  if (tp == 1) return;
+  const model::ModelConfig& m = c.model;
+  const auto divides = [&](const char* key, const char* what, int64_t n) {
+    if (n % tp == 0) return;
+    problems.add(
+        "parallel.tensor",
+        fmt::format("expected a divisor of {} ({}), got {}: choose another, or change {}", what, n, tp, key));
+  };
+  divides("model.heads", "model.heads", m.heads);
+  divides("model.kv_heads", "the key and value heads", m.key_value_heads());
+  divides("model.vocab_multiple", "the vocabulary with its padding", m.padded_vocab());
+  divides("batch.sequence_length", "batch.sequence_length", c.batch.sequence_length);
+  if (m.has(model::FfnKind::dense)) divides("model.ffn_hidden", "the width of MLPs", m.ffn_width());
+  if (m.has(model::FfnKind::residual_moe)) {
+    divides("model.moe.residual_hidden", "the width of the MLPs beside experts", m.residual_width());
+  }
+  if (c.batch.sequence_length / tp * m.hidden % 4 != 0) {
+    problems.add("parallel.tensor",
+                 fmt::format("random numbers come in fours: expected a rank's {} tokens of a "
+                             "sequence x model.hidden {} to be a multiple of 4",
+                             c.batch.sequence_length / tp, m.hidden));
+  }
+  if (c.objective.label_smoothing > 0) {
+    problems.add("objective.label_smoothing", "spreads over a whole vocabulary: with parallel.tensor use 0");
+  }
+  if (m.qk_norm == nn::QkNorm::width) {
+    problems.add("model.qk_norm",
+                 "width goes over the heads of all ranks: with parallel.tensor use head or none");
+  }
+  if (c.reproducible == Reproducible::strict) {
+    problems.add(
+        "reproducible",
+        "strict: sums over matrices that parallel.tensor cuts have other bits: use layout, or tensor=1");
+  }
+  if (c.device == Device::cuda)
+    problems.add("parallel.tensor", "cuts on the CPU only so far: use 1, or device=cpu");
+  if (takes_matrices(c.optimizer.kind)) {
+    problems.add("parallel.tensor",
+                 "optimizer.kind muon and adafactor update whole matrices: use 1, or kind adamw or lion");
+  }
+  if (c.guard.rerun_every > 0) {
+    problems.add("guard.rerun_every",
+                 "another rank computes whole micro-batches: with parallel.tensor use 0");
+  }
+  if (!c.eval.tasks.empty() || !c.eval.prompts.empty()) {
+    problems.add(
+        c.eval.tasks.empty() ? "eval.prompts" : "eval.tasks",
+        "texts are continued and scored by whole models: with parallel.tensor leave it to `ziggurat eval` "
+        "and `generate` afterwards");
+  }
+}
+
 void check_device(const RunConfig& c, Problems& problems) {
   if (c.device == Device::cpu) return;
   if (!kHasCuda) {
@@ -108,6 +191,31 @@ void check_device(const RunConfig& c, Problems& problems) {
                  fmt::format("expected at most {} with device=cuda, got heads of {}: use more heads, or "
                              "device=cpu",
                              kernels::kAttentionMaxHeadDimOnCuda, width));
+  }
+  if (c.data.ul2.enabled() && c.data.ul2.bidirectional) {
+    problems.add(
+        "data.ul2.bidirectional",
+        "attention to later tokens exists on the CPU only so far: set it to false, or use device=cpu");
+  }
+  if (c.objective.label_smoothing > 0) {
+    problems.add("objective.label_smoothing",
+                 "label smoothing exists on the CPU only so far: set it to 0, or use device=cpu");
+  }
+  if (c.model.window > 0) {
+    problems.add("model.window",
+                 "sliding windows exist on the CPU only so far: set it to 0, or use device=cpu");
+  }
+  const moe::MoeConfig& moe = c.model.moe;
+  if (c.model.has_experts() && (moe.score != moe::RouterScore::softmax || moe.weight_scale != 1 ||
+                                moe.expert_groups > 1 || moe.balance_bias)) {
+    problems.add("model.moe.score",
+                 "sigmoid, weight_scale, expert_groups and balance_bias exist on the CPU only so far: use a "
+                 "plain softmax router, or device=cpu");
+  }
+  if (c.model.has_experts() && moe.group_tokens > 0) {
+    problems.add("model.moe.group_tokens",
+                 "exists on the CPU only so far: with device=cuda make batch.micro_batch x "
+                 "batch.sequence_length so many tokens instead");
   }
   if (c.reproducible == Reproducible::strict) {
     problems.add(
@@ -176,6 +284,7 @@ void RunConfig::validate(Problems& problems) const {
                                                       model.max_sequence, batch.sequence_length));
   }
   check_micro_batch(*this, problems);
+  check_ul2(*this, problems);
   check_batches(*this, problems);
   if (reproducible == Reproducible::strict && model.has_experts() &&
       model.moe.balance_scope == moe::BalanceScope::global_batch) {
@@ -184,6 +293,7 @@ void RunConfig::validate(Problems& problems) const {
                  "micro_batch");
   }
   check_device(*this, problems);
+  if (model.heads > 0) check_tensor_parallel(*this, problems);
   check_arithmetic(*this, problems);
   if (precision != Precision::fp64) check_update(optimizer, problems);
   if (precision == Precision::fp64 && optimizer.moments == StateDtype::bf16) {
@@ -194,6 +304,24 @@ void RunConfig::validate(Problems& problems) const {
     problems.add("parallel.zero",
                  "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
                  "them: use 0, or kind adamw or lion");
+  }
+  if (optimizer.average > 0 && device == Device::cuda) {
+    problems.add("optimizer.average",
+                 "averages are kept on the CPU only so far: set it to 0, or use device=cpu");
+  }
+  if (optimizer.average > 0 && optimizer.moments == StateDtype::bf16) {
+    problems.add("optimizer.average",
+                 "an average moves by less than bf16 can hold: use optimizer.moments=fp32, or set it to 0");
+  }
+  if (optimizer.average > 0 && precision == Precision::bf16 && optimizer.masters == StateDtype::bf16) {
+    problems.add("optimizer.average",
+                 "an average is of exact weights: use optimizer.masters=fp32, or set it to 0");
+  }
+  if (guard.rerun_every > 0 && parallel.zero == 2 && reproducible != Reproducible::strict) {
+    problems.add(
+        "guard.rerun_every",
+        "compares what each rank computes alone, but with parallel.zero 2 gradients are summed over ranks "
+        "after every micro-batch: use parallel.zero=1, or guard.rerun_every=0");
   }
   if (optimizer.kind != OptimizerKind::adamw && device == Device::cuda) {
     problems.add("optimizer.kind", "only adamw runs on a GPU so far: use it, or device=cpu");

@@ -43,6 +43,12 @@ std::vector<NamedScalar> scalars_of(const nlohmann::json& record, const std::str
   std::vector<NamedScalar> scalars;
   if (kind == "step") {
     for (const Curve& curve : kStepCurves) add(scalars, curve.tag, record, curve.key);
+    for (const char* group : {"losses", "objective"}) {
+      const auto values = record.find(group);
+      if (values == record.end()) continue;
+      for (const auto& [name, value] : values->items())
+        add(scalars, fmt::format("{}/{}", group, name), *values, name.c_str());
+    }
     if (const auto layers = record.find("moe"); layers != record.end()) {
       for (const nlohmann::json& layer : *layers) {
         const auto number = layer.value("layer", int64_t{0});

@@ -9,30 +9,38 @@ namespace ziggurat::train {
 
 namespace {
 
-// A range of a tensor, counted row by row.
+// A range of a tensor, counted row by row; where `cut` is given of what a rank holds of that parameter.
 struct Held {
   std::string name;
   Shape shape;
   int64_t first = 0;
   Tensor values;  // flat
+  const nn::ParamSpec* cut = nullptr;
 };
 
 std::vector<Held> held_of(const OptimizerState& state, const nn::ParamEntry& entry) {
   const std::string& name = entry.spec.name;
-  std::vector<Held> all = {
-      {name, entry.spec.global_shape, entry.first + state.store().owned(entry).begin, state.master(entry)}};
+  const int64_t first = state.store().owned(entry).begin;
+  std::vector<Held> all = {{name, entry.spec.global_shape, first, state.master(entry), &entry.spec}};
   for (const OptimizerState::Moment& moment : state.moments(entry)) {
-    all.push_back({saved_name(moment.name, name), moment.global_shape, moment.first, moment.held});
+    const bool by_element = moment.global_shape == entry.spec.global_shape;
+    all.push_back({saved_name(moment.name, name), moment.global_shape, by_element ? first : moment.first,
+                   moment.held, by_element ? &entry.spec : nullptr});
   }
   return all;
 }
 
 // Of elements [begin, end) of what is held.
 void add_boxes(const Held& held, int64_t begin, int64_t end, std::vector<TensorSlice>& slices) {
+  const auto add = [&](const Box& box, int64_t at) {
+    slices.push_back({held.name, held.shape, box,
+                      held.values.rows(begin + at, begin + at + box.numel()).reshape(box.extent)});
+  };
+  if (held.cut != nullptr) return nn::for_each_held_box(*held.cut, held.first + begin, held.first + end, add);
+  int64_t at = 0;
   for (const Box& box : boxes_of(held.shape, held.first + begin, held.first + end)) {
-    slices.push_back(
-        {held.name, held.shape, box, held.values.rows(begin, begin + box.numel()).reshape(box.extent)});
-    begin += box.numel();
+    add(box, at);
+    at += box.numel();
   }
 }
 

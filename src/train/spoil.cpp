@@ -92,6 +92,9 @@ void spoil_results(Training& training, const Tensor& loss, int64_t step, Stream&
     }
     for (int64_t source = 0; source < sources; ++source) {
       spoil(fault, store, [&](const nn::ParamEntry& entry) {
+        if (store.group_of(entry).scattered) {
+          return Held{store.kept_gradient(entry), entry.first + store.kept(entry).begin};
+        }
         const bool has = source < store.group_of(entry).sources;
         const Tensor gradient = entry.param.grad_of_source(has ? source : 0).reshape({entry.numel});
         return Held{has ? gradient : gradient.rows(0, 0), entry.first};

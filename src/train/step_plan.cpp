@@ -15,7 +15,9 @@ constexpr int64_t kDefaultLanes =
 }  // namespace
 
 ParallelPlan layout_of(const RunConfig& config, int world_size) {
-  return {world_size, model::fit_to_ranks(config.model, world_size).expert_parallel_sizes()};
+  return {world_size,
+          model::fit_to_ranks(config.model, world_size).expert_parallel_sizes(),
+          {.tp = config.parallel.tensor}};
 }
 
 int64_t tokens_of_rank(const RunConfig& config, int dp) {

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include <ziggurat/core/flight_log.h>
 #include <ziggurat/core/injection.h>
@@ -21,6 +22,8 @@ bool StepResult::finite() const {
          std::all_of(losses.begin(), losses.end(), [](double of_one) { return std::isfinite(of_one); });
 }
 
+double StepResult::auxiliary_loss() const { return std::accumulate(parts.begin() + 1, parts.end(), 0.0); }
+
 TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& executor)
     : config_(config),
       training_(training),
@@ -28,11 +31,17 @@ TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& exec
       reducer_(training.store, training.groups,
                plan_step(config, training.groups.dp().size(), 0).lanes_per_rank),
       graphs_(training.store, why_no_graphs(config, training.groups.world().size()).empty()),
-      latest_losses_(allocate(executor.numbers, DType::f64, {2})),
-      micro_losses_(allocate(executor.numbers, DType::f64, {most_micro_batches(config), 2})) {}
+      latest_losses_(allocate(executor.numbers, DType::f64, {training.objective->part_count()})),
+      micro_losses_(allocate(executor.numbers, DType::f64,
+                             {most_micro_batches(config), training.objective->part_count()})) {
+  executor_.tape.set_follower(&reducer_);
+}
 
-int64_t TrainStep::bytes_of_numbers(const RunConfig& config) {
-  return 2 * most_micro_batches(config) * size_of(DType::f64) + 2 * Arena::kAlignment;
+TrainStep::~TrainStep() { executor_.tape.set_follower(nullptr); }
+
+int64_t TrainStep::bytes_of_numbers(const RunConfig& config, const objective::Objective& objective) {
+  return (most_micro_batches(config) + 1) * objective.part_count() * size_of(DType::f64) +
+         2 * Arena::kAlignment;
 }
 
 StepResult TrainStep::run(const StepPlan& plan, double counted_tokens, const ReadBatch& read) {
@@ -52,25 +61,41 @@ Tensor TrainStep::losses_of(const StepPlan& plan, int shift) const {
   return micro_losses_.rows(first, first + plan.micro_batches_per_rank);
 }
 
+void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read) {
+  // Faults on purpose come before ranks' gradients are added. A device's stream may be recorded.
+  const bool behind = config_.parallel.overlap && config_.device == Device::cpu && !injecting();
+  accumulate(plan, counted_tokens, read, 0, {}, behind);
+}
+
+void TrainStep::accumulate_alone(const StepPlan& plan, double counted_tokens, const ReadBatch& read,
+                                 int shift, const After& after) {
+  accumulate(plan, counted_tokens, read, shift, after, false);
+}
+
 void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift,
-                           const After& after) {
+                           const After& after, bool behind) {
   Stream& stream = executor_.stream;
   const int rank = training_.groups.world().rank();
   const int64_t number = training_.cursor.step + 1;
   fill_zero(micro_losses_, stream);
   for (moe::MoeStats* stats : training_.model.moe_stats()) stats->reset(stream);
 
+  const int64_t tokens = training_.cursor.samples * config_.batch.sequence_length;
+  if (training_.objective->begin_step(tokens, stream)) graphs_.forget();
   reducer_.begin_step(stream);
   const int64_t micro_batches_per_lane = plan.micro_batches_per_rank / plan.lanes_per_rank;
   for (int64_t i = 0; i < plan.micro_batches_per_rank; ++i) {
     reach(Site::compute, rank, number);
     const int64_t micro_batch = first_micro_batch(plan, shift) + i;
-    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
     const bool last = i + 1 == plan.micro_batches_per_rank;
+    reducer_.begin_micro_batch(stream, behind && last);
+    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
+    reducer_.end_micro_batch();
     if (after && !last) after(micro_batch);
     if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane(stream);
   }
-  spoil_results(training_, losses_of(plan, shift).rows(0, 1).reshape({2}).rows(0, 1), number, stream);
+  const Tensor first_losses = losses_of(plan, shift).rows(0, 1).reshape({training_.objective->part_count()});
+  spoil_results(training_, first_losses.rows(0, 1), number, stream);
   if (after) after(first_micro_batch(plan, shift) + plan.micro_batches_per_rank - 1);
 }
 
@@ -90,6 +115,7 @@ StepResult TrainStep::finish(const StepPlan& plan, double counted_tokens, const 
   StepResult result = told(plan, counted_tokens,
                            optimizer.update(plan.lr, squared_norms, losses, executor_.workspace, stream,
                                             {limits.grad_norm, limits.loss * counted_tokens}));
+  if (result.updated) training_.model.balance_experts(stream);
   if (!result.updated) optimizer.set_steps_done(updates);
   return result;
 }
@@ -100,28 +126,26 @@ void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, in
   const model::TokenBatch batch = read(micro_batch);
   Tape& tape = executor_.tape;
   Stream& stream = executor_.stream;
-  const model::Gpt& model = training_.model;
   tape.begin({.seed = static_cast<uint64_t>(config_.seed),
               .step = training_.cursor.step,
               .index = micro_batch,
               .count = plan.micro_batches,
               .first = first,
-              .token_weight = 1.0 / counted_tokens});
+              .token_weight = 1.0 / counted_tokens,
+              .shard = training_.groups.tp().rank()});
   const model::TokenBatch there = executor_.upload(tape, batch);
   const auto work = [&] {
-    const Tensor sums = model.loss(tape, there);
+    const Tensor parts = training_.objective->loss(tape, there);
     tape.backward();
-    const Tensor loss = latest_losses_.rows(0, 1), auxiliary = latest_losses_.rows(1, 2);
-    copy(sums.rows(0, 1), loss, stream);
-    fill_zero(auxiliary, stream);
-    for (const moe::MoeStats* stats : model.moe_stats()) stats->add_auxiliary_loss(auxiliary, stream);
+    copy(parts, latest_losses_, stream);
   };
   if (by_kernels) {
     work();
   } else {
     graphs_.run(tape, there, work);
   }
-  copy(latest_losses_, micro_losses_.rows(micro_batch, micro_batch + 1).reshape({2}), stream);
+  copy(latest_losses_, micro_losses_.rows(micro_batch, micro_batch + 1).reshape(latest_losses_.shape()),
+       stream);
 }
 
 // What the host reads of a step, once.
@@ -137,11 +161,14 @@ StepResult TrainStep::told(const StepPlan& plan, double counted_tokens, const Te
   stream.wait();
   result.grad_norm = norm_and_scale[0];
   result.updated = std::isfinite(norm_and_scale[1]);
-  for (size_t m = 0; m < result.losses.size(); m += 2) {  // by their global numbers: the same on every layout
-    result.loss += result.losses[m];
-    result.auxiliary_loss += result.losses[m + 1] / static_cast<double>(plan.micro_batches);
+  const std::vector<objective::LossPart>& parts = training_.objective->parts();
+  for (size_t part = 0; part < parts.size(); ++part) {
+    double sum = 0;  // by their global numbers: the same on every layout
+    for (size_t m = part; m < result.losses.size(); m += parts.size()) sum += result.losses[m];
+    const bool of_tokens = parts[part].mean == objective::Mean::over_tokens;
+    result.parts.push_back(sum / (of_tokens ? counted_tokens : static_cast<double>(plan.micro_batches)));
   }
-  result.loss /= counted_tokens;
+  result.loss = result.parts.front();
   return result;
 }
 

@@ -26,9 +26,9 @@ Executor::Memory room_for(const RunConfig& config, const Communicator& world) {
   return {slack * plan.activations, slack * plan.activation_gradients, slack * plan.workspace};
 }
 
-int64_t bytes_of_numbers(const RunConfig& config, const RunData& data, const model::Gpt& model) {
-  return TrainStep::bytes_of_numbers(config) + Evaluation::bytes_of_numbers(config, data) +
-         bytes_of_layer_loads(model);
+int64_t bytes_of_numbers(const RunConfig& config, const RunData& data, const Training& training) {
+  return TrainStep::bytes_of_numbers(config, *training.objective) +
+         Evaluation::bytes_of_numbers(config, data) + bytes_of_layer_loads(training.model);
 }
 
 RunConfig checked(const RunConfig& config, const Communicator& world) {
@@ -45,8 +45,7 @@ Trainer::Trainer(const RunConfig& config, Communicator& world)
       folder_(config.output_folder(), world),
       training_(config_, world),
       data_(config_, world),
-      executor_(config_, config.device, room_for(config, world),
-                bytes_of_numbers(config, data_, training_.model)),
+      executor_(config_, config.device, room_for(config, world), bytes_of_numbers(config, data_, training_)),
       step_(config_, training_, executor_),
       guard_(config_, training_, step_, executor_),
       feed_(config_, training_.groups.dp()),

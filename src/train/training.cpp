@@ -1,4 +1,5 @@
 #include <ziggurat/core/log.h>
+#include <ziggurat/objective/next_token.h>
 #include <ziggurat/train/step_plan.h>
 #include <ziggurat/train/training.h>
 
@@ -8,7 +9,9 @@ namespace {
 
 // Between the model, which registers the parameters, and those who need their slabs.
 nn::ParamStore& finalized(nn::ParamStore& store, const ProcessGroups& groups, const RunConfig& config) {
-  if (config.parallel.zero > 0) store.shard(groups);
+  // In strict mode gradients are summed over a rank's micro-batches before those of ranks are: it keeps them.
+  const bool scatter = config.parallel.zero == 2 && config.reproducible != Reproducible::strict;
+  if (config.parallel.zero > 0) store.shard(groups, scatter);
   store.finalize();
   return store;
 }
@@ -27,14 +30,16 @@ Training::Training(const RunConfig& config, ProcessGroups its_groups, Device dev
              .device = device,
              .seed = static_cast<uint64_t>(config.seed),
              .reproducible = config.reproducible,
-             .step_tokens = tokens_of_rank(config, groups.dp().size())}),
+             .step_tokens = tokens_of_rank(config, groups.dp().size()),
+             .group_bytes = config.parallel.bucket}),
       model(model::fit_to_ranks(config.model, groups.plan().world_size()), store, groups,
             config.train.recompute),
+      objective(std::make_unique<objective::NextToken>(model, config.objective)),
       optimizer(finalized(store, groups, config), groups, config.optimizer) {}
 
 Training::Training(const RunConfig& config, Communicator& world)
     : Training(config, ProcessGroups(world, layout_of(config, world.size())), config.device) {
-  if (config.parallel.zero > 0 && groups.dp().size() == 1) {
+  if (config.parallel.zero > 0 && world.size() == 1) {
     warn("parallel.zero {} shares nothing on one rank: remove it, or start more", config.parallel.zero);
   }
 }

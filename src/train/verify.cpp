@@ -80,10 +80,7 @@ std::vector<Deviation> compare(Trainer& a, Trainer& b, double loss, double other
     const auto of = [&](const Tensor& held, const IndexRange& range) {
       return both.size() > 0 ? held.rows(both.begin - range.begin, both.end - range.begin) : held.rows(0, 0);
     };
-    const auto gradient = [&](const nn::ParamEntry& e) {
-      return of(e.param.grad.reshape({e.numel}), {0, e.numel});
-    };
-    add(gradients, "gradient of ", gradient(entry), gradient(same));
+    add(gradients, "gradient of ", of(store.owned_gradient(entry), x), of(others.owned_gradient(same), y));
     for (size_t i = 0; i < state.moments(entry).size(); ++i) {
       const OptimizerState::Moment &mine = state.moments(entry)[i], &its = other_state.moments(same)[i];
       const bool by_element = mine.global_shape == entry.spec.global_shape;

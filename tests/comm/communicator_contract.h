@@ -385,6 +385,50 @@ TEST_P(CommunicatorContract, CollectivesAreNumbered) {
   });
 }
 
+// Whole numbers: their sums are exact in any order.
+TEST_P(CommunicatorContract, WhatHasBegunEndsInOrder) {
+  on_every_rank([](contract::Group& group) {
+    Communicator& world = group.communicator();
+    Stream stream;
+    const int n = world.size(), rank = world.rank();
+    const auto value = [](size_t call, int of_rank, size_t i) {
+      return static_cast<float>((static_cast<int>(call) + 1) * (of_rank + 1) + static_cast<int>(i % 7));
+    };
+    const auto sum = [&](size_t call, size_t i) {
+      float all = 0;
+      for (int r = 0; r < n; ++r) all += value(call, r, i);
+      return all;
+    };
+    for (const int64_t rows : {1, 3, 700, 40'000}) {
+      constexpr size_t kCalls = 3;
+      std::vector<std::vector<float>> whole, scattered;
+      std::vector<Work> works;
+      for (size_t call = 0; call < kCalls; ++call) {
+        auto& to = whole.emplace_back(static_cast<size_t>(rows));
+        auto& wide = scattered.emplace_back(static_cast<size_t>(n * rows));
+        for (size_t i = 0; i < to.size(); ++i) to[i] = value(call, rank, i);
+        for (size_t i = 0; i < wide.size(); ++i) wide[i] = value(call, rank, i);
+        const Tensor all(to.data(), DType::f32, {rows}), blocks(wide.data(), DType::f32, {n * rows});
+        works.push_back(world.begin_all_reduce(all, ReduceOrder::any, stream));
+        // In place, as gradients are.
+        works.push_back(world.begin_reduce_scatter(blocks, blocks.rows(rank * rows, (rank + 1) * rows),
+                                                   ReduceOrder::any, stream));
+        world.progress();
+      }
+      if (rows == 3) world.barrier();  // ends them all
+      works.back().wait();             // and all before it
+      for (size_t call = 0; call < kCalls; ++call) {
+        for (size_t i = 0; i < static_cast<size_t>(rows); ++i) {
+          const size_t at = static_cast<size_t>(rank * rows) + i;
+          ASSERT_EQ(whole[call][i], sum(call, i));
+          ASSERT_EQ(scattered[call][at], sum(call, at));
+        }
+      }
+    }
+    EXPECT_EQ(world.times().contains(fmt::format("all_reduce on {}", world.name())), n > 1);
+  });
+}
+
 TEST_P(CommunicatorContract, MetaTensorsSendNothing) {
   on_every_rank([](contract::Group& world) {
     Stream stream(Device::meta);

@@ -39,6 +39,37 @@ assert two.startswith("--- 1\n" + one + "--- 2\non a"), (one, two)  # the same t
 assert samples.startswith("--- 1\n" + one + "--- 2\nthe café"), (one, samples)
 PYTHON
 
+# One line of JSON for each text, prompts from files and standard input, stops, penalties.
+printf 'the café' >prompt.txt
+printf 'on a' | "${long[@]}" --checkpoint run --file prompt.txt --file - --json >json 2>log || { cat log; fail "--json"; }
+"${long[@]}" --checkpoint run --prompt "the café" --stop e --json >stopped 2>log || { cat log; fail "--stop"; }
+"${generate[@]}" --temperature 0 --tokens 40 --checkpoint run --prompt "the" --repetition-penalty 1.5 --json >penalty 2>log || fail "--repetition-penalty"
+"${generate[@]}" --temperature 0 --tokens 40 --checkpoint run --prompt "the" --json >none 2>log || fail "no penalty"
+python3 - <<'PYTHON'
+import json
+lines = lambda name: [json.loads(line) for line in open(name, encoding="utf-8")]
+one = open("one", encoding="utf-8").read()
+first, second = lines("json")
+assert first["prompt"] + first["text"] + "\n" == one, (first, one)
+assert second["prompt"] == "on a" and second["finish_reason"] in ("stop", "length")
+(stopped,) = lines("stopped")
+assert stopped["text"] == first["text"].split("e")[0] and stopped["finish_reason"] == "stop", (stopped, first)
+(penalty,), (none,) = lines("penalty"), lines("none")
+assert len(set(penalty["tokens"])) > len(set(none["tokens"])), (penalty, none)
+PYTHON
+expect_end 2 log "${generate[@]}" --checkpoint run
+expect_text log --prompt --file
+expect_end 3 log "${generate[@]}" --checkpoint run --file nowhere.txt
+expect_text log nowhere.txt
+
+# Several ranks write what one does.
+for ranks in 2 3 4; do
+  mpirun -n $ranks "${long[@]}" --checkpoint run --prompt "the café" --prompt "on a" >ranks 2>log || { cat log; fail "$ranks ranks"; }
+  cmp ranks two || fail "$ranks ranks write other texts than one"
+done
+expect_end 2 log mpirun -n 2 "${generate[@]}" --checkpoint run --prompt $'caf\xe9'
+expect_text log "--prompt 1: byte 3 (0xe9)"
+
 # Where the run and the tokenizer are now.
 mkdir far && mv run far/renamed && rm -r tok && mv data far/data
 for checkpoint in far/renamed far/renamed/ far/renamed/checkpoints far/renamed/checkpoints/step_*; do

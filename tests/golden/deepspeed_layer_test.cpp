@@ -107,7 +107,7 @@ Named run(const GoldenFile& file, const std::string& name, DType dtype, Communic
   Named got;
   got["output"] = rows_in(inverse(order), to_doubles(y.value()));
   got["grad.x"] = rows_in(inverse(order), to_doubles(tape.grad(x)));
-  const moe::MoeSums sums = layer.stats().read(tape.stream());
+  const moe::MoeSums sums = layer.router().stats().read(tape.stream());
   got["l_aux"] = {sums.balance};
   got["exp_counts"] = {sums.counts_before.begin(), sums.counts_before.end()};
   for (const nn::ParamEntry& entry : store.entries()) {

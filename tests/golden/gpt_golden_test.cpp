@@ -42,8 +42,31 @@ model::ModelConfig model_of(const GoldenFile& file) {
   c.moe.drop = moe::DropPolicy::position;
   c.moe.capacity_factor = file.number("capacity_factor");
   c.moe.min_capacity = file.whole("min_capacity");
-  c.moe.renormalise = c.moe.top_k == 1 ? moe::Renormalise::none : moe::Renormalise::survivors;
+  const auto is = [&](const char* name) { return file.has_text(name); };
+  c.moe.renormalise =
+      c.moe.top_k == 1 || is("raw_weights") ? moe::Renormalise::none : moe::Renormalise::survivors;
   c.moe.balance_coefficient = file.number("aux_coefficient");
+  if (is("four_matrices")) c.activation = nn::MlpKind::swiglu_linear;
+  if (is("sequential")) c.moe.residual_mix = moe::ResidualMix::sequential;
+  if (is("summed")) c.moe.residual_mix = moe::ResidualMix::sum;
+  if (is("attention_scale")) c.attention_scale = file.number("attention_scale");
+  if (is("head_dim")) c.head_dim = file.whole("head_dim");
+  if (is("without_top_k")) c.moe.capacity_rule = moe::CapacityRule::without_top_k;
+  if (is("all_choices")) c.moe.balance_count = moe::BalanceCount::all_choices;
+  if (is("group_tokens")) {
+    c.moe.group_tokens = file.whole("group_tokens");
+    c.moe.balance_scope = moe::BalanceScope::group;
+  }
+  if (is("z_coefficient")) c.moe.z_coefficient = file.number("z_coefficient");
+  if (is("dropless")) c.moe.drop = moe::DropPolicy::none;
+  if (is("sigmoid")) c.moe.score = moe::RouterScore::sigmoid;
+  if (is("weight_scale")) c.moe.weight_scale = file.number("weight_scale");
+  if (is("expert_groups")) c.moe.expert_groups = file.whole("expert_groups");
+  if (is("chosen_groups")) c.moe.chosen_groups = file.whole("chosen_groups");
+  if (is("bias_rate")) {
+    c.moe.balance_bias = true;
+    c.moe.balance_bias_rate = file.number("bias_rate");
+  }
   for (const std::string& word : file.words("layers")) c.blocks.push_back({1, {block_of(word)}});
   return c;
 }
@@ -147,7 +170,11 @@ TEST_P(GptGolden, LossesNormsAndWeightsOfSixSteps) {
     const TinyStep got = run_.step(samples_of(s));
     const auto i = static_cast<size_t>(s);
     EXPECT_NEAR(got.cross_entropy / ce[i], 1, tolerance_) << "step " << s;
-    EXPECT_NEAR(got.auxiliary, file_.number("aux_coefficient") * aux[i], tolerance_) << "step " << s;
+    double auxiliary = file_.number("aux_coefficient") * aux[i];
+    if (file_.has_text("z_coefficient")) {
+      auxiliary += file_.number("z_coefficient") * file_.doubles("loss.z")[i];
+    }
+    EXPECT_NEAR(got.auxiliary, auxiliary, tolerance_) << "step " << s;
     EXPECT_NEAR(got.total() / total[i], 1, tolerance_) << "step " << s;
     EXPECT_NEAR(got.grad_norm / norm[i], 1, tolerance_) << "step " << s;
     dropped += got.dropped;
@@ -192,7 +219,7 @@ INSTANTIATE_TEST_SUITE_P(Models, GptGolden,
                          testing::Combine(testing::Values("gpt_dense", "gpt_moe_top1", "gpt_moe_top2",
                                                           "gpt_pr_moe", "gpt_modern", "gpt_packed",
                                                           "gpt_packed_modern", "gpt_qk_norm_head",
-                                                          "gpt_qk_norm_width"),
+                                                          "gpt_qk_norm_width", "gpt_openmoe", "gpt_sigmoid"),
                                           testing::Values(DType::f64, DType::f32)),
                          [](const auto& test) {
                            return fmt::format("{}_{}", std::get<0>(test.param),

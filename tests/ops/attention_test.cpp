@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "tests/support/op_test.h"
@@ -15,46 +16,59 @@ using test::OpBench;
 constexpr float kScale = 0.3f;
 constexpr int64_t kLayer = 5;
 
-// Which keys a row sees: all up to its own; those of its document, documents being 1 to 40 long; or all from
-// any one on.
-enum class Sees { all, document, any };
+// Which keys a row sees: all up to its own; those of its document, documents being 1 to 40 long; all from any
+// one on; in a prefix of its sequence the whole prefix, else all up to its own; or a range of any ends.
+enum class Sees { all, document, any, prefix, range };
 
 struct AttentionCase {
   AttentionShape shape;
   double dropout = 0;
   Sees sees = Sees::all;
+  int64_t window = 0;
 };
 void PrintTo(const AttentionCase& c, std::ostream* os) {
   const AttentionShape& s = c.shape;
   *os << "B" << s.batch << " T" << s.length << " H" << s.heads << "/" << s.kv_heads << " d" << s.head_dim
       << " dropout " << c.dropout
-      << (c.sees == Sees::all   ? ""
-          : c.sees == Sees::any ? " any"
-                                : " documents");
+      << std::array{"", " documents", " any", " prefix", " range"}[static_cast<size_t>(c.sees)] << " window "
+      << c.window;
 }
 
-// Empty for Sees::all.
-std::vector<int32_t> first_keys(const AttentionCase& c) {
-  std::vector<int32_t> first;
-  if (c.sees == Sees::all) return first;
+struct Keys {
+  std::vector<int32_t> first = {}, last = {};  // empty: none are given
+  int64_t window = 0;
+  ops::VisibleKeys visible() const {
+    return {first.empty() ? nullptr : first.data(), last.empty() ? nullptr : last.data(), window};
+  }
+};
+
+Keys keys_of(const AttentionCase& c) {
+  Keys keys;
+  keys.window = c.window;
+  if (c.sees == Sees::all) return keys;
   const Philox rng(2, Purpose::test);
-  int64_t begin = 0, end = 0;
+  int64_t begin = 0, end = 0, prefix = 0;
   for (int64_t row = 0; row < c.shape.rows(); ++row) {
     const int64_t i = row % c.shape.length;
     const uint32_t random = rng.bits(static_cast<uint64_t>(row));
     if (i == 0 || i == end) begin = i, end = i + 1 + random % std::min<int64_t>(40, c.shape.length);
-    first.push_back(static_cast<int32_t>(c.sees == Sees::document ? begin : random % (i + 1)));
+    if (i == 0) prefix = random % (c.shape.length + 1);
+    if (c.sees != Sees::prefix) {
+      keys.first.push_back(static_cast<int32_t>(c.sees == Sees::document ? begin : random % (i + 1)));
+    }
+    if (c.sees == Sees::prefix) keys.last.push_back(static_cast<int32_t>(std::max(i, prefix - 1)));
+    if (c.sees == Sees::range)
+      keys.last.push_back(static_cast<int32_t>(i + random / 7 % (c.shape.length - i)));
   }
-  return first;
+  return keys;
 }
-
-const int32_t* or_null(const std::vector<int32_t>& v) { return v.empty() ? nullptr : v.data(); }
 
 // y by the definition, one probability at a time.
 std::vector<double> naive(const std::vector<double>& qkv, const AttentionCase& c, const MicroBatch& now) {
   const AttentionShape& s = c.shape;
   const double dropout = now.training ? c.dropout : 0;
-  const std::vector<int32_t> first = first_keys(c);
+  const Keys keys = keys_of(c);
+  const std::vector<int32_t>& first = keys.first;
   const Philox rng(now.seed, Purpose::attention_dropout, kLayer, now.moment());
   std::vector<double> y(static_cast<size_t>(s.rows() * s.heads * s.head_dim));
   const auto at = [&](int64_t b, int64_t t, int64_t column) {
@@ -67,8 +81,11 @@ std::vector<double> naive(const std::vector<double>& qkv, const AttentionCase& c
       const int64_t v_column = (s.heads + s.kv_heads + kv) * s.head_dim;
       for (int64_t i = 0; i < s.length; ++i) {
         std::vector<double> p;
-        const int64_t begin = first.empty() ? 0 : first[static_cast<size_t>(b * s.length + i)];
-        for (int64_t j = begin; j <= i; ++j) {
+        const auto row = static_cast<size_t>(b * s.length + i);
+        const int64_t from = first.empty() ? 0 : first[row];
+        const int64_t begin = c.window > 0 ? std::max(from, i - c.window + 1) : from,
+                      last = keys.last.empty() ? i : keys.last[row];
+        for (int64_t j = begin; j <= last; ++j) {
           double score = 0;
           for (int64_t e = 0; e < s.head_dim; ++e)
             score += at(b, i, h * s.head_dim + e) * at(b, j, k_column + e);
@@ -77,7 +94,7 @@ std::vector<double> naive(const std::vector<double>& qkv, const AttentionCase& c
         const double max = *std::max_element(p.begin(), p.end());
         double sum = 0;
         for (double& x : p) sum += x = std::exp(x - max);
-        for (int64_t j = begin; j <= i; ++j) {
+        for (int64_t j = begin; j <= last; ++j) {
           const auto element = static_cast<uint64_t>(((b * s.heads + h) * s.length + i) * s.length + j);
           if (dropout > 0) {
             p[static_cast<size_t>(j - begin)] *=
@@ -99,13 +116,13 @@ class Attention : public testing::TestWithParam<AttentionCase> {};
 TEST_P(Attention, ForwardEqualsNaiveReference) {
   const AttentionCase& c = GetParam();
   const AttentionShape& s = c.shape;
-  const std::vector<int32_t> first = first_keys(c);
+  const Keys keys = keys_of(c);
   for (const Reproducible mode : {Reproducible::layout, Reproducible::strict}) {
     for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
       OpBench bench(mode);
       const Tensor qkv = bench.tensor("qkv", dtype, {s.rows(), s.width()});
       const Var y = ops::attention(bench.tape(), bench.tape().constant(qkv), s, kScale, c.dropout, kLayer,
-                                   or_null(first));
+                                   keys.visible());
       // A score is a sum of head_dim products, an output a convex sum of up to T values of magnitude 4.
       test::expect_close(y.value(), naive(test::to_doubles(qkv), c, bench.micro_batch), s.head_dim + s.length,
                          4 / (1 - c.dropout), to_string(dtype));
@@ -117,20 +134,19 @@ TEST_P(Attention, GradientsEqualFiniteDifferences) {
   const AttentionCase& c = GetParam();
   const AttentionShape& s = c.shape;
   if (s.rows() * s.width() > 200) GTEST_SKIP() << "forward-only size";
-  const std::vector<int32_t> first = first_keys(c);
+  const Keys keys = keys_of(c);
   OpBench bench;
   test::expect_gradients(bench, {bench.tensor("qkv", DType::f64, {s.rows(), s.width()})}, {},
                          [&](Tape& tape, const std::vector<Var>& v) {
-                           return ops::attention(tape, v[0], s, kScale, c.dropout, kLayer, or_null(first));
+                           return ops::attention(tape, v[0], s, kScale, c.dropout, kLayer, keys.visible());
                          });
 }
 
 // d(sum(r y))/d qkv, where a first consumer of qkv has already put the gradient `first` there.
-Tensor gradient(OpBench& bench, DType dtype, const AttentionCase& c, const Tensor* first,
-                const std::vector<int32_t>& keys) {
+Tensor gradient(OpBench& bench, DType dtype, const AttentionCase& c, const Tensor* first, const Keys& keys) {
   Tape& tape = bench.tape();
   const Var qkv = tape.variable(bench.tensor("qkv", dtype, {c.shape.rows(), c.shape.width()}));
-  const Var y = ops::attention(tape, qkv, c.shape, kScale, c.dropout, kLayer, or_null(keys));
+  const Var y = ops::attention(tape, qkv, c.shape, kScale, c.dropout, kLayer, keys.visible());
   if (first != nullptr) tape.pass_grad(qkv, *first);
   tape.backward(y, bench.tensor("r", dtype, y.shape()));
   return tape.grad(qkv);
@@ -140,7 +156,7 @@ Tensor gradient(OpBench& bench, DType dtype, const AttentionCase& c, const Tenso
 TEST_P(Attention, GradientsInLowPrecisionEqualF64) {
   const AttentionCase c = GetParam();
   const AttentionShape& s = c.shape;
-  const std::vector<int32_t> keys = first_keys(c);
+  const Keys keys = keys_of(c);
   for (const DType dtype : {DType::f32, DType::bf16}) {
     OpBench low, high;
     const Tensor first = low.tensor("first", dtype, {s.rows(), s.width()});
@@ -155,7 +171,7 @@ TEST_P(Attention, GradientsInLowPrecisionEqualF64) {
       return wide;
     };
     const Var x = tape.variable(same_in_f64(rounded));
-    const Var y = ops::attention(tape, x, s, kScale, c.dropout, kLayer, or_null(keys));
+    const Var y = ops::attention(tape, x, s, kScale, c.dropout, kLayer, keys.visible());
     tape.pass_grad(x, same_in_f64(first));
     tape.backward(y, same_in_f64(rounded_r));
 
@@ -174,31 +190,34 @@ TEST_P(Attention, BitsDoNotDependOnTheNumberOfThreads) {
   for (const int n : {1, 3}) {
     set_thread_count(n);
     OpBench bench;
-    results.push_back(test::to_doubles(gradient(bench, DType::f32, c, nullptr, first_keys(c))));
+    results.push_back(test::to_doubles(gradient(bench, DType::f32, c, nullptr, keys_of(c))));
   }
   set_thread_count(threads);
   EXPECT_EQ(results[0], results[1]);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Attention,
-                         testing::Values(AttentionCase{{0, 3, 1, 1, 2}}, AttentionCase{{2, 0, 1, 1, 2}},
-                                         AttentionCase{{1, 1, 1, 1, 1}}, AttentionCase{{2, 5, 3, 3, 2}},
-                                         AttentionCase{{1, 7, 4, 2, 3}}, AttentionCase{{2, 5, 4, 1, 2}, 0.4},
-                                         AttentionCase{{1, 66, 1, 1, 1}, 0.5},
-                                         AttentionCase{{1, 64, 2, 1, 16}},
-                                         AttentionCase{{2, 151, 3, 1, 8}, 0.1},
-                                         AttentionCase{{2, 7, 2, 1, 2}, 0, Sees::document},
-                                         AttentionCase{{1, 9, 2, 2, 2}, 0.4, Sees::any},
-                                         AttentionCase{{3, 64, 1, 1, 8}, 0, Sees::document},
-                                         AttentionCase{{2, 200, 3, 1, 8}, 0.1, Sees::document},
-                                         AttentionCase{{2, 151, 4, 2, 16}, 0, Sees::any}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, Attention,
+    testing::Values(
+        AttentionCase{{0, 3, 1, 1, 2}}, AttentionCase{{2, 0, 1, 1, 2}}, AttentionCase{{1, 1, 1, 1, 1}},
+        AttentionCase{{2, 5, 3, 3, 2}}, AttentionCase{{1, 7, 4, 2, 3}}, AttentionCase{{2, 5, 4, 1, 2}, 0.4},
+        AttentionCase{{1, 66, 1, 1, 1}, 0.5}, AttentionCase{{1, 64, 2, 1, 16}},
+        AttentionCase{{2, 151, 3, 1, 8}, 0.1}, AttentionCase{{2, 7, 2, 1, 2}, 0, Sees::document},
+        AttentionCase{{1, 9, 2, 2, 2}, 0.4, Sees::any}, AttentionCase{{3, 64, 1, 1, 8}, 0, Sees::document},
+        AttentionCase{{2, 200, 3, 1, 8}, 0.1, Sees::document},
+        AttentionCase{{2, 151, 4, 2, 16}, 0, Sees::any}, AttentionCase{{2, 7, 2, 1, 2}, 0, Sees::prefix},
+        AttentionCase{{1, 9, 2, 2, 2}, 0.4, Sees::range}, AttentionCase{{3, 200, 2, 1, 8}, 0, Sees::prefix},
+        AttentionCase{{2, 151, 4, 2, 16}, 0.1, Sees::range}));
 
-TEST(Attention, FirstKeysOfZeroChangeNoBit) {
+TEST(Attention, TheUsualKeysChangeNoBit) {
   const AttentionCase c{{2, 151, 4, 2, 8}, 0.1};
   for (const DType dtype : {DType::f32, DType::bf16}) {
     OpBench with, without;
     const std::vector<int32_t> zeros(static_cast<size_t>(c.shape.rows()), 0);
-    EXPECT_EQ(test::to_doubles(gradient(with, dtype, c, nullptr, zeros)),
+    std::vector<int32_t> own;
+    for (int64_t row = 0; row < c.shape.rows(); ++row)
+      own.push_back(static_cast<int32_t>(row % c.shape.length));
+    EXPECT_EQ(test::to_doubles(gradient(with, dtype, c, nullptr, {zeros, own})),
               test::to_doubles(gradient(without, dtype, c, nullptr, {})));
   }
 }
@@ -213,7 +232,7 @@ TEST(Attention, KeysThatNobodySeesAreNotRead) {
   const Tensor qkv = bench.tensor("qkv", DType::f32, {s.rows(), s.width()});
   std::fill_n(qkv.data<float>(), 128 * s.width(), NAN);
   const Var x = bench.tape().variable(qkv);
-  const Var y = ops::attention(bench.tape(), x, s, kScale, 0, kLayer, first.data());
+  const Var y = ops::attention(bench.tape(), x, s, kScale, 0, kLayer, {first.data(), nullptr});
   bench.tape().backward(y, bench.tensor("r", DType::f32, y.shape()));
   const auto values = test::to_doubles(y.value().rows(128, 200)),
              grads = test::to_doubles(bench.tape().grad(x).rows(128, 200));
@@ -261,7 +280,7 @@ TEST(AttentionMisuse, AFirstKeyAfterItsRowIsNamed) {
   OpBench bench;
   const Var qkv = bench.tape().constant(bench.tensor("qkv", DType::f32, {6, 12}));
   const auto run = [&](const std::vector<int32_t>& first) {
-    return ops::attention(bench.tape(), qkv, {2, 3, 2, 2, 2}, kScale, 0, kLayer, first.data());
+    return ops::attention(bench.tape(), qkv, {2, 3, 2, 2, 2}, kScale, 0, kLayer, {first.data(), nullptr});
   };
   EXPECT_NO_THROW(run({0, 1, 2, 0, 0, 0}));
   EXPECT_THROW(run({0, 1, 2, 0, 0, -1}), Error);
@@ -269,7 +288,9 @@ TEST(AttentionMisuse, AFirstKeyAfterItsRowIsNamed) {
     run({0, 1, 2, 0, 2, 2});
     FAIL() << "a row that sees no key was accepted";
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("sequence 1, row 1: expected 0 to 1, got 2"), std::string::npos)
+    EXPECT_NE(std::string(error.what())
+                  .find("sequence 1, row 1: expected a range that holds 1, within 0 to 2, got 2 to 1"),
+              std::string::npos)
         << error.what();
   }
 }

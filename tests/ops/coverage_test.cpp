@@ -25,12 +25,15 @@
 #include <ziggurat/kernels/gated_add.h>
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/grouped_linear.h>
+#include <ziggurat/kernels/label_smoothing.h>
 #include <ziggurat/kernels/layer_norm.h>
 #include <ziggurat/kernels/linear.h>
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/mix.h>
+#include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/kernels/qk_norm.h>
 #include <ziggurat/kernels/random_normal.h>
 #include <ziggurat/kernels/rms_norm.h>
@@ -52,6 +55,9 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
       {"cached_attention", "the CPU backend comes first"},
       {"choose_rows", "runs dispatch's kernel"},
       {"dropout_add", "runs dropout's kernel"},
+      {"label_smoothing", "the CPU backend comes first"},
+      {"multiply", "runs elementwise's kernel"},
+      {"shard_rows", "runs elementwise's kernels, and calls the communicator"},
   };
   return reasons;
 }
@@ -60,10 +66,11 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
 // none.
 const std::map<std::string, std::string>& own_gradient_check() {
   static const std::map<std::string, std::string> tests = {
-      {"all_to_all", "RowsArriveAndGradientsReturn"},        // moves rows between ranks, changes no value
-      {"cached_attention", "RefusesTraining"},               // inference only
-      {"choose_rows", "RefusesTraining"},                    // inference only
-      {"cross_entropy", "GradientsEqualFiniteDifferences"},  // its loss is no Var
+      {"all_to_all", "RowsArriveAndGradientsReturn"},          // moves rows between ranks, changes no value
+      {"cached_attention", "RefusesTraining"},                 // inference only
+      {"choose_rows", "RefusesTraining"},                      // inference only
+      {"cross_entropy", "GradientsEqualFiniteDifferences"},    // its loss is no Var
+      {"label_smoothing", "GradientsEqualFiniteDifferences"},  // nor is this one's
   };
   return tests;
 }
@@ -129,8 +136,9 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::DeviceRoofKernels, kernels::DispatchKernels, kernels::DropoutKernels,
                       kernels::ElementwiseKernels, kernels::EmbeddingKernels, kernels::FewRowsKernels,
                       kernels::GatedAddKernels, kernels::GemmKernels, kernels::GroupedLinearKernels,
-                      kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
-                      kernels::PackedLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
+                      kernels::LabelSmoothingKernels, kernels::LayerNormKernels, kernels::LinearKernels,
+                      kernels::MixKernels, kernels::OwnTokensKernels, kernels::PackedLinearKernels,
+                      kernels::PanelLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
                       kernels::RandomNormalKernels, kernels::RmsNormKernels, kernels::RopeKernels,
                       kernels::RouterKernels, kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels,
                       kernels::SwigluKernels>();

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 
 #include "tests/support/op_test.h"
+#include <ziggurat/comm/thread.h>
 #include <ziggurat/core/philox.h>
 #include <ziggurat/ops/cross_entropy.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -145,6 +147,48 @@ TEST_P(CrossEntropy, LossAndGradientsEqualNaiveReference) {
                          4 * dlogit_size * std::max(rounding, 1.0) * std::sqrt(std::max(rows, 1.0)),
                          std::string("dweight ") + to_string(dtype));
     }
+  }
+}
+
+// Ranks with a part of the vocabulary each: the same losses, and parts of the same gradients. Some parts hold
+// nothing but padding.
+TEST_P(CrossEntropy, RanksThatShareTheVocabularyComputeTheSame) {
+  const LossCase c = GetParam();
+  const std::vector<int32_t> targets = targets_of(c);
+  for (const int ranks : {2, 4}) {
+    const int64_t part = (c.padded + ranks - 1) / ranks;
+    OpBench whole;
+    const Param& w = weight(whole, DType::f64, c);
+    const Tensor x_value = whole.tensor("x", DType::f64, {c.rows, c.width});
+    const LossArgs alone = {c.vocab, -1, c.z_loss};
+    const Naive want = naive(test::to_doubles(x_value), test::to_doubles(w.value), c, alone);
+    std::mutex mutex;
+    std::vector<double> dx(want.dx.size());
+    run_on_threads(ranks, [&](Communicator& world) {
+      OpBench bench;
+      Tape& tape = begin(bench);
+      const Param& mine = bench.param("part", DType::f64, {part, c.width});
+      const int64_t first = world.rank() * part, n = std::clamp<int64_t>(c.padded - first, 0, part);
+      if (n > 0) copy(w.value.rows(first, first + n), mine.value.rows(0, n));
+      const Tensor own = bench.tensor("x", DType::f64, {c.rows, c.width});
+      const Var x = tape.variable(own);
+      LossArgs args = alone;
+      args.vocabulary = &world;
+      const LossResult got = loss_of(tape, x, mine, targets.data(), args);
+      const std::lock_guard lock(mutex);
+      EXPECT_NEAR(got.sum, want.result.sum, 1e-9 * (1 + std::abs(want.result.sum))) << ranks;
+      EXPECT_NEAR(got.z_loss_sum, want.result.z_loss_sum, 1e-9 * (1 + want.result.z_loss_sum));
+      EXPECT_EQ(got.tokens, want.result.tokens);
+      EXPECT_EQ(got.correct, want.result.correct);
+      const std::vector<double> its = test::to_doubles(tape.grad(x)), dw = test::to_doubles(mine.grad);
+      for (size_t i = 0; i < dx.size(); ++i) dx[i] += its[i];
+      const double size = 1 + test::largest(want.dweight);
+      for (int64_t i = 0; i < n * c.width; ++i) {
+        EXPECT_NEAR(dw[static_cast<size_t>(i)], want.dweight[static_cast<size_t>(first * c.width + i)],
+                    1e-9 * size);
+      }
+    });
+    test::expect_within(dx, want.dx, 1e-9 * (1 + test::largest(want.dx)), "dx");
   }
 }
 

@@ -36,6 +36,33 @@ std::vector<int32_t> positions_for(const EmbeddingCase& c) {
 
 class Embedding : public testing::TestWithParam<EmbeddingCase> {};
 
+// A table of 6 rows in parts of 2: each has its rows, and zeros for the others', and so has their gradient.
+TEST(EmbeddingOfPart, PartsAddUpToTheWhole) {
+  constexpr int64_t kCols = 3, kRows = 2, kParts = 3, kTokens = 9;
+  const auto tokens = tokens_for(kTokens);
+  OpBench whole;
+  const Param& table = whole.param("table", DType::f64, {kParts * kRows, kCols});
+  const Tensor dy = whole.tensor("dy", DType::f64, {kTokens, kCols});
+  const Var y = ops::embedding(whole.tape(), tokens.data(), kTokens, kTokens, table);
+  whole.tape().backward(y, dy);
+  std::vector<double> sum(static_cast<size_t>(kTokens * kCols)), gradient;
+  for (int64_t part = 0; part < kParts; ++part) {
+    OpBench bench;
+    const Param& rows = bench.param("part", DType::f64, {kRows, kCols});
+    copy(table.value.rows(part * kRows, (part + 1) * kRows), rows.value);
+    const Var some = ops::embedding_of_part(bench.tape(), tokens.data(), kTokens, kTokens, rows, part * kRows,
+                                            kParts * kRows);
+    bench.tape().backward(some, dy);
+    const std::vector<double> here = test::to_doubles(some.value()), its = test::to_doubles(rows.grad);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += here[i];
+    gradient.insert(gradient.end(), its.begin(), its.end());
+    EXPECT_THROW(ops::embedding_of_part(bench.tape(), tokens.data(), kTokens, kTokens, rows, 0, 2), Error)
+        << "token 3 of a vocabulary of 2";
+  }
+  EXPECT_EQ(sum, test::to_doubles(y.value()));
+  EXPECT_EQ(gradient, test::to_doubles(table.grad));
+}
+
 TEST_P(Embedding, ForwardEqualsNaiveReference) {
   const EmbeddingCase c = GetParam();
   const auto tokens = tokens_for(c.rows), places = positions_for(c);

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "tests/support/op_test.h"
+#include <ziggurat/comm/thread.h>
 #include <ziggurat/core/philox.h>
 #include <ziggurat/ops/router.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -18,12 +19,16 @@ struct RouterCase {
   int64_t tokens, experts;
   RouterArgs args;
   bool training = true;
+  bool bias = false;  // of the choice
 };
 void PrintTo(const RouterCase& c, std::ostream* os) {
   *os << c.tokens << " tokens, " << c.experts << " experts, top-" << c.args.top_k << ", drop "
       << static_cast<int>(c.args.drop) << ", order " << static_cast<int>(c.args.order) << ", factor "
       << c.args.capacity_factor << ", renormalise " << static_cast<int>(c.args.renormalise) << ", noise "
-      << static_cast<int>(c.args.noise) << (c.training ? "" : ", evaluation");
+      << static_cast<int>(c.args.noise) << (c.training ? "" : ", evaluation")
+      << (c.args.score == RouterScore::sigmoid ? ", sigmoid" : "") << ", " << c.args.chosen_groups << " of "
+      << c.args.expert_groups << " groups" << (c.bias ? ", with a bias" : "") << ", groups of "
+      << c.args.group_tokens << " tokens";
 }
 
 Matrix to_matrix(const Tensor& t) {
@@ -36,9 +41,26 @@ Matrix to_matrix(const Tensor& t) {
   return m;
 }
 
+// What is added to scores for the choice; far enough apart that no choice hangs on rounding.
+double bias_of(const RouterCase& c, size_t expert) {
+  return c.bias ? 0.05 * static_cast<double>((3 * expert + 1) % 7) : 0;
+}
+
+RouterArgs with_bias(OpBench& bench, const RouterCase& c, DType dtype) {
+  RouterArgs args = c.args;
+  if (!c.bias) return args;
+  args.choice_bias = bench.zeros(dtype, {c.experts});
+  visit_float_dtype(dtype, [&]<class T>() {
+    for (int64_t e = 0; e < c.experts; ++e) {
+      args.choice_bias.data<T>()[e] = T(bias_of(c, static_cast<size_t>(e)));
+    }
+  });
+  return args;
+}
+
 // The router as DeepSpeed states it: dense [S,E] tables, one pass per question.
 struct Reference {
-  Matrix p;
+  Matrix p, normalised;                     // scores; and over their sum
   std::vector<std::vector<size_t>> chosen;  // [S][k]
   std::vector<std::vector<size_t>> rows;    // [E] choices s*k+j in slot order, survivors only
   Matrix weights;                           // [S][k]
@@ -54,13 +76,29 @@ Reference reference(const RouterCase& c, const Matrix& z, const Matrix& keys, co
   for (size_t s = 0; s < S; ++s) {
     double sum = 0;
     for (const double x : z[s]) sum += std::exp(x);
-    std::vector<double> p;
-    for (const double x : z[s]) p.push_back(std::exp(x) / sum);
-    r.z += std::log(sum) * std::log(sum) / static_cast<double>(S);
-    for (const double x : p) r.entropy -= x * std::log(x) / static_cast<double>(S);
+    const bool sigmoid = c.args.score == RouterScore::sigmoid;
+    std::vector<double> p, normalised;
+    for (const double x : z[s]) p.push_back(sigmoid ? 1 / (1 + std::exp(-x)) : std::exp(x) / sum);
+    const double all = std::accumulate(p.begin(), p.end(), 0.0);
+    for (const double x : p) normalised.push_back(x / all);
+    if (!sigmoid) r.z += std::log(sum) * std::log(sum) / static_cast<double>(S);
+    for (const double x : normalised) r.entropy -= x * std::log(x) / static_cast<double>(S);
+    // The groups that experts may come from.
+    const auto groups = static_cast<size_t>(c.args.expert_groups), size = E / groups;
+    std::vector<std::pair<double, size_t>> by_group;
+    for (size_t g = 0; g < groups; ++g) {
+      std::vector<double> best;
+      for (size_t e = g * size; e < (g + 1) * size; ++e) best.push_back(p[e] + bias_of(c, e));
+      std::sort(best.rbegin(), best.rend());
+      by_group.emplace_back(best[0] + (sigmoid && size > 1 ? best[1] : 0), g);
+    }
+    std::sort(by_group.rbegin(), by_group.rend());
+    std::vector<bool> open(groups);
+    for (int64_t g = 0; g < c.args.chosen_groups; ++g) open[by_group[static_cast<size_t>(g)].second] = true;
     std::vector<size_t> chosen;
     for (size_t j = 0; j < k; ++j) {
-      std::vector<double> score = z[s];
+      std::vector<double> score = c.bias || groups > 1 || sigmoid ? p : z[s];
+      for (size_t e = 0; e < E; ++e) score[e] = open[e / size] ? score[e] + bias_of(c, e) : -INFINITY;
       if (noise == ChoiceNoise::rsample || (noise == ChoiceNoise::second_expert && j == 1)) {
         for (size_t e = 0; e < E; ++e) score[e] += gumbel[s][e];
       }
@@ -68,26 +106,29 @@ Reference reference(const RouterCase& c, const Matrix& z, const Matrix& keys, co
       chosen.push_back(static_cast<size_t>(std::max_element(score.begin(), score.end()) - score.begin()));
     }
     r.p.push_back(p);
+    r.normalised.push_back(normalised);
     r.chosen.push_back(chosen);
   }
 
   // Candidates of each expert in slot order, then those that stay.
   const double factor = c.training ? c.args.capacity_factor : c.args.eval_capacity_factor;
   const bool drops = c.args.drop != DropPolicy::none && (c.training || factor > 0);
-  const double share = static_cast<double>(S) / static_cast<double>(E);
+  const size_t group = c.args.group_tokens > 0 ? static_cast<size_t>(c.args.group_tokens) : S;
+  const double share = static_cast<double>(group) / static_cast<double>(E);
   const double wanted = c.args.capacity_rule == CapacityRule::with_top_k
                             ? std::ceil(share * factor * static_cast<double>(k) - 1e-6)
                             : std::nearbyint(share * factor);
   const auto capacity = static_cast<size_t>(std::max(wanted, static_cast<double>(c.args.min_capacity)));
   r.rows.resize(E);
-  for (size_t e = 0; e < E; ++e) {
+  for (size_t at = 0; at < (S == 0 ? 0 : E * (S / group)); ++at) {
+    const size_t e = at / (S / group), first = at % (S / group) * group;
     std::vector<size_t> candidates;
     if (c.args.order == SlotOrder::choice_first) {
       for (size_t j = 0; j < k; ++j)
-        for (size_t s = 0; s < S; ++s)
+        for (size_t s = first; s < first + group; ++s)
           if (r.chosen[s][j] == e) candidates.push_back(s * k + j);
     } else {
-      for (size_t i = 0; i < S * k; ++i)
+      for (size_t i = first * k; i < (first + group) * k; ++i)
         if (r.chosen[i / k][i % k] == e) candidates.push_back(i);
     }
     std::vector<size_t> best = candidates;
@@ -114,17 +155,20 @@ Reference reference(const RouterCase& c, const Matrix& z, const Matrix& keys, co
     const double sum = std::accumulate(counted.begin(), counted.end(), 0.0);
     if (c.args.renormalise != Renormalise::none)
       for (double& x : w) x /= std::max(sum, 1e-30);
+    for (double& x : w) x *= c.args.weight_scale;
     r.weights.push_back(w);
   }
 
-  const bool by_sequence = c.args.balance_scope == BalanceScope::sequence;
-  const size_t length = by_sequence ? static_cast<size_t>(c.args.sequence_length) : S;
+  const size_t length = c.args.balance_scope == BalanceScope::sequence
+                            ? static_cast<size_t>(c.args.sequence_length)
+                        : c.args.balance_scope == BalanceScope::group ? group
+                                                                      : S;
   const size_t counted = c.args.balance_count == BalanceCount::first_choice ? 1 : k;
   for (size_t begin = 0; begin < S; begin += length) {
     for (size_t e = 0; e < E; ++e) {
       double me = 0, ce = 0;
       for (size_t s = begin; s < begin + length; ++s) {
-        me += r.p[s][e] / static_cast<double>(length);
+        me += r.normalised[s][e] / static_cast<double>(length);
         for (size_t j = 0; j < counted; ++j)
           ce += (r.chosen[s][j] == e) / static_cast<double>(length * counted);
       }
@@ -149,6 +193,7 @@ TEST_P(Router, EqualsTheDenseReference) {
     const Tensor logits = bench.tensor("logits", dtype, {c.tokens, c.experts});
     const Tensor keys = bench.tensor("keys", DType::f32, {c.tokens, c.experts}, 0.1, 0.5);
     const Tensor gumbel = bench.tensor("gumbel", DType::f32, {c.tokens, c.experts});
+    c.args = with_bias(bench, c, dtype);
     c.args.keys = keys.data<float>(), c.args.gumbel = gumbel.data<float>();
     const Routing got = route(bench.tape(), bench.tape().variable(logits), c.args);
     const Reference want = reference(c, to_matrix(logits), to_matrix(keys), to_matrix(gumbel));
@@ -198,9 +243,10 @@ TEST_P(Router, WeightGradientsEqualFiniteDifferences) {
   const RouterCase c = GetParam();
   if (c.tokens > 16 || !c.training) GTEST_SKIP() << "forward-only case";
   OpBench bench;
+  const RouterArgs args = with_bias(bench, c, DType::f64);
   test::expect_gradients(
       bench, {bench.tensor("logits", DType::f64, {c.tokens, c.experts})}, {},
-      [&](Tape& tape, const std::vector<Var>& v) { return route(tape, v[0], c.args).weights; });
+      [&](Tape& tape, const std::vector<Var>& v) { return route(tape, v[0], args).weights; });
 }
 
 // The losses' gradients reach the logits also when nobody uses the weights.
@@ -209,7 +255,9 @@ TEST_P(Router, LossGradientsEqualFiniteDifferences) {
   if (c.tokens > 16 || !c.training) GTEST_SKIP() << "forward-only case";
   OpBench bench;
   const Tensor logits = bench.tensor("logits", DType::f64, {c.tokens, c.experts});
-  c.args.balance_coefficient = 0.3, c.args.z_coefficient = 0.7;
+  c.args = with_bias(bench, c, DType::f64);
+  c.args.balance_coefficient = 0.3;
+  c.args.z_coefficient = c.args.score == RouterScore::sigmoid ? 0 : 0.7;
   const auto loss = [&] {
     bench.tape().begin(bench.micro_batch);
     const Routing r = route(bench.tape(), bench.tape().variable(logits), c.args);
@@ -276,6 +324,35 @@ INSTANTIATE_TEST_SUITE_P(
         RouterCase{14, 4,
                    with(args(2, DropPolicy::position, 1.25),
                         [](auto& a) { a.capacity_rule = CapacityRule::without_top_k; })},
+        RouterCase{12, 6,  // capacity in groups of tokens, as OpenMoE's
+                   with(args(2, DropPolicy::position, 1.25),
+                        [](auto& a) {
+                          a.capacity_rule = CapacityRule::without_top_k, a.group_tokens = 4;
+                          a.balance_count = BalanceCount::all_choices, a.balance_scope = BalanceScope::group;
+                        })},
+        RouterCase{528, 4,
+                   with(args(2, DropPolicy::random, 0.7),
+                        [](auto& a) { a.group_tokens = 132, a.order = SlotOrder::token_first; })},
+        RouterCase{13, 5,
+                   with(args(2, DropPolicy::none, 1), [](auto& a) { a.score = RouterScore::sigmoid; })},
+        RouterCase{12, 6,  // DeepSeek-V3's
+                   with(args(3, DropPolicy::none, 1, Renormalise::chosen),
+                        [](auto& a) {
+                          a.score = RouterScore::sigmoid, a.weight_scale = 2.5;
+                          a.expert_groups = 3, a.chosen_groups = 2;
+                          a.balance_scope = BalanceScope::sequence, a.sequence_length = 4;
+                          a.balance_count = BalanceCount::all_choices;
+                        }),
+                   true, true},
+        RouterCase{12, 8,  // DeepSeek-V2's
+                   with(args(2, DropPolicy::probability, 0.7),
+                        [](auto& a) { a.expert_groups = 4, a.chosen_groups = 1; })},
+        RouterCase{9, 4, args(1, DropPolicy::position, 1, Renormalise::survivors), true, true},
+        RouterCase{
+            517, 16,
+            with(args(4, DropPolicy::none, 1, Renormalise::chosen),
+                 [](auto& a) { a.score = RouterScore::sigmoid, a.expert_groups = 16, a.chosen_groups = 6; }),
+            true, true},
         RouterCase{517, 8, args(1, DropPolicy::random, 1)},
         RouterCase{517, 8, args(2, DropPolicy::random, 1, Renormalise::none, ChoiceNoise::second_expert),
                    false},
@@ -357,7 +434,7 @@ TEST(Router, FractionsOfAStepAreThoseOfAllItsMicroBatches) {
 TEST(Router, StatisticsAddUp) {
   OpBench bench;
   const Tensor sums = bench.zeros(DType::f64, {kernels::router_sums_size(3)});
-  double z = 0, balance = 0, entropy = 0, latest = 0, dropped = 0;
+  double z = 0, balance = 0, entropy = 0, latest_balance = 0, latest_z = 0, dropped = 0;
   std::vector<double> counts(6, 0.0);
   for (const int64_t tokens : {7, 9}) {
     const Tensor logits = bench.tensor("logits", DType::f32, {tokens, 3});
@@ -365,7 +442,7 @@ TEST(Router, StatisticsAddUp) {
     add_statistics(bench.tape(), r, 0.5, 0.25, sums);
     const kernels::RouterLosses& of = losses_of(r);
     z += of.z, balance += of.balance, entropy += of.entropy * static_cast<double>(tokens);
-    latest = 0.5 * of.balance + 0.25 * of.z;
+    latest_balance = 0.5 * of.balance, latest_z = 0.25 * of.z;
     dropped += static_cast<double>(2 * tokens - r.rows);
     for (size_t e = 0; e < 3; ++e) {
       counts[e] += r.counts_before.data<int32_t>()[e];
@@ -380,8 +457,32 @@ TEST(Router, StatisticsAddUp) {
   EXPECT_DOUBLE_EQ(got.entropy, entropy);
   EXPECT_DOUBLE_EQ(got.balance, balance);
   EXPECT_DOUBLE_EQ(got.z, z);
-  EXPECT_DOUBLE_EQ(got.auxiliary, latest);
+  EXPECT_EQ(got.latest_balance, latest_balance);
+  EXPECT_EQ(got.latest_z, latest_z);
   EXPECT_EQ(test::to_doubles(sums.rows(kernels::router_sums_size(0), sums.dim(0))), counts);
+}
+
+// arXiv 2408.15664, algorithm 1: by the sign of how far a load is from the mean, not by how much.
+TEST(Router, TheBiasMovesTowardsEvenLoads) {
+  const auto two = [](Communicator& world) {
+    OpBench bench;
+    const Tensor sums = bench.zeros(DType::f64, {kernels::router_sums_size(4)});
+    const Tensor bias = bench.zeros(DType::f32, {4}), loads = bench.zeros(DType::f64, {4});
+    const double counts[2][4] = {{5, 1, 2, 0}, {3, 1, 4, 0}};  // together 8, 2, 6, 0: the mean is 4
+    for (size_t e = 0; e < 4; ++e) {
+      sums.data<double>()[kernels::router_sums_size(0) + static_cast<int64_t>(e)] =
+          counts[static_cast<size_t>(world.rank())][e];
+      bias.data<float>()[e] = 1.0f;
+    }
+    sum_loads(sums, loads, world, bench.tape().stream());
+    move_balance_bias(loads, 0.25, bias, bench.tape().stream());
+    EXPECT_EQ(test::to_doubles(loads), (std::vector<double>{8, 2, 6, 0}));
+    EXPECT_EQ(test::to_doubles(bias), (std::vector<double>{0.75, 1.25, 0.75, 1.25}));
+    for (size_t e = 0; e < 4; ++e) loads.data<double>()[e] = 7;
+    move_balance_bias(loads, 0.25, bias, bench.tape().stream());
+    EXPECT_EQ(test::to_doubles(bias), (std::vector<double>{0.75, 1.25, 0.75, 1.25})) << "even already";
+  };
+  run_on_threads(2, two);
 }
 
 TEST(Router, CapacityIsDeepSpeeds) {
@@ -391,6 +492,22 @@ TEST(Router, CapacityIsDeepSpeeds) {
   EXPECT_EQ(expert_capacity(a, 1.0, 16, 8), 4);   // min_capacity
   EXPECT_EQ(expert_capacity(a, 1.0, 3, 8), 3);    // never more than the tokens
   EXPECT_EQ(expert_capacity(a, 1e30, 100, 8), 100);
+}
+
+TEST(RouterMisuse, OfScoresAndGroupsIsNamed) {
+  OpBench bench;
+  const Var logits = bench.tape().constant(bench.tensor("z", DType::f32, {6, 6}));
+  const RouterArgs good = args(2, DropPolicy::none, 1);
+  const auto refused = [&](const std::function<void(RouterArgs&)>& change) {
+    EXPECT_THROW(route(bench.tape(), logits, with(good, change)), Error);
+  };
+  refused([](auto& a) { a.expert_groups = 4; });
+  refused([](auto& a) { a.expert_groups = 3, a.chosen_groups = 4; });
+  refused([](auto& a) { a.expert_groups = 6, a.chosen_groups = 1; });
+  refused([&](auto& a) { a.choice_bias = bench.zeros(DType::f32, {5}); });
+  refused([&](auto& a) { a.choice_bias = bench.zeros(DType::f64, {6}); });
+  refused([](auto& a) { a.score = RouterScore::sigmoid, a.z_coefficient = 0.1; });
+  refused([](auto& a) { a.score = RouterScore::sigmoid, a.noise = ChoiceNoise::second_expert; });
 }
 
 TEST(RouterMisuse, IsNamed) {

@@ -88,9 +88,18 @@ void run_rank(Communicator& world, int ep, const LayerCase& c, DType dtype, Repr
       }
     }
   }
-  const moe::MoeSums stats = layer.stats().read(tape.stream());
+  const moe::MoeSums stats = layer.router().stats().read(tape.stream());
   EXPECT_EQ(stats.micro_batches, rounds);
   EXPECT_EQ(stats.tokens, rounds * kTokens);
+  if (c.config.balance_bias) {
+    const Tensor& bias = store
+                             .find(std::is_same_v<Layer, moe::MoeFfn> ? "layer.router.balance_bias"
+                                                                      : "layer.moe.router.balance_bias")
+                             .param.value;
+    layer.router().balance(tape.stream());
+    if (world.rank() == 0) results.put("balance_bias", bias);
+    EXPECT_NE(test::to_doubles(bias), std::vector<double>(static_cast<size_t>(bias.numel())));
+  }
   std::vector<double> counts(stats.counts.begin(), stats.counts.end());
   results.add("counts", Tensor(counts.data(), DType::f64, {kExperts}));
 }
@@ -172,6 +181,21 @@ INSTANTIATE_TEST_SUITE_P(
                                 c.renormalise = moe::Renormalise::chosen;
                               }),
                               nn::MlpKind::gelu_erf, false},
+                    LayerCase{"OpenMoE's router and four matrices", config([](auto& c) {
+                                c.top_k = 2, c.drop = moe::DropPolicy::position;
+                                c.capacity_rule = moe::CapacityRule::without_top_k;
+                                c.group_tokens = kTokens / 2, c.balance_scope = moe::BalanceScope::group;
+                                c.balance_count = moe::BalanceCount::all_choices, c.z_coefficient = 0.01;
+                              }),
+                              nn::MlpKind::swiglu_linear, false},
+                    LayerCase{"DeepSeek-V3's router", config([](auto& c) {
+                                c.top_k = 2, c.drop = moe::DropPolicy::none;
+                                c.score = moe::RouterScore::sigmoid, c.weight_scale = 2.5;
+                                c.expert_groups = 4, c.chosen_groups = 3, c.balance_bias = true;
+                                c.renormalise = moe::Renormalise::chosen;
+                                c.residual_mix = moe::ResidualMix::sum;
+                              }),
+                              nn::MlpKind::swiglu, true},
                     LayerCase{"residual", config([](auto&) {}), nn::MlpKind::gelu_tanh, true},
                     LayerCase{"residual sum", config([](auto& c) { c.residual_mix = moe::ResidualMix::sum; }),
                               nn::MlpKind::gelu_tanh, true},

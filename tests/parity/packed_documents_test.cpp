@@ -10,7 +10,7 @@
 #include <ziggurat/comm/communicator.h>
 #include <ziggurat/core/philox.h>
 #include <ziggurat/data/documents.h>
-#include <ziggurat/model/gpt.h>
+#include <ziggurat/objective/next_token.h>
 
 namespace ziggurat {
 namespace {
@@ -56,7 +56,7 @@ class Model {
   std::vector<double> add(const model::TokenBatch& batch) {
     std::vector<double> losses(static_cast<size_t>(batch.size()));
     tape_.begin({});
-    gpt_.loss(tape_, batch, losses.data());
+    objective::NextToken(gpt_).evaluate(tape_, batch, losses.data());
     tape_.backward();
     return losses;
   }

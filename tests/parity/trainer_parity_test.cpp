@@ -86,13 +86,33 @@ TEST_P(TrainerParity, RanksThatShareTheUpdateMakeTheSame) {
     train::RunConfig config = small_pr_moe(folder.path(), ep);
     config.precision = GetParam().precision;
     const TrainingRun whole = train_on_threads(config, ranks, 1);
-    config.parallel.zero = 1;
-    const TrainingRun shared = train_on_threads(config, ranks, 1);
-    const std::string what = fmt::format("{} ranks, ep {}", ranks, ep);
-    expect_same_to_rounding(shared, whole, GetParam().precision, what);
-    const double typical = whole.steps.back().grad_norm / 100, tolerance = rounding(GetParam().precision);
-    test::expect_close(shared.moments, whole.moments, tolerance, typical, what + ", moments");
-    ASSERT_EQ(shared.weights.size(), whole.weights.size());  // all of them, by whoever owns them
+    for (const int zero : {1, 2}) {
+      config.parallel.zero = zero;
+      const TrainingRun shared = train_on_threads(config, ranks, 1);
+      const std::string what = fmt::format("{} ranks, ep {}, ZeRO {}", ranks, ep, zero);
+      expect_same_to_rounding(shared, whole, GetParam().precision, what);
+      const double typical = whole.steps.back().grad_norm / 100, tolerance = rounding(GetParam().precision);
+      test::expect_close(shared.moments, whole.moments, tolerance, typical, what + ", moments");
+      ASSERT_EQ(shared.weights.size(), whole.weights.size());  // all of them, by whoever owns them
+    }
+  }
+}
+
+// Reduced behind backward or after it, with blocks that are run again or not.
+TEST_P(TrainerParity, WhenGradientsAreSummedDoesNotMatter) {
+  const TempDir folder;
+  for (const int zero : {0, 1, 2}) {
+    for (const bool recompute : {false, true}) {
+      train::RunConfig config = small_pr_moe(folder.path(), 2);
+      config.precision = GetParam().precision;
+      config.parallel.zero = zero;
+      config.train.recompute = recompute;
+      config.parallel.bucket = 20'000;
+      config.parallel.overlap = false;
+      const TrainingRun after = train_on_threads(config, 4, kSteps);
+      config.parallel.overlap = true;
+      expect_same_run(train_on_threads(config, 4, kSteps), after, fmt::format("ZeRO {}", zero));
+    }
   }
 }
 
@@ -131,10 +151,13 @@ TEST_P(StrictTrainer, SameBitsOnAnyNumberOfRanks) {
 TEST_P(StrictTrainer, SameBitsWhoeverUpdatesWhat) {
   const TrainingRun alone = train_on_threads(config(), 1, kSteps);
   for (const auto& [ranks, ep] : std::vector<std::pair<int, int>>{{1, 1}, {2, 1}, {2, 2}, {4, 1}, {4, 2}}) {
-    train::RunConfig shared = config(ep);
-    shared.parallel.zero = 1;
-    expect_same_run(train_on_threads(shared, ranks, kSteps), alone,
-                    fmt::format("{} ranks share the update, ep {}", ranks, ep));
+    for (const int zero : {1, 2}) {
+      train::RunConfig shared = config(ep);
+      shared.parallel.zero = zero;
+      shared.parallel.bucket = zero == 2 ? 20'000 : shared.parallel.bucket;
+      expect_same_run(train_on_threads(shared, ranks, kSteps), alone,
+                      fmt::format("{} ranks share the update, ep {}, ZeRO {}", ranks, ep, zero));
+    }
   }
 }
 
@@ -182,7 +205,7 @@ TEST_P(StrictTrainer, SameBitsWithRoundedState) {
 // Any number of ranks and stage of ZeRO loads what any other saved.
 TEST_P(StrictTrainer, SameBitsWhenResumedBySharers) {
   const TrainingRun whole = train_on_threads(config(), 1, kSteps);
-  const std::vector<std::pair<int, int>> layouts = {{1, 0}, {2, 1}, {4, 1}, {4, 0}};
+  const std::vector<std::pair<int, int>> layouts = {{1, 0}, {2, 1}, {4, 2}, {4, 0}};
   for (const auto& [writers, zero] : layouts) {
     train::RunConfig saving = config();
     saving.output = folder_ / fmt::format("{}_{}", writers, zero);

@@ -19,6 +19,7 @@
 #include <ziggurat/ops/layer_norm.h>
 #include <ziggurat/ops/linear.h>
 #include <ziggurat/ops/mix.h>
+#include <ziggurat/ops/multiply.h>
 #include <ziggurat/ops/qk_norm.h>
 #include <ziggurat/ops/rms_norm.h>
 #include <ziggurat/ops/rope.h>
@@ -45,6 +46,9 @@ void add_elementwise(std::vector<OpCase>& cases) {
     });
     add("swiglu", {{"gate", shape}, {"up", shape}}, [](Tape& tape, const Vars& v, const Params&) {
       return ops::swiglu(tape, ops::swiglu(tape, v[0], v[1]), v[1]);
+    });
+    add("multiply", {{"a", shape}, {"b", shape}}, [](Tape& tape, const Vars& v, const Params&) {
+      return ops::multiply(tape, ops::multiply(tape, v[0], v[1]), v[0]);
     });
     add("mix", {{"a", shape}, {"b", shape}, {"logits", {shape[0], 2}, kAccumulation}},
         [](Tape& tape, const Vars& v, const Params&) {
@@ -238,9 +242,10 @@ void add_attention(std::vector<OpCase>& cases) {
              table = there.data<int32_t>();
            }
            const double scale = 1 / std::sqrt(static_cast<double>(a.shape.head_dim));
-           const Var y = ops::attention(tape, v[0], a.shape, scale, a.dropout, 5, table);
+           const Var y = ops::attention(tape, v[0], a.shape, scale, a.dropout, 5, {table, nullptr});
            if (!a.twice) return y;
-           return ops::add(tape, ops::attention(tape, v[0], a.shape, 0.7 * scale, a.dropout, 6, table), y);
+           return ops::add(
+               tape, ops::attention(tape, v[0], a.shape, 0.7 * scale, a.dropout, 6, {table, nullptr}), y);
          }});
   }
 }

@@ -35,7 +35,7 @@ TinyRun::TinyRun(const TinyRunOptions& options, Communicator& world)
       config_(config_of(options)),
       training_(config_, world),
       executor_(config_, Device::cpu, {kReserve, kReserve, kReserve},
-                train::TrainStep::bytes_of_numbers(config_)),
+                train::TrainStep::bytes_of_numbers(config_, *training_.objective)),
       step_(config_, training_, executor_) {}
 
 model::TokenBatch TinyRun::batch(std::span<const int32_t> samples, int64_t micro_batch) {
@@ -77,7 +77,7 @@ TinyStep TinyRun::step(std::span<const int32_t> samples) {
   training_.groups.world()
       .all_reduce(Tensor(&dropped, DType::f64, {1}), ReduceOp::sum, ReduceOrder::any, executor_.stream)
       .wait();
-  return {result.loss, result.auxiliary_loss, result.grad_norm, static_cast<int64_t>(dropped)};
+  return {result.loss, result.auxiliary_loss(), result.grad_norm, static_cast<int64_t>(dropped)};
 }
 
 std::vector<double> TinyRun::logits(std::span<const int32_t> samples, int64_t micro_batch) {

@@ -107,16 +107,25 @@ TrainingRun train_on_threads(const train::RunConfig& config, int ranks, int64_t 
     for (const nn::ParamEntry& entry : store.entries()) {
       const OptimizerState& state = trainer.optimizer_state();
       const IndexRange owned = store.owned(entry);
-      const int64_t first = entry.first + owned.begin;
-      const Tensor gradient = entry.param.grad.reshape({entry.numel}).rows(owned.begin, owned.end);
       const std::string& name = entry.spec.name;
       const Shape& shape = entry.spec.global_shape;
-      collect(name, shape, first, state.master(entry), run.weights);
+      const auto collect_held = [&](const std::string& kind, int64_t begin, const Tensor& values,
+                                    ByName& all) {
+        nn::for_each_held_run(entry.spec, begin, begin + values.numel(),
+                              [&](int64_t first, int64_t at, int64_t n) {
+                                collect(kind + name, shape, first, values.rows(at, at + n), all);
+                              });
+      };
+      collect_held("", owned.begin, state.master(entry), run.weights);
       for (const OptimizerState::Moment& moment : state.moments(entry)) {
-        collect(moment.name + " " + name, moment.global_shape, moment.first, moment.held, run.moments);
+        if (moment.global_shape == shape) {
+          collect_held(moment.name + " ", owned.begin, moment.held, run.moments);
+        } else {
+          collect(moment.name + " " + name, moment.global_shape, moment.first, moment.held, run.moments);
+        }
       }
-      collect(name, shape, first, gradient, run.gradients);
-      collect("value " + name, shape, entry.first, entry.param.value, run.weights);
+      collect_held("", owned.begin, store.owned_gradient(entry), run.gradients);
+      collect_held("value ", 0, entry.param.value.reshape({entry.numel}), run.weights);
     }
   });
   return run;

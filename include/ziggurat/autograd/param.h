@@ -9,13 +9,23 @@
 
 namespace ziggurat {
 
+// How backward stands with a parameter of a store, in the micro-batch under way.
+struct ParamUse {
+  int number = 0;   // of the parameter, in the order of registration
+  int to_come = 0;  // recorded steps of backward that will still write its gradient
+};
+
 struct Param {
   Tensor value;  // compute dtype for matrices and embeddings; accum_dtype for 1-D parameters (norms, biases)
-  Tensor grad;   // same shape, accum_dtype; backward only ever adds to it; empty: frozen
+  Tensor grad;   // same shape, accum_dtype; backward only ever adds to it
 
   // Copies for products with `value` [out, in], or with each of its matrices [count, out, in]; null: there
   // are none.
   kernels::PackedWeights* packed = nullptr;
+
+  // `value` lies in panels (kernels/panel_linear.h), which products of inference read. All else that reads it
+  // knows nothing of them.
+  bool panels = false;
 
   // Expert parameters in strict mode keep one gradient per source rank of the expert-parallel group, so that
   // the sum over sources can be taken in a fixed order. Elements between two sources; 0: all sources share
@@ -26,7 +36,11 @@ struct Param {
   // rather than adding to it. Null: grad starts as zeros.
   bool* unwritten = nullptr;
 
-  bool trainable() const { return static_cast<bool>(grad); }
+  // Null: frozen, or of no store.
+  ParamUse* use = nullptr;
+
+  // With a use, the gradient may have no memory until backward comes to it (see GradientFollower).
+  bool trainable() const { return grad || use != nullptr; }
 
   // For an op that goes on to write all of grad, or to add to it: whether it must add.
   bool must_add() const { return unwritten == nullptr || !std::exchange(*unwritten, false); }

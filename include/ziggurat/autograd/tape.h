@@ -15,7 +15,9 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <new>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -37,7 +39,9 @@ struct MicroBatch {
   int64_t count = 1;  // micro-batches in the step: a loss averaged over micro-batches is scaled by 1 / count
   bool first = true;  // of those that this rank has of the step
   double token_weight = 1;  // d(loss of the step) / d(loss of one token), e.g. 1 / tokens in the step
-  bool training = true;     // false: no dropout, no noise, nothing is recorded
+  // Of the rank: its part of the micro-batch's tokens, where ranks share them (tensor parallelism).
+  int shard = 0;
+  bool training = true;  // false: no dropout, no noise, nothing is recorded
 
   // Experts take every token, whatever their capacity: where a text must not depend on its neighbours.
   bool dropless = false;
@@ -47,6 +51,17 @@ struct MicroBatch {
   kernels::MicroBatchNumbers numbers() const {
     return {moment(), token_weight, 1.0 / static_cast<double>(count)};
   }
+};
+
+struct Param;
+
+// Told of the gradients of parameters as backward goes on.
+class GradientFollower {
+ public:
+  virtual ~GradientFollower() = default;
+  virtual void before_write(const Param& param) = 0;  // something is about to be added to param.grad
+  virtual void complete(const Param& param) = 0;      // and nothing more will be, of this micro-batch
+  virtual void between_steps() = 0;                   // of backward: time to look after something else
 };
 
 struct VarNode {
@@ -94,6 +109,9 @@ class Tape {
   LatePhilox random(Purpose purpose, int64_t layer) const {
     return {micro_batch_.seed, purpose, static_cast<uint64_t>(layer), &numbers_->moment};
   }
+  // Of an array of which this rank has `elements`, its shard: which of all is its first. Throws
+  // Error(internal) unless that is a multiple of 4, as random numbers come.
+  int64_t first_of_shard(int64_t elements) const;
   bool recording() const { return recording_; }
   bool recomputing() const {
     return recomputing_;
@@ -115,15 +133,22 @@ class Tape {
 
   // backward(Tape&, const Tensor& dy) runs once the gradient of `output` is complete; it is skipped if nobody
   // used `output`. The closure lives in the arena: capture Vars, Tensors, pointers and numbers only.
+  // `written`: the parameters whose gradients it adds to; null ones and frozen ones are passed over. Inside a
+  // recomputed segment, ones that no other step writes.
   template <class F>
   void record(Var output, F backward) {
+    record(output, {}, backward);
+  }
+  template <class F>
+  void record(Var output, std::initializer_list<const Param*> written, F backward) {
     static_assert(std::is_trivially_copyable_v<F> && std::is_trivially_destructible_v<F>,
                   "a recorded closure lives in the arena and is never destroyed");
     if (!recording_ || !output.wants_grad()) return;
     struct Entry : Node {
       F backward;
     };
-    auto* entry = new (activations_.allocate(sizeof(Entry))) Entry{{last_, output.node_, nullptr}, backward};
+    auto* entry = new (activations_.allocate(sizeof(Entry)))
+        Entry{{last_, output.node_, nullptr, expect(written)}, backward};
     entry->run = [](Node* node, Tape& tape, const Tensor& dy) {
       static_cast<Entry*>(node)->backward(tape, dy);
     };
@@ -147,6 +172,13 @@ class Tape {
     return y;
   }
 
+  // For an op that writes a parameter's gradient without recording a step: before and after. Pairs may stand
+  // around others: the gradient is complete after the last.
+  void before_write(const Param& param);
+  void after_write(const Param& param);
+  // From now on told of gradients; null: nobody is.
+  void set_follower(GradientFollower* follower) { follower_ = follower; }
+
   // --- backward ---
   // Starts from `root` with gradient `seed` (same shape), or, without arguments, from gradients that ops have
   // already put into their inputs (a fused loss does so).
@@ -163,6 +195,7 @@ class Tape {
     Node* previous;
     VarNode* output;
     void (*run)(Node*, Tape&, const Tensor& dy);
+    std::span<const Param* const> written;
   };
   static constexpr size_t kSizeClasses = 512;  // of free blocks, at most: eight for each power of two
 
@@ -195,6 +228,8 @@ class Tape {
     last_ = outer;
     activations_.rewind(mark);
   }
+  std::span<const Param* const> expect(std::initializer_list<const Param*> written);
+  void end_write(const Param& param);
   void unwind();  // runs the recorded closures, newest first
   Tensor acquire(DType dtype, Shape shape);
   Block* block_of(const Tensor& grad);
@@ -207,6 +242,7 @@ class Tape {
   kernels::MicroBatchNumbers* numbers_ = nullptr;
   bool recording_ = false, recomputing_ = false;
   Node* last_ = nullptr;
+  GradientFollower* follower_ = nullptr;
   std::vector<Block> blocks_;     // in the order of their addresses
   std::vector<FreeBlocks> free_;  // in the order of their sizes
 };

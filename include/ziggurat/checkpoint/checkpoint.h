@@ -21,9 +21,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include <ziggurat/checkpoint/box.h>
 #include <ziggurat/checkpoint/safetensors.h>
 #include <ziggurat/comm/communicator.h>
+#include <ziggurat/tensor/box.h>
 #include <ziggurat/tensor/host_pieces.h>
 #include <ziggurat/tensor/tensor.h>
 
@@ -149,6 +149,10 @@ class CheckpointReader {
   // Fills into.data with the named box. The global shape and dtype must be those saved, or bf16 for f32,
   // which is rounded, or f32 for bf16.
   void read(const TensorSlice& into);
+
+  // From now on a parameter is its average over the training (optimizer.average). Error(argument) where the
+  // checkpoint holds none.
+  void use_averages();
 
   // Checks the files i with i % parts == part; files that read() will touch are checked once.
   void verify(int part = 0, int parts = 1);

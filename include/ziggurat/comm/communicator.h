@@ -19,7 +19,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -96,6 +98,16 @@ struct Collective {
 // large buffer runs at a third of the speed of one cut into 1 MiB pieces (measured, 64 MiB on 2 ranks).
 inline constexpr int64_t kReduceChunkBytes = int64_t{1} << 20;
 
+// What this rank's collectives of one name and group have taken so far.
+struct CollectiveTime {
+  int64_t calls = 0, bytes = 0;    // of this rank's input
+  double exposed = 0, hidden = 0;  // seconds: of the thread that computes; and beside it
+};
+// By "all_reduce on dp".
+using CollectiveTimes = std::map<std::string, CollectiveTime>;
+
+class BegunCollective;
+
 // The public calls check their arguments, handle groups of one, meta devices and the memory of others, and
 // number the collective; an implementation supplies the primitives at the end of the class.
 class Communicator {
@@ -132,6 +144,9 @@ class Communicator {
   // for ever. After that no device tensor can be exchanged.
   void watch(Stream& stream);
 
+  // Of this communicator and all that are split from it, or share its origin.
+  CollectiveTimes& times() { return *times_; }
+
   void barrier();
 
   // Any dtype.
@@ -147,6 +162,14 @@ class Communicator {
   // output [n, ...] = this rank's rows of the sum over ranks of input [size * n, ...]. f32, f64 or i32.
   // Input is not changed, unless in place: output may be this rank's block of input.
   Work reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order, Stream& stream);
+
+  // all_reduce (of sums) and reduce_scatter that only begin, where ranks share memory or MPI goes on by
+  // itself, and move on in progress() until their Work is waited for; else they are done at once. The buffers
+  // are not to be touched before. Any other call on this communicator first waits for all that have begun.
+  Work begin_all_reduce(const Tensor& buffer, ReduceOrder order, Stream& stream);
+  Work begin_reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order, Stream& stream);
+  // Moves what has begun as far as it goes without waiting for anybody.
+  void progress();
 
   // input and output [size * n, ...]: rows of block r go to rank r. Any dtype. Not in place.
   Work all_to_all(const Tensor& input, const Tensor& output, Stream& stream);
@@ -174,6 +197,10 @@ class Communicator {
   virtual void reduce_all(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order);
   // output = this rank's block of the sum; in the order of fixed_tree, if the group is a power of two.
   virtual void reduce_blocks(ConstBytes input, Bytes output, DType dtype);
+  // The same, begun; null: there is no such way here.
+  virtual std::unique_ptr<BegunCollective> begin_reduce_all(Bytes buffer, DType dtype, ReduceOrder order);
+  virtual std::unique_ptr<BegunCollective> begin_reduce_blocks(ConstBytes input, Bytes output, DType dtype,
+                                                               ReduceOrder order);
 
  private:
   // Primitives: called on groups of two and more, on checked host memory. Bytes may be none, everywhere or
@@ -191,7 +218,15 @@ class Communicator {
   virtual void do_exchange(int partner, ConstBytes send, Bytes receive) = 0;
 
   bool begin(const char* name, const Tensor& input, const Tensor& output, const Stream& stream);
-  void begin(const char* name, int64_t bytes) { last_ = {last_.sequence + 1, name, bytes}; }
+  void begin(const char* name, int64_t bytes) {
+    finish_begun(begun_before_ + static_cast<int64_t>(begun_.size()));
+    last_ = {last_.sequence + 1, name, bytes};
+  }
+  struct Begun;
+  CollectiveTime& time();  // of the collective under way
+  Work keep_begun(std::unique_ptr<BegunCollective> collective);
+  void finish_begun(int64_t until);
+  void end_first_begun();
   void check_reducible(const Tensor& buffer, ReduceOrder order) const;
   void tree_all_reduce(Bytes buffer, DType dtype);
   void tree_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
@@ -241,6 +276,10 @@ class Communicator {
 
   std::string name_;
   int rank_, size_;
+  std::shared_ptr<CollectiveTimes> times_ = std::make_shared<CollectiveTimes>();
+  std::vector<std::pair<const char*, CollectiveTime*>> time_of_;  // by the collective's name
+  std::deque<std::unique_ptr<Begun>> begun_;                      // in their order
+  int64_t begun_before_ = 0;                                      // that have ended
   int64_t reduce_chunk_bytes_;
   Collective last_;
   std::vector<std::byte> scratch_;

@@ -57,6 +57,9 @@ class FlightLog {
   // Returns the number of the event, which its end wants.
   int64_t begin_collective(std::string_view name, std::string_view group, int64_t sequence, int64_t bytes);
   void end_collective(int64_t event);
+  // The same of one that goes on while this process computes.
+  int64_t note_collective(std::string_view name, std::string_view group, int64_t sequence, int64_t bytes);
+  void end_noted(int64_t event);
   // Waiting for a collective that began before; no event.
   void begin_wait();
   void end_wait();

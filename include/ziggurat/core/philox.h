@@ -23,6 +23,7 @@ enum class Purpose : uint32_t {
   generation,
   test,
   state_rounding,
+  denoising,
 };
 
 // FNV-1a, for names as parts of a key.

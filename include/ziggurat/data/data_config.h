@@ -34,6 +34,53 @@ struct BlendSource {
   }
 };
 
+// One way of UL2 to corrupt a sample.
+struct Denoiser {
+  double share = 1;
+  int64_t span = 0;
+  double rate = 0.5;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("share", share, "of the samples; shares are divided by their sum", above(0.0), at_most(1e6));
+    v.field("span", span,
+            "mean length of the spans that are taken out; 0: the end of the sample is (prefix LM)",
+            unit::tokens, at_least(0), at_most(1 << 24));
+    v.field("rate", rate, "share of the tokens that is taken out and to be told", above(0.0), below(1.0));
+  }
+};
+
+// Training by UL2, then by next tokens (data/ul2.h).
+struct Ul2Config {
+  int64_t until = 0;
+  int64_t sentinels = 300;
+  bool bidirectional = false;
+  std::vector<Denoiser> mixture;
+
+  bool enabled() const { return until > 0; }
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("until", until,
+            "the first so many tokens of the run are trained by UL2, the others by next tokens; 0: none "
+            "(OpenMoE: "
+            "8B 780B, 34B 50B)",
+            unit::tokens, at_least(0), at_most(1e18));
+    v.field("sentinels", sentinels,
+            "ids for spans: the last so many of model.vocab_size, which the tokenizer leaves free",
+            at_least(1), at_most(1 << 20));
+    v.field("bidirectional", bidirectional,
+            "the tokens of a corrupted text see each other, also later ones; false: every token sees earlier "
+            "ones "
+            "only (OpenMoE)");
+    v.field(
+        "mixture", mixture,
+        "ways to corrupt samples; empty: OpenMoE's, half prefix LM and 10 % each spans of 3 and 8 at rates "
+        "0.15 and 0.5, and of 64 at 0.5");
+  }
+};
+std::vector<Denoiser> denoisers_of(const Ul2Config& config);  // the mixture
+
 // Section `data` of a config.
 struct DataConfig {
   std::string train, valid, test;
@@ -43,6 +90,7 @@ struct DataConfig {
   OrderKind order = OrderKind::keyed;
   bool shuffle = true;
   bool mask_eod_loss = false, reset_positions = false, reset_attention = false;
+  Ul2Config ul2;
   int64_t verify_below = 1'000'000'000;
 
   template <class V>
@@ -67,6 +115,7 @@ struct DataConfig {
             "sequence");
     v.field("reset_attention", reset_attention,
             "let a token attend to its own document only, up to and including its end-of-document token");
+    v.field("ul2", ul2, "UL2's mixture of denoisers");
     v.field(
         "verify_below", verify_below,
         "check every checksum at the start if a split has at most this many tokens (about 1 s per billion); "

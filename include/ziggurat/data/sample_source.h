@@ -23,6 +23,8 @@ class SampleSource {
   //   tokens  [count, S] what the model reads
   //   targets [count, S] the token after each; -1: not counted
   virtual void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const = 0;
+  // Of the same samples: how many of a sample's first tokens are a prefix whose tokens may see each other.
+  virtual void load_prefixes(int64_t first, int64_t count, int32_t* lengths) const;
   virtual int32_t eod_id() const = 0;  // the token that ends every document; -1: there is none
   // A hint that these samples are loaded next: starts reading them from the disk, does not wait.
   virtual void prefetch(int64_t first, int64_t count) const = 0;

@@ -1,13 +1,13 @@
-// A model that remembers what it has read: prompts in one pass, then one token at a time.
+// Sequences that a model reads and remembers, told row by row what to read: for scoring, measuring, looking.
+// Texts that are to be written are Engine's.
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <optional>
 #include <span>
 #include <vector>
 
-#include <ziggurat/model/gpt.h>
+#include <ziggurat/infer/block_pool.h>
+#include <ziggurat/infer/executor.h>
 
 namespace ziggurat::infer {
 
@@ -16,58 +16,55 @@ namespace ziggurat::infer {
 // eval_capacity_factor says.
 class Decoder {
  public:
-  // `model` must outlive the decoder; its parameters are read only. Prompts are read in pieces of
-  // `prefill_tokens`: enough for products near their peak, and it bounds the memory of the activations.
+  // `model` must outlive the decoder; its parameters are read only. What is read goes through it in pieces of
+  // `pass_tokens`: enough for products near their peak, and it bounds the memory of the activations.
   // Throws Error(argument) if the model's sequences are shorter than `context`.
   // strict: a token's logits have the same bits whatever came along with it.
-  Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t prefill_tokens = 512,
+  Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t pass_tokens = 512,
           Reproducible reproducible = Reproducible::layout);
 
-  int64_t sequences() const { return static_cast<int64_t>(lengths_.size()); }
+  int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
   int64_t context() const { return context_; }
-  int64_t vocabulary() const { return model_.config().vocab_size; }  // logits beyond are padding
-  int64_t length(int64_t sequence) const { return lengths_.at(static_cast<size_t>(sequence)); }
-
-  // The logits [n, padded vocab] after the last tokens, in f32 (f64 for an f64 model): valid until the next
-  // call.
-
-  // Forgets the sequence and reads these tokens (at least one, at most context()). -> [1, padded vocab]
-  Tensor prefill(int64_t sequence, std::span<const int32_t> tokens);
-  // Appends tokens[i] to sequences[i]; no sequence twice. Nothing is allocated. -> [tokens, padded vocab]
-  // Throws Error(argument) where a sequence is full: prefill() it with the end of its text.
-  Tensor step(std::span<const int32_t> sequences, std::span<const int32_t> tokens);
+  int64_t vocabulary() const {  // logits beyond are padding
+    return executor_.model().config().vocab_size;
+  }
+  int64_t length(int64_t sequence) const { return at(sequence).length; }
 
   // Appends tokens[i] to sequences[i], in this order; a sequence may come any number of times, and as much as
   // fits. The logits after the tokens numbered `rows` (ascending) come in pieces: visit(k, logits) with those
   // of rows[k] and following ones, [n, padded vocab]. Runs forwards(tokens.size()) passes through the model.
-  using LogitsVisitor = std::function<void(size_t first, const Tensor& logits)>;
+  // What a pass that failed was to read has not been read.
+  using LogitsVisitor = Executor::LogitsVisitor;
   void read(std::span<const int32_t> sequences, std::span<const int32_t> tokens,
             std::span<const int32_t> rows, const LogitsVisitor& visit);
-  int64_t forwards(int64_t tokens) const { return (tokens + prefill_tokens_ - 1) / prefill_tokens_; }
+  int64_t forwards(int64_t tokens) const { return (tokens + pass_tokens_ - 1) / pass_tokens_; }
+  // Passes without rows, while other ranks need the experts of this one.
+  void idle(int64_t passes);
 
-  // Sequence `to` becomes a copy of `from`.
+  // Sequence `to` becomes a copy of `from`, with which it shares what neither changes.
   void copy(int64_t from, int64_t to);
   // Forgets all but the first `length` tokens.
   void truncate(int64_t sequence, int64_t length);
 
-  const nn::KvCache& cache() const { return cache_; }
-  // Kernels keep their times in `profile`, which must outlive them; null: no times.
-  void set_profile(Profile* profile) { stream_.set_profile(profile); }
+  Executor& executor() { return executor_; }
 
  private:
-  // The rows of a forward of which logits are wanted, or nothing: of all.
-  using Wanted = std::optional<std::span<const int32_t>>;
-  Tensor run(int64_t sequences, int64_t length, const int32_t* tokens, const int32_t* of_sequence,
-             const Wanted& wanted);
+  struct Sequence {
+    int64_t length = 0;
+    std::vector<int32_t> blocks;
+    int32_t table = -1;  // in the pass under way
+    int64_t reading = 0;
+  };
+  Sequence& at(int64_t sequence) { return sequences_.at(static_cast<size_t>(sequence)); }
+  const Sequence& at(int64_t sequence) const { return sequences_.at(static_cast<size_t>(sequence)); }
+  void make_room(Sequence& sequence, int64_t length);
+  void plan(std::span<const int32_t> sequences, std::span<const int32_t> tokens);
 
-  const model::Gpt& model_;
-  int64_t context_, prefill_tokens_;
-  nn::KvCache cache_;
-  Arena activations_, gradients_, workspace_;
-  Stream stream_;
-  Tape tape_;
-  std::vector<int64_t> lengths_;               // of the sequences
-  std::vector<int32_t> positions_, sequence_;  // of the rows under way
+  int64_t context_, pass_tokens_;
+  BlockPool pool_;
+  Executor executor_;
+  std::vector<Sequence> sequences_;
+  Pass pass_;
 };
 
 }  // namespace ziggurat::infer

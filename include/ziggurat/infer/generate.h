@@ -6,17 +6,20 @@
 #include <span>
 #include <vector>
 
-#include <ziggurat/infer/decoder.h>
-#include <ziggurat/infer/sampler.h>
+#include <ziggurat/infer/engine.h>
 
 namespace ziggurat::infer {
 
-// The new tokens after each prompt (at least one token each, at most decoder.sequences() prompts), which grow
-// side by side; equal prompts are read once. The model sees the last decoder.context() tokens of a text.
-// While they are all there is, a token costs one step; from then on each token shifts every position, so the
-// window is read anew. `on_token` is called with the text's number and every token as it comes.
-std::vector<std::vector<int32_t>> generate(Decoder& decoder, std::span<const std::vector<int32_t>> prompts,
-                                           const SamplingOptions& options,
+// The new tokens after each prompt (at least one token each), without the stop token that ends some of them.
+// They are written side by side, as many as the engine has room for. Text i draws the random numbers of text
+// i. `on_token` is called with the text's number and every token as it comes. The engine must be idle.
+struct GenerateOptions {
+  int64_t max_new_tokens = 64;
+  int32_t stop_token = -1;  // -1: none
+  SamplingOptions sampling = {};
+};
+std::vector<std::vector<int32_t>> generate(Engine& engine, std::span<const std::vector<int32_t>> prompts,
+                                           const GenerateOptions& options,
                                            const std::function<void(size_t, int32_t)>& on_token = {});
 
 }  // namespace ziggurat::infer

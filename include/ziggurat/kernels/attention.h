@@ -1,7 +1,8 @@
-// Causal attention, y_h = dropout(softmax(scale q_h k^T)) v per sequence and head; and its backward.
+// Attention, y_h = dropout(softmax(scale q_h k^T)) v per sequence and head; and its backward.
 // B batch, T length, H heads, d head_dim.
 // Floor: 2 B H T^2 d flop forward (two products, half of each below the diagonal), 5 B H T^2 d backward.
-// Row i sees the keys first_key_i..i of its sequence: with packed documents those of its own, else 0..i.
+// Row i sees the keys first_key_i..last_key_i of its sequence: with packed documents those of its own, else
+// from 0; up to i, or in a prefix that is seen whole to its end.
 // Nothing of size T x T is kept: a block of query rows is scored against the keys from the first that one of
 // them sees up to its last row, per thread. Softmax is computed in Accum<T>. Same bits on any number of
 // threads: a key head and its query heads belong to one thread, which sums dk and dv over blocks in order; on
@@ -32,10 +33,18 @@ constexpr int64_t kAttentionMaxHeadDimOnCuda = 256;
 constexpr int64_t kAttentionQueries = 64;
 
 // Probability (b, h, i, j) is dropped where uniform(((b H + h) T + i) T + j) < probability, else divided by
-// 1 - probability.
+// 1 - probability. Where ranks share the heads, H and h are those of all of them.
 struct AttentionDropout {
   double probability = 0;  // in [0, 1)
   LatePhilox random;       // unless probability is 0
+  // On the CPU:
+  int64_t heads = 0;       // H; 0: the shape's
+  int64_t first_head = 0;  // h of the shape's first
+
+  // b H + h of one of the shape's heads.
+  constexpr int64_t place(const AttentionShape& s, int64_t b, int64_t head) const {
+    return b * (heads > 0 ? heads : s.heads) + first_head + head;
+  }
 };
 
 template <class T>
@@ -47,6 +56,9 @@ struct AttentionArgs {
   const T* qkv = nullptr;              // [B T, width]
   T* y = nullptr;                      // [B T, H d]
   Accum<T>* log_sum_exp = nullptr;     // [B, H, T] of the scaled scores
+  // [B T], i <= last_key_i < T, not checked here; null: row i. On the CPU only.
+  const int32_t* last_key = nullptr;
+  int64_t window = 0;  // row i sees no key before i - window + 1; 0: there is none. On the CPU only
 };
 
 template <Device D, class T>
@@ -64,6 +76,8 @@ struct AttentionGradArgs {
   const T* dy = nullptr;                  // [B T, H d]
   T* dqkv = nullptr;                      // [B T, width]
   bool accumulate = false;                // dqkv += instead of =
+  const int32_t* last_key = nullptr;      // as in forward
+  int64_t window = 0;                     // as in forward
 };
 
 template <Device D, class T>

@@ -23,10 +23,11 @@ struct ClipArgs {
   const double* squares = nullptr;  // [n] of parts of the parameters, each parameter once
   double max_norm = 0;              // 0: no clipping
   int64_t losses = 0;
-  const double* loss = nullptr;  // [losses]
+  const double* loss = nullptr;  // [losses], in groups of `parts`
   double* clipped = nullptr;     // [2] norm, scale
   double most_norm = std::numeric_limits<double>::infinity();
-  double most_loss = std::numeric_limits<double>::infinity();  // of loss[0] + loss[2] + loss[4] ...
+  double most_loss = std::numeric_limits<double>::infinity();  // of the first losses of all groups
+  int64_t parts = 1;
 };
 
 // All in memory of the device. Same bits for the same squares: in their order on the CPU, on CUDA in a tree

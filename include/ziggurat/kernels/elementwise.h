@@ -21,6 +21,10 @@ void accumulate(const T* x, T* y, int64_t n, Stream& stream);
 template <Device D, class T>
 void add(const T* a, const T* b, T* y, int64_t n, Stream& stream);
 
+// y = a b, or y += a b; n elements.
+template <Device D, class T>
+void multiply(const T* a, const T* b, T* y, bool accumulate, int64_t n, Stream& stream);
+
 // y = From -> To conversion, n elements.
 template <Device D, class From, class To>
 void convert(const From* x, To* y, int64_t n, Stream& stream);

@@ -18,7 +18,8 @@ struct EmbeddingKernels : OnCpu {
 template <class T>
 struct EmbeddingArgs {
   int64_t rows = 0, cols = 0;
-  const int32_t* tokens = nullptr;  // [rows], 0 <= id < the table's rows: not checked here
+  const int32_t* tokens = nullptr;  // [rows], 0 <= id < the table's rows, not checked here; on the CPU
+                                    // also negative: no row, zeros
   int64_t sequence_length = 1;
   const int32_t* positions = nullptr;  // [rows], not checked here; null: i % sequence_length
   const T* table = nullptr;            // [V, cols]

@@ -47,6 +47,11 @@ enum class Renormalise { none, chosen, survivors };
 //   second_expert  top-2: the second choice = argmax(logits + Gumbel) without the first
 enum class ChoiceNoise { none, rsample, second_expert };
 
+// What a token's experts are chosen and weighted by.
+//   softmax  probabilities, which depend on all experts
+//   sigmoid  of each expert's logit by itself (DeepSeek-V3, arXiv 2412.19437, eq. 15)
+enum class RouterScore { softmax, sigmoid };
+
 template <class T>
 struct RouterSoftmaxArgs {
   int64_t tokens = 0, experts = 0;
@@ -58,6 +63,18 @@ struct RouterSoftmaxArgs {
 template <Device D, class T>
 void router_softmax(const RouterSoftmaxArgs<T>& args, Stream& stream);
 
+// Sigmoid scores s. On the CPU only.
+template <class T>
+struct RouterSigmoidArgs {
+  int64_t tokens = 0, experts = 0;
+  const T* logits = nullptr;  // [S,E]
+  T* scores = nullptr;        // [S,E]
+  T* sum = nullptr;           // [S] of a token's scores
+  T* entropy = nullptr;       // [S] of scores / sum, nats
+};
+template <Device D, class T>
+void router_sigmoid(const RouterSigmoidArgs<T>& args, Stream& stream);
+
 template <class T>
 struct RouterChooseArgs {
   int64_t tokens = 0, experts = 0, top_k = 1;
@@ -68,6 +85,21 @@ struct RouterChooseArgs {
 };
 template <Device D, class T>
 void router_choose(const RouterChooseArgs<T>& args, Stream& stream);
+
+// The choice by score + bias, from the `chosen_groups` best of `groups` equal groups of experts (DeepSeek-V3
+// section 2.1.2). On the CPU only.
+template <class T>
+struct RouterLimitedChoiceArgs {
+  int64_t tokens = 0, experts = 0, top_k = 1;
+  int64_t groups = 1, chosen_groups = 1;
+  int64_t best_of_group =
+      1;  // a group is as good as the sum of its so many best experts; of equals the first
+  const T* scores = nullptr;  // [S,E]
+  const T* bias = nullptr;    // [E], or null
+  int32_t* expert = nullptr;  // [S,k] distinct per token, best first; of equals the lower expert
+};
+template <Device D, class T>
+void router_choose_limited(const RouterLimitedChoiceArgs<T>& args, Arena& workspace, Stream& stream);
 
 template <class T>
 struct RouterAssignArgs {
@@ -85,6 +117,9 @@ struct RouterAssignArgs {
   int32_t* row_of_choice = nullptr;  // [S,k] row among all experts' rows, sorted by expert; -1: dropped
   int32_t* token_of_row = nullptr;   // [R]; -1 from row offsets[E] on
   int32_t* choice_of_row = nullptr;  // [R], in [0, k); likewise
+  // Equal runs of tokens, in each of which an expert has `capacity` places; its rows come run by run. More
+  // than one on the CPU only.
+  int64_t groups = 1;
 };
 template <Device D, class T>
 void router_assign(const RouterAssignArgs<T>& args, Arena& workspace, Stream& stream);
@@ -97,6 +132,7 @@ struct RouterWeightArgs {
   const int32_t* expert = nullptr;         // [S,k]
   const int32_t* row_of_choice = nullptr;  // [S,k]
   T* weights = nullptr;                    // [S,k]; zero where dropped
+  T scale = 1;                             // of all weights; other than 1 on the CPU only
 };
 template <Device D, class T>
 void router_weights(const RouterWeightArgs<T>& args, Stream& stream);
@@ -110,6 +146,7 @@ struct RouterMeanArgs {
   const int32_t* expert = nullptr;     // [S,k]
   double* mean_probability = nullptr;  // [groups,E]
   double* fraction = nullptr;          // [groups,E] share of the counted assignments, before drops
+  const T* sum = nullptr;  // [S] what scores that do not add up to 1 are divided by, or null. On the CPU only
 };
 template <Device D, class T>
 void router_means(const RouterMeanArgs<T>& args, Stream& stream);
@@ -125,7 +162,7 @@ struct RouterLosses {
 template <class T>
 struct RouterTokenLossArgs {
   int64_t tokens = 0;
-  const T* lse = nullptr;      // [S]
+  const T* lse = nullptr;      // [S], or null on the CPU: z is 0
   const T* entropy = nullptr;  // [S]
   RouterLosses* losses = nullptr;
 };
@@ -161,11 +198,11 @@ void router_fractions(const RouterFractionArgs& args, Stream& stream);
 // [E] choices before drops and [E] rows.
 struct RouterSums {
   double tokens, choices, micro_batches;
-  double entropy;     // over tokens, nats
-  double balance, z;  // over micro-batches, without their coefficients
-  double auxiliary;   // no sum: the loss of the latest micro-batch, with the coefficients
+  double entropy;                   // over tokens, nats
+  double balance, z;                // over micro-batches, without their coefficients
+  double latest_balance, latest_z;  // no sums: of the latest micro-batch, with the coefficients
 };
-constexpr int64_t router_sums_size(int64_t experts) { return 7 + 2 * experts; }
+constexpr int64_t router_sums_size(int64_t experts) { return 8 + 2 * experts; }
 
 struct RouterStatisticsArgs {
   int64_t tokens = 0, experts = 0, top_k = 1;
@@ -177,8 +214,15 @@ struct RouterStatisticsArgs {
 };
 template <Device D>
 void router_statistics(const RouterStatisticsArgs& args, Stream& stream);
-template <Device D>  // total += sums' auxiliary
-void router_add_auxiliary(const double* sums, double* total, Stream& stream);
+template <Device D>  // total [2] += sums' latest_balance, latest_z
+void router_add_losses(const double* sums, double* total, Stream& stream);
+
+// loads [E] = the choices before drops that `sums` holds.
+template <Device D>
+void router_loads(const double* sums, int64_t experts, double* loads, Stream& stream);
+// bias_e += rate sign(mean of loads - loads_e) (arXiv 2408.15664, algorithm 1). On the CPU only.
+template <Device D, class T>
+void router_move_bias(const double* loads, int64_t experts, double rate, T* bias, Stream& stream);
 
 template <class T>
 struct RouterGradArgs {
@@ -192,6 +236,8 @@ struct RouterGradArgs {
   const double* loss_scale = nullptr;  // [1] times both
   bool accumulate = false;
   T* dlogits = nullptr;  // [S,E]
+  // Of sigmoid scores lse is their sum and there is no z-loss. On the CPU only.
+  RouterScore score = RouterScore::softmax;
 };
 template <Device D, class T>
 void router_backward(const RouterGradArgs<T>& args, Arena& workspace, Stream& stream);

@@ -23,7 +23,8 @@ struct RouterInputArgs {
   double jitter_eps = 0;  // 0: no noise
   LatePhilox rng;
   const T* x = nullptr;   // [n]
-  Accum<T>* y = nullptr;  // [n] x (1 + eps (2 uniform(i) - 1))
+  Accum<T>* y = nullptr;  // [n] x (1 + eps (2 uniform(first + i) - 1))
+  int64_t first = 0;      // a multiple of 4
 };
 
 template <Device D, class T>
@@ -35,8 +36,9 @@ struct RouterInputGradArgs {
   double jitter_eps = 0;
   LatePhilox rng;
   const Accum<T>* dy = nullptr;  // [n]
-  T* dx = nullptr;               // [n] dy (1 + eps (2 uniform(i) - 1))
+  T* dx = nullptr;               // [n] dy (1 + eps (2 uniform(first + i) - 1))
   bool accumulate_dx = false;
+  int64_t first = 0;
 };
 
 template <Device D, class T>

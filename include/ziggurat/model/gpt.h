@@ -25,24 +25,30 @@ struct TokenBatch {
   // Of packed documents, [sequences, length] each; see nn::Sequences for what null means.
   const int32_t* positions = nullptr;
   const int32_t* first_key = nullptr;
-  // Not null: the tokens extend cached sequences; see nn::Sequences.
-  nn::KvCache* cache = nullptr;
-  const int32_t* cached_sequence = nullptr;
+  const int32_t* last_key = nullptr;
+  // With a cache, the tokens extend sequences that it holds. Then `length` is 1, and `positions` are those of
+  // `cached.rows`.
+  nn::CachedRows cached = {};
   // In inference, the rows whose hidden states are wanted, ascending; nothing: all. The last layer goes on
   // with these alone once all have been attended to.
   std::optional<std::span<const int32_t>> wanted = {};
+  // Of each MoE layer, f64 [kernels::router_sums_size(experts)] to which it adds what it did; empty: the
+  // model's own moe_stats(), which are for one user at a time.
+  std::span<const Tensor> moe_sums = {};
   int64_t size() const { return sequences * length; }
 };
 
-// x += attention(norm(x)); x += feed_forward(norm(x)), the latter of the wanted rows.
+// x += attention(norm(x)); x += feed_forward(norm(x)), the latter of the wanted rows; where experts and MLP
+// follow each other (moe::ResidualMix::sequential) then x += mlp(norm(x)).
 class Block {
  public:
   Block(nn::ParamStore& store, const ModelConfig& config, const BlockSpec& spec, int64_t layer,
         const ProcessGroups& groups);
-  Var operator()(Tape& tape, Var x, const nn::Sequences& sequences) const;
+  // moe_sums: as of TokenBatch; null: its own statistics.
+  Var operator()(Tape& tape, Var x, const nn::Sequences& sequences, const Tensor* moe_sums = nullptr) const;
 
-  // The experts' statistics; null for a dense layer.
-  moe::MoeStats* moe_stats() const;
+  // The experts' router; null for a dense layer.
+  moe::Router* router() const;
 
  private:
   nn::Norm norm1_;
@@ -50,6 +56,8 @@ class Block {
   nn::Norm norm2_;
   std::variant<std::unique_ptr<nn::Mlp>, std::unique_ptr<moe::MoeFfn>, std::unique_ptr<moe::ResidualMoeFfn>>
       ffn_;
+  std::unique_ptr<nn::Norm> norm3_;  // of an MLP after the experts
+  std::unique_ptr<nn::Mlp> mlp_after_;
   double dropout_;
   int64_t layer_;
 };
@@ -61,34 +69,53 @@ class Gpt {
   // model.
   Gpt(const ModelConfig& config, nn::ParamStore& store, const ProcessGroups& groups, bool recompute = false);
 
-  // Hidden states after the final norm, [sequences * length, hidden], or of the wanted rows only.
+  // Hidden states after the final norm, [sequences * length, hidden], or of the wanted rows only; where ranks
+  // share the model by tensor parallelism, this rank's rows of the micro-batch.
   Var forward(Tape& tape, const TokenBatch& batch) const;
-
-  // Sums of the token losses, f64 [4] on the tape's device (ops::read_loss); in training also runs the head's
-  // backward, so that tape.backward() does the rest. `token_losses`: as in ops::LossArgs.
-  Tensor loss(Tape& tape, const TokenBatch& batch, double* token_losses = nullptr) const;
 
   // Logits [n, padded vocab], in the accumulation dtype, of rows [begin, begin + n) of forward()'s hidden
   // states.
   Var logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const;
 
-  // For TokenBatch::cache: holds `sequences` sequences of up to `capacity` <= max_sequence tokens.
-  nn::KvCache make_cache(int64_t sequences, int64_t capacity) const;
+  // For TokenBatch::cached.
+  nn::KvCache make_cache(int64_t blocks, int64_t block) const;
 
   // From now on, while micro-batches are queued kernel by kernel, told of what comes out of the embedding
   // (layer -1), each block and the final norm (as many as layers) in forward(); empty: nobody is.
   using Observer = std::function<void(int64_t layer, const Tensor& output)>;
   void observe(Observer observer) { observer_ = std::move(observer); }
 
+  // From now on, told of every routing in forward(), whose tables live until the next micro-batch; empty:
+  // nobody is.
+  using RoutingObserver = std::function<void(int64_t layer, const ops::Routing& routing)>;
+  void observe_routing(const RoutingObserver& observer);
+
+  // The vocabulary's, [padded vocab, hidden]: logits are hidden states times its rows. What is to become of
+  // them in training is an objective's (objective/objective.h).
+  const Param& head() const { return *head_; }
+  // The ranks that share the head, each its part of the rows.
+  Communicator& ranks_of_head() const { return tensor_; }
+  // forward()'s hidden states of all rows, on each of these ranks: what its part of the head takes.
+  Var forward_to_head(Tape& tape, const TokenBatch& batch) const;
+
   const ModelConfig& config() const { return config_; }
+  bool in_panels() const { return head_->panels; }      // ParamStore::to_panels
+  DType dtype() const { return head_->value.dtype(); }  // of matrices, activations, keys and values
   const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order
 
+  // After a step: moves every layer's bias of the choice towards even loads (moe::Router). Collective.
+  void balance_experts(Stream& stream);
+
  private:
+  Var embed_own_rows(Tape& tape, const TokenBatch& batch) const;
+
   ModelConfig config_;
   bool recompute_;
+  Communicator& tensor_;
   const Param* token_embedding_;
   const Param* position_embedding_ = nullptr;  // learned positions only
   std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<moe::Router*> routers_;
   std::vector<moe::MoeStats*> moe_stats_;
   std::unique_ptr<nn::Norm> final_norm_;
   const Param* head_;  // the token embedding when tied

@@ -2,6 +2,7 @@
 // differ only in these values.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -19,6 +20,17 @@ enum class FfnKind {
 };
 inline std::vector<EnumName> enum_names(FfnKind) {
   return {{FfnKind::dense, "dense"}, {FfnKind::moe, "moe"}, {FfnKind::residual_moe, "residual_moe"}};
+}
+
+// How matrices start. OpenMoE (t5x) has variance_scaling with init_scale 0.1, embedding_init_std 1 and
+// moe.router_init_std 0.02.
+enum class InitRule {
+  normal,            // N(0, init_std^2); output layers as GPT-2's, init_std / sqrt(2 layers)
+  variance_scaling,  // variance init_scale / inputs; cut at two standard deviations in MLPs and an untied
+                     // head
+};
+inline std::vector<EnumName> enum_names(InitRule) {
+  return {{InitRule::normal, "normal"}, {InitRule::variance_scaling, "variance_scaling"}};
 }
 
 enum class Positions { learned, rope };
@@ -78,10 +90,15 @@ struct ModelConfig {
   double norm_eps = 1e-5;
   Positions positions = Positions::learned;
   double rope_theta = 10000.0;
+  double attention_scale = 0.0;
+  int64_t window = 0;
   nn::QkNorm qk_norm = nn::QkNorm::none;
   bool bias = true;
   bool tied_embeddings = true;
+  InitRule init = InitRule::normal;
   double init_std = 0.02;
+  double init_scale = 1.0;
+  double embedding_init_std = 0.0;
   DropoutConfig dropout;
   moe::MoeConfig moe;
   std::vector<BlockRun> blocks;
@@ -99,16 +116,32 @@ struct ModelConfig {
     v.field("kv_heads", kv_heads, "key and value heads; 0: as heads", at_least(0), at_most(1 << 16));
     v.field("head_dim", head_dim, "width of a head; 0: hidden / heads", at_least(0), at_most(1 << 16));
     v.field("ffn_hidden", ffn_hidden, "inner width of an MLP; 0: 4 x hidden", at_least(0), at_most(1 << 24));
-    v.field("activation", activation, "of MLPs and experts");
+    v.field(
+        "activation", activation,
+        "of MLPs and experts; swiglu has three matrices, swiglu_linear four (OpenMoE's released weights)");
     v.field("norm", norm, "normalisation before each sub-layer");
     v.field("norm_eps", norm_eps, "added to the variance, or mean square", above(0.0));
     v.field("positions", positions, "position encoding");
     v.field("rope_theta", rope_theta, "base of the rotary frequencies", above(0.0));
+    v.field(
+        "attention_scale", attention_scale,
+        "attention scores are queries times keys times this; 0: 1 / sqrt(head_dim); 1: unscaled (OpenMoE, "
+        "T5)",
+        at_least(0.0));
+    v.field("window", window,
+            "sliding attention window: a token attends to so many tokens at most, itself the last of them; "
+            "0: to all",
+            unit::tokens, at_least(0), at_most(1 << 24));
     v.field("qk_norm", qk_norm,
             "RMS normalisation of queries and keys, before rotary positions: over each head, or the width of "
             "all heads");
     v.field("bias", bias, "biases in linear layers and experts");
     v.field("tied_embeddings", tied_embeddings, "the vocabulary head shares the token embedding");
+    v.field("init", init,
+            "initial values of matrices: normal with init_std, or variance_scaling by their inputs (t5x)");
+    v.field("init_scale", init_scale, "init variance_scaling: variance times inputs (OpenMoE: 0.1)",
+            above(0.0));
+    v.field("embedding_init_std", embedding_init_std, "of the token embedding; 0: init_std", at_least(0.0));
     v.field("init_std", init_std, "of matrices; output layers use init_std / sqrt(2 layers)", above(0.0));
     v.field("dropout", dropout, "dropout rates in training");
     v.field("moe", moe, "router and experts of moe and residual_moe layers");
@@ -127,6 +160,9 @@ struct ModelConfig {
   int64_t head_width() const { return head_dim > 0 ? head_dim : hidden / heads; }
   int64_t key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   int64_t ffn_width() const { return ffn_hidden > 0 ? ffn_hidden : 4 * hidden; }
+  double score_scale() const {
+    return attention_scale > 0 ? attention_scale : 1.0 / std::sqrt(static_cast<double>(head_width()));
+  }
   int64_t expert_width() const { return moe.expert_hidden > 0 ? moe.expert_hidden : ffn_width(); }
   int64_t residual_width() const { return moe.residual_hidden > 0 ? moe.residual_hidden : ffn_width(); }
 };
@@ -135,6 +171,9 @@ struct ModelConfig {
 // ranks, up to its expert_parallel, that divides both the world and the experts. So one config runs on a
 // cluster and on a laptop.
 ModelConfig fit_to_ranks(ModelConfig config, int world_size);
+// Lets up to `ranks` ranks share the experts of every layer, whatever the config says: fit_to_ranks() then
+// finds how many can.
+ModelConfig share_experts(ModelConfig config, int ranks);
 
 // Parameters and arithmetic of a model; pure functions of its config.
 struct ModelCounts {
@@ -149,7 +188,10 @@ ModelCounts count(const ModelConfig& config, int64_t sequence_length);
 
 namespace ziggurat::nn {
 inline std::vector<EnumName> enum_names(MlpKind) {
-  return {{MlpKind::gelu_tanh, "gelu_tanh"}, {MlpKind::gelu_erf, "gelu_erf"}, {MlpKind::swiglu, "swiglu"}};
+  return {{MlpKind::gelu_tanh, "gelu_tanh"},
+          {MlpKind::gelu_erf, "gelu_erf"},
+          {MlpKind::swiglu, "swiglu"},
+          {MlpKind::swiglu_linear, "swiglu_linear"}};
 }
 inline std::vector<EnumName> enum_names(NormKind) {
   return {{NormKind::layer_norm, "layer_norm"}, {NormKind::rms_norm, "rms_norm"}};

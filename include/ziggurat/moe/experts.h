@@ -19,7 +19,8 @@ struct MoeShape {
 
 // This rank's experts: E MLPs of width C and hidden width F as stacked parameters, `<name>.up.weight` [E, F,
 // C],
-// `<name>.down.weight` [E, C, F], with SwiGLU `<name>.gate.weight` [E, F, C], and biases [E, F] and [E, C].
+// `<name>.down.weight` [E, C, F], with SwiGLU `<name>.gate.weight` [E, F, C], with four matrices also
+// `<name>.value.weight`, and biases [E, F] and [E, C].
 class Experts {
  public:
   // ep_rank: this rank's place in the expert-parallel group. identical: all experts start with the same
@@ -32,6 +33,7 @@ class Experts {
  private:
   nn::MlpKind kind_;
   const Param *gate_weight_ = nullptr, *gate_bias_ = nullptr;
+  const Param *value_weight_ = nullptr, *value_bias_ = nullptr;
   const Param *up_weight_, *up_bias_ = nullptr;
   const Param *down_weight_, *down_bias_ = nullptr;
 };

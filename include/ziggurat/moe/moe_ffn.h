@@ -18,10 +18,11 @@ class MoeFfn {
   MoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config, const MoeShape& shape,
          const ProcessGroups& groups);
 
-  // x [S, hidden] -> [S, hidden]. sequence_length is read for BalanceScope::sequence only.
-  Var operator()(Tape& tape, Var x, int64_t sequence_length = 0);
+  // x [S, hidden] -> [S, hidden]. sequence_length is read for BalanceScope::sequence only. sums: where it
+  // adds what it did, as MoeStats::sums(); null: stats().
+  Var operator()(Tape& tape, Var x, int64_t sequence_length = 0, const Tensor* sums = nullptr);
 
-  MoeStats& stats() { return router_.stats(); }
+  Router& router() { return router_; }
 
  private:
   Router router_;
@@ -36,9 +37,9 @@ class ResidualMoeFfn {
   ResidualMoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config,
                  const MoeShape& shape, const ProcessGroups& groups);
 
-  Var operator()(Tape& tape, Var x, int64_t sequence_length = 0);
+  Var operator()(Tape& tape, Var x, int64_t sequence_length = 0, const Tensor* sums = nullptr);
 
-  MoeStats& stats() { return moe_.stats(); }
+  Router& router() { return moe_.router(); }
 
  private:
   MoeFfn moe_;

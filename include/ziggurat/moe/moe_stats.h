@@ -30,15 +30,11 @@ class MoeStats {
 
   int64_t layer() const { return layer_; }
   void reset(Stream& stream) { fill_zero(sums_, stream); }
-  void add(Tape& tape, const ops::Routing& routing, double balance_coefficient, double z_coefficient) {
-    ops::add_statistics(tape, routing, balance_coefficient, z_coefficient, sums_);
-  }
   const Tensor& sums() const { return sums_; }  // f64, on the device
   MoeSums read(Stream& stream) const;           // waits for the stream
-  // total, f64 [1] where the layer computes, += the loss of the latest micro-batch, with the coefficients.
-  void add_auxiliary_loss(const Tensor& total, Stream& stream) const {
-    ops::add_auxiliary_loss(sums_, total, stream);
-  }
+  // total, f64 [2] where the layer computes, += balance and z-loss of the latest micro-batch, with the
+  // coefficients.
+  void add_losses(const Tensor& total, Stream& stream) const { ops::add_router_losses(sums_, total, stream); }
 
  private:
   int64_t layer_;

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include <ziggurat/nn/kv_cache.h>
 #include <ziggurat/nn/param_store.h>
@@ -15,13 +16,33 @@ namespace ziggurat::nn {
 
 using ops::Activation;
 
+// How a layer's matrices are cut over ranks, which share the tokens between them (Megatron's tensor and
+// sequence parallelism, arXiv 2205.05198): x and y are this rank's rows of the micro-batch. Null, or a group
+// of one: nothing is.
+using TensorParallel = Communicator*;
+inline int64_t parts_of(TensorParallel group) { return group == nullptr ? 1 : group->size(); }
+inline int64_t part_of(TensorParallel group) { return group == nullptr ? 0 : group->rank(); }
+
+enum class Cut {
+  none,
+  out,  // rows of W, and with them columns of y, of all tokens' x
+  in,   // columns of W, and with them of x; y are this rank's rows, summed over ranks
+};
+struct LinearPart {
+  TensorParallel group = nullptr;
+  Cut cut = Cut::none;
+  std::vector<int64_t> pieces = {};  // of `out`, each of which is cut; none: it is one
+};
+
 // y [N, out] = activation(x [N, in] W^T + b)
 class Linear {
  public:
-  Linear(ParamStore& store, const std::string& name, int64_t in, int64_t out, bool bias, Init weight_init);
+  Linear(ParamStore& store, const std::string& name, int64_t in, int64_t out, bool bias, Init weight_init,
+         const LinearPart& part = {});
   Var operator()(Tape& tape, Var x, Activation activation = Activation::none) const;
 
  private:
+  TensorParallel sums_over_ = nullptr;  // Cut::in
   const Param* weight_;
   const Param* bias_ = nullptr;
 };
@@ -39,16 +60,27 @@ class Norm {
   double eps_;
 };
 
-enum class MlpKind { gelu_tanh, gelu_erf, swiglu };
+enum class MlpKind {
+  gelu_tanh,
+  gelu_erf,
+  swiglu,         // three matrices
+  swiglu_linear,  // four
+};
+inline bool is_gated(MlpKind kind) { return kind == MlpKind::swiglu || kind == MlpKind::swiglu_linear; }
 
 struct MlpShape {
   MlpKind kind = MlpKind::gelu_tanh;
   int64_t width = 0, hidden = 0;
   bool bias = true;
   double init_std = 0.02, output_init_std = 0.02;
+  bool truncated_init = false;  // of the MLP's matrices, not of experts'
+  TensorParallel tensor = nullptr;
+
+  int64_t matrices() const { return kind == MlpKind::swiglu_linear ? 4 : kind == MlpKind::swiglu ? 3 : 2; }
 };
 
-// down(gelu(up(x))), or down(silu(gate(x)) * up(x)) for swiglu.
+// down(gelu(up(x))), down(silu(gate(x)) * up(x)) for swiglu, or down(silu(gate(x)) * value(x) * up(x)) for
+// swiglu_linear (t5x's activations ('swiglu', 'linear'), of which OpenMoE's released weights are).
 class Mlp {
  public:
   Mlp(ParamStore& store, const std::string& name, const MlpShape& shape);
@@ -56,7 +88,8 @@ class Mlp {
 
  private:
   MlpKind kind_;
-  std::unique_ptr<Linear> gate_;  // swiglu only
+  TensorParallel tensor_;
+  std::unique_ptr<Linear> gate_, value_;  // where there are
   Linear up_, down_;
 };
 
@@ -74,7 +107,11 @@ struct AttentionLayerShape {
   double norm_eps = 1e-5;
   double dropout = 0.0;  // of the attention probabilities
   double init_std = 0.02, output_init_std = 0.02;
-  int64_t layer = 0;  // names the random numbers
+  int64_t layer = 0;                // names the random numbers
+  double scale = 0.0;               // of scores; 0: 1 / sqrt(head_dim)
+  double query_init_factor = 1;     // of the queries' initial values
+  int64_t window = 0;               // a row sees so many keys at most, the last its own; 0: all
+  TensorParallel tensor = nullptr;  // cuts the heads
 };
 
 // How rows [sequences * length] make up sequences of `length` tokens. The arrays are [rows], or null; they
@@ -83,15 +120,15 @@ struct Sequences {
   int64_t length = 0;
   const int32_t* positions = nullptr;  // of each row; null: its place in its sequence
   const int32_t* first_key = nullptr;  // the first place in its sequence that a row may attend to; null: 0
-  // Not null: the rows extend sequences that are cached. `cached_sequence` says which, and `positions` where.
-  KvCache* cache = nullptr;
-  const int32_t* cached_sequence = nullptr;
+  const int32_t* last_key = nullptr;   // the last one; null: its own. Of sequences that are not cached
+  // With a cache, the rows extend sequences that it holds: `cached.rows` says which, and where.
+  CachedRows cached = {};
   // In inference, the rows whose results anybody wants, ascending; nothing: all. The others are attended to,
   // and that is all that is computed of them.
   std::optional<std::span<const int32_t>> wanted = {};
 };
 
-// Causal self-attention of x [sequences * length, width]. The result has the wanted rows only.
+// Self-attention of x [sequences * length, width]. The result has the wanted rows only.
 class Attention {
  public:
   Attention(ParamStore& store, const std::string& name, const AttentionLayerShape& shape);

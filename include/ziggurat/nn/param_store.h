@@ -2,13 +2,15 @@
 //
 // A group holds the parameters that are reduced over the same ranks and have values of one dtype: the
 // replicated ones, and for each distinct expert-parallel size the experts of that size; of each matrices and
-// the rest, where they differ in dtype. Within a group, values and gradients are one slab each, in
-// registration order, so that reducing, clipping, updating and saving work on ranges. What an optimizer keeps
-// beside them is its own (optim/optimizer_state.h).
+// the rest, where they differ in dtype. They come in groups of some MiB, so that the gradients of one can be
+// reduced while backward works on those of the next. Within a group, values and gradients are one slab each,
+// in registration order, so that reducing, clipping, updating and saving work on ranges. What an optimizer
+// keeps beside them is its own (optim/optimizer_state.h).
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -17,18 +19,25 @@
 #include <ziggurat/autograd/param.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/plan/process_groups.h>
+#include <ziggurat/tensor/box.h>
 #include <ziggurat/tensor/host_pieces.h>
 
 namespace ziggurat::nn {
 
 struct Init {
-  enum class Kind { constant, normal, uniform };
+  enum class Kind { constant, normal, uniform, truncated_normal };
   Kind kind = Kind::constant;
   double scale = 0.0;  // the constant; the standard deviation; the half-width around zero
+  // Elements [0, first_elements) of the global tensor start with first_factor times what is drawn.
+  int64_t first_elements = 0;
+  double first_factor = 1.0;
 
   static Init zeros() { return {}; }
   static Init ones() { return {Kind::constant, 1.0}; }
   static Init normal(double std) { return {Kind::normal, std}; }
+  // Cut at two standard deviations of the normal distribution, whose own is larger for that: what is drawn
+  // has `std` (jax.nn.initializers.variance_scaling).
+  static Init truncated_normal(double std) { return {Kind::truncated_normal, std}; }
   static Init uniform(double half_width) { return {Kind::uniform, half_width}; }
 };
 
@@ -41,13 +50,36 @@ struct ParamSpec {
   // Of the matrices in which products take it, for packed copies; 0: none do. The first product of a step
   // writes its gradient, and nothing needs to zero it before (see Param::unwritten).
   int64_t product_rows = 0;
+  bool small_product = false;  // a product takes it too, in accum dtype: for panels alone
 
   // Experts: this rank holds rows [row_begin, row_end) of the leading dim, shared over `expert_parallel`
   // ranks. Replicated parameters keep 0, 0 and 0: all rows.
   int64_t row_begin = 0, row_end = 0;
   int expert_parallel = 0;
+  // Cut over a tensor-parallel group: this rank holds these boxes, of which each has the others' extent in
+  // all dims but the leading one, along which they follow each other in what is held. None: all, or those
+  // rows.
+  std::vector<Box> cut = {};
   bool identical_rows = false;  // every row of the leading dim starts with the same values (the paper's code)
 };
+
+// What a rank holds of a parameter: its boxes, and the shape of what they make up.
+std::vector<Box> held_boxes(const ParamSpec& spec);
+Shape held_shape(const ParamSpec& spec);
+// Of elements [begin, end) of what is held, counted row by row: calls f(box of the global tensor, elements
+// from `begin` to the box's first), in order. Each box lies in one piece of memory.
+void for_each_held_box(const ParamSpec& spec, int64_t begin, int64_t end,
+                       const std::function<void(const Box& box, int64_t at)>& f);
+// The same for elements that are consecutive in the global tensor too: f(first of n there, at, n).
+void for_each_held_run(const ParamSpec& spec, int64_t begin, int64_t end,
+                       const std::function<void(int64_t first, int64_t at, int64_t n)>& f);
+
+// Rows of a tensor whose leading dim is made of `pieces` (queries, keys, values), each of which is cut into
+// `parts` equal ones: the boxes of part number `part`. A piece that cannot be cut is Error(config).
+std::vector<Box> cut_rows(const Shape& shape, const std::vector<int64_t>& pieces, int64_t part,
+                          int64_t parts);
+// The same for the last dim of a matrix, as one piece.
+std::vector<Box> cut_columns(const Shape& shape, int64_t part, int64_t parts);
 
 struct ParamEntry {
   ParamSpec spec;
@@ -55,27 +87,34 @@ struct ParamEntry {
   int group = 0;
   int64_t offset = 0;      // elements into the group's slabs
   int64_t numel = 0;       // elements held by this rank
-  int64_t first = 0;       // of them in the global tensor, whose elements are counted row by row
+  int64_t first = 0;       // the first of them in the global tensor, whose elements are counted row by row
   bool unwritten = false;  // param.unwritten points here
+  ParamUse use;            // and param.use here
 };
 
 // Slabs of one group. Both have `numel` elements; `gradient` has `sources` such slabs one after another
-// (strict mode keeps expert gradients per source rank; otherwise 1).
+// (strict mode keeps expert gradients per source rank; otherwise 1). With `scattered` it holds what this rank
+// owns of the sum over ranks so far, and nothing else: while backward writes a group's gradients somebody
+// lends it memory for all of them (ZeRO-2).
 struct ParamGroup {
-  int expert_parallel = 0;  // 0: replicated on every rank
+  int expert_parallel = 0;  // 0: replicated on every rank, or
+  bool cut = false;         // cut over the tensor-parallel group
   DType dtype = DType::f32;
   int64_t numel = 0;
   int64_t sources = 1;
   IndexRange owned;  // the elements that this rank's optimizer updates: all, unless shard() cut them
   Tensor values;     // dtype
-  Tensor gradient;   // accum dtype; empty: frozen
+  bool scattered = false;
+  Tensor gradient;  // accum dtype; empty: frozen
 
   bool sharded() const { return owned.size() < numel; }
 };
 
-// The ranks that hold the same elements of a group.
+// The ranks that hold the same elements of a group. Each has computed with them on tokens, or heads, of its
+// own: their gradients add up.
 inline Communicator& replicas(const ParamGroup& group, const ProcessGroups& groups) {
-  return group.expert_parallel == 0 ? groups.dp() : groups.expert_dp(group.expert_parallel);
+  if (group.expert_parallel > 0) return groups.expert_dp(group.expert_parallel);
+  return group.cut ? groups.dp() : groups.world();
 }
 
 class ParamStore {
@@ -89,6 +128,8 @@ class ParamStore {
     // Tokens of a step (in inference, of a pass), to know which packed copies pay; 0: none, as in strict
     // training. There are none but on the CPU.
     int64_t step_tokens = 0;
+    // Of the gradients of a group, which more than one parameter does not exceed.
+    int64_t group_bytes = int64_t{1} << 25;
   };
   explicit ParamStore(const Options& options) : options_(options) {}
 
@@ -102,7 +143,8 @@ class ParamStore {
 
   // ZeRO: cuts the slabs of each group, padded for that, into equal ranges, one for each of its replicas().
   // Before finalize().
-  void shard(const ProcessGroups& groups);
+  // `scatter_gradients`: see ParamGroup::scattered; where ranks share anything.
+  void shard(const ProcessGroups& groups, bool scatter_gradients = false);
 
   // Allocates the slabs, draws initial values as a function of (seed, name, element), the same bits on every
   // device, zeroes gradients. Done when it returns.
@@ -111,8 +153,13 @@ class ParamStore {
   // In the order of the stream, which is one of options().device.
   void zero_gradients(Stream& stream);    // those of products when their first product comes, or
   void settle_gradients(Stream& stream);  // now: before anything but ops reads gradients
-  void values_changed();                  // whoever changes values says so: packed copies are made anew
+  // Of a scattered group: its parameters' gradients are zeros in `slab` [numel] from now on; or nowhere.
+  void lend_gradients(size_t group, const Tensor& slab, Stream& stream);
+  void values_changed();  // whoever changes values says so: packed copies are made anew
   int64_t packed_bytes() const;
+  // Rearranges the weights of products into panels, where they lie (kernels/panel_linear.h). For stores that
+  // are not trainable, on the CPU, once their values are final: from then on only ops of inference read them.
+  void to_panels();
 
   const Options& options() const { return options_; }
   std::deque<ParamEntry>& entries() { return entries_; }
@@ -128,10 +175,15 @@ class ParamStore {
 
   // Which of an entry's `numel` elements this rank owns; may be none.
   IndexRange owned(const ParamEntry& entry) const;
+  // What this rank keeps of its gradient between micro-batches, and so of the step's: flat, of these
+  // elements.
+  IndexRange kept(const ParamEntry& entry) const;
+  Tensor kept_gradient(const ParamEntry& entry) const;
+  Tensor owned_gradient(const ParamEntry& entry) const;
 
  private:
-  static Shape local_shape(const ParamSpec& spec);
   static Tensor piece(const Tensor& slab, const ParamEntry& entry);
+  ParamGroup& group_for(const ParamSpec& spec);
   void draw(const ParamEntry& entry, HostPieces& pieces);
   void add_packed_copies();
 

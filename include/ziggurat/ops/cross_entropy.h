@@ -4,6 +4,7 @@
 
 #include <ziggurat/autograd/param.h>
 #include <ziggurat/autograd/tape.h>
+#include <ziggurat/comm/communicator.h>
 
 namespace ziggurat::ops {
 
@@ -20,6 +21,9 @@ struct LossArgs {
   int32_t ignore_index = -1;       // a target that counts for nothing
   double z_loss = 0;               // coefficient of log_sum_exp^2 in a token's loss
   double* token_losses = nullptr;  // [N] on x's device: cross-entropy in nats, 0 where ignored; or null
+  // Ranks that share the vocabulary: the weight of rank r of T is rows [r R, (r + 1) R) of the whole one.
+  // Null, or a group of one: it is whole. CPU only.
+  Communicator* vocabulary = nullptr;
 };
 
 // What a batch's tokens sum up to.
@@ -36,6 +40,10 @@ struct LossResult {
 // them there. The last op of a model: while recording it puts token_weight d(sum + z_loss_sum) into x's and
 // the weight's gradients at once, because the logits are at hand (tape.backward() without root then runs the
 // rest). Only a chunk of rows of logits exists at any time.
+//
+// With LossArgs::vocabulary all ranks have the same x and targets, and get the same sums; the gradient of x
+// is this rank's part, of which the sum over ranks is meant. No rank has logits of others' part: they tell
+// each other maxima and sums of tiles. Collective.
 //
 // Returns f64 [kLossSums], LossResult's members in their order, on x's device in the tape's memory: gone with
 // the next micro-batch, and nobody has waited for it.

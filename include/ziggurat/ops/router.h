@@ -13,6 +13,7 @@ namespace ziggurat::ops {
 using kernels::ChoiceNoise;
 using kernels::DropPolicy;
 using kernels::Renormalise;
+using kernels::RouterScore;
 using kernels::SlotOrder;
 
 // Rows per expert for S tokens, E experts, k choices, clamped to [0, S] (an expert meets a token once):
@@ -27,10 +28,11 @@ enum class BalanceCount { first_choice, all_choices };
 
 // Over which tokens the fractions of the balancing loss are taken.
 //   micro_batch   all tokens of the call
+//   group         each of the groups in which capacity is counted; the losses are averaged (flaxformer)
 //   sequence      each run of `sequence_length` tokens; the losses are averaged (DeepSeek-V3)
 //   global_batch  fractions of the whole batch (Qwen, arXiv 2501.11873): use_fractions_of_step puts them
 //                 into the routing before backward; until then they are those of the micro-batch
-enum class BalanceScope { micro_batch, sequence, global_batch };
+enum class BalanceScope { micro_batch, group, sequence, global_batch };
 
 struct RouterArgs {
   int64_t top_k = 1;
@@ -48,7 +50,13 @@ struct RouterArgs {
   int64_t sequence_length = 0;  // tokens, for BalanceScope::sequence
   // Of losses whose mean over the step's micro-batches counts; backward adds their gradients to the logits'.
   double balance_coefficient = 0, z_coefficient = 0;
-  uint64_t layer = 0;  // part of the name of the random streams
+  // A device other than the CPU has none of the following but their defaults.
+  RouterScore score = RouterScore::softmax;
+  double weight_scale = 1;  // of the weights
+  int64_t expert_groups = 1, chosen_groups = 1;
+  Tensor choice_bias = {};   // [E] in the dtype of the logits, added to scores for the choice only; or empty
+  int64_t group_tokens = 0;  // capacity is counted in runs of so many tokens, if they divide them; 0: in all
+  uint64_t layer = 0;        // part of the name of the random streams
   // Explicit noise [S,E], where the logits are, instead of Philox's, to replay known vectors.
   const float* keys = nullptr;
   const float* gumbel = nullptr;
@@ -87,10 +95,20 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args);
 void use_fractions_of_step(Tape& tape, const Routing& routing, Communicator& data_parallel,
                            const Tensor& assignments_of_step, bool first);
 
+// loads [E] = the choices before drops that `sums` of add_statistics holds, over all ranks of the group.
+// Collective.
+void sum_loads(const Tensor& sums, const Tensor& loads, Communicator& data_parallel, Stream& stream);
+// bias_e += rate sign(mean of loads - loads_e).
+void move_balance_bias(const Tensor& loads, double rate, const Tensor& bias, Stream& stream);
+// The routing of tokens [first, first + n) alone, which are counted from 0: of who has only these.
+// `counts_before`, `capacity` and the losses stay those of all.
+Routing own_tokens(Tape& tape, const Routing& routing, int64_t first, int64_t n);
+
 // Adds what this routing did to `sums`, f64 [kernels::router_sums_size(E)].
 void add_statistics(Tape& tape, const Routing& routing, double balance_coefficient, double z_coefficient,
                     const Tensor& sums);
-// total, f64 [1], += the loss of the micro-batch that was the last in `sums`, with the coefficients.
-void add_auxiliary_loss(const Tensor& sums, const Tensor& total, Stream& stream);
+// total, f64 [2], += balance and z-loss of the micro-batch that was the last in `sums`, with the
+// coefficients.
+void add_router_losses(const Tensor& sums, const Tensor& total, Stream& stream);
 
 }  // namespace ziggurat::ops

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include <ziggurat/optim/adamw.h>
 #include <ziggurat/optim/optimizer_config.h>
 #include <ziggurat/optim/optimizer_state.h>
 
@@ -13,7 +14,7 @@ namespace ziggurat {
 // Beyond these nothing is updated.
 struct UpdateLimits {
   double norm = std::numeric_limits<double>::infinity();  // of the gradient
-  double loss = std::numeric_limits<double>::infinity();  // losses[0] + losses[2] + ...
+  double loss = std::numeric_limits<double>::infinity();  // the first column of losses, summed up
 };
 
 class Optimizer {
@@ -22,10 +23,10 @@ class Optimizer {
   Optimizer(nn::ParamStore& store, const ProcessGroups& groups, const OptimizerConfig& config);
 
   // One update of masters, moments and values from the groups' reduced gradients, clipped as the config says.
-  // `squared_norms` f64 [parts] add up to that of the whole model (GradientReducer), `losses` are f64 or
-  // empty; both on the store's device. If the norm or a loss is not finite, or beyond its limit, nothing is
-  // updated: whoever reads them sees that the scale is not finite, and takes the step back. Returns f64 [2]
-  // there, until the next update: the norm before clipping, and by what gradients were scaled. Nobody has
+  // `squared_norms` f64 [parts] add up to that of the whole model (GradientReducer), `losses` f64 [n, parts]
+  // or empty; both on the store's device. If the norm or a loss is not finite, or beyond its limit, nothing
+  // is updated: whoever reads them sees that the scale is not finite, and takes the step back. Returns f64
+  // [2] there, until the next update: the norm before clipping, and by what gradients were scaled. Nobody has
   // waited. Takes scratch where the kind of optimizer needs some. Collective.
   Tensor update(double lr, const Tensor& squared_norms, const Tensor& losses, Arena& workspace,
                 Stream& stream, const UpdateLimits& limits = {});
@@ -43,6 +44,7 @@ class Optimizer {
   struct Item {
     const nn::ParamEntry* entry;
     Tensor master, gradient, rounded;  // flat; rounded may be empty
+    std::vector<ParamRange> runs;      // Updated::runs
   };
 
   nn::ParamStore& store_;

@@ -101,6 +101,7 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;
   double clip_grad = 1.0;
+  double average = 0.0;
   StateDtype moments = StateDtype::fp32;
   StateDtype masters = StateDtype::fp32;
   MuonConfig muon = {};
@@ -125,6 +126,10 @@ struct OptimizerConfig {
     v.field("eps", eps, "added to the root of the second moment", above(0.0));
     v.field("weight_decay", weight_decay, "decoupled; matrices only", at_least(0));
     v.field("clip_grad", clip_grad, "largest gradient norm; 0 = no clipping", at_least(0));
+    v.field("average", average,
+            "decay of an exponential average of the weights, which is kept and saved beside them for eval, "
+            "generate, serve and export --average; 0: none",
+            at_least(0), below(1));
     v.field("moments", moments,
             "fp32 (fp64 with precision fp64), or bf16 by stochastic rounding: half as much");
     v.field("masters", masters,

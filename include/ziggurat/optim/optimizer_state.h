@@ -28,7 +28,7 @@ class OptimizerState {
     Tensor rounded;  // [owned] the values that are rounded masters; or empty
   };
   // Of an entry, as far as this rank owns it: elements [first, first + held.numel()) of a tensor of
-  // `global_shape`, counted row by row.
+  // `global_shape`, counted row by row; over elements, as the entry is cut (nn::for_each_held_box).
   struct Moment {
     std::string name;
     Shape global_shape;

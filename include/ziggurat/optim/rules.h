@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include <ziggurat/optim/adamw.h>
 #include <ziggurat/optim/optimizer_config.h>
 #include <ziggurat/optim/optimizer_state.h>
 
@@ -18,6 +20,8 @@ inline bool takes_matrices(OptimizerKind kind) {
   return kind == OptimizerKind::muon || kind == OptimizerKind::adafactor;
 }
 
+// Where OptimizerConfig::average asks for one, the last of them.
+inline constexpr const char* kAverage = "ema.w";
 std::vector<MomentSpec> moments_for(const OptimizerConfig& config, const nn::ParamSpec& spec);
 
 // One parameter's tensors, flat, as far as this rank owns it.
@@ -27,6 +31,8 @@ struct Updated {
   Tensor master, gradient;
   Tensor rounded;  // bf16, written with round(master); or empty
   const std::vector<OptimizerState::Moment>& moments;
+  // Runs of it that are consecutive in the global tensor, where it is not as a whole.
+  std::span<const ParamRange> runs = {};
 };
 
 struct UpdateStep {

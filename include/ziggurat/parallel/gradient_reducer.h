@@ -11,33 +11,50 @@
 //
 // Where ranks share the update of a group (ParamGroup::owned) each gets the sum of what it owns, but in
 // strict mode, whose norms are sums over whole parameters, that of all.
+//
+// A group is reduced as soon as backward has all its gradients of the last micro-batch, behind what is left
+// of backward; with ParamGroup::scattered (ZeRO-2) of every micro-batch, in memory that groups take in turn.
+// All ranks run the same steps of backward, so they come to the groups in the same order.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include <ziggurat/autograd/tape.h>
 #include <ziggurat/nn/param_store.h>
 #include <ziggurat/plan/process_groups.h>
 
 namespace ziggurat::parallel {
 
-class GradientReducer {
+struct Loan;
+
+class GradientReducer final : public GradientFollower {
  public:
   // `lanes_per_rank`: 1, or in strict mode a power of two. `store` is finalized; both outlive the reducer.
   GradientReducer(nn::ParamStore& store, const ProcessGroups& groups, int64_t lanes_per_rank);
+  ~GradientReducer() override;
 
   // All in the order of the stream, which is one of the store's device.
   void begin_step(Stream& stream);  // zeroes the gradients
-  void end_lane(Stream& stream);    // strict mode: folds the lane's gradient into the tree
-  void reduce(Stream& stream);      // sums over ranks; afterwards ParamGroup::gradient's first slab is the
-                                    // step's gradient where this rank owns it
+  // Around each micro-batch, while the reducer follows its tape. `behind`: it is the step's last, and what is
+  // complete may be reduced at once.
+  void begin_micro_batch(Stream& stream, bool behind);
+  void end_micro_batch();
+  void end_lane(Stream& stream);  // strict mode: folds the lane's gradient into the tree
+  void reduce(Stream& stream);    // sums over ranks; afterwards ParamStore::owned_gradient is the step's
 
   // Squared L2 norms f64 [parts] of the reduced gradient: rank by rank of those groups of which each rank has
   // its own range, then parameter by parameter (experts: expert by expert) in registration order; on the
   // store's device, until the next call. Their sum is that of the whole model, each element counted once. The
   // same bits on every rank, and in strict mode on every layout.
   Tensor squared_norms(Stream& stream);
+
+  int64_t lent_bytes() const;  // memory for gradients of scattered groups
+
+  void before_write(const Param& param) override;
+  void complete(const Param& param) override;
+  void between_steps() override;
 
  private:
   // The gradients of finished lanes of one group: level l holds the sum of 2^l lanes, or nothing (a binary
@@ -46,9 +63,22 @@ class GradientReducer {
     std::vector<Tensor> levels;
     std::vector<bool> occupied;
   };
+  // Of a group, in the micro-batch under way.
+  struct Progress {
+    std::vector<const nn::ParamEntry*> entries;
+    size_t to_come = 0;    // of them, whose gradients are not complete
+    bool reduced = false;  // or on its way
+    Loan* loan = nullptr;  // of a scattered one
+  };
   bool scatters(const nn::ParamGroup& group) const;
   void fold(const nn::ParamGroup& group, LaneTree& tree, Stream& stream);
   void plan_norms();
+  void begin_reduction(size_t group, Stream& stream);
+  void settle(size_t group);
+  void begin_scatter(size_t group);
+  void end_scatter();
+  Loan& lend(int64_t elements);
+  const nn::ParamEntry& entry_of(const Param& param) const;
 
   // A piece of the gradient whose norm is this rank's to tell, and its place among all.
   struct Part {
@@ -60,7 +90,15 @@ class GradientReducer {
   const ProcessGroups& groups_;
   int64_t lanes_per_rank_;
   std::unique_ptr<Arena> arena_;
-  std::vector<LaneTree> trees_;  // per group; empty in layout mode
+  std::vector<LaneTree> trees_;               // per group; empty in layout mode
+  std::vector<Progress> progress_;            // per group
+  std::vector<Communicator*> ranks_;          // that groups are reduced over
+  std::vector<std::unique_ptr<Loan>> loans_;  // as many as are out at once
+  std::vector<Work> under_way_;
+  size_t scattering_ = 0;  // the group whose sum is under way; none: as many as there are
+  Work scatter_;
+  Stream* stream_ = nullptr;  // of the micro-batch under way
+  bool behind_ = false;
   std::vector<Part> mine_;
   std::unique_ptr<Arena> norm_arena_;
   Tensor squared_norms_;

@@ -13,7 +13,10 @@ inline std::vector<EnumName> enum_names(AllToAll) {
 struct ParallelConfig {
   int ranks_per_node = 0;
   AllToAll all_to_all = AllToAll::automatic;
+  int tensor = 1;
   int zero = 0;
+  bool overlap = true;
+  int64_t bucket = int64_t{1} << 25;
 
   template <class V>
   void visit_fields(V& v) {
@@ -27,11 +30,26 @@ struct ParallelConfig {
         "first, "
         "with fewer messages and twice the bytes; auto chooses by the size of blocks. Results are the same"
         " bits; GPUs that exchange by themselves go their own way");
+    v.field("tensor", tensor,
+            "ranks that share each matrix of attention, MLPs and vocabulary, and the tokens between them "
+            "(tensor and sequence parallelism); their micro-batches are the same. Experts stay whole and are "
+            "shared over all ranks",
+            at_least(1), at_most(1 << 10));
     v.field(
         "zero", zero,
         "ZeRO stage: 0: every rank keeps the optimizer state of all parameters that it has; 1: ranks with "
-        "the same parameters share it",
-        at_least(0), at_most(1));
+        "the same parameters share it; 2: and the gradients, of which each keeps what it updates: they are "
+        "summed after every micro-batch (reproducible strict keeps them whole)",
+        at_least(0), at_most(2));
+    v.field(
+        "overlap", overlap,
+        "gradients are summed over ranks while backward goes on, from the last micro-batch's first ones on; "
+        "false: after it. Where ranks share memory, the same bits");
+    v.field(
+        "bucket", bucket,
+        "bytes of gradients that ranks sum at once, those of several parameters; zero 2 takes memory for a "
+        "few such",
+        at_least(1), at_most(1e12));
   }
 };
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <ios>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@ struct StepPoint {
   double loss = 0, lr = 0, grad_norm = 0, tokens_per_second = 0, roof = 0, memory = 0;
   double imbalance = 0, drop = 0;  // worst and mean of the layers
   double eta = 0;
+  std::map<std::string, double> parts;  // of the loss, and what else the objective tells, by name
 };
 
 struct ValidationPoint {

@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include <ziggurat/data/tokenizer.h>
-#include <ziggurat/infer/decoder.h>
+#include <ziggurat/infer/engine.h>
 #include <ziggurat/infer/sampler.h>
 #include <ziggurat/model/gpt.h>
 
@@ -21,17 +21,20 @@ namespace ziggurat::serve {
 // An answer other than 200: what the client did wrong, or (5xx) what happened here.
 class ApiError : public std::runtime_error {
  public:
-  ApiError(int http_status, const std::string& message, std::string field = {}, std::string name = {})
+  ApiError(int http_status, const std::string& message, std::string field = {}, std::string name = {},
+           int64_t wait = 0)
       : std::runtime_error(message),
         status(http_status),
         parameter(std::move(field)),
-        code(std::move(name)) {}
+        code(std::move(name)),
+        retry_after(wait) {}
   // {"error": {"message", "type", "param", "code"}}
   nlohmann::ordered_json json() const;
 
   int status;
   std::string parameter;  // the field that is wrong; empty: none
   std::string code;       // for programs; empty: none
+  int64_t retry_after;    // seconds; 0: not told
 };
 
 struct Served {
@@ -39,7 +42,14 @@ struct Served {
   const Tokenizer& tokenizer;
   std::string name;    // of the model, in answers
   int64_t length = 0;  // tokens of prompt and completion together
+  // How many texts are written at once, and the tokens whose keys and values are kept for them; 0: as
+  // infer::EngineOptions.
+  int64_t texts = 64, cache_tokens = 0;
+  Communicator* world = nullptr;  // of the ranks that write together, each with these; null: this one alone
 };
+
+// Of the engine that writes for it: the other ranks make theirs by these, and follow().
+infer::EngineOptions engine_options(const Served& served);
 
 inline constexpr int64_t kMostChoices = 16;                    // n
 inline constexpr int64_t kMostPrompts = 256;                   // of a request
@@ -49,12 +59,10 @@ inline constexpr size_t kMostStops = 16, kLongestStop = 1024;  // bytes
 struct CompletionRequest {
   std::vector<std::vector<int32_t>> prompts;
   int64_t max_tokens = 16, n = 1;
-  double temperature = 1, top_p = 1;
-  int64_t top_k = 0;                // 0: all
+  infer::SamplingOptions sampling = {.temperature = 1, .top_k = 0};
   std::optional<int64_t> logprobs;  // alternatives of each token
   bool echo = false, stream = false, stream_usage = false;
   std::vector<std::string> stop;
-  uint64_t seed = 0;
 };
 
 // Throws ApiError(400) naming the field for what is missing, unknown, of another type or out of range, and
@@ -78,23 +86,6 @@ struct Piece {
 
 struct Usage {
   int64_t prompt_tokens = 0, completion_tokens = 0;
-};
-
-// One request at a time.
-class Completer {
- public:
-  explicit Completer(const Served& served);
-
-  // Every piece of every choice as it becomes certain. emit() returns false where nobody wants more.
-  using Emit = std::function<bool(const Piece&)>;
-  Usage complete(const CompletionRequest& request, const Emit& emit);
-
- private:
-  class Prompt;
-
-  Served served_;
-  infer::Decoder decoder_;
-  std::vector<infer::TokenRange> allowed_;
 };
 
 // The token's text; for one that is no UTF-8 by itself, "bytes:\x.." as OpenAI names it.

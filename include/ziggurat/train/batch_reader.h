@@ -25,6 +25,7 @@ class BatchReader {
   int64_t length_;
   std::vector<int32_t> tokens_, targets_;
   std::vector<int32_t> positions_, first_keys_;  // empty unless the config resets them
+  std::vector<int32_t> last_keys_, prefixes_;    // empty unless prefixes are seen whole
 };
 
 }  // namespace ziggurat::train

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ziggurat::train {
@@ -21,8 +22,10 @@ struct StepRecord {
   int64_t step = 0, total_steps = 0;
   int64_t tokens = 0, total_tokens = 0;  // consumed after the step
   int64_t samples = 0;
-  double loss = 0;            // cross-entropy per counted token, nats
-  double auxiliary_loss = 0;  // balance and z losses with their coefficients, summed over layers
+  double loss = 0;                                       // cross-entropy per counted token, nats
+  double auxiliary_loss = 0;                             // all other parts of it
+  std::vector<std::pair<std::string, double>> losses;    // its parts by name, as they count in it
+  std::vector<std::pair<std::string, double>> settings;  // numbers that the objective went by, by name
   double lr = 0;
   double grad_norm = 0;          // before clipping
   std::string left_out;          // why there was no update; empty: there was one

@@ -42,6 +42,9 @@ class MicroBatchGraphs {
     variant.graph.launch(tape.stream());
   }
 
+  // The work is another from now on: queue() will queue it kernel by kernel once, and is then recorded anew.
+  void forget() { variants_ = {}; }
+
  private:
   struct Inputs {
     const void *numbers = nullptr, *tokens = nullptr, *targets = nullptr, *positions = nullptr,

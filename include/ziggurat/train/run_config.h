@@ -7,6 +7,7 @@
 #include <ziggurat/config/fields.h>
 #include <ziggurat/data/data_config.h>
 #include <ziggurat/model/model_config.h>
+#include <ziggurat/objective/objective_config.h>
 #include <ziggurat/optim/optimizer_config.h>
 #include <ziggurat/plan/parallel_config.h>
 #include <ziggurat/train/guard_config.h>
@@ -180,6 +181,7 @@ struct RunConfig {
   BatchConfig batch;
   ParallelConfig parallel;
   TrainConfig train;
+  objective::ObjectiveConfig objective;
   OptimizerConfig optimizer;
   EvalConfig eval;
   CheckpointConfig checkpoint;
@@ -204,6 +206,7 @@ struct RunConfig {
     v.field("batch", batch, "sequences of a step");
     v.field("parallel", parallel, "how ranks share the work");
     v.field("train", train, "length of the run");
+    v.field("objective", objective, "what the model is trained for: the loss");
     v.field("optimizer", optimizer, "AdamW and its schedule");
     v.field("eval", eval, "validation");
     v.field("checkpoint", checkpoint, "saving and resuming");

@@ -49,6 +49,7 @@ class Trainer {
   model::Gpt& model() { return training_.model; }
   void finish_queued_work() { executor_.stream.wait(); }
   nn::ParamStore& params() { return training_.store; }
+  int64_t lent_gradient_bytes() const { return step_.lent_gradient_bytes(); }  // ZeRO-2
   OptimizerState& optimizer_state() { return training_.optimizer.state(); }
   const SampleSource& train_data() const { return *data_.train; }
   // Steps from now on keep their times in `profile`, which must outlive them; null: no times.

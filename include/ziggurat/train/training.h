@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include <ziggurat/model/gpt.h>
+#include <ziggurat/objective/objective.h>
 #include <ziggurat/optim/optimizer.h>
 #include <ziggurat/plan/process_groups.h>
 #include <ziggurat/train/run_config.h>
@@ -34,6 +36,7 @@ struct Training {
   ProcessGroups groups;
   nn::ParamStore store;
   model::Gpt model;
+  std::unique_ptr<objective::Objective> objective;  // that the model is trained for
   Optimizer optimizer;
   Cursor cursor;
   StepHistory history;  // if guard.spike judges by it

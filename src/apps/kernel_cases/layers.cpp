@@ -238,6 +238,11 @@ void list_layers(Cases& add) {
       accumulate<D>(x, y, S::kN, lab.stream());
     };
   });
+  add("elementwise.multiply", rows, traffic(S::kN, E, E, E), [](Lab& lab) {
+    return [&lab, a = lab.values<T>(S::kN), b = lab.values<T>(S::kN), y = lab.values<T>(S::kN)] {
+      multiply<D>(a, b, y, false, S::kN, lab.stream());
+    };
+  });
   add("elementwise.add", rows, traffic(S::kN, E, E, E), [](Lab& lab) {
     return [&lab, a = lab.values<T>(S::kN), b = lab.values<T>(S::kN), y = lab.values<T>(S::kN)] {
       kernels::add<D>(a, b, y, S::kN, lab.stream());

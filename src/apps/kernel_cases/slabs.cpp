@@ -8,10 +8,13 @@
 #include <ziggurat/kernels/device_roof.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/few_rows.h>
+#include <ziggurat/kernels/label_smoothing.h>
 #include <ziggurat/kernels/lion.h>
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/muon.h>
+#include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/kernels/random_normal.h>
+#include <ziggurat/kernels/weight_average.h>
 
 namespace ziggurat::apps {
 
@@ -37,23 +40,69 @@ void list_generating(Cases& add) {
           return [=, &lab] { few_rows_linear<D>(args, lab.workspace(), lab.stream()); };
         });
   }
+  if constexpr (kExists<PanelLinearKernels, D, T>) {
+    // Weights of any values are in panels already.
+    for (const int64_t rows : {int64_t{1}, int64_t{16}, S::kTokens / 4}) {
+      constexpr int64_t kWeight = S::kWidth * S::kFfn;
+      const double flop = 2.0 * static_cast<double>(rows * kWeight);
+      add("panel_linear", shape_of({rows, S::kFfn, S::kWidth}),
+          rows == 1 ? reads(kWeight, sizeof(T)) : products(flop, double(kWeight * sizeof(T))),
+          [rows](Lab& lab) {
+            const PanelLinearArgs<T, T> args{lab.equal_shares(rows, 1),
+                                             rows,
+                                             S::kWidth,
+                                             S::kFfn,
+                                             lab.values<T>(rows * S::kWidth),
+                                             lab.values<T>(kWeight),
+                                             lab.values<A>(S::kFfn),
+                                             Activation::gelu_tanh,
+                                             lab.values<T>(rows * S::kFfn)};
+            return [=, &lab] { panel_linear<D>(args, lab.workspace(), lab.stream()); };
+          });
+    }
+  }
   if constexpr (kExists<CachedAttentionKernels, D, T>) {
     static constexpr AttentionShape H = S::kHeads;
     constexpr int64_t kCache = S::kTexts * S::kContext * S::kWidth;
     add("cached_attention", shape_of(AttentionShape{S::kTexts, S::kContext, H.heads, H.kv_heads, H.head_dim}),
         reads(2 * kCache, sizeof(T)), [](Lab& lab) {
+          // Text t lies in block t, which is as long as it.
+          const BlockTables tables{S::kContext, S::kTexts, lab.scattered(S::kTexts, S::kTexts),
+                                   lab.equal_shares(S::kTexts, S::kTexts).offsets,
+                                   lab.constant(S::kTexts, 0)};
           const CachedAttentionArgs<T> args{{S::kTexts, 1, H.heads, H.kv_heads, H.head_dim},
                                             kScale,
                                             lab.values<T>(S::kTexts * 3 * S::kWidth),
                                             lab.scattered(S::kTexts, S::kTexts),
                                             lab.constant(S::kTexts, static_cast<int32_t>(S::kContext - 1)),
+                                            tables,
+                                            0,
                                             lab.values<T>(kCache),
                                             lab.values<T>(kCache),
-                                            S::kContext,
                                             nullptr,
                                             nullptr,
                                             lab.values<T>(S::kTexts * S::kWidth)};
           return [=, &lab] { cached_attention<D>(args, lab.workspace(), lab.stream()); };
+        });
+  }
+  if constexpr (kExists<LabelSmoothingKernels, D, T>) {  // beside the vocabulary head
+    constexpr int64_t kWeight = S::kVocab * S::kWidth;
+    add("label_smoothing", shape_of({S::kChunk, S::kVocab, S::kWidth}),
+        traffic(kWeight, sizeof(T), 2 * sizeof(A)), [](Lab& lab) {
+          const LabelSmoothingArgs<T> args{S::kChunk,
+                                           S::kWidth,
+                                           S::kVocab,
+                                           0.1,
+                                           lab.values<T>(S::kChunk * S::kWidth),
+                                           lab.values<T>(kWeight),
+                                           lab.scattered(S::kChunk, S::kVocab),
+                                           -1,
+                                           lab.values<double>(1),
+                                           lab.constant(1, 1e-3),
+                                           lab.values<T>(S::kChunk * S::kWidth),
+                                           false,
+                                           lab.values<A>(kWeight)};
+          return [=, &lab] { label_smoothing<D>(args, lab.workspace(), lab.stream()); };
         });
   }
 }
@@ -62,6 +111,17 @@ void list_generating(Cases& add) {
 template <Device D, class S, class T>
 void list_optimizer(Cases& add) {
   constexpr bool copies = std::is_same_v<T, bf16>;
+  if constexpr (kExists<WeightAverageKernels, D, float>) {
+    add("weight_average", shape_of({S::kParameters}), traffic(S::kParameters, 3 * 4), [](Lab& lab) {
+      const WeightAverageArgs<float> args{S::kParameters,
+                                          lab.values<float>(S::kParameters),
+                                          lab.values<float>(S::kParameters),
+                                          0.999,
+                                          1000,
+                                          lab.constant(1, 1.0)};
+      return [=, &lab] { weight_average<D>(args, lab.stream()); };
+    });
+  }
   add("adamw", shape_of({S::kParameters}), traffic(S::kParameters, 7 * 4, copies ? 2 : 0), [](Lab& lab) {
     const auto slab = [&] { return lab.values<float>(S::kParameters); };
     AdamWArgs<float> args{S::kParameters, slab(), slab(), slab(), slab()};

@@ -53,6 +53,7 @@ class ZigguratAttention(nn.Module):
             config.num_attention_heads, config.num_key_value_heads, config.head_dim,
         )  # fmt: skip
         self.dropout = config.attention_dropout
+        self.scale = config.attention_scale or self.head_dim**-0.5
         self.qkv = nn.Linear(
             config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.use_bias
         )
@@ -79,7 +80,7 @@ class ZigguratAttention(nn.Module):
         groups = self.heads // self.kv_heads
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0, scale=self.head_dim**-0.5
+            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0, scale=self.scale
         )
         return self.out(y.transpose(1, 2).reshape(batch, length, -1))
 
@@ -89,14 +90,18 @@ class ZigguratMlp(nn.Module):
         super().__init__()
         self.act = config.hidden_act
         width, bias = config.hidden_size, config.use_bias
-        if self.act == "swiglu":
+        if self.act.startswith("swiglu"):
             self.gate = nn.Linear(width, inner, bias=bias)
+        if self.act == "swiglu_linear":
+            self.value = nn.Linear(width, inner, bias=bias)
         self.up = nn.Linear(width, inner, bias=bias)
         self.down = nn.Linear(inner, width, bias=bias)
 
     def forward(self, x):
         if self.act == "swiglu":
             return self.down(F.silu(self.gate(x)) * self.up(x))
+        if self.act == "swiglu_linear":
+            return self.down(F.silu(self.gate(x)) * self.value(x) * self.up(x))
         return self.down(F.gelu(self.up(x), approximate="tanh" if self.act == "gelu_tanh" else "none"))
 
 
@@ -107,18 +112,37 @@ class ZigguratExperts(nn.Module):
         super().__init__()
         experts = config.ffn_experts[layer]
         self.top_k, self.norm_topk_prob = config.num_experts_per_tok, config.norm_topk_prob
+        self.sigmoid, self.scale = config.scoring_func == "sigmoid", config.routed_scaling_factor
+        self.groups, self.topk_group = config.n_group, config.topk_group
         self.router = nn.Linear(config.hidden_size, experts, bias=False)
+        if config.balance_bias:
+            self.balance_bias = nn.Parameter(torch.zeros(experts), requires_grad=False)
         self.expert_list = nn.ModuleList(ZigguratMlp(config, config.moe_intermediate_size) for _ in range(experts))
-        if config.ffn_kinds[layer] == "residual_moe" and config.residual_mix != "sum":
+        if config.ffn_kinds[layer] == "residual_moe" and config.residual_mix in ("softmax", "sigmoid"):
             coefficients = 2 if config.residual_mix == "softmax" else 1
             self.coefficient = nn.Linear(config.hidden_size, coefficients, bias=config.coefficient_bias)
 
+    def choose(self, scores):
+        """The experts of each token [tokens, top_k]; scores [tokens, experts]."""
+        if hasattr(self, "balance_bias"):
+            scores = scores + self.balance_bias.float()
+        if self.topk_group < self.groups:
+            grouped = scores.unflatten(-1, (self.groups, -1))
+            best = grouped.topk(min(2 if self.sigmoid else 1, grouped.shape[-1]), dim=-1).values.sum(-1)
+            out = torch.ones_like(best, dtype=torch.bool)
+            out.scatter_(-1, best.topk(self.topk_group, dim=-1).indices, False)
+            scores = grouped.masked_fill(out[..., None], -torch.inf).flatten(-2)
+        return scores.topk(self.top_k, dim=-1).indices
+
     def forward(self, x):
         """x [tokens, width]"""
-        probabilities = F.linear(x.float(), self.router.weight.float()).softmax(-1)
-        weights, chosen = probabilities.topk(self.top_k, dim=-1)
+        logits = F.linear(x.float(), self.router.weight.float())
+        scores = logits.sigmoid() if self.sigmoid else logits.softmax(-1)
+        chosen = self.choose(scores)
+        weights = scores.gather(-1, chosen)
         if self.norm_topk_prob:
             weights = weights / weights.sum(-1, keepdim=True)
+        weights = self.scale * weights
         y = torch.zeros_like(x)
         for e in chosen.unique().tolist():
             token, choice = torch.where(chosen == e)
@@ -146,6 +170,9 @@ class ZigguratLayer(nn.Module):
         inner = config.intermediate_size if kind == "dense" else config.shared_expert_intermediate_size
         self.mlp = ZigguratMlp(config, inner) if kind != "moe" else None
         self.moe = ZigguratExperts(config, layer) if kind != "dense" else None
+        self.sequential = kind == "residual_moe" and config.residual_mix == "sequential"
+        if self.sequential:
+            self.norm3 = make_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def feed_forward(self, x):
@@ -153,13 +180,14 @@ class ZigguratLayer(nn.Module):
             return self.mlp(x)
         tokens = x.reshape(-1, x.shape[-1])
         y = self.moe(tokens)
-        if self.mlp is not None:
+        if self.mlp is not None and not self.sequential:
             y = self.moe.mix(y, self.mlp(tokens), tokens)
         return y.view_as(x)
 
     def forward(self, x, mask, rotation, cache):
         x = x + self.dropout(self.attention(self.norm1(x), mask, rotation, cache))
-        return x + self.dropout(self.feed_forward(self.norm2(x)))
+        x = x + self.dropout(self.feed_forward(self.norm2(x)))
+        return x + self.dropout(self.mlp(self.norm3(x))) if self.sequential else x
 
 
 class ZigguratPreTrainedModel(PreTrainedModel):
@@ -209,7 +237,11 @@ class ZigguratModel(ZigguratPreTrainedModel):
         if attention_mask is not None and attention_mask.dim() == 4:
             return attention_mask
         rows = torch.arange(past, past + length, device=device)[:, None]
-        mask = (torch.arange(keys, device=device)[None, :] <= rows).expand(batch, 1, length, keys)
+        seen = torch.arange(keys, device=device)[None, :]
+        mask = seen <= rows
+        if self.config.sliding_window > 0:
+            mask = mask & (seen > rows - self.config.sliding_window)
+        mask = mask.expand(batch, 1, length, keys)
         if attention_mask is not None:
             visible = attention_mask.bool()[:, None, None, :keys]
             mask = mask & F.pad(visible, (0, keys - visible.shape[-1]), value=True)

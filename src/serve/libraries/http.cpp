@@ -30,6 +30,7 @@ constexpr int kSecondsToRead = 10, kSecondsToWrite = 10, kSecondsIdle = 5;
 
 void send(const Reply& reply, httplib::Response& response) {
   if (reply.status != 200) response.status = reply.status;  // else the library's: 206 of a range
+  if (reply.retry_after > 0) response.set_header("Retry-After", std::to_string(reply.retry_after));
   if (!reply.stream) {
     response.set_content(reply.body, reply.type.c_str());
     return;

@@ -39,12 +39,12 @@ TEST_F(EmulatedClip, HasNoScaleBeyondALimit) {
   const auto scale = [&](double most_norm, double most_loss) {
     Stream stream(Device::cuda);
     kernels::clip<Device::cuda>(
-        {400, squares.data(), 10.0, 600, losses.data(), clipped.data(), most_norm, most_loss}, stream);
+        {400, squares.data(), 10.0, 600, losses.data(), clipped.data(), most_norm, most_loss, 3}, stream);
     return clipped.get()[1];
   };
-  EXPECT_EQ(scale(20, 150), 0.5);
-  EXPECT_TRUE(std::isnan(scale(19.9, 150)));
-  EXPECT_TRUE(std::isnan(scale(20, 149.9)));
+  EXPECT_EQ(scale(20, 100), 0.5);
+  EXPECT_TRUE(std::isnan(scale(19.9, 100)));
+  EXPECT_TRUE(std::isnan(scale(20, 99.9)));
 }
 
 TEST_F(EmulatedClip, HasNoScaleForWhatIsNotFinite) {

@@ -19,7 +19,9 @@ void expect_same_bits(size_t n, size_t shift, Form form, double rate) {
   const uint64_t moment = 7;
   const DeviceArray<uint64_t> d_moment(std::vector<uint64_t>{moment});
   const auto rng = [](const uint64_t* when) { return LatePhilox(3, Purpose::hidden_dropout, 5, when); };
-  kernels::DropoutArgs<T> args{static_cast<int64_t>(n), rate, rng(&moment), x.data(), nullptr, y.data()};
+  kernels::DropoutArgs<T> args{
+      static_cast<int64_t>(n),        rate, rng(&moment), x.data(), nullptr, y.data(),
+      4 * static_cast<int64_t>(shift)};
   kernels::DropoutArgs<T> device_args = args;
   device_args.rng = rng(d_moment.data());
   device_args.x = d_x.data();

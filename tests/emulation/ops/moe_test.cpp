@@ -160,15 +160,15 @@ Named run_layer(Device device, test::OpBench& host, const LayerCase& c, DType dt
   for (const nn::ParamEntry& entry : store.entries()) {
     got["gradient of " + entry.spec.name] = bench.values(entry.param.grad);
   }
-  const moe::MoeSums sums = layer.stats().read(stream);
+  const moe::MoeSums sums = layer.router().stats().read(stream);
   EXPECT_EQ(sums.tokens, kTokens);
   EXPECT_EQ(sums.micro_batches, 1);
   got["counts"] = {sums.counts.begin(), sums.counts.end()};
   got["counts before"] = {sums.counts_before.begin(), sums.counts_before.end()};
   got["sums"] = {static_cast<double>(sums.dropped), sums.entropy, sums.balance, sums.z};
-  const Tensor auxiliary = bench.empty(DType::f64, {1});
+  const Tensor auxiliary = bench.empty(DType::f64, {2});
   fill_zero(auxiliary, stream);
-  layer.stats().add_auxiliary_loss(auxiliary, stream);
+  layer.router().stats().add_losses(auxiliary, stream);
   got["auxiliary loss"] = bench.values(auxiliary);
   return got;
 }

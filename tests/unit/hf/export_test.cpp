@@ -117,7 +117,8 @@ TEST_P(HfModels, Bf16IsRounded) {
 class HfGolden : public HfTest, public ::testing::WithParamInterface<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Hf, HfGolden,
                          ::testing::Values("gpt2", "llama", "mixtral", "qwen2_moe", "qwen3", "qwen3_moe",
-                                           "olmoe", "ziggurat", "ziggurat_qk_norm", "qwen2_moe_shared"),
+                                           "olmoe", "ziggurat", "ziggurat_qk_norm", "qwen2_moe_shared",
+                                           "ziggurat_openmoe", "ziggurat_sigmoid", "mixtral_window"),
                          [](const auto& golden) { return std::string(golden.param); });
 
 TEST_P(HfGolden, FolderOfTransformersComputesTheSameHereAndLeavesAsItCame) {

@@ -188,26 +188,28 @@ TEST(HfForm, Qwen2HasBiases) {
   EXPECT_TRUE(form.qkv_bias && !form.out_bias && !form.mlp_bias && c.bias);
 }
 
-// Attention over a window is attention over all where a sequence fits into it: so long are sequences then,
-// and it is said. Which layers look back how far: transformers' configuration_*.py and modeling_*.py.
-TEST(HfForm, AWindowBoundsTheSequenceAndIsTold) {
+// A window of all layers is the model's. One of some layers is attention over all where a sequence fits into
+// it: so long are sequences then, and it is said. Which layers look back how far: transformers'
+// configuration_*.py and modeling_*.py.
+TEST(HfForm, AWindowOfSomeLayersBoundsTheSequenceAndIsTold) {
   struct Case {
     const char *type, *entries;
     int64_t max_sequence;  // of 8192
+    int64_t window = 0;
   };
   const Case cases[] = {
-      {"mistral", R"({"sliding_window": 48})", 48},
+      {"mistral", R"({"sliding_window": 48})", 8192, 48},
       {"mistral", R"({"sliding_window": 9000})", 8192},
       {"mistral", R"({"sliding_window": null})", 8192},
-      {"mistral", R"({})", 4096},  // the class's default
+      {"mistral", R"({})", 8192, 4096},  // the class's default
       {"mixtral", R"({})", 8192},
-      {"mixtral", R"({"sliding_window": 100})", 100},
+      {"mixtral", R"({"sliding_window": 100})", 8192, 100},
       {"llama", R"({"sliding_window": 48})", 8192},  // which its class does not read
       {"olmoe", R"({"sliding_window": 48})", 8192},
       {"qwen2", R"({"sliding_window": 48})", 8192},                              // off unless said
       {"qwen2", R"({"sliding_window": 48, "use_sliding_window": true})", 8192},  // 3 layers, from layer 28 on
       {"qwen2", R"({"sliding_window": 48, "use_sliding_window": true, "max_window_layers": 2})", 48},
-      {"qwen3", R"({"use_sliding_window": true, "max_window_layers": 0})", 4096},
+      {"qwen3", R"({"use_sliding_window": true, "max_window_layers": 0})", 8192, 4096},
       {"qwen3", R"({"sliding_window": 48, "use_sliding_window": true,
                     "layer_types": ["full_attention", "sliding_attention", "full_attention"]})",
        48},
@@ -217,7 +219,7 @@ TEST(HfForm, AWindowBoundsTheSequenceAndIsTold) {
       {"qwen2_moe", R"({"sliding_window": 48, "use_sliding_window": true})",
        48},  // every other layer below 28
       {"qwen2_moe", R"({"sliding_window": 48, "use_sliding_window": true, "max_window_layers": 0})", 8192},
-      {"qwen3_moe", R"({"sliding_window": 48, "use_sliding_window": true})", 48},
+      {"qwen3_moe", R"({"sliding_window": 48, "use_sliding_window": true})", 8192, 48},
       {"qwen3_moe", R"({"sliding_window": 48, "use_sliding_window": false})", 8192},
   };
   for (const Case& c : cases) {
@@ -228,8 +230,9 @@ TEST(HfForm, AWindowBoundsTheSequenceAndIsTold) {
     json["shared_expert_intermediate_size"] = 8;
     json.update(nlohmann::json::parse(c.entries));
     std::vector<std::string> notes;
-    EXPECT_EQ(hf::from_config_json(json, {}, "x", false, &notes).second.max_sequence, c.max_sequence)
-        << c.type << " " << c.entries;
+    const ModelConfig model = hf::from_config_json(json, {}, "x", false, &notes).second;
+    EXPECT_EQ(model.max_sequence, c.max_sequence) << c.type << " " << c.entries;
+    EXPECT_EQ(model.window, c.window) << c.type << " " << c.entries;
     ASSERT_EQ(notes.size(), c.max_sequence < 8192 ? 1u : 0u) << c.type << " " << c.entries;
     if (!notes.empty()) {
       EXPECT_THAT(notes[0], ::testing::AllOf(HasSubstr(fmt::format("up to {} tokens", c.max_sequence)),

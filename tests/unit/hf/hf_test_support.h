@@ -85,6 +85,20 @@ inline const std::vector<std::pair<std::string, ModelConfig>>& small_models() {
     all.emplace_back("ziggurat_widths", small_model({mixed, {1, {{FfnKind::residual_moe, 2}}}}));
     all.back().second.moe.residual_mix = moe::ResidualMix::sigmoid;
     all.back().second.moe.expert_hidden = 12, all.back().second.moe.residual_hidden = 20;
+    all.emplace_back("ziggurat_openmoe", llama_block(small_model({{1, {{FfnKind::residual_moe, 4}, {}}}})));
+    all.back().second.activation = nn::MlpKind::swiglu_linear;
+    all.back().second.moe.residual_mix = moe::ResidualMix::sequential;
+    all.back().second.attention_scale = 1, all.back().second.head_dim = 6;
+    all.emplace_back("ziggurat_sigmoid", llama_block(small_model({{1, {{FfnKind::residual_moe, 6}, {}}}})));
+    all.back().second.moe.score = moe::RouterScore::sigmoid, all.back().second.moe.top_k = 3;
+    all.back().second.moe.renormalise = moe::Renormalise::chosen, all.back().second.moe.weight_scale = 2.5;
+    all.back().second.moe.expert_groups = 3, all.back().second.moe.chosen_groups = 2;
+    all.back().second.moe.balance_bias = true, all.back().second.moe.residual_mix = moe::ResidualMix::sum;
+    all.emplace_back("mixtral_window", llama_block(small_model({moe})));
+    all.back().second.moe.top_k = 2, all.back().second.moe.renormalise = moe::Renormalise::chosen;
+    all.back().second.window = 3;
+    all.emplace_back("ziggurat_window", small_model({dense}));
+    all.back().second.window = 3;
     return all;
   }();
   return models;
@@ -114,10 +128,11 @@ class WholeModel {
     store_.values_changed();
     infer::Decoder decoder(gpt_, 1, static_cast<int64_t>(tokens.size()));
     std::vector<float> all;
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      const Tensor row =
-          i == 0 ? decoder.prefill(0, {&tokens[i], 1}) : decoder.step(std::vector{0}, {&tokens[i], 1});
-      all.insert(all.end(), row.data<float>(), row.data<float>() + config_.vocab_size);
+    const int32_t zero = 0;
+    for (const int32_t token : tokens) {
+      decoder.read({&zero, 1}, {&token, 1}, {&zero, 1}, [&](size_t, const Tensor& row) {
+        all.insert(all.end(), row.data<float>(), row.data<float>() + config_.vocab_size);
+      });
     }
     return all;
   }

@@ -34,6 +34,30 @@ double tolerance(const model::ModelConfig& c, DType dtype, int64_t length) {
   return test::random_walk(dtype, layers * (5 * c.hidden + c.ffn_width() + length) + 2 * c.hidden);
 }
 
+// The logits after a sequence's last of these tokens, which it reads anew or in addition.
+std::vector<double> append(Decoder& decoder, int64_t sequence, std::span<const int32_t> tokens) {
+  const std::vector<int32_t> sequences(tokens.size(), static_cast<int32_t>(sequence));
+  const auto last = static_cast<int32_t>(tokens.size()) - 1;
+  std::vector<double> logits;
+  decoder.read(sequences, tokens, {&last, 1}, [&](size_t, const Tensor& l) { logits = test::to_doubles(l); });
+  return logits;
+}
+std::vector<double> prefill(Decoder& decoder, int64_t sequence, std::span<const int32_t> tokens) {
+  decoder.truncate(sequence, 0);
+  return append(decoder, sequence, tokens);
+}
+// One token each; the logits of sequence i in row i.
+std::vector<std::vector<double>> step(Decoder& decoder, std::span<const int32_t> sequences,
+                                      std::span<const int32_t> tokens) {
+  std::vector<int32_t> rows;
+  for (size_t i = 0; i < tokens.size(); ++i) rows.push_back(static_cast<int32_t>(i));
+  std::vector<std::vector<double>> logits;
+  decoder.read(sequences, tokens, rows, [&](size_t, const Tensor& l) {
+    for (int64_t i = 0; i < l.dim(0); ++i) logits.push_back(test::to_doubles(l.rows(i, i + 1)));
+  });
+  return logits;
+}
+
 std::vector<std::string> tiny_configs() {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(test::source_dir() + "/configs/tiny")) {
@@ -56,11 +80,11 @@ void expect_same_as_recomputed(const model::ModelConfig& config, DType dtype, in
   Decoder decoder(bare.model, 2, length, prefill_tokens);
   const int32_t sequence = 1;
   for (int64_t t = kPrompt - 1; t < length; ++t) {
-    const Tensor logits = t < kPrompt ? decoder.prefill(sequence, std::span(text).first(kPrompt))
-                                      : decoder.step({&sequence, 1}, {&text[static_cast<size_t>(t)], 1});
+    const std::vector<double> got = t < kPrompt
+                                        ? prefill(decoder, sequence, std::span(text).first(kPrompt))
+                                        : append(decoder, sequence, {&text[static_cast<size_t>(t)], 1});
     EXPECT_EQ(decoder.length(sequence), t + 1);
-    const std::vector<double> now(want.begin() + t * vocab, want.begin() + (t + 1) * vocab),
-        got = test::to_doubles(logits);
+    const std::vector<double> now(want.begin() + t * vocab, want.begin() + (t + 1) * vocab);
     test::expect_within(got, now, near, fmt::format("{} position {}", to_string(dtype), t));
     if (dtype != DType::bf16) {  // greedy choices, too
       EXPECT_EQ(std::max_element(got.begin(), got.end()) - got.begin(),
@@ -102,18 +126,17 @@ TEST(Decoder, SequencesOfAnyLengthsDoNotMeet) {
   Bare bare(tiny("pr_moe"), DType::f32);
   const std::vector<int32_t> text = text_of(40, 90, 1), other = text_of(40, 90, 2);
   Decoder decoder(bare.model, 3, 64), alone(bare.model, 1, 64);
-  decoder.prefill(0, std::span(text).first(3));
-  decoder.prefill(2, std::span(other).first(20));
+  prefill(decoder, 0, std::span(text).first(3));
+  prefill(decoder, 2, std::span(other).first(20));
   decoder.copy(0, 1);
-  alone.prefill(0, std::span(text).first(3));
+  prefill(alone, 0, std::span(text).first(3));
   for (size_t t = 3; t < 10; ++t) {
-    const int32_t zero = 0;
-    const auto want = test::to_doubles(alone.step({&zero, 1}, {&text[t], 1}));
+    const auto want = append(alone, 0, {&text[t], 1});
     const std::vector<int32_t> sequences = {1, 2, 0}, tokens = {text[t], other[t + 17], text[t]};
-    const Tensor logits = decoder.step(sequences, tokens);
-    for (const int64_t row : {0, 2}) {
-      test::expect_within(test::to_doubles(logits.rows(row, row + 1)), want,
-                          tolerance(bare.layout, DType::f32, 10) * test::largest(want), "among others");
+    const auto logits = step(decoder, sequences, tokens);
+    for (const size_t row : {0, 2}) {
+      test::expect_within(logits[row], want, tolerance(bare.layout, DType::f32, 10) * test::largest(want),
+                          "among others");
     }
   }
   EXPECT_EQ(decoder.length(2), 27);
@@ -132,21 +155,17 @@ TEST(Decoder, DropsNothingWhateverTheRouterIsToldForEvaluation) {
               DType::f64);
     const std::vector<int32_t> text = text_of(24, 90, 1), other = text_of(24, 90, 2);
     Decoder together(bare.model, 3, 64, 512), pieces(bare.model, 1, 64, 5), steps(bare.model, 1, 64);
-    const int32_t zero = 0;
-    const auto want = test::to_doubles(together.prefill(0, text));
+    const auto want = prefill(together, 0, text);
     const double near = tolerance(bare.layout, DType::f64, 24) * test::largest(want);
-    test::expect_within(test::to_doubles(pieces.prefill(0, text)), want, near, option + ", in pieces");
-    steps.prefill(0, std::span(text).first(1));
-    Tensor logits;
-    for (size_t t = 1; t < text.size(); ++t) logits = steps.step({&zero, 1}, {&text[t], 1});
-    test::expect_within(test::to_doubles(logits), want, near, option + ", token by token");
+    test::expect_within(prefill(pieces, 0, text), want, near, option + ", in pieces");
+    std::vector<double> last;
+    for (const int32_t token : text) last = append(steps, 0, {&token, 1});
+    test::expect_within(last, want, near, option + ", token by token");
 
-    together.prefill(1, other);
+    prefill(together, 1, other);
     together.copy(1, 2);
     const std::vector<int32_t> sequences = {1, 2, 0}, tokens = {other[0], other[0], text[0]};
-    const Tensor beside = together.step(sequences, tokens);
-    const auto last = test::to_doubles(beside.rows(2, 3));
-    test::expect_within(last, test::to_doubles(steps.step({&zero, 1}, {&text[0], 1})), near,
+    test::expect_within(step(together, sequences, tokens)[2], append(steps, 0, {&text[0], 1}), near,
                         option + ", beside others");
   }
 }
@@ -155,12 +174,43 @@ TEST(Decoder, ReadsOnFromWhereItWasCut) {
   Bare bare(tiny("modern_moe"), DType::f32);
   const std::vector<int32_t> text = text_of(12, 90);
   Decoder decoder(bare.model, 1, 64);
-  const int32_t zero = 0;
-  decoder.prefill(0, std::span(text).first(8));
-  const auto first = test::to_doubles(decoder.step({&zero, 1}, {&text[8], 1}));
-  decoder.step({&zero, 1}, {&text[9], 1});
+  prefill(decoder, 0, std::span(text).first(8));
+  const auto first = append(decoder, 0, {&text[8], 1});
+  append(decoder, 0, {&text[9], 1});
   decoder.truncate(0, 8);
-  EXPECT_EQ(test::to_doubles(decoder.step({&zero, 1}, {&text[8], 1})), first);
+  EXPECT_EQ(append(decoder, 0, {&text[8], 1}), first);
+}
+
+// Copies share what they have in common until one of them writes there.
+TEST(Decoder, CopiesGoTheirOwnWays) {
+  const OneThread one_thread;
+  Bare bare(tiny("modern_moe"), DType::f32);
+  const std::vector<int32_t> text = text_of(60, 90, 1), other = text_of(60, 90, 2);
+  for (const size_t cut : {1, 15, 16, 17, 20, 32, 40}) {
+    Decoder together(bare.model, 3, 60, 512, Reproducible::strict),
+        alone(bare.model, 1, 60, 512, Reproducible::strict);
+    prefill(together, 0, std::span(text).first(40));
+    together.copy(0, 1);
+    together.copy(1, 2);
+    together.truncate(2, static_cast<int64_t>(cut));
+    append(together, 2, std::span(other).subspan(cut, 10));
+    append(together, 0, std::span(text).subspan(40, 9));
+    append(together, 1, std::span(other).subspan(40, 5));
+    const auto goes_on = [&](int64_t copy, std::vector<int32_t> whole) {
+      append(alone, 0, std::span(whole));
+      const auto want = append(alone, 0, {&text[0], 1});
+      alone.truncate(0, 0);
+      EXPECT_EQ(append(together, copy, {&text[0], 1}), want) << "copy " << copy << ", cut at " << cut;
+    };
+    goes_on(0, {text.begin(), text.begin() + 49});
+    std::vector<int32_t> second(text.begin(), text.begin() + 40);
+    second.insert(second.end(), other.begin() + 40, other.begin() + 45);
+    goes_on(1, second);
+    std::vector<int32_t> third(text.begin(), text.begin() + static_cast<int64_t>(cut));
+    third.insert(third.end(), other.begin() + static_cast<int64_t>(cut),
+                 other.begin() + static_cast<int64_t>(cut) + 10);
+    goes_on(2, third);
+  }
 }
 
 TEST(Decoder, AStepAllocatesNothing) {
@@ -168,15 +218,30 @@ TEST(Decoder, AStepAllocatesNothing) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       Bare bare(tiny(name), dtype);
       Decoder decoder(bare.model, 2, 64);
-      const std::vector<int32_t> sequences = {0, 1}, tokens = {3, 4};
-      decoder.prefill(0, tokens);
-      decoder.prefill(1, tokens);
-      decoder.step(sequences, tokens);
+      const std::vector<int32_t> sequences = {0, 1}, tokens = {3, 4}, rows = {0, 1};
+      const Decoder::LogitsVisitor nothing = [](size_t, const Tensor&) {};
+      prefill(decoder, 0, tokens);
+      prefill(decoder, 1, tokens);
+      for (int i = 0; i < 16; ++i) decoder.read(sequences, tokens, rows, nothing);  // two blocks each
       const int64_t before = test::allocation_count();
-      for (int i = 0; i < 5; ++i) decoder.step(sequences, tokens);
+      for (int i = 0; i < 5; ++i) decoder.read(sequences, tokens, rows, nothing);
       EXPECT_EQ(test::allocation_count(), before) << name;
     }
   }
+}
+
+// A forward that fails has read nothing: here a token that does not exist.
+TEST(Decoder, LengthsAreThoseOfWhatWasRead) {
+  const OneThread one_thread;
+  Bare bare(tiny("350m_dense"), DType::f32);
+  Decoder decoder(bare.model, 2, 32);
+  const std::vector<int32_t> text = text_of(20, 90), broken = {1, 2, 100'000};
+  prefill(decoder, 0, std::span(text).first(10));
+  const auto want = append(decoder, 0, {&text[10], 1});
+  decoder.truncate(0, 10);
+  error_of(ErrorKind::data, [&] { append(decoder, 0, broken); });
+  EXPECT_EQ(decoder.length(0), 10);
+  EXPECT_EQ(append(decoder, 0, {&text[10], 1}), want);
 }
 
 TEST(DecoderMisuse, IsRefused) {
@@ -184,15 +249,13 @@ TEST(DecoderMisuse, IsRefused) {
   error_of(ErrorKind::argument, [&] { Decoder(bare.model, 1, 65); });  // max_sequence is 64
   error_of(ErrorKind::argument, [&] { Decoder(bare.model, 0, 8); });
   Decoder decoder(bare.model, 2, 4);
-  const std::vector<int32_t> text = {1, 2, 3, 4, 5}, both = {0, 1}, none;
-  error_of(ErrorKind::argument, [&] { decoder.prefill(0, none); });
-  error_of(ErrorKind::argument, [&] { decoder.prefill(0, text); });
-  decoder.prefill(0, std::span(text).first(4));
-  decoder.prefill(1, std::span(text).first(2));
-  error_of(ErrorKind::argument, [&] { decoder.step(both, std::span(text).first(2)); });  // 0 is full
+  const std::vector<int32_t> text = {1, 2, 3, 4, 5}, both = {0, 1};
+  error_of(ErrorKind::argument, [&] { append(decoder, 0, text); });
+  prefill(decoder, 0, std::span(text).first(4));
+  prefill(decoder, 1, std::span(text).first(2));
+  error_of(ErrorKind::argument, [&] { step(decoder, both, std::span(text).first(2)); });  // 0 is full
   EXPECT_EQ(decoder.length(1), 2);
-  error_of(ErrorKind::argument, [&] { decoder.step(both, std::span(text).first(1)); });
-  error_of(ErrorKind::argument, [&] { decoder.step(none, none); });
+  error_of(ErrorKind::argument, [&] { step(decoder, both, std::span(text).first(1)); });
   error_of(ErrorKind::argument, [&] { decoder.truncate(1, 3); });
 }
 

@@ -10,8 +10,9 @@ namespace ziggurat::infer {
 namespace {
 
 int32_t sample_token(const std::vector<double>& logits, const SamplingOptions& options, int64_t position,
-                     int64_t text = 0) {
-  return Sampler(options, static_cast<int64_t>(logits.size()))(logits.data(), position, text);
+                     const std::vector<TokenRange>& allowed = {}) {
+  Sampler sampler(static_cast<int64_t>(logits.size()), allowed);
+  return sampler(logits.data(), options, {.position = position});
 }
 
 TEST(Sampler, TemperatureZeroTakesTheLikeliest) {
@@ -74,13 +75,13 @@ TEST(Sampler, DrawsAllowedTokensOnly) {
   for (const double temperature : {0.0, 0.7, 2.0}) {
     for (const int64_t top_k : {0, 1, 2, 3, 4, 40}) {
       for (const double top_p : {0.3, 0.8, 1.0}) {
-        SamplingOptions options{.temperature = temperature, .top_k = top_k, .top_p = top_p};
+        const SamplingOptions options{.temperature = temperature, .top_k = top_k, .top_p = top_p};
         std::vector<int32_t> want, got;
         for (int64_t i = 0; i < 50; ++i) {
           want.push_back(allowed[static_cast<size_t>(sample_token(rest, options, i))]);
         }
-        options.allowed = {{1, 2}, {3, 5}, {6, 7}, {20, 30}};  // the last: past the vocabulary
-        for (int64_t i = 0; i < 50; ++i) got.push_back(sample_token(logits, options, i));
+        const std::vector<TokenRange> ids = {{1, 2}, {3, 5}, {6, 7}, {20, 30}};  // the last: past the end
+        for (int64_t i = 0; i < 50; ++i) got.push_back(sample_token(logits, options, i, ids));
         EXPECT_EQ(got, want) << temperature << " " << top_k << " " << top_p;
       }
     }
@@ -105,9 +106,29 @@ TEST(Sampler, RefusesLogitsThatAreNotFinite) {
       EXPECT_NE(message.find("1 of the model's 3 logits"), std::string::npos) << message;
       const std::vector<float> single(logits.begin(), logits.end());
       ziggurat::testing::error_of(ErrorKind::numeric,
-                                  [&] { Sampler({.temperature = temperature}, 3)(single.data(), 0); });
+                                  [&] { Sampler(3)(single.data(), {.temperature = temperature}, {}); });
     }
   }
+}
+
+// As transformers' RepetitionPenaltyLogitsProcessor: seen tokens' logits are divided, negative ones
+// multiplied.
+TEST(Sampler, TokensThatTheTextHasBecomeLessLikely) {
+  const std::vector<float> logits = {2.0f, 3.0f, -1.0f, 1.9f};
+  Sampler sampler(4);
+  const auto greedy = [&](double penalty, std::vector<int32_t> seen) {
+    return sampler(logits.data(), {.temperature = 0, .repetition_penalty = penalty},
+                   {.position = 0, .text = 0, .seen = seen});
+  };
+  EXPECT_EQ(greedy(1, {1, 1, 1}), 1);
+  EXPECT_EQ(greedy(1.4, {1}), 1);  // 2.14 is more than 2
+  EXPECT_EQ(greedy(1.4, {1, 1, 1}), 1) << "once, however often the text has it";
+  EXPECT_EQ(greedy(1.6, {1}), 0);
+  EXPECT_EQ(greedy(1.6, {1, 0}), 3);
+  Sampler negative(2);
+  const std::vector<double> below = {-1.0, -1.5};
+  EXPECT_EQ(negative(below.data(), {.temperature = 0, .repetition_penalty = 2}, {0, 0, std::vector{0}}), 1);
+  ziggurat::testing::error_of(ErrorKind::argument, [] { check_sampling({.repetition_penalty = 0}); });
 }
 
 class Generate : public ::testing::Test {
@@ -121,31 +142,32 @@ class Generate : public ::testing::Test {
   }
   Generate() : groups_(*self_, ParallelPlan(1, {1})), model_(config(), store_, groups_) {
     store_.finalize();
-    decoder_ = std::make_unique<Decoder>(model_, 3, 8);
+    engine_ = std::make_unique<Engine>(model_, EngineOptions{.window = 8, .texts = 3});
   }
 
   std::unique_ptr<Communicator> self_ = make_self_communicator();
   ProcessGroups groups_;
   nn::ParamStore store_{{.trainable = false}};
   model::Gpt model_;
-  std::unique_ptr<Decoder> decoder_;  // of the finished model
+  std::unique_ptr<Engine> engine_;  // of the finished model
   Arena activations_{"a", 1 << 26}, gradients_{"g", 1}, workspace_{"w", 1 << 26};
   Stream stream_;
   Tape tape_{activations_, gradients_, workspace_, stream_};
 };
 
-// Token by token without a cache: the arg-max of the logits after the last 8 tokens, padding excluded.
+// Token by token without a cache: the arg-max of the logits after what is seen, padding excluded. Positions
+// are learned, so a text that has filled the window begins anew with its later half.
 TEST_F(Generate, GoesOnPastTheWindowWithTheModelsOwnChoices) {
-  const SamplingOptions greedy{.max_new_tokens = 12, .temperature = 0};
+  const GenerateOptions greedy{.max_new_tokens = 12, .sampling = {.temperature = 0}};
   std::vector<std::vector<int32_t>> told(3);
   const std::vector<std::vector<int32_t>> prompts = {{3, 1, 4}, {1, 5, 9, 2, 6, 5, 3, 5, 8}, {3, 1, 4}};
-  const auto added = generate(*decoder_, prompts, greedy, [&](size_t i, int32_t t) { told[i].push_back(t); });
+  const auto added = generate(*engine_, prompts, greedy, [&](size_t i, int32_t t) { told[i].push_back(t); });
   EXPECT_EQ(told, added);
   for (size_t i = 0; i < prompts.size(); ++i) {
     ASSERT_EQ(added[i].size(), 12u);
     std::vector<int32_t> text = prompts[i];
+    size_t length = std::min<size_t>(8, text.size());
     for (const int32_t token : added[i]) {
-      const size_t length = std::min<size_t>(8, text.size());
       tape_.begin({.training = false});
       const auto rows = static_cast<int64_t>(length);
       const Var hidden = model_.forward(
@@ -153,16 +175,17 @@ TEST_F(Generate, GoesOnPastTheWindowWithTheModelsOwnChoices) {
       const float* l = model_.logits(tape_, hidden, rows - 1, 1).value().data<float>();
       EXPECT_EQ(token, std::max_element(l, l + 30) - l);
       text.push_back(token);
+      length = length == 8 ? 4 : length + 1;
     }
   }
 }
 
 TEST_F(Generate, StopsAtTheStopToken) {
-  SamplingOptions options{.max_new_tokens = 12, .temperature = 1, .top_k = 0};
+  GenerateOptions options{.max_new_tokens = 12, .sampling = {.temperature = 1, .top_k = 0}};
   const std::vector<std::vector<int32_t>> prompts = {{3}, {7, 7}};
-  const auto free = generate(*decoder_, prompts, options);
+  const auto free = generate(*engine_, prompts, options);
   options.stop_token = free[0][4];
-  const auto stopped = generate(*decoder_, prompts, options);
+  const auto stopped = generate(*engine_, prompts, options);
   for (size_t i = 0; i < 2; ++i) {
     const auto first = std::find(free[i].begin(), free[i].end(), options.stop_token);
     EXPECT_EQ(stopped[i], std::vector<int32_t>(free[i].begin(), first));
@@ -170,26 +193,44 @@ TEST_F(Generate, StopsAtTheStopToken) {
 }
 
 TEST_F(Generate, SamplesOfOnePromptAreDifferentTextsAndTheFirstIsTheTextAlone) {
-  const SamplingOptions options{.max_new_tokens = 12, .temperature = 1, .top_k = 0};
+  const GenerateOptions options{.max_new_tokens = 12, .sampling = {.temperature = 1, .top_k = 0}};
   const std::vector<std::vector<int32_t>> one = {{3, 4}}, three = {{3, 4}, {3, 4}, {3, 4}};
-  const auto alone = generate(*decoder_, one, options), samples = generate(*decoder_, three, options);
+  const auto alone = generate(*engine_, one, options), samples = generate(*engine_, three, options);
   EXPECT_EQ(samples[0], alone[0]);
   EXPECT_NE(samples[1], samples[0]);
   EXPECT_NE(samples[2], samples[1]);
 }
 
+TEST_F(Generate, MoreTextsThanAreWrittenAtOnceWaitForTheirTurn) {
+  const GenerateOptions options{.max_new_tokens = 5, .sampling = {.temperature = 1, .top_k = 0}};
+  std::vector<std::vector<int32_t>> many;
+  for (int32_t i = 0; i < 11; ++i) many.push_back({i, i + 1});
+  const auto together = generate(*engine_, many, options);
+  EXPECT_EQ(together.back().size(), 5u);
+  Engine roomy(model_, {.window = 8, .texts = 11});
+  EXPECT_EQ(generate(roomy, many, options), together);
+}
+
 TEST_F(Generate, MisuseIsNamed) {
   const auto with = [&](std::vector<std::vector<int32_t>> prompts, SamplingOptions options) {
-    ziggurat::testing::error_of(ErrorKind::argument, [&] { generate(*decoder_, prompts, options); });
+    ziggurat::testing::error_of(ErrorKind::argument,
+                                [&] { generate(*engine_, prompts, {.sampling = options}); });
+    EXPECT_TRUE(engine_->idle());
   };
-  with({{}}, {});
-  with({{1}, {1}, {1}, {1}}, {});  // three sequences
+  with({{1}, {}}, {});
   with({{1}}, {.temperature = -1});
   with({{1}}, {.top_k = -1});
   with({{1}}, {.top_p = 0});
-  with({{1}}, {.allowed = {{30, 32}}});  // the vocabulary has 30
   with({{1, 30}}, {});
   with({{-1}}, {});
+  const auto refused = [&](EngineOptions options) {
+    ziggurat::testing::error_of(ErrorKind::argument, [&] { Engine(model_, options); });
+  };
+  refused({.allowed = {{30, 32}}});  // the vocabulary has 30
+  refused({.window = 9});            // and the model 8 positions
+  refused({.window = -1});
+  refused({.cache_tokens = 8});  // less than a window
+  refused({.texts = 0});
 }
 
 }  // namespace

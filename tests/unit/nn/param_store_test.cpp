@@ -1,4 +1,5 @@
 #include <cmath>
+#include <map>
 
 #include <gtest/gtest.h>
 
@@ -31,6 +32,59 @@ TEST(ParamStore, AnExpertStartsTheSameWhateverTheLayout) {
     EXPECT_EQ(half.local_parameters(), 30);
     EXPECT_EQ(half.global_parameters(), 60);
   }
+}
+
+// Queries, keys and values each cut into parts; columns; biases: every element as in the whole tensor, also
+// in the range that a rank owns.
+TEST(ParamStore, PartsOfACutParameterStartAsTheWhole) {
+  const Shape qkv{12, 5}, out{3, 8}, bias{12};
+  const std::vector<int64_t> pieces = {6, 2, 4};
+  const auto spec = [](const char* name, const Shape& shape, std::vector<Box> cut) {
+    return ParamSpec{.name = name, .global_shape = shape, .init = Init::normal(1), .cut = std::move(cut)};
+  };
+  ParamStore whole({});
+  std::map<std::string, const Param*> all;
+  for (const auto& [name, shape] : {std::pair("qkv", qkv), {"out", out}, {"bias", bias}}) {
+    all[name] = &whole.add(spec(name, shape, {}));
+  }
+  whole.finalize();
+  std::map<std::string, int64_t> seen;
+  for (int64_t part = 0; part < 2; ++part) {
+    ParamStore store({});
+    store.add(spec("qkv", qkv, cut_rows(qkv, pieces, part, 2)));
+    store.add(spec("out", out, cut_columns(out, part, 2)));
+    store.add(spec("bias", bias, cut_rows(bias, pieces, part, 2)));
+    store.finalize();
+    EXPECT_EQ(store.find("qkv").param.value.shape(), (Shape{6, 5}));
+    EXPECT_EQ(store.find("out").param.value.shape(), (Shape{3, 4}));
+    for (const ParamEntry& entry : store.entries()) {
+      const std::string& name = entry.spec.name;
+      const float *mine = entry.param.value.data<float>(), *its = all.at(name)->value.data<float>();
+      int64_t told = 0;
+      for_each_held_run(entry.spec, 0, entry.numel, [&](int64_t first, int64_t at, int64_t n) {
+        EXPECT_EQ(at, told) << name;
+        for (int64_t i = 0; i < n; ++i) EXPECT_EQ(mine[at + i], its[first + i]) << name << " " << first + i;
+        told += n;
+      });
+      EXPECT_EQ(told, entry.numel) << name;
+      seen[name] += told;
+      // Some elements of it, as boxes: each in one piece of memory.
+      int64_t next = 0;
+      for_each_held_box(entry.spec, 1, entry.numel - 1, [&](const Box& box, int64_t at) {
+        EXPECT_EQ(at, next) << name;
+        EXPECT_TRUE(fits(box, entry.spec.global_shape));
+        next += box.numel();
+      });
+      EXPECT_EQ(next, entry.numel - 2) << name;
+    }
+    // Rows 3 to 6 of the queries are the second part's first ones.
+    EXPECT_EQ(store.find("qkv").first, part * 15);
+    EXPECT_EQ(store.find("out").first, part * 4);
+    EXPECT_TRUE(store.groups()[0].cut);
+  }
+  for (const auto& [name, n] : seen) EXPECT_EQ(n, all.at(name)->value.numel()) << name;
+  EXPECT_THROW(cut_rows(qkv, {7, 5}, 0, 2), Error);
+  EXPECT_THROW(cut_columns(qkv, 0, 2), Error);
 }
 
 TEST(ParamStore, IdenticalRowsRepeatTheFirst) {

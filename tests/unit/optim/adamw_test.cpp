@@ -413,13 +413,13 @@ TEST(ClipNorm, ScalesOnlyWhatIsTooLong) {
   EXPECT_EQ(clip({}, 1.0).scale, 1.0);
 }
 
-// Losses come in pairs, of which the first counts.
+// Of a group of losses the first counts.
 TEST(ClipNorm, HasNoScaleBeyondALimit) {
   Stream stream;
   const auto scale = [&](double most_norm, double most_loss) {
     const double squares[] = {9.0, 16.0}, losses[] = {1.0, 100.0, 2.5, 100.0};
     double clipped[2] = {};
-    kernels::clip<Device::cpu>({2, squares, 1.0, 4, losses, clipped, most_norm, most_loss}, stream);
+    kernels::clip<Device::cpu>({2, squares, 1.0, 4, losses, clipped, most_norm, most_loss, 2}, stream);
     EXPECT_EQ(clipped[0], 5.0);
     return clipped[1];
   };

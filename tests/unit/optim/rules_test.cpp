@@ -340,5 +340,48 @@ TEST(Rules, FactoredMomentsAreTensorsOfTheirOwn) {
   });
 }
 
+// The mean of all weights so far, until 1 / (1 - decay) of them; then exponential. Nothing moves with an
+// update that was not one.
+TEST(WeightAverage, IsThatOfTheWeightsAfterEachUpdate) {
+  for (const OptimizerKind kind : {OptimizerKind::adamw, OptimizerKind::muon, OptimizerKind::adafactor}) {
+    OptimizerConfig config = config_of(kind);
+    config.average = 0.6;  // the mean of two, then exponential
+    const auto world = make_self_communicator();
+    const ProcessGroups groups(*world, ParallelPlan(1, {}));
+    nn::ParamStore store({.compute = DType::f64});
+    add_parameters(store);
+    store.finalize();
+    Optimizer optimizer(store, groups, config);
+    Arena workspace("workspace", 1 << 24);
+    Stream stream;
+    std::map<std::string, Values> want;
+    for (int64_t step = 1; step <= kSteps + 1; ++step) {
+      for (const nn::ParamEntry& entry : store.entries()) {
+        for (int64_t i = 0; i < entry.numel; ++i) {
+          entry.param.grad.data<double>()[i] = gradient_of(entry.spec, step, i);
+        }
+      }
+      double squares = step <= kSteps ? 1.0 : NAN;
+      optimizer.update(kLr, Tensor(&squares, DType::f64, {1}), {}, workspace, stream);
+      if (step > kSteps) break;
+      for (const nn::ParamEntry& entry : store.entries()) {
+        const Values weights = to_doubles(optimizer.state().master(entry));
+        Values& average = want[entry.spec.name];
+        average.resize(weights.size());
+        const double d = std::min(0.6, 1 - 1 / static_cast<double>(step));
+        for (size_t i = 0; i < weights.size(); ++i) average[i] = d * average[i] + (1 - d) * weights[i];
+      }
+    }
+    for (const nn::ParamEntry& entry : store.entries()) {
+      const OptimizerState::Moment& kept = optimizer.state().moments(entry).back();
+      EXPECT_EQ(kept.name, kAverage);
+      const Values got = to_doubles(kept.held);
+      for (size_t i = 0; i < got.size(); ++i) {
+        ASSERT_NEAR(got[i], want[entry.spec.name][i], 1e-14) << entry.spec.name << " element " << i;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ziggurat::test

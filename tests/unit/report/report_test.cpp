@@ -98,6 +98,14 @@ TEST_F(Report, LongRunsGetFewColumnsThatForgetNothing) {
   EXPECT_EQ(curves["step"].back(), 10'000);
 }
 
+// The cross-entropy is the curve of the loss.
+TEST_F(Report, PartsOfTheLossAreCurves) {
+  const RunHistory run = read(step(1, 4, R"(,"losses":{"cross_entropy":4,"balance":0.5})") +
+                              step(2, 3, R"(,"losses":{"cross_entropy":3})"));
+  const auto parts = page_data(std::vector{run})["runs"][0]["steps"]["parts"];
+  EXPECT_EQ(parts, nlohmann::json({{"balance", {0.5, nullptr}}}));
+}
+
 TEST_F(Report, OfSeveralRunsOnlyKeysThatDifferAreTold) {
   RunHistory a = read(step(1, 4), "model: {hidden: 32, heads: 4, blocks: [{pattern: [{ffn: dense}]}]}\n");
   RunHistory b = a;

@@ -67,7 +67,7 @@ class Completions : public ::testing::Test {
   std::unique_ptr<Tokenizer> tokenizer = load_tokenizer("bytes");
   test::BareModel bare{test::tiny_model("pr_moe", {"model.vocab_size=257"}), DType::f32};
   Served served{.model = bare.model, .tokenizer = *tokenizer, .name = "tiny", .length = 64};
-  Api api{served, 1};
+  Api api{served, {}};
 };
 
 TEST_F(Completions, AnswerInOpenAisForm) {
@@ -229,6 +229,51 @@ TEST_F(Completions, AClientThatDoesNotReadHoldsUpNobody) {
   slow.join();
   EXPECT_TRUE(answered);
   EXPECT_THAT(all, ::testing::EndsWith("data: [DONE]\n\n"));
+}
+
+// Some wait, more are told to come again.
+TEST_F(Completions, TooManyRequestsAreToldWhenToComeAgain) {
+  Api small(served, {.most_requests = 2});
+  const std::string body = R"({"prompt": "a", "max_tokens": 60, "stream": true})";
+  const Reply first = small.answer("POST", "/v1/completions", body),
+              second = small.answer("POST", "/v1/completions", body);
+  const Reply third = small.answer("POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 1})");
+  EXPECT_EQ(third.status, 429) << third.body;
+  EXPECT_EQ(json::parse(third.body).at("error").at("code"), "overloaded");
+  EXPECT_GE(third.retry_after, 1);
+  EXPECT_EQ(small.answer("GET", "/health", "").status, 200);
+  for (const Reply& reply : {first, second}) reply.stream([](std::string_view) { return true; });
+  EXPECT_EQ(small.answer("POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 1})").status, 200);
+}
+
+TEST_F(Completions, ARequestHasSoMuchTime) {
+  Api impatient(served, {.most_seconds = 1e-6});
+  const Reply reply = impatient.answer("POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 60})");
+  EXPECT_EQ(reply.status, 504) << reply.body;
+  EXPECT_EQ(json::parse(reply.body).at("error").at("code"), "time_limit");
+  std::string all;
+  impatient.answer("POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 60, "stream": true})")
+      .stream([&](std::string_view part) { return all += part, true; });
+  EXPECT_THAT(all, HasSubstr("time_limit"));
+}
+
+// What others ask for at the same time changes no text.
+TEST_F(Completions, ManyAtOnceAreAnsweredAsAlone) {
+  const auto body = [](int i) {
+    return json{{"prompt", std::string(1 + static_cast<size_t>(i) * 7 % 30, static_cast<char>('a' + i % 5))},
+                {"max_tokens", 5 + i % 20},
+                {"seed", i % 3},
+                {"n", 1 + i % 3},
+                {"echo", i % 2 == 0},
+                {"logprobs", i % 4 == 0 ? json(2) : json()}};
+  };
+  std::vector<json> alone;
+  for (int i = 0; i < 12; ++i) alone.push_back(answer(body(i)).at("choices"));
+  std::vector<std::future<json>> together;
+  for (int i = 0; i < 12; ++i) {
+    together.push_back(std::async(std::launch::async, [&, i] { return answer(body(i)).at("choices"); }));
+  }
+  for (size_t i = 0; i < 12; ++i) EXPECT_EQ(together[i].get(), alone[i]) << i;
 }
 
 TEST(Backlog, HoldsBackSoMuchAndNoMore) {

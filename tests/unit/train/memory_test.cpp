@@ -77,6 +77,29 @@ TEST(Memory, ThePlanKnowsWhoKeepsWhatOfTheOptimizerState) {
   }
 }
 
+// ZeRO-2: between micro-batches a share of the gradients, and during one the groups that backward is at.
+TEST(Memory, ThePlanKnowsWhoKeepsWhatOfTheGradients) {
+  const TempDir folder;
+  train::RunConfig config = test::small_dense(folder.path());
+  config.model.blocks = {{.repeat = 8, .pattern = {{}}}};
+  config.parallel.bucket = 20'000;
+  config.parallel.zero = 1;
+  const train::MemoryPlan whole = test::plan_on_threads(config, 4);
+  config.parallel.zero = 2;
+  const train::MemoryPlan shared = test::plan_on_threads(config, 4);
+  EXPECT_EQ(shared.values, whole.values);
+  EXPECT_EQ(shared.moments, whole.moments);
+  run_on_threads(4, [&](Communicator& world) {
+    Trainer trainer(config, world);
+    for (int i = 0; i < 2; ++i) trainer.step();
+    int64_t kept = 0;
+    for (const nn::ParamGroup& g : trainer.params().groups()) kept += g.gradient.bytes();
+    EXPECT_EQ(kept, whole.gradients / 4);
+    EXPECT_LT(shared.gradients, whole.gradients / 2);
+    EXPECT_EQ(kept + trainer.lent_gradient_bytes(), shared.gradients);
+  });
+}
+
 // With capacity factor 1 no expert gets more than its share, so the plan is a limit, and not far from the
 // truth.
 TEST(Memory, ThePlanOfAMoeModelIsALimitWhileCapacityBinds) {

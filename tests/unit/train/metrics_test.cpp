@@ -21,6 +21,7 @@ StepRecord example() {
   StepRecord r;
   r.step = 1200, r.total_steps = 286102;
   r.tokens = 1'260'000'000, r.total_tokens = 300'000'000'000, r.samples = 615'234;
+  r.losses = {{"cross_entropy", 3.2145}, {"balance", 0.012}};
   r.loss = 3.2145, r.auxiliary_loss = 0.012, r.lr = 5.9e-5, r.grad_norm = 0.42;
   r.step_seconds = 2, r.tokens_per_second = 512'000, r.flops_per_second = 4.1e12, r.roof_fraction = 0.41;
   r.memory_bytes = int64_t{3} << 30, r.eta_seconds = 5400;
@@ -64,6 +65,8 @@ TEST(Json, HoldsTheWholeRecord) {
   EXPECT_EQ(j["tokens"], 1'260'000'000);
   EXPECT_EQ(std::strtod(j["loss_hex"].get<std::string>().c_str(), nullptr), r.loss);
   EXPECT_EQ(j["grad_norm"], 0.42);
+  EXPECT_EQ(j["losses"], json({{"cross_entropy", 3.2145}, {"balance", 0.012}}));
+  EXPECT_FALSE(j.contains("objective"));
   EXPECT_EQ(j["moe"].size(), 1u);
   EXPECT_EQ(j["moe"][0]["layer"], 3);
   EXPECT_EQ(j["moe"][0]["tokens_per_expert"], json({5.0, 7.0}));

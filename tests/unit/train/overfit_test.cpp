@@ -5,7 +5,7 @@
 
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/core/philox.h>
-#include <ziggurat/model/gpt.h>
+#include <ziggurat/objective/next_token.h>
 #include <ziggurat/optim/optimizer.h>
 #include <ziggurat/parallel/gradient_reducer.h>
 
@@ -34,6 +34,7 @@ double loss_after(int steps, const model::ModelConfig& config, DType dtype) {
     const ProcessGroups groups(world, ParallelPlan(1, config.expert_parallel_sizes()));
     nn::ParamStore store({.compute = dtype});
     const model::Gpt gpt(config, store, groups);
+    objective::NextToken next_token(gpt);
     store.finalize();
     parallel::GradientReducer reducer(store, groups, 1);
     Optimizer optimizer(store, groups, {.weight_decay = 0});
@@ -45,7 +46,7 @@ double loss_after(int steps, const model::ModelConfig& config, DType dtype) {
       reducer.begin_step(stream);
       tape.begin({.step = step, .token_weight = 1.0 / kTokens});
       const model::TokenBatch batch{tokens.data(), targets.data(), kSequences, kLength};
-      loss = ops::read_loss(gpt.loss(tape, batch), stream).sum / kTokens;
+      loss = next_token.loss(tape, batch).data<double>()[0] / kTokens;
       tape.backward();
       reducer.reduce(stream);
       optimizer.update(5e-3, reducer.squared_norms(stream), {}, workspace, stream);

@@ -49,9 +49,14 @@ TEST(RunRecords, BecomeCurvesWithNamesInGroups) {
                      {"step", 3},
                      {"loss", 1.5},
                      {"lr", 0.1},
+                     {"losses", {{"cross_entropy", 1.5}, {"balance", 0.25}}},
+                     {"objective", {{"distillation_weight", 0.5}}},
                      {"moe", json::array({json{{"layer", 1}, {"imbalance", 2.0}, {"drop_rate", 0.5}}})}};
   const std::vector<NamedScalar> curves = {{"train/loss", 1.5},
                                            {"train/lr", 0.1},
+                                           {"losses/balance", 0.25},
+                                           {"losses/cross_entropy", 1.5},
+                                           {"objective/distillation_weight", 0.5},
                                            {"moe_imbalance/layer_01", 2.0},
                                            {"moe_drop_rate/layer_01", 0.5}};
   EXPECT_EQ(event_of(step, 10), event_of_scalars(10, 3, curves));

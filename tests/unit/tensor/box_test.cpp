@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <ziggurat/checkpoint/box.h>
+#include <ziggurat/tensor/box.h>
 
 namespace ziggurat::test {
 namespace {

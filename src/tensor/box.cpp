@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include <ziggurat/checkpoint/box.h>
+#include <ziggurat/tensor/box.h>
 
 namespace ziggurat {
 

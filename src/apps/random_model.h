@@ -1,0 +1,35 @@
+// A model of a config with initial weights, to be measured.
+#pragma once
+
+#include <memory>
+
+#include <ziggurat/comm/communicator.h>
+#include <ziggurat/model/gpt.h>
+#include <ziggurat/train/run_config.h>
+
+namespace ziggurat::apps {
+
+// Its weights lie in panels, as texts are written from them. The ranks of `world` share the experts as far as
+// they can; it must outlive the model.
+class RandomModel {
+ public:
+  RandomModel(const train::RunConfig& config, Communicator& world)
+      : layout_(model::fit_to_ranks(model::share_experts(config.model, world.size()), world.size())),
+        groups_(world, ParallelPlan(world.size(), layout_.expert_parallel_sizes())),
+        store_({.compute = train::compute_dtype(config.precision), .trainable = false}),
+        model_(layout_, store_, groups_) {
+    store_.finalize();
+    store_.to_panels();
+  }
+  const model::Gpt& model() const { return model_; }
+  const nn::ParamStore& store() const { return store_; }
+  const model::ModelConfig& layout() const { return layout_; }
+
+ private:
+  model::ModelConfig layout_;
+  ProcessGroups groups_;
+  nn::ParamStore store_;
+  model::Gpt model_;
+};
+
+}  // namespace ziggurat::apps

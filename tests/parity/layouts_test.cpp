@@ -1,0 +1,167 @@
+// One run, however its ranks are laid out: tensor, expert and data parallelism, ZeRO, nodes. Losses,
+// gradients and the clip norm are those of one rank, to rounding.
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "tests/support/training.h"
+#include "tests/unit/data/data_test_support.h"
+#include <ziggurat/comm/thread.h>
+
+namespace ziggurat {
+namespace {
+
+using test::train_on_threads;
+using test::TrainingRun;
+using ziggurat::testing::TempDir;
+
+struct Layout {
+  int ranks = 1, tp = 1, ep = 1, zero = 0, nodes = 1;
+  bool recompute = false, small_buckets = false;
+
+  std::string str() const {
+    return fmt::format("{} ranks, tp {}, ep {}, ZeRO {}, {} nodes{}{}", ranks, tp, ep, zero, nodes,
+                       recompute ? ", recomputing" : "", small_buckets ? ", small buckets" : "");
+  }
+};
+
+// Every pair of tp and ep on every number of ranks; the other choices go around, so that each meets each.
+std::vector<Layout> layouts(bool experts) {
+  std::vector<Layout> all;
+  int turn = 0;
+  for (const int ranks : {2, 4, 8}) {
+    for (int tp = 1; tp <= std::min(ranks, 4); tp *= 2) {
+      for (int ep = 1; ep <= (experts ? ranks : 1); ep *= 2) {
+        Layout layout{.ranks = ranks, .tp = tp, .ep = ep, .zero = turn % 3};
+        layout.nodes = ranks > 2 && turn % 2 == 1 ? 2 : 1;
+        layout.recompute = turn % 5 == 4;
+        layout.small_buckets = turn % 4 != 3;
+        all.push_back(layout);
+        ++turn;
+      }
+    }
+  }
+  return all;
+}
+
+struct Case {
+  const char* name;
+  bool experts;
+  train::Precision precision;
+  void (*change)(model::ModelConfig&);
+};
+void PrintTo(const Case& c, std::ostream* os) { *os << c.name; }
+
+void gated(model::ModelConfig& m) {  // what newer models have
+  m.activation = nn::MlpKind::swiglu;
+  m.norm = nn::NormKind::rms_norm;
+  m.positions = model::Positions::rope;
+  m.qk_norm = nn::QkNorm::head;
+  m.heads = 8, m.kv_heads = 4;
+  m.bias = m.tied_embeddings = false;
+}
+void top_2(model::ModelConfig& m) {
+  m.moe.top_k = 2;
+  m.moe.jitter = 0.01;
+  m.moe.z_coefficient = 0.01;
+  m.moe.balance_scope = moe::BalanceScope::sequence;
+  for (model::BlockRun& run : m.blocks) {
+    for (model::BlockSpec& layer : run.pattern) {
+      if (layer.ffn == model::FfnKind::residual_moe) layer.ffn = model::FfnKind::moe;
+    }
+  }
+}
+
+class AnyLayout : public ::testing::TestWithParam<Case> {
+ protected:
+  train::RunConfig config(const Layout& layout) const {
+    const Case& c = GetParam();
+    train::RunConfig config =
+        c.experts ? test::small_pr_moe(folder_.path(), layout.ep) : test::small_dense(folder_.path());
+    if (c.change != nullptr) c.change(config.model);
+    config.precision = c.precision;
+    config.parallel.tensor = layout.tp;
+    config.parallel.zero = layout.zero;
+    config.train.recompute = layout.recompute;
+    if (layout.small_buckets) config.parallel.bucket = 20'000;  // a parameter or a few
+    return config;
+  }
+  TempDir folder_;
+};
+
+TEST_P(AnyLayout, IsTheRunOfOneRank) {
+  constexpr int64_t kSteps = 2;
+  const TrainingRun alone = train_on_threads(config({}), 1, kSteps);
+  if (GetParam().experts) {
+    EXPECT_GT(alone.steps[0].drop_rate(), 0);  // else random selection would not be seen
+  }
+  // Sums of a step's tokens in other orders; of bf16 also roundings of what ranks sum.
+  constexpr double kTerms = 256, kSlack = 8;
+  const double eps = GetParam().precision == train::Precision::fp64   ? 0x1p-53
+                     : GetParam().precision == train::Precision::fp32 ? 0x1p-24
+                                                                      : 0x1p-8 / 32;
+  const double tolerance = kTerms * kSlack * eps;
+  for (const Layout& layout : layouts(GetParam().experts)) {
+    SCOPED_TRACE(layout.str());
+    const auto on_nodes = [&](Communicator& world) {
+      if (layout.nodes == 1) return;
+      world.use_nodes({.node = world.rank() / (world.size() / layout.nodes),
+                       .all_to_all = AllToAll::hierarchical,
+                       .sums_from = 1});
+    };
+    const TrainingRun spread = train_on_threads(config(layout), layout.ranks, kSteps, {}, on_nodes);
+    for (size_t i = 0; i < static_cast<size_t>(kSteps); ++i) {
+      const train::StepRecord &got = spread.steps[i], &want = alone.steps[i];
+      EXPECT_NEAR(got.loss, want.loss, tolerance) << "step " << i;
+      EXPECT_NEAR(got.auxiliary_loss, want.auxiliary_loss, tolerance) << "step " << i;
+      EXPECT_NEAR(got.grad_norm, want.grad_norm, tolerance * want.grad_norm) << "step " << i;
+      if (GetParam().precision == train::Precision::bf16) continue;  // a choice may fall the other way
+      EXPECT_EQ(got.drop_rate(), want.drop_rate()) << "step " << i;
+    }
+    EXPECT_NEAR(spread.validation.loss, alone.validation.loss, tolerance);
+    if (GetParam().precision == train::Precision::bf16) continue;
+    const double typical = alone.steps.back().grad_norm / 100;
+    test::expect_close(spread.gradients, alone.gradients, tolerance, typical, "gradients");
+    ASSERT_EQ(spread.weights.size(), alone.weights.size());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, AnyLayout,
+                         ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
+                                           Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
+                                           Case{"dense_fp32", false, train::Precision::fp32, nullptr},
+                                           Case{"dense_bf16", false, train::Precision::bf16, nullptr},
+                                           Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
+                                           Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
+                                           Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
+                                           Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2}),
+                         [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
+
+// What one layout saves any other reads: weights and moments are those of the global tensors.
+TEST(LayoutCheckpoints, GoOnUnderAnyOther) {
+  const TempDir folder;
+  const auto config = [&](const Layout& layout, const std::string& output) {
+    train::RunConfig c = test::small_pr_moe(folder / output, layout.ep);
+    c.precision = train::Precision::fp64;
+    c.checkpoint.resume = train::Resume::automatic;
+    c.parallel.tensor = layout.tp, c.parallel.zero = layout.zero;
+    return c;
+  };
+  const TrainingRun whole = train_on_threads(config({}, "whole"), 1, 3);
+  const std::vector<Layout> some = {{}, {4, 2, 4, 2}, {2, 2, 1, 0}, {4, 1, 2, 1}};
+  for (size_t w = 0; w < some.size(); ++w) {
+    const std::string output = fmt::format("of_{}", w);
+    train_on_threads(config(some[w], output), some[w].ranks, 2,
+                     [](train::Trainer& trainer) { trainer.save(); });
+    for (const Layout& reader : some) {
+      SCOPED_TRACE(fmt::format("{} after {}", reader.str(), some[w].str()));
+      const TrainingRun rest = train_on_threads(config(reader, output), reader.ranks, 1);
+      ASSERT_EQ(rest.steps.front().step, 3) << "did not resume";
+      EXPECT_NEAR(rest.steps.front().loss, whole.steps.back().loss, 1e-10);
+      EXPECT_NEAR(rest.steps.front().grad_norm, whole.steps.back().grad_norm, 1e-9);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ziggurat
