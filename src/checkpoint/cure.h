@@ -9,7 +9,8 @@ namespace ziggurat {
 
 inline constexpr const char* kCopyAgain = "make it again, or copy it again from where it is whole";
 inline constexpr const char* kTakeAnother =
-    "copy it again from where it is whole, or take another checkpoint (`ziggurat checkpoint verify` says which are)";
+    "copy it again from where it is whole, or take another checkpoint (`ziggurat checkpoint verify` says "
+    "which are)";
 
 // Calls read(); what that finds wrong ends with the cure.
 template <class F>

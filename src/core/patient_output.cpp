@@ -15,7 +15,8 @@ PatientOutput::PatientOutput(int descriptor) {
   struct stat status {};
   if (::fstat(descriptor, &status) != 0) return;
   if (!S_ISFIFO(status.st_mode) && ::isatty(descriptor) == 0) return;
-  file_ = ::open(fmt::format("/proc/self/fd/{}", descriptor).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  file_ = ::open(fmt::format("/proc/self/fd/{}", descriptor).c_str(),
+                 O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
 
 PatientOutput::~PatientOutput() {

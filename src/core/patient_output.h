@@ -1,5 +1,6 @@
-// Standard output that holds up nobody: as long as its reader takes nothing (a terminal that was stopped, a pager, mpirun
-// while it ends a job), lines are left out and counted. Whoever prints keeps them elsewhere, too.
+// Standard output that holds up nobody: as long as its reader takes nothing (a terminal that was stopped, a
+// pager, mpirun while it ends a job), lines are left out and counted. Whoever prints keeps them elsewhere,
+// too.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,8 @@ class PatientOutput {
   PatientOutput& operator=(const PatientOutput&) = delete;
 
   bool able() const { return file_ >= 0; }
-  // Waits half a second at most, and not at all once it has waited in vain until the reader is back. False: there is no
-  // reader any more.
+  // Waits half a second at most, and not at all once it has waited in vain until the reader is back. False:
+  // there is no reader any more.
   bool write(const std::string& line);
 
  private:

@@ -103,8 +103,8 @@ void dump(Trainer& trainer, const SeenOutputs& outputs, const ReplayOptions& opt
           options.dump);
     std::error_code error;
     fs::create_directories(options.output, error);
-    check(!error, ErrorKind::argument, "--output {}: cannot make the folder: {}; name another one", options.output,
-          error.message());
+    check(!error, ErrorKind::argument, "--output {}: cannot make the folder: {}; name another one",
+          options.output, error.message());
     std::vector<TensorHeader> headers;
     std::map<std::string, std::string> metadata;
     for (const Piece& piece : pieces) {

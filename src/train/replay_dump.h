@@ -11,7 +11,8 @@
 
 namespace ziggurat::train {
 
-// What comes out of the embedding, the blocks and the final norm, of each of this rank's micro-batches of a step.
+// What comes out of the embedding, the blocks and the final norm, of each of this rank's micro-batches of a
+// step.
 class SeenOutputs {
  public:
   struct Output {
