@@ -55,6 +55,7 @@ std::vector<Opened> open_all(const std::vector<std::string>& paths) {
 std::unique_ptr<SampleSource> open_text(const train::RunConfig& config, const std::string& path) {
   DataConfig data;
   data.valid = path;
+  data.ul2 = config.data.ul2;  // whose sentinels are no text
   return open_samples(data, Split::valid, config.batch.sequence_length, config.model.vocab_size, 0);
 }
 

@@ -472,10 +472,9 @@ void add_replay(CLI::App& app) {
       ->required()
       ->transform(whole_number(1, INT64_MAX));
   command
-      ->add_option(
-          "--dump", arguments->dump,
-          "which tensors to write after it: NAME, adam.m.NAME, adam.v.NAME or gradient.NAME; * and ? "
-          "stand for any text and letter")
+      ->add_option("--dump", arguments->dump,
+                   "which tensors to write after it: NAME, adam.m.NAME, adam.v.NAME, gradient.NAME or "
+                   "output.blocks.L.M of micro-batch M; * and ? stand for any text and letter")
       ->transform(not_empty());
   command->add_option("--output", arguments->output, "folder for them, rank_N.safetensors of each rank")
       ->transform(not_empty());

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "cure.h"
 #include "strict_json.h"
 #include <ziggurat/io/files.h>
 #include <ziggurat/io/output_file.h>
@@ -163,18 +164,20 @@ std::string to_text(const Manifest& manifest) {
   return text + content_hash(as_bytes(text)) + std::string(kEnd);
 }
 
-Manifest read_manifest(const std::string& step_directory) {
-  const std::string where = step_directory + "/" + kManifestName;
-  const std::string text = ReadOnlyFile(where, ErrorKind::checkpoint, Links::refused).read_all();
-  check_own_hash(text, where);
-  const json body = parse_json(text, where);
+namespace {
 
-  const int64_t version = json_int64(member(body, "format_version", where), where);
+int64_t checked_version(const json& body, const std::string& where) {
+  const int64_t version =
+      with_cure(kTakeAnother, [&] { return json_int64(member(body, "format_version", where), where); });
   check(Manifest::kOldestFormatVersion <= version && version <= Manifest::kFormatVersion,
         ErrorKind::checkpoint,
         "[checkpoint] {} has format version {}, this program reads versions {} to {}: read it with the "
         "program that wrote it, or a newer one",
         where, version, Manifest::kOldestFormatVersion, Manifest::kFormatVersion);
+  return version;
+}
+
+Manifest manifest_from_json(const json& body, int64_t version, const std::string& where) {
   Manifest manifest;
   manifest.format_version = version;
   manifest.run_id = json_string(member(body, "run_id", where), where);
@@ -186,10 +189,26 @@ Manifest read_manifest(const std::string& step_directory) {
   const json& files = member(body, "files", where);
   check(files.is_array(), ErrorKind::checkpoint, "[checkpoint] {}: files must be a list", where);
   for (const json& file : files) manifest.files.push_back(file_from_json(file, where, version));
+  return manifest;
+}
+
+}  // namespace
+
+Manifest read_manifest(const std::string& step_directory) {
+  const std::string where = step_directory + "/" + kManifestName;
+  const std::string text = ReadOnlyFile(where, ErrorKind::checkpoint, Links::refused).read_all();
+  const json body = with_cure(kTakeAnother, [&] {
+    check_own_hash(text, where);
+    return parse_json(text, where);
+  });
+  const int64_t version = checked_version(body, where);
+  Manifest manifest = with_cure(kTakeAnother, [&] { return manifest_from_json(body, version, where); });
 
   const auto named = step_of_name(std::filesystem::path(step_directory).filename().string());
-  check(!named || *named == manifest.step, ErrorKind::checkpoint,
-        "[checkpoint] {} is of step {}: it does not belong to this directory", where, manifest.step);
+  check(
+      !named || *named == manifest.step, ErrorKind::checkpoint,
+      "[checkpoint] {} is of step {}: it does not belong to this directory; give the folder its name {} back",
+      where, manifest.step, step_name(manifest.step));
   return manifest;
 }
 

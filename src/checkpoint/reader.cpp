@@ -2,6 +2,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "cure.h"
 #include "manifest.h"
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/comm/agreement.h>
@@ -93,7 +94,7 @@ std::optional<std::string> latest_checkpoint(const std::string& dir) {
 
 CheckpointReader::CheckpointReader(const std::string& path)
     : path_(resolve(path)), manifest_(read_manifest(path_)), files_(manifest_.files.size()) {
-  index_slices();
+  with_cure(kTakeAnother, [this] { index_slices(); });
 }
 
 // Pieces point into manifest_.files, whose elements stay where they are when the reader is moved.
@@ -134,7 +135,10 @@ std::vector<std::string> CheckpointReader::names() const {
 
 const CheckpointReader::TensorInfo& CheckpointReader::tensor(const std::string& name) const {
   const auto found = tensors_.find(name);
-  check(found != tensors_.end(), ErrorKind::checkpoint, "[checkpoint] {} has no tensor '{}'", path_, name);
+  check(found != tensors_.end(), ErrorKind::checkpoint,
+        "[checkpoint] {} has no tensor '{}': `ziggurat checkpoint "
+        "inspect` lists those that it has",
+        path_, name);
   return found->second.info;
 }
 
@@ -207,8 +211,10 @@ void CheckpointReader::read(const TensorSlice& into) {
   const bool rounds = info.dtype == DType::f32 && into.data.dtype() == DType::bf16,
              widens = info.dtype == DType::bf16 && into.data.dtype() == DType::f32;
   check(info.shape == into.global_shape && (info.dtype == into.data.dtype() || rounds || widens),
-        ErrorKind::checkpoint, "[checkpoint] {}: tensor '{}' is {} {}, the model expects {} {}", path_,
-        into.name, to_string(info.dtype), info.shape, to_string(into.data.dtype()), into.global_shape);
+        ErrorKind::checkpoint,
+        "[checkpoint] {}: tensor '{}' is {} {}, the model expects {} {}; give it the config that it "
+        "was trained with (`ziggurat checkpoint inspect`)",
+        path_, into.name, to_string(info.dtype), info.shape, to_string(into.data.dtype()), into.global_shape);
 
   const Tensor flat = into.data.reshape({into.data.numel()});
   int64_t filled = 0;
@@ -235,16 +241,16 @@ void CheckpointReader::read(const TensorSlice& into) {
     filled += here;
   }
   check(filled == into.box.numel(), ErrorKind::checkpoint,
-        "[checkpoint] {}/{}: of {} of tensor '{}', {} of {} elements stand in no file", path_, kManifestName,
-        into.box.str(), into.name, into.box.numel() - filled, into.box.numel());
+        "[checkpoint] {}/{}: of {} of tensor '{}', {} of {} elements stand in no file; {}", path_,
+        kManifestName, into.box.str(), into.name, into.box.numel() - filled, into.box.numel(), kTakeAnother);
 }
 
 const SafetensorsEntry& CheckpointReader::stored_entry(const SafetensorsFile& file,
                                                        const SliceRecord& slice) const {
   const SafetensorsEntry& entry = file.entry(slice.stored_as);
   check(entry.dtype == slice.dtype && entry.shape == slice.box.extent, ErrorKind::checkpoint,
-        "[checkpoint] {}: '{}' is {} {}, the manifest says {} of {} {}", file.path(), slice.stored_as,
-        entry.code, entry.shape, slice.box.str(), to_string(slice.dtype), slice.global_shape);
+        "[checkpoint] {}: '{}' is {} {}, the manifest says {} of {} {}; {}", file.path(), slice.stored_as,
+        entry.code, entry.shape, slice.box.str(), to_string(slice.dtype), slice.global_shape, kTakeAnother);
   return entry;
 }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "cure.h"
 #include "strict_json.h"
 #include <ziggurat/checkpoint/safetensors.h>
 #include <ziggurat/io/output_file.h>
@@ -80,9 +81,8 @@ SafetensorsEntry parse_entry(const std::string& name, const json& value, int64_t
   const int64_t begin = json_int64(offsets[0], where), end = json_int64(offsets[1], where);
   const int64_t data_bytes = file_bytes - data_begin;
   check(begin <= end && end <= data_bytes, ErrorKind::checkpoint,
-        "[safetensors] {}: data_offsets [{}, {}] outside the {} data bytes of the file; was it cut off? Make "
-        "or "
-        "copy it again",
+        "[safetensors] {}: data_offsets [{}, {}] outside the {} data bytes of the file, as if it were cut "
+        "off",
         where, begin, end, data_bytes);
   if (const int64_t element = element_bytes(entry.code)) {
     const int64_t expected = checked_bytes(entry.shape, element, where);
@@ -142,24 +142,24 @@ SafetensorsFile::SafetensorsFile(const std::string& path, const std::optional<Wr
     : path_(path) {
   const ReadOnlyFile file = open_for_reading(path);
   identity_ = file.identity();
-  if (expected) check_identity(file, path, *expected);
+  if (expected) with_cure(kTakeAnother, [&] { check_identity(file, path, *expected); });
   check(identity_.bytes >= kLengthBytes + 2, ErrorKind::checkpoint,
-        "[safetensors] {}: {} bytes are too few for a header; was it cut off? Make or copy it again", path_,
-        identity_.bytes);
+        "[safetensors] {}: {} bytes are too few for a header, as if it were cut off; {}", path_,
+        identity_.bytes, kCopyAgain);
   uint64_t length = 0;
   file.read(0, std::as_writable_bytes(std::span(&length, 1)));
   check(std::memcmp(&length, "version ", sizeof length) != 0, ErrorKind::checkpoint,
         "[safetensors] {} is a pointer of Git LFS to the file, not the file: fetch it by `git lfs pull`",
         path_);
-  check(
-      length <= uint64_t{kMaxHeaderBytes} && static_cast<int64_t>(length) <= identity_.bytes - kLengthBytes,
-      ErrorKind::checkpoint,
-      "[safetensors] {}: header length {} is over the limit of {} or the file of {} bytes; is it of another "
-      "format, or damaged? Make or copy it again",
-      path_, length, kMaxHeaderBytes, identity_.bytes);
+  check(length <= uint64_t{kMaxHeaderBytes} && static_cast<int64_t>(length) <= identity_.bytes - kLengthBytes,
+        ErrorKind::checkpoint,
+        "[safetensors] {}: header length {} is over the limit of {} or the file of {} bytes, as if it were "
+        "damaged or of another "
+        "format; {}",
+        path_, length, kMaxHeaderBytes, identity_.bytes, kCopyAgain);
   std::string text(length, '\0');
   file.read(kLengthBytes, std::as_writable_bytes(std::span(text)));
-  parse_header(text, accept);
+  with_cure(kCopyAgain, [&] { parse_header(text, accept); });
 }
 
 SafetensorsFile::SafetensorsFile(SafetensorsFile&& other) noexcept
@@ -206,7 +206,8 @@ void SafetensorsFile::check_coverage(int64_t data_begin) const {
 
 const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
   const auto found = entries_.find(name);
-  check(found != entries_.end(), ErrorKind::checkpoint, "[safetensors] {}: no tensor {}", path_, shown(name));
+  check(found != entries_.end(), ErrorKind::checkpoint, "[safetensors] {}: no tensor {}; {}", path_,
+        shown(name), kCopyAgain);
   return found->second;
 }
 
@@ -228,10 +229,15 @@ std::span<const std::byte> SafetensorsFile::data(const std::string& name) const 
 
 Tensor SafetensorsFile::tensor(const std::string& name) const {
   const SafetensorsEntry& found = entry(name);
-  check(found.dtype.has_value(), ErrorKind::checkpoint, "[safetensors] {}: {} is of dtype {}", path_,
-        shown(name), shown(found.code));
+  check(found.dtype.has_value(), ErrorKind::checkpoint,
+        "[safetensors] {}: {} is of dtype {}, expected "
+        "F32, BF16, F64 or I32; convert it",
+        path_, shown(name), shown(found.code));
   check(found.begin % size_of(*found.dtype) == 0, ErrorKind::checkpoint,
-        "[safetensors] {}: {} at byte {} is not aligned for {}", path_, shown(name), found.begin, found.code);
+        "[safetensors] {}: {} at byte {} is not aligned for {}; write the file again with a library that "
+        "aligns "
+        "tensors",
+        path_, shown(name), found.begin, found.code);
   return Tensor(const_cast<std::byte*>(data(name).data()), *found.dtype, found.shape);
 }
 

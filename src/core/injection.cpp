@@ -127,7 +127,7 @@ void happen(const Fault& fault, const std::string& where) {
     case FaultKind::bad_alloc:
       throw std::bad_alloc();
     case FaultKind::exit:
-      _exit(static_cast<int>(fault.code));  // as who calls exit(): nothing is cleaned up
+      std::exit(static_cast<int>(fault.code));  // as a library that thinks it is the program
     case FaultKind::abort:
       std::abort();
     case FaultKind::segfault:

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include <spdlog/sinks/base_sink.h>
@@ -11,6 +12,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include "core/patient_output.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/core/terminal.h>
@@ -30,14 +32,21 @@ spdlog::level::level_enum spdlog_level(LogLevel level) {
   return spdlog::level::info;
 }
 
-// Standard output as far as somebody reads it: when its reader has left (`| head`), the log goes on in its
-// file.
+// Standard output as far as somebody reads it: when its reader has left (`| head`), or does not read on, the
+// log goes on in its file.
 class TerminalSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
   // True once, after the reader has left.
   bool lost_just_now() {
     Lost untold = Lost::untold;
     return lost_.compare_exchange_strong(untold, Lost::told);
+  }
+
+  // From now on lines may be left out here: they stand in a file.
+  void wait_for_nobody() {
+    const std::lock_guard lock(mutex_);
+    std::fflush(stdout);
+    output_.emplace(STDOUT_FILENO);
   }
 
  private:
@@ -48,13 +57,15 @@ class TerminalSink final : public spdlog::sinks::base_sink<std::mutex> {
     spdlog::memory_buf_t text;
     formatter_->format(message, text);
     clear_status();
+    std::string line(text.data(), text.size());
     if (message.level >= spdlog::level::warn) {
-      const std::string line =
-          coloured({text.data(), text.size()}, Colour::yellow, STDOUT_FILENO);  // errors go past this sink
-      std::fwrite(line.data(), 1, line.size(), stdout);
-    } else {
-      std::fwrite(text.data(), 1, text.size(), stdout);
+      line = coloured(line, Colour::yellow, STDOUT_FILENO);  // errors go past this sink
     }
+    if (output_ && output_->able()) {
+      if (!output_->write(line)) lost_ = Lost::untold;
+      return;
+    }
+    std::fwrite(line.data(), 1, line.size(), stdout);
     flush_();
   }
   void flush_() override {
@@ -62,6 +73,7 @@ class TerminalSink final : public spdlog::sinks::base_sink<std::mutex> {
   }
 
   std::atomic<Lost> lost_ = Lost::no;
+  std::optional<PatientOutput> output_;
 };
 
 std::shared_ptr<TerminalSink> terminal;
@@ -128,6 +140,7 @@ void log_to_folder(const std::string& directory) {
   }
   file->flush();
   sinks.push_back(file);
+  if (terminal) terminal->wait_for_nobody();
   set_sinks(std::move(sinks), logger->level());
 }
 

@@ -220,11 +220,11 @@ void SampleSource::load_prefixes(int64_t, int64_t count, int32_t* lengths) const
 
 std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split, int64_t sequence_length,
                                            int64_t vocab_size, int64_t samples) {
-  if (config.ul2.enabled() && split == Split::train) {
+  if (config.ul2.enabled()) {
     DataConfig plain = config;
     plain.ul2 = {};
     auto text = open_samples(plain, split, sequence_length, vocab_size - config.ul2.sentinels, samples);
-    if (text == nullptr) return nullptr;
+    if (text == nullptr || split != Split::train) return text;
     return std::make_unique<Ul2Samples>(std::move(text), config.ul2, static_cast<uint64_t>(config.seed),
                                         sequence_length, vocab_size);
   }
@@ -244,7 +244,7 @@ std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split
 void check_samples(const DataConfig& config, Split split, int64_t sequence_length, int64_t vocab_size) {
   const std::vector<NamedSource> sources = sources_of(config, split);
   if (sources.empty() || is_synthetic(sources)) return;
-  if (config.ul2.enabled() && split == Split::train) vocab_size -= config.ul2.sentinels;
+  if (config.ul2.enabled()) vocab_size -= config.ul2.sentinels;
   DatasetOptions options = dataset_options(config, split, sequence_length, vocab_size, 1);
   const bool needs_documents = options.order == OrderKind::megatron;
   options.order = OrderKind::keyed;

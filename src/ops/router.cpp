@@ -92,7 +92,7 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
   const DropPolicy drop = moment.dropless ? DropPolicy::none : capacity_drop;
   // A batch of evaluation may hold fewer sequences: it is one group then.
   const int64_t groups =
-      args.group_tokens > 0 && tokens % args.group_tokens == 0 ? tokens / args.group_tokens : 1;
+      args.group_tokens > 0 && tokens > 0 && tokens % args.group_tokens == 0 ? tokens / args.group_tokens : 1;
   const int64_t of_group =
       drop == DropPolicy::none ? tokens : expert_capacity(args, factor, tokens / groups, experts);
   const int64_t capacity = drop == DropPolicy::none ? tokens : groups * of_group;

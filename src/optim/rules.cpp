@@ -153,10 +153,12 @@ std::vector<MomentSpec> rule_moments(const OptimizerConfig& config, const nn::Pa
 void average(const OptimizerConfig& config, const Updated& p, const UpdateStep& step, Stream& stream) {
   note_kernel("weight_average", Pass::backward, p.master, 2 * bytes_touched(p.master));
   visit_kernels<kernels::WeightAverageKernels>(p.master, [&]<Device D, class T>() {
-    kernels::weight_average<D>(
-        kernels::WeightAverageArgs<T>{p.master.numel(), p.master.data<T>(), p.moments.back().held.data<T>(),
-                                      config.average, step.step, step.grad_scale},
-        stream);
+    if constexpr (!std::is_same_v<T, bf16>) {  // of exact weights only
+      kernels::weight_average<D>(
+          kernels::WeightAverageArgs<T>{p.master.numel(), p.master.data<T>(), p.moments.back().held.data<T>(),
+                                        config.average, step.step, step.grad_scale},
+          stream);
+    }
   });
 }
 

@@ -163,6 +163,10 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
   }
   if (c.device == Device::cuda)
     problems.add("parallel.tensor", "cuts on the CPU only so far: use 1, or device=cpu");
+  if (c.objective.label_smoothing > 0) {
+    problems.add("objective.label_smoothing",
+                 "smooths over a whole vocabulary, which parallel.tensor cuts: use 0, or tensor=1");
+  }
   if (takes_matrices(c.optimizer.kind)) {
     problems.add("parallel.tensor",
                  "optimizer.kind muon and adafactor update whole matrices: use 1, or kind adamw or lion");

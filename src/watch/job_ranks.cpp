@@ -17,7 +17,8 @@ namespace ziggurat::watch {
 
 namespace {
 
-// Ready to read when the process ends; -1: it is over already, or the kernel is older than Linux 5.3.
+// Ready to read when the process ends; -1: it is over already, or the kernel is older than Linux 5.3, where
+// who wants to know looks at /proc now and then.
 pollfd end_of(int64_t pid) {
   const auto file = static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0));
   return {.fd = file, .events = POLLIN, .revents = 0};
@@ -39,18 +40,23 @@ std::string address(int node) {
   return json.dump();
 }
 
+constexpr char kOver = 'Z';  // it has ended
+
 // The letter of /proc/<pid>/stat, behind the name in brackets.
-bool is_stopped(int64_t pid) {
+char state_of(int64_t pid) {
   const std::string line = first_line(fmt::format("/proc/{}/stat", pid));
   const size_t name_end = line.rfind(')');
-  if (name_end == std::string::npos || name_end + 2 >= line.size()) return false;
-  const char state = line[name_end + 2];
+  return name_end == std::string::npos || name_end + 2 >= line.size() ? kOver : line[name_end + 2];
+}
+
+bool is_stopped(int64_t pid) {
+  const char state = state_of(pid);
   return state == 'T' || state == 't';
 }
 
 }  // namespace
 
-JobRanks::JobRanks(Communicator& world, int node) {
+JobRanks::JobRanks(Communicator& world, int node) : launcher_(::getppid()) {
   const std::string here = kernel();
   const std::vector<std::string> addresses = world.all_gather_text(address(node));
   for (int rank = 0; rank < world.size(); ++rank) {
@@ -67,7 +73,8 @@ JobRanks::JobRanks(Communicator& world, int node) {
     others_.push_back(std::move(view));
     processes_.push_back(near ? end_of(pid) : pollfd{.fd = -1, .events = 0, .revents = 0});
   }
-  processes_.push_back(world.size() > 1 ? end_of(::getppid()) : pollfd{.fd = -1, .events = 0, .revents = 0});
+  processes_.push_back(world.size() > 1 ? end_of(launcher_) : pollfd{.fd = -1, .events = 0, .revents = 0});
+  world.barrier();  // until all are seen by all nobody's end would be understood
 }
 
 JobRanks::~JobRanks() {
@@ -134,8 +141,9 @@ std::vector<size_t> JobRanks::ended() {
   std::vector<size_t> found;
   for (size_t i = 0; i < others_.size(); ++i) {
     pollfd& process = processes_[i];
-    if (process.fd < 0 || (process.revents & POLLIN) == 0) continue;
-    ::close(process.fd);
+    if (!seen_[i].near || others_[i].dead) continue;
+    if (process.fd >= 0 ? (process.revents & POLLIN) == 0 : state_of(seen_[i].pid) != kOver) continue;
+    if (process.fd >= 0) ::close(process.fd);
     process.fd = -1;
     if (seen_[i].log != nullptr) fill(others_[i], *seen_[i].log);
     others_[i].dead = true;
@@ -144,7 +152,18 @@ std::vector<size_t> JobRanks::ended() {
   return found;
 }
 
-bool JobRanks::launcher_ended() const { return (processes_.back().revents & POLLIN) != 0; }
+bool JobRanks::launcher_ended() const {
+  return size() > 1 && ((processes_.back().revents & POLLIN) != 0 || ::getppid() != launcher_);
+}
+
+bool JobRanks::all_have_told() const {
+  for (size_t i = 0; i < others_.size(); ++i) {
+    const FlightLog* log = seen_[i].log;
+    if (log == nullptr || others_[i].dead || log->said_goodbye() || !log->last_words().text.empty()) continue;
+    if (!is_stopped(seen_[i].pid) && state_of(seen_[i].pid) != kOver) return false;
+  }
+  return true;
+}
 
 bool JobRanks::speaks() const {
   for (size_t i = 0; i < others_.size(); ++i) {

@@ -34,11 +34,12 @@ class JobRanks {
   void forget(const std::string& folder);  // this rank's file, at its end
 
   // To be polled for the end of a rank of this machine, and for the launcher's: of the launcher the last one.
-  // Entries of -1 are over.
+  // Entries of -1 are over, or cannot be polled.
   std::vector<pollfd>& processes() { return processes_; }
-  // Who ended of those that poll() found: their indices in others().
+  // Who has ended, of those that poll() found or that cannot be polled: their indices in others().
   std::vector<size_t> ended();
   bool launcher_ended() const;
+  bool all_have_told() const;  // have the others of this machine said their last words, as far as they can?
   bool speaks() const;  // is it for this rank to tell of others? For the first living one of a machine.
 
  private:
@@ -54,6 +55,7 @@ class JobRanks {
   std::vector<RankView> others_;
   std::vector<Seen> seen_;         // of others_
   std::vector<pollfd> processes_;  // of others_, and the launcher
+  int64_t launcher_;
   bool several_machines_ = false;
 };
 

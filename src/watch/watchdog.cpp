@@ -32,10 +32,10 @@ namespace {
 
 constexpr double kLeastStepLimit = 60, kSteps = 5;                      // seconds, median steps
 constexpr double kBeatsOfALimit = 12, kLeastBeat = 0.1, kMostBeat = 5;  // seconds
-// Others of this machine find out at the same time: so long they have to tell it too, before a launcher ends
-// them because this rank has ended.
-constexpr auto kForOthers = 1s;
-constexpr unsigned kSecondsToReport = 2;  // more means that a lock, or a disk, holds up the report too
+// Others of this machine find out at about the same time: so long they may take to tell it too, before a
+// launcher ends them because this rank has ended.
+constexpr double kForOthers = 3;          // seconds
+constexpr unsigned kSecondsToReport = 6;  // more means that a lock, or a disk, holds up the report too
 
 void block_signals(sigset_t* before) {
   sigset_t all;
@@ -90,13 +90,14 @@ struct Watchdog::Thread {
     Timer since_tick;
     double idle = 0;  // as long as this process ran: who was stopped himself has nobody to blame
     int64_t progress = -1;
+    tell_events();  // of who has ended meanwhile
     while (!ending) {
       const double limit = limit_of(flight_log().phase(), flight_log().usual_step(), config);
       const double beat = std::clamp(limit / kBeatsOfALimit, kLeastBeat, kMostBeat);
       for (size_t i = 0; i < ranks.processes().size(); ++i) polled[i].fd = ranks.processes()[i].fd;
       const int ready = ::poll(polled.data(), polled.size(), static_cast<int>(std::lround(beat * 1e3)));
       if (ending) return;
-      if (ready > 0) tell_events();
+      tell_events();
       const double passed = std::min(since_tick.seconds(), 2 * beat);
       since_tick.restart();
       flight_log().beat();
@@ -156,9 +157,10 @@ struct Watchdog::Thread {
     file << fmt::format("{} {}, by rank {}\n{}", utc_now(), why, ranks.self().rank, flight_text(log));
   }
 
-  [[noreturn]] static void leave(int code, const std::string& words) {
+  [[noreturn]] void leave(int code, const std::string& words) {
     flight_log().say_last_words(words, code, true);
-    std::this_thread::sleep_for(kForOthers);
+    const Timer waited;
+    while (!ranks.all_have_told() && waited.seconds() < kForOthers) std::this_thread::sleep_for(20ms);
     ::_exit(code);
   }
 
@@ -183,7 +185,7 @@ struct Watchdog::Thread {
         }
       }
     }
-    constexpr int kMilliseconds = 300;
+    constexpr int kMilliseconds = 1000;  // of a busy machine
     write_stack(kMilliseconds);
     leave(exit_codes::hang, text);
   }

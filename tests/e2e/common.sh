@@ -7,7 +7,8 @@ source "$source_dir/scripts/mpi_environment.sh"
 export OMP_NUM_THREADS=1
 export OMPI_MCA_mpi_yield_when_idle=1  # the tests share their cores
 folder=$(mktemp -d)
-running=  # processes of a job of start_job()
+running=      # processes of a job of start_job()
+on_kernel=()  # what start_job() starts it under
 trap '[ -z "$running" ] || kill -KILL $running 2>/dev/null; rm -rf "$folder"' EXIT
 cd "$folder"
 
@@ -68,7 +69,7 @@ start_job() {
   local output=$1 n=$2
   shift 2
   rm -f "$output.log"
-  mpirun -n "$n" "$ziggurat" train "$source_dir/configs/tiny/pr_moe.yaml" output="$output" train.tokens=100M threads=1 \
+  "${on_kernel[@]}" mpirun -n "$n" "$ziggurat" train "$source_dir/configs/tiny/pr_moe.yaml" output="$output" train.tokens=100M threads=1 \
     eval.sequences=4 eval.every=0 checkpoint.every=0 checkpoint.resume=auto log.every=1 "$@" >"$output.log" 2>&1 &
   job=$! running=$!
   wait_for eval "sed '1,/GEMM roof/d' $output.log | grep -q 'info step' || gone $job"

@@ -50,6 +50,24 @@ diff <(losses clean/metrics.jsonl step) <(losses passing/metrics.jsonl step) || 
 expect_end 0 log mpirun -n 2 "$ziggurat" replay --checkpoint clean --step 8 --dump 'gradient.blocks.0.*' --output dump
 expect_text log "step 7: loss" "step 8: loss" "as recorded" "tensors are in dump"
 [ -s dump/rank_0.safetensors ] || fail "no gradients"
+expect_end 0 log mpirun -n 2 "$ziggurat" replay --checkpoint clean --step 8 --dump 'output.*' --output outputs
+python3 - "$config" outputs/rank_1.safetensors <<'PY'
+import json, math, struct, sys
+file = open(sys.argv[2], "rb")
+header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+data = file.read()
+names = {n.rpartition(".")[0] for n in header if n != "__metadata__"}
+assert {"output.embedding", "output.blocks.0", "output.final_norm"} <= names, names
+entry = header["output.final_norm.0"]
+tokens, hidden = entry["shape"]
+begin, end = entry["data_offsets"]
+values = struct.unpack(f"<{tokens * hidden}f", data[begin:end])
+# A norm whose weights have hardly been trained yet: the rows are of about unit size.
+for row in range(0, tokens, 17):
+    size = math.sqrt(sum(x * x for x in values[row * hidden:(row + 1) * hidden]) / hidden)
+    assert 0.5 < size < 2, (row, size)
+assert len({data[header[n]["data_offsets"][0]:header[n]["data_offsets"][1]] for n in header if n != "__metadata__"}) == len(header) - 1
+PY
 sed -i 's/"loss_hex":"0x1/"loss_hex":"0x2/' clean/metrics.jsonl
 expect_end 77 log mpirun -n 2 "$ziggurat" replay --checkpoint clean/checkpoints/step_00000003 --step 4
 expect_text log "was recorded" "1 steps have another loss"

@@ -17,6 +17,16 @@ expect_text killed/rank_0.log "rank 1 of 4 (pid ${ranks[1]} on $(hostname)) was 
 expect_text killed/flight/rank_1.log "was ended by signal 11" "$(basename "$ziggurat")("
 [ "$(grep -c 'was ended by signal' killed.log)" = 1 ] || { cat killed.log; fail "the cause was told more than once"; }
 
+# On a kernel that does not tell the end of another's process.
+if python3 "$source_dir/tests/e2e/without_pidfd.py" true; then
+  on_kernel=(python3 "$source_dir/tests/e2e/without_pidfd.py")
+  start_job unwatched 4 watch.timeout=5
+  on_kernel=()
+  kill -KILL "${ranks[2]}"
+  ends_with any
+  expect_text unwatched.log "rank 2 of 4 (pid ${ranks[2]} on $(hostname)) was killed without a word"
+fi
+
 # Stopped: the others name it, and end. Nobody saves.
 start_job stopped 4 watch.timeout=5
 kill -STOP "${ranks[2]}"

@@ -38,7 +38,7 @@ for average in "" --average; do
 done
 cmp -s logits logits--average && fail "the average is the weights"
 expect_end 0 log "$ziggurat" export --checkpoint averaged --output exported --average
-expect_end 1 log "$ziggurat" export --checkpoint one --output never --average
+expect_end 2 log "$ziggurat" export --checkpoint one --output never --average
 expect_text log "holds no averages of weights" "optimizer.average"
 
 # What cannot be is told with its cure.
@@ -52,7 +52,7 @@ expect_end 2 log "$ziggurat" train "$tiny/deepseek_moe.yaml" output=no model.moe
 expect_text log "model.moe.z_coefficient" "softmax"
 
 # Where tokens go, and since when.
-expect_end 0 log "$ziggurat" analyse routing --checkpoint one/checkpoints/step_10 --checkpoint one/checkpoints/step_20 \
+expect_end 0 log "$ziggurat" analyse routing --checkpoint one/checkpoints/step_00000010 --checkpoint one/checkpoints/step_00000020 \
   --data synthetic --sequences 16 --output routing
 expect_text log "saturation" "routing/routing.html"
 python3 - routing/routing.json <<'PYTHON'
@@ -71,5 +71,5 @@ for layer in found["layers"]:
 PYTHON
 grep -q "<svg" routing/routing.html || fail "no plot"
 expect_end 0 log "$ziggurat" train "$tiny/350m_dense.yaml" output=dense train.tokens=4096 eval.sequences=0
-expect_end 1 log "$ziggurat" analyse routing --checkpoint dense --data synthetic
+expect_end 2 log "$ziggurat" analyse routing --checkpoint dense --data synthetic
 expect_text log "model without experts"

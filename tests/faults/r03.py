@@ -3,7 +3,7 @@
 import errno
 
 from calls import CLOSES, MAKES, OPENS, RENAMES, SYNCS, WRITES
-from lab import DONE, UNUSABLE, expect
+from lab import DONE, TOKENS_OF_STEP, UNUSABLE, expect
 from saving import AFTER, BEFORE, Saving
 
 
@@ -24,7 +24,7 @@ def test(lab):
             continue
         failed += 1
         number = getattr(errno, error)
-        ended.expect((DONE, UNUSABLE) if not on else UNUSABLE, f"errno {number}", "step_0")
+        ended.expect(UNUSABLE, f"errno {number}", "step_0", "the last checkpoint could not be saved")
         expect(AFTER not in saving.run.steps_saved(), f"{what}: a failed save was committed")
         expect(saving.run.hashes(BEFORE) == before, f"{what}: the older checkpoint was touched")
         saving.expect_whole(what)
@@ -34,6 +34,13 @@ def test(lab):
         what = f"EINTR at {point[1]} {point[2]}"
         saving.disturb(point, "error=EINTR").expect(DONE)
         expect(saving.expect_whole(what) == AFTER, f"{what}: no save")
+    # Not of the last one: told, and the run goes on to the next, or ends, as it was asked to.
+    point = saving.points(WRITES)[0]
+    later = (*saving.options, f"train.tokens={(AFTER + 2) * TOKENS_OF_STEP}")
+    saving.disturb(point, "error=EIO", more=later).expect(DONE, "errno 5", "step_0")
+    expect(saving.run.steps_saved() == [2, BEFORE, AFTER + 2], f"saved {saving.run.steps_saved()}")
+    saving.disturb(point, "error=EIO", more=(*later, "checkpoint.on_failure=stop")).expect(UNUSABLE, "errno 5", "on_failure")
+    expect(AFTER not in saving.run.steps_saved(), f"saved {saving.run.steps_saved()}")
     saving.reset()
     lab.run(saving.command, environment={"LD_PRELOAD": lab.preload(), "FAULT_SHORT_WRITES": "1"}).expect(DONE)
     expect(saving.expect_whole("short writes") == AFTER, "short writes: no save")

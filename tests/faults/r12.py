@@ -50,7 +50,7 @@ def test(lab):
     def refused(what, *command):
         nonlocal tried
         tried += 1
-        code, text, seconds, memory = peak_of([lab.ziggurat, *command], cwd=lab.folder)
+        code, text, seconds, memory = peak_of([lab.ziggurat, *command], lab.short, cwd=lab.folder)
         expect(code not in (0, 1) and code > 0, f"{what}: exit code {code}: {text[-400:]}")
         expect(seconds < 1, f"{what}: took {seconds:.1f} s")
         expect(memory < 100 * MIB, f"{what}: took {memory // MIB} MiB")

@@ -45,7 +45,7 @@ def test(lab):
 
 
 def refused(lab, name, path, said):
-    code, text, seconds, memory = peak_of([lab.ziggurat, "config", "check", path.name], cwd=lab.folder)
+    code, text, seconds, memory = peak_of([lab.ziggurat, "config", "check", path.name], lab.short, cwd=lab.folder)
     expect(code == USAGE, f"{name}: exit code {code}: {text[-300:]}")
     for words in said:
         expect(words in text, f"{name}: expected '{words}' in: {text[-400:]}")

@@ -33,10 +33,11 @@ class Saving:
         shutil.rmtree(self.run.folder, ignore_errors=True)
         shutil.copytree(self.base.folder, self.run.folder)
 
-    def disturb(self, point, fault, on=False):
+    def disturb(self, point, fault, on=False, more=()):
+        """Runs the command, with `more` options, and the fault at a point."""
         self.reset()
         calls, call, n = point
-        return self.lab.run(calls.under(call, n, fault, on))
+        return self.lab.run([*calls.under(call, n, fault, on), *more])
 
     def expect_whole(self, what):
         """The next start goes on from a whole checkpoint and ends as if nothing had happened; returns its step."""

@@ -1,6 +1,7 @@
 // Rows that ranks share: what each gets, and that gradients are those of the whole.
 #include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "tests/support/op_test.h"
@@ -19,7 +20,7 @@ using test::to_doubles;
 constexpr int64_t kRows = 3, kCols = 4;  // of a rank
 
 Tensor rows_of_rank(OpBench& bench, int rank, DType dtype = DType::f64) {
-  return bench.tensor("x" + std::to_string(rank), dtype, {kRows, kCols});
+  return bench.tensor(fmt::format("x{}", rank), dtype, {kRows, kCols});
 }
 
 std::vector<double> of_all(OpBench& bench, int ranks) {

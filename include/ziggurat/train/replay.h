@@ -27,6 +27,8 @@ struct ReplayedStep {
 // Nothing is written but the dump: of each rank rank_N.safetensors, with what it holds and updates of
 //   NAME, and the optimizer's moments of it as checkpoints name them, adam.m.NAME   after the step
 //   gradient.NAME                                  of the step, reduced, before clipping
+//   output.embedding.M, output.blocks.L.M, output.final_norm.M    what came out of them in the rank's Mth
+//                                                  micro-batch of the step, from 0: [tokens, hidden]
 // as far as `dump` matches. Tensors are whole, whole rows (experts), or flat (shared by parallel.zero); the
 // file's metadata tell of each which elements of which shape. Throws Error(argument) where there is no such
 // checkpoint, or it was trained on another number of ranks than `world` has. Collective.

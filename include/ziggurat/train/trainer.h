@@ -46,6 +46,8 @@ class Trainer {
 
   int64_t steps_done() const { return training_.cursor.step; }
   int64_t consumed_samples() const { return training_.cursor.samples; }
+  model::Gpt& model() { return training_.model; }
+  void finish_queued_work() { executor_.stream.wait(); }
   nn::ParamStore& params() { return training_.store; }
   int64_t lent_gradient_bytes() const { return step_.lent_gradient_bytes(); }  // ZeRO-2
   OptimizerState& optimizer_state() { return training_.optimizer.state(); }

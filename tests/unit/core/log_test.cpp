@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -27,6 +31,10 @@ class Log : public testing::Test {
     std::ostringstream text;
     text << in.rdbuf();
     return text.str();
+  }
+  static int left_out_in(const std::string& text) {
+    const size_t at = text.find('(');
+    return at == std::string::npos ? 0 : std::atoi(text.c_str() + at + 1);
   }
   const std::filesystem::path directory_ =
       std::filesystem::temp_directory_path() / ("ziggurat_log_test_" + std::to_string(getpid()));
@@ -87,6 +95,38 @@ TEST_F(Log, WhatWasToldBeforeThereIsAFileComesFirst) {
   log_to_folder(directory_.string());
   info("late");
   EXPECT_THAT(file(2), testing::ContainsRegex("2/4. info early\n.*2/4. info late\n"));
+}
+
+// A pager that waits for a key, mpirun while it ends a job: the work goes on, and its file has all.
+TEST_F(Log, AReaderWhoTakesNothingHoldsUpNobody) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  std::signal(SIGPIPE, SIG_IGN);
+  const int before = ::dup(STDOUT_FILENO);
+  ::dup2(ends[1], STDOUT_FILENO);
+  init_log(0, 2);
+  log_to_folder(directory_.string());
+  constexpr int kLines = 3000;  // a pipe takes some hundreds
+  for (int line = 0; line < kLines; ++line) info("line {} {}", line, std::string(100, '.'));
+  EXPECT_THAT(file(0), HasSubstr(fmt::format("line {} ..", kLines - 1)));
+
+  std::string read;
+  const auto read_on = [&] {
+    std::array<char, 1 << 16> some{};
+    read.append(some.data(), static_cast<size_t>(::read(ends[0], some.data(), some.size())));
+  };
+  read_on();
+  info("when it is back");
+  read_on();
+  EXPECT_EQ(std::count(read.begin(), read.end(), '\n') + left_out_in(read) - 1, kLines + 1);
+  EXPECT_THAT(read, testing::EndsWith("when it is back\n"));
+  EXPECT_THAT(read, HasSubstr("were left out, as nobody read on"));
+
+  ::close(ends[0]);
+  info("to nobody");
+  EXPECT_THAT(file(0), HasSubstr("nobody reads standard output any more"));
+  ::dup2(before, STDOUT_FILENO);
+  for (const int end : {before, ends[1]}) ::close(end);
 }
 
 TEST_F(Log, ARemovedFileIsRemade) {

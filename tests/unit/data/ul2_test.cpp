@@ -178,22 +178,20 @@ TEST(Ul2, SamplesAreAFunctionOfTheirPlace) {
 }
 
 TEST(Ul2, HalfOfTheSamplesArePrefixes) {
-  constexpr int64_t kLength = 128, kSamples = 4000;
+  constexpr int64_t kLength = 512, kSamples = 4000;
   const Ul2Samples samples(synthetic(kLength), config(kSamples * kLength), 7, kLength, kVocabulary);
   std::vector<int32_t> tokens(kLength), targets(kLength);
-  int prefixes = 0;
-  std::map<int64_t, int> answers;  // by how many targets count
+  std::map<int64_t, int> by_spans;  // which differ between denoisers of so many tokens
   for (int64_t i = 0; i < kSamples; ++i) {
     samples.load(i, 1, tokens.data(), targets.data());
-    const bool has_sentinel = std::any_of(tokens.begin(), tokens.end(), is_sentinel);
-    prefixes += has_sentinel ? 0 : 1;
-    ++answers[std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; })];
+    const auto told = std::count_if(targets.begin(), targets.end(), is_sentinel);
+    EXPECT_EQ(std::count_if(tokens.begin(), tokens.end(), is_sentinel), 2 * told) << i;
+    ++by_spans[told];
   }
-  EXPECT_NEAR(prefixes, 2000, 160);         // five standard deviations
-  ASSERT_EQ(answers.size(), 6U);            // one kind of each denoiser
-  for (const auto& [n, times] : answers) {  // the others a tenth each
-    EXPECT_NEAR(times, times > 1000 ? 2000 : 400, times > 1000 ? 160 : 95) << n;
-  }
+  ASSERT_EQ(by_spans.size(), 6U);
+  EXPECT_NEAR(by_spans[0], 2000, 160);  // five standard deviations
+  by_spans.erase(0);
+  for (const auto& [spans, n] : by_spans) EXPECT_NEAR(n, 400, 95) << spans;
 }
 
 TEST(Ul2, MostSpansAreThoseOfTheShortestAtTheHighestRate) {

@@ -193,15 +193,16 @@ TEST_F(Completions, AClientThatGoesEndsTheWork) {
 
 TEST_F(Completions, AClientThatLeavesBeforeItsAnswerEndsTheWork) {
   // Of many prompts, so that the model is at work when somebody asks for the first time.
-  const json many = {{"prompt", std::vector<std::string>(256, "a")}, {"max_tokens", 60}, {"seed", 1}};
+  const json many = {
+      {"prompt", std::vector<std::string>(256, "a")}, {"max_tokens", 60}, {"seed", 1}, {"n", 16}};
   int asked = 0;
-  const Reply reply = api.answer("POST", "/v1/completions", many.dump(), [&] { return ++asked < 2; });
+  const Reply reply = api.answer("POST", "/v1/completions", many.dump(), [&] { return ++asked < 1; });
   EXPECT_EQ(reply.status, 499) << reply.body;
-  EXPECT_EQ(asked, 2);
+  EXPECT_GE(asked, 1);
   const std::string metrics = api.answer("GET", "/metrics", "").body;
   EXPECT_THAT(metrics, HasSubstr("ziggurat_requests_total{path=\"/v1/completions\",code=\"499\"} 1\n"));
   const size_t at = metrics.find("\nziggurat_completion_tokens_total ");
-  EXPECT_LT(std::stoi(metrics.substr(metrics.find_last_of(' ', metrics.find('\n', at + 1)))), 256 * 60);
+  EXPECT_LT(std::stoi(metrics.substr(metrics.find_last_of(' ', metrics.find('\n', at + 1)))), 256 * 16 * 60);
   EXPECT_EQ(answer({{"prompt", "a"}, {"max_tokens", 1}}).at("choices").size(), 1u);
 }
 
@@ -234,7 +235,8 @@ TEST_F(Completions, AClientThatDoesNotReadHoldsUpNobody) {
 // Some wait, more are told to come again.
 TEST_F(Completions, TooManyRequestsAreToldWhenToComeAgain) {
   Api small(served, {.most_requests = 2});
-  const std::string body = R"({"prompt": "a", "max_tokens": 60, "stream": true})";
+  const std::string body =
+      json{{"prompt", std::vector<std::string>(100, "a")}, {"max_tokens", 60}, {"stream", true}}.dump();
   const Reply first = small.answer("POST", "/v1/completions", body),
               second = small.answer("POST", "/v1/completions", body);
   const Reply third = small.answer("POST", "/v1/completions", R"({"prompt": "a", "max_tokens": 1})");
