@@ -45,7 +45,7 @@ print(round(0.7 * float(text.rstrip("KMB")) * unit))' "$tokens")
 train teacher 350m_pr_moe "$teacher_tokens" seed=100
 for seed in $seeds; do
   student=(350m_mos "$tokens" seed="$seed")
-  train "no_kd_$seed" "${student[@]}" distil.teacher= distil.teacher_config= distil.weight.until=0
+  train "no_kd_$seed" "${student[@]}" distil.teacher='""' distil.teacher_config='""' distil.weight.until=0
   train "full_kd_$seed" "${student[@]}" distil.teacher="$output/teacher" distil.weight.until=0
   train "staged_kd_$seed" "${student[@]}" distil.teacher="$output/teacher" distil.weight.until="$staged"
 done

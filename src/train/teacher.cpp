@@ -67,7 +67,7 @@ std::unique_ptr<objective::Teacher> load(const RunConfig& config, Communicator& 
   auto teacher = std::make_unique<LoadedTeacher>(its, ProcessGroups(world, layout_of(its, world.size())),
                                                  options_of(config, device));
   teacher->load(checkpoint);
-  info("teacher: {} of {}, {} parameters, {} a rank", its.model.name, checkpoint.path(),
+  info("teacher: {}, {} parameters, {} a rank", checkpoint.path(),
        format_count(static_cast<double>(model::count(its.model, config.batch.sequence_length).parameters)),
        format_bytes(static_cast<double>(teacher->bytes())));
   return teacher;

@@ -21,7 +21,7 @@ same() { # A B: the losses of steps and validations
 # A plan before there is a teacher: its config is enough.
 expect_end 0 log "$ziggurat" plan "$tiny/350m_mos.yaml" distil.teacher=teacher distil.teacher_config="$tiny/350m_pr_moe.yaml"
 expect_text log "teacher"
-expect_end 0 log "$ziggurat" plan "$tiny/350m_mos.yaml" distil.teacher=teacher distil.teacher_config=
+expect_end 0 log "$ziggurat" plan "$tiny/350m_mos.yaml" distil.teacher=teacher distil.teacher_config='""'
 expect_text log "note: distil.teacher: teacher is not on this machine"
 expect_end 3 log "$ziggurat" train "$tiny/350m_mos.yaml" output=none distil.teacher=teacher "${common[@]}"
 expect_text log "teacher"
