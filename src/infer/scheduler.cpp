@@ -235,7 +235,10 @@ void Scheduler::read(Rank& rank, RankPlan& plan, Text& text) {
 int64_t Scheduler::make_room(Rank& rank, Text& text, int64_t rows) {
   const auto room = [&] { return (text.dropped + std::ssize(text.blocks)) * options_.block - text.cached; };
   while (room() < rows) {
-    if (rank.pool.available() == 0 && !preempt_younger(rank, text)) break;
+    // All that one has may be others' too: then the next one gives up its own.
+    while (rank.pool.available() == 0 && preempt_younger(rank, text)) {
+    }
+    if (rank.pool.available() == 0) break;
     text.blocks.push_back(rank.pool.take());
   }
   return std::min(rows, room());

@@ -21,7 +21,8 @@ Router::Router(nn::ParamStore& store, const std::string& name, const MoeConfig& 
                         .global_shape = {experts, hidden},
                         .init = config.router_init_std > 0 ? nn::Init::normal(config.router_init_std)
                                                            : nn::Init::uniform(half_width),
-                        .matrix = false});
+                        .matrix = false,
+                        .small_product = true});
   if (config.balance_bias) {
     bias_ = &store.add({.name = name + ".balance_bias",
                         .global_shape = {experts},

@@ -146,6 +146,9 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
                              "sequence x model.hidden {} to be a multiple of 4",
                              c.batch.sequence_length / tp, m.hidden));
   }
+  if (c.distil.enabled()) {
+    problems.add("distil.teacher", "compares whole vocabularies: leave it out, or use parallel.tensor=1");
+  }
   if (c.objective.label_smoothing > 0) {
     problems.add("objective.label_smoothing", "spreads over a whole vocabulary: with parallel.tensor use 0");
   }
@@ -291,6 +294,10 @@ void RunConfig::validate(Problems& problems) const {
     problems.add("distil.init_layers",
                  fmt::format("expected the teacher's layer for each of the student's {}, got {} of them",
                              model.layer_count(), distil.init_layers.size()));
+  }
+  if (distil.enabled() && objective.label_smoothing > 0) {
+    problems.add("objective.label_smoothing",
+                 "the teacher smooths what the student learns: with distil use 0");
   }
   check_micro_batch(*this, problems);
   check_ul2(*this, problems);

@@ -19,12 +19,13 @@ namespace ziggurat::train {
 
 namespace {
 
-// What a run's config says of its model, as a teacher: one that balances over ranks while it trains need not
-// here.
+// What a run's config says of its model, as a teacher: whole on every rank but for its experts, however it
+// was trained, and with no balance over ranks to keep.
 RunConfig as_teacher(RunConfig config, objective::TeacherPrecision precision) {
   if (precision == objective::TeacherPrecision::bf16) config.precision = Precision::bf16;
   if (precision == objective::TeacherPrecision::fp32) config.precision = Precision::fp32;
   config.model.moe.balance_scope = moe::BalanceScope::micro_batch;
+  config.parallel.tensor = 1;
   return config;
 }
 

@@ -43,8 +43,9 @@ PYTHON
 printf 'the café' >prompt.txt
 printf 'on a' | "${long[@]}" --checkpoint run --file prompt.txt --file - --json >json 2>log || { cat log; fail "--json"; }
 "${long[@]}" --checkpoint run --prompt "the café" --stop e --json >stopped 2>log || { cat log; fail "--stop"; }
-"${generate[@]}" --temperature 0 --tokens 40 --checkpoint run --prompt "the" --repetition-penalty 1.5 --json >penalty 2>log || fail "--repetition-penalty"
-"${generate[@]}" --temperature 0 --tokens 40 --checkpoint run --prompt "the" --json >none 2>log || fail "no penalty"
+greedy=("$ziggurat" generate --threads 1 --temperature 0 --tokens 40 --checkpoint run --prompt the --json)
+"${greedy[@]}" --repetition-penalty 1.5 >penalty 2>log || { cat log; fail "--repetition-penalty"; }
+"${greedy[@]}" >none 2>log || { cat log; fail "no penalty"; }
 python3 - <<'PYTHON'
 import json
 lines = lambda name: [json.loads(line) for line in open(name, encoding="utf-8")]

@@ -33,8 +33,8 @@ compare eight
 
 # On one rank from where four left off.
 cp -r four gone_on
-rm -rf gone_on/checkpoints/step_10
-"$ziggurat" train "$config" output=gone_on "${overrides[@]}" >log 2>&1 || { cat log; fail "going on from 4 ranks"; }
+rm -rf gone_on/checkpoints/step_00000010
+"$ziggurat" train "$config" output=gone_on checkpoint.resume=auto "${overrides[@]}" >log 2>&1 || { cat log; fail "going on from 4 ranks"; }
 expect_text log "resumed at step 6"
 compare gone_on
 
@@ -42,7 +42,7 @@ compare gone_on
 for zero in 0 2; do
   for overlap in true false; do
     mpirun -n 2 --oversubscribe "$ziggurat" train "$config" output=zero$zero$overlap parallel.zero=$zero \
-      parallel.bucket=100K parallel.overlap=$overlap log.exact=true "${overrides[@]}" >log 2>&1 || { cat log; fail "zero $zero, overlap $overlap"; }
+      parallel.bucket=100000 parallel.overlap=$overlap log.exact=true "${overrides[@]}" >log 2>&1 || { cat log; fail "zero $zero, overlap $overlap"; }
     losses zero$zero$overlap/metrics.jsonl step >losses_$zero$overlap
   done
   [ "$(wc -l <losses_${zero}true)" = 10 ] || fail "expected 10 losses"

@@ -132,6 +132,7 @@ for share in (requests // 3, requests - requests // 3):  # the first warms up wh
         assert metric("ziggurat_" + gauge) == 0, gauge
     rounds.append(memory() if pid else 0)
 assert len(done) == requests
+assert not pid or metric("ziggurat_preempted_total") > 0, "the cache is to be too small for all texts"
 assert rounds[1] - rounds[0] < 32, "memory grew from %.0f to %.0f MB" % tuple(rounds)
 print("%d requests of %d clients; memory %.0f, then %.0f MB; %d texts gave up their place, %d tokens were shared" % (
     requests, clients, *rounds, metric("ziggurat_preempted_total"), metric("ziggurat_shared_tokens_total")))

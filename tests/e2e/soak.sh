@@ -45,7 +45,7 @@ start() {  # LOG COMMAND...: a server, whose process is $server and whose port $
   done
   port=$(sed -n 's/.*http:..127.0.0.1:\([0-9]*\).*/\1/p' "$log")
 }
-serve=("$ziggurat" serve --checkpoint run --port 0 --texts 6 --cache 400KB --requests 40 --time-limit 300 --threads 1)
+serve=("$ziggurat" serve --checkpoint run --port 0 --texts 6 --cache 100KB --requests 40 --time-limit 300 --threads 1)
 
 start serve.log "${serve[@]}" --log requests.jsonl
 python3 "$source_dir/tests/e2e/soak.py" "$port" $server "$requests" "$clients" alone.json || { cat serve.log; fail "the server under load"; }
@@ -57,7 +57,7 @@ python3 -c 'import json; assert all(json.loads(line)["status"] for line in open(
 
 start ranks.log mpirun -n 2 "${serve[@]}"
 python3 "$source_dir/tests/e2e/soak.py" "$port" 0 $((requests / 4)) 8 alone.json || { cat ranks.log; fail "two ranks under load"; }
-victim=$(pgrep -P $server -f "ziggurat serve" | tail -1)
+victim=$(pgrep -P $server | tail -1)
 kill -9 "$victim"
 code=0; timeout 60 tail --pid=$server -f /dev/null || fail "the job lives on without a rank"
 wait $server || code=$?

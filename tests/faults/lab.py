@@ -28,6 +28,7 @@ data: {train: synthetic, valid: synthetic}
 log: {every: 1, exact: true}
 """
 TOKENS_OF_STEP = 16 * 8
+LONG = 600  # seconds, which only what hangs takes
 DONE, USAGE, UNUSABLE, REQUEUE, HANG, NUMERIC, GIVE_UP = 0, 2, 3, 75, 76, 77, 93
 
 
@@ -77,7 +78,7 @@ class Job:
     def running(self):
         return self.process.poll() is None
 
-    def wait(self, timeout=120):
+    def wait(self, timeout=LONG):
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -106,11 +107,11 @@ class Job:
                 ranks[int(rank[1]) if rank else 0] = pid
         return ranks
 
-    def wait_for(self, condition, what, timeout=60):
+    def wait_for(self, condition, what, timeout=LONG):
         wait_until(lambda: condition() or not self.running(), what, timeout, self)
         expect(condition(), f"the job ended before {what}: {self.log()[-400:]}")
 
-    def wait_for_text(self, text, timeout=60):
+    def wait_for_text(self, text, timeout=LONG):
         self.wait_for(lambda: text in self.log(), f"'{text}'", timeout)
 
     def kill(self):
@@ -122,7 +123,7 @@ class Job:
         self.process.wait()
 
 
-def wait_until(condition, what, timeout=60, job=None):
+def wait_until(condition, what, timeout=LONG, job=None):
     end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > end:
@@ -256,7 +257,7 @@ class Lab:
         self.jobs = [j for j in self.jobs if j.running()] + [job]
         return job
 
-    def run(self, command, timeout=120, **options):
+    def run(self, command, timeout=LONG, **options):
         return self.start(command, **options).wait(timeout)
 
     def train_command(self, output, *options, ranks=1, steps=8):
@@ -268,7 +269,7 @@ class Lab:
         command = self.train_command(output, *options, ranks=ranks, steps=steps)
         return self.start([*under, *command], environment, **popen)
 
-    def train(self, output, *options, timeout=120, **how):
+    def train(self, output, *options, timeout=LONG, **how):
         return self.start_train(output, *options, **how).wait(timeout)
 
     def end(self):
@@ -295,7 +296,7 @@ class Lab:
         key = (options, ranks, steps)
         if key not in self.references:
             run = Run(self.output(f"reference_{len(self.references)}"))
-            self.train(run.folder, *options, ranks=ranks, steps=steps, timeout=600).expect(DONE)
+            self.train(run.folder, *options, ranks=ranks, steps=steps).expect(DONE)
             self.references[key] = run
         return self.references[key]
 
@@ -373,7 +374,7 @@ print("\\n" + json.dumps([ended.returncode, took, used.ru_utime + used.ru_stime,
 """
 
 
-def peak_of(command, short, timeout=60, cwd=None):
+def peak_of(command, short, timeout=LONG, cwd=None):
     """(exit code, what it printed, seconds, most bytes in memory) of a command. In the short form, which runs on machines
     that others share, the seconds are the processor's."""
     measured = subprocess.run(["python3", "-S", "-c", MEASURE, str(timeout), *map(str, command)], stdout=subprocess.PIPE,

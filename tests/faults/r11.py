@@ -8,7 +8,7 @@ from lab import DONE, expect
 def test(lab):
     if lab.short:
         command = [lab.fuzz(), lab.seeds(), lab.folder / "work", "--memory", "--inputs", lab.trials(1, 3000)]
-        return summary(lab.run(command, timeout=600))
+        return summary(lab.run(command))
     fuzz = lab.source / "scripts" / "fuzz.sh"
     plain = summary(lab.run([fuzz, "--no-build", "--release", "--inputs", lab.trials(200_000, 1)], timeout=3 * 3600))
     sanitized = summary(lab.run([fuzz, "--inputs", lab.trials(1_000_000, 1), "--seconds", "3600"], timeout=3 * 3600))

@@ -9,7 +9,7 @@ def chain(lab, name, options, parts):
     """One run in parts, each (ranks, until this step, more options)."""
     run = Run(lab.output(name))
     for ranks, steps, more in parts:
-        lab.train(run.folder, *options, *more, ranks=ranks, steps=steps, timeout=300).expect(DONE)
+        lab.train(run.folder, *options, *more, ranks=ranks, steps=steps).expect(DONE)
     return run
 
 

@@ -15,7 +15,7 @@ def test(lab):
     expect(told[0]["step"] <= 20 and told[0]["score"] < 0.75, f"told late or mildly: {told[0]}")
     clean = Run(lab.output("clean"))
     count = lab.trials(full=1000, short=100)
-    lab.train(clean.folder, "checkpoint.every=0", "log.every=100", ranks=4, steps=count, timeout=600).expect(DONE)
+    lab.train(clean.folder, "checkpoint.every=0", "log.every=100", ranks=4, steps=count).expect(DONE)
     alarms = clean.records("slow_rank")
     expect(not alarms, f"false alarms: {alarms[:3]}")
     return f"named at step {told[0]['step']} with score {told[0]['score']:.2f}; 0 false alarms in {count} clean steps"

@@ -20,7 +20,7 @@ def test(lab):
         with_pid = list(job.ranks().values())
         os.kill(lab.random.choice(with_pid), signal.SIGKILL)
         job.wait_for(lambda: job.log().count("starting again") > cycle, "another round")
-    job.wait(120).expect(DONE)
+    job.wait().expect(DONE)
     lab.expect_same(run, reference, "after rounds")
 
     # Saves that are waited for: these steps are so short that one in the background has no time before the kill.

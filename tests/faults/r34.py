@@ -18,9 +18,9 @@ def test(lab):
     open_files = []
     early = steps // 2  # after saves that overlapped, whose buffers stay
     for at in (early, steps * 3 // 4):
-        job.wait_for(lambda: run.last_step() >= at, f"step {at}", timeout=300)
+        job.wait_for(lambda: run.last_step() >= at, f"step {at}")
         open_files.append(lasting_open_files(job))
-    job.wait(300).expect(DONE)
+    job.wait().expect(DONE)
     memory = {r["step"]: r["memory_bytes"] for r in run.records("step")}
     growth = memory[steps] / memory[early] - 1
     expect(growth < 0.01, f"memory grew by {100 * growth:.1f} % from step {early} to {steps}")
