@@ -129,11 +129,12 @@ template <Device D, class T>
 void router_choose_limited(const RouterLimitedChoiceArgs<T>& g, Arena& workspace, Stream& stream) {
   const Span span(stream.profile(), "router_choose_limited");
   const ArenaScope scope(workspace);
-  const int64_t size = g.experts / g.groups, stride = g.experts + g.groups + g.chosen_groups + size;
-  auto* const groups_of = workspace.take<int32_t>(thread_count() * (g.chosen_groups + size));
-  T* const values_of = workspace.take_on_device<T>(thread_count() * stride);
+  const int64_t size = g.experts / g.groups, stride = g.experts + g.groups;
+  const int64_t threads = thread_count();  // asked here: inside the loop there is one
+  auto* const groups_of = workspace.take<int32_t>(threads * (g.chosen_groups + size));
+  T* const values_of = workspace.take_on_device<T>(threads * stride);
   parallel_for_blocks(g.tokens, kTokens, [&](int64_t begin, int64_t end) {
-    const int64_t thread = thread_count() == 1 ? 0 : thread_index();
+    const int64_t thread = threads == 1 ? 0 : thread_index();
     T *const value = values_of + thread * stride, *const of_group = value + g.experts;
     int32_t *const chosen_groups = groups_of + thread * (g.chosen_groups + size), *const best =
                                                                                       chosen_groups +

@@ -20,10 +20,12 @@ void add_routing(const ops::Routing& routing, RoutedLayer& to) {
                  [](int32_t r) { return static_cast<uint8_t>(r >= 0); });
 }
 
+// `tape`: of its own, which asks and does not learn.
 void add_predictions(Tape& tape, const model::Gpt& model, Var hidden, std::vector<int32_t>& to) {
   const int64_t vocabulary = model.config().vocab_size;
   constexpr int64_t kRows = 256;
   for (int64_t begin = 0; begin < hidden.dim(0); begin += kRows) {
+    tape.begin({.training = false});
     const Tensor logits = model.logits(tape, hidden, begin, std::min(kRows, hidden.dim(0) - begin)).value();
     visit_float_dtype(logits.dtype(), [&]<class T>() {
       for (int64_t r = 0; r < logits.dim(0); ++r) {
@@ -46,8 +48,8 @@ train::RunConfig without_noise(train::RunConfig config) {
 void add_routed(model::Gpt& model, const train::RunConfig& config, const SampleSource& source,
                 int64_t sequences, int32_t source_number, RoutedTokens& to) {
   const int64_t length = config.batch.sequence_length, width = config.batch.micro_batch;
-  train::Executor executor(config, Device::cpu,
-                           {Arena::all_memory(), Arena::all_memory(), Arena::all_memory()}, 1024);
+  const train::Executor::Memory any{Arena::all_memory(), Arena::all_memory(), Arena::all_memory()};
+  train::Executor executor(config, Device::cpu, any, 1024), asking(config, Device::cpu, any, 1024);
   train::BatchReader batches(config);
   if (to.layers.empty()) {
     for (const moe::MoeStats* stats : model.moe_stats()) to.layers.push_back({.layer = stats->layer()});
@@ -61,7 +63,7 @@ void add_routed(model::Gpt& model, const train::RunConfig& config, const SampleS
     const model::TokenBatch batch = batches.read(source, first, std::min(width, sequences - first));
     executor.tape.begin({.seed = static_cast<uint64_t>(config.seed), .index = first / width});
     const Var hidden = model.forward(executor.tape, batch);
-    add_predictions(executor.tape, model, hidden, to.predicted);
+    add_predictions(asking.tape, model, hidden, to.predicted);
     to.token.insert(to.token.end(), batch.tokens, batch.tokens + batch.size());
     to.next.insert(to.next.end(), batch.targets, batch.targets + batch.size());
     for (int64_t i = 0; i < batch.size(); ++i) to.position.push_back(static_cast<int32_t>(i % length));

@@ -26,7 +26,9 @@ struct Unused {
 };
 
 bool decays(Config c) {
-  return c.optimizer.schedule != LrScheduleKind::constant && c.optimizer.schedule != LrScheduleKind::rsqrt;
+  const LrScheduleKind schedule = c.optimizer.schedule;
+  return schedule != LrScheduleKind::constant && schedule != LrScheduleKind::rsqrt &&
+         schedule != LrScheduleKind::flat_rsqrt;
 }
 bool all_synthetic(Config c) {
   for (const Split split : {Split::train, Split::valid, Split::test}) {

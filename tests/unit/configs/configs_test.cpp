@@ -38,7 +38,7 @@ train::RunConfig load(const std::string& file, std::vector<std::string> override
   // Pieces that others include: complete but for the sizes and layers.
   if (file.starts_with("base/") || file.starts_with("data/")) {
     for (const char* missing :
-         {"model.hidden=32", "model.heads=4", "model.blocks=[{pattern: [{ffn: dense}]}]"})
+         {"model.hidden=32", "model.heads=4", "model.blocks=[{pattern: [{ffn: residual_moe, experts: 8}]}]"})
       overrides.emplace_back(missing);
   }
   train::RunConfig config;
