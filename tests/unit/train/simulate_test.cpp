@@ -82,7 +82,7 @@ TEST(RecordStep, NotesCollectivesWithTheirGroupAndBytes) {
     EXPECT_EQ(item.ranks, 128);
     reduced += item.bytes;
   }
-  EXPECT_EQ(work.reduction.size(), 2U);  // matrices and the rest
+  EXPECT_GT(work.reduction.size(), 2U);  // matrices and the rest, in buckets
   const auto counts = model::count(config.model, 2048);
   EXPECT_EQ(reduced, 4.0 * static_cast<double>(counts.parameters - counts.expert_parameters));
 }
@@ -139,7 +139,7 @@ TEST(Simulation, SearchesFromTheGivenRanksDown) {
   int most = 0;
   for (const Layout& layout : search_layouts(config, cluster("a100_128"), 64)) {
     most = std::max(most, layout.ranks);
-    EXPECT_EQ(config.batch.global_batch % (layout.ranks * layout.micro_batch), 0);
+    EXPECT_EQ(config.batch.global_batch % (layout.ranks / layout.tensor * layout.micro_batch), 0);
   }
   EXPECT_EQ(most, 64);
 }
