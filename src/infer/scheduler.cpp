@@ -16,6 +16,7 @@ struct Scheduler::Text {
   int64_t published = 0;  // blocks from the first on whose content is known
   BlockPool::Content content = BlockPool::kNothing;
 
+  int64_t scored = 0;   // tokens of the prompt that were told, of those after the first
   int64_t planned = 0;  // rows of the step under way
   std::optional<EndReason> ended = {};
 
@@ -48,6 +49,15 @@ Scheduler::Scheduler(const SchedulerOptions& options)
       "memory, or let texts be shorter",
       options.blocks, options.window, least);
   for (int r = 0; r < options.ranks; ++r) ranks_.emplace_back(options);
+  // No step allocates.
+  for (RankPlan& plan : plans_) {
+    Pass& pass = plan.pass;
+    for (auto* rows : {&pass.tokens, &pass.positions, &pass.sequence, &pass.wanted}) {
+      rows->reserve(static_cast<size_t>(options.step_rows));
+    }
+    pass.blocks.reserve(static_cast<size_t>(std::min(options.blocks, options.texts * least)));
+    plan.tasks.reserve(static_cast<size_t>(options.step_rows));
+  }
 }
 
 Scheduler::~Scheduler() = default;
@@ -216,7 +226,8 @@ void Scheduler::read(Rank& rank, RankPlan& plan, Text& text) {
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t position = text.cached + i, token = text.start + position;
     const bool last = token + 1 == std::ssize(text.tokens),
-               scored = !last && text.request.scores_prompt && token + 1 < std::ssize(text.request.prompt);
+               scored = !last && text.request.scores_prompt && token >= text.scored &&
+                        token + 1 < std::ssize(text.request.prompt);
     plan.pass.add_row(text.tokens[static_cast<size_t>(token)], position, last || scored);
     if (!last && !scored) continue;
     RowTask task{.alternatives = text.request.alternatives};
@@ -289,6 +300,7 @@ void Scheduler::commit(std::span<const std::vector<RowResult>> results, const Te
 void Scheduler::take(Text& text, const RowTask& task, const RowResult& result, const TextEvents& events) {
   const Likelihood* likelihood = task.alternatives < 0 ? nullptr : &result.likelihood;
   if (task.scored >= 0) {
+    ++text.scored;
     if (events.token) events.token(text.request.id, task.scored, true, likelihood);
   } else {
     ++counts_.tokens;
