@@ -17,6 +17,7 @@ def test(lab):
         expect(ended.code != DONE, "the exit code says that all is done")
         expect("send SIGUSR1" in ended.log, f"no word of SIGUSR1: {ended.tail()}")
         saved += bool(run.steps_saved()) and run.steps_saved()[-1] == run.last_step()
-        # The second that is left is enough for a machine that has nothing else to do.
-        expect_goes_on_same(lab, run, exact=not lab.short)
+        expect_goes_on_same(lab, run, exact=False)
+    # The second that is left is enough for a machine that has nothing else to do, as it should when all are tried.
+    expect(lab.short or saved >= 0.9 * trials, f"the last step was saved in {saved} of {trials} only")
     return f"{trials} times, in {saved} the last step was saved; all went on Same"
