@@ -77,8 +77,9 @@ int train(const ConfigArguments& arguments) {
     const bool no_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
     const std::string text = fmt::format("{} error: {}{}", to_string(kind), error.what(),
                                          no_memory ? ": " + Arena::describe_limits() : "");
-    flight_log().say_last_words("ended by a " + text, exit_code(kind), true);
     log_fatal(fmt::format("rank {} of {}: {}", world.rank(), world.size(), text));
+    flight_log().say_last_words("ended by a " + text, exit_code(kind), true);
+    if (watchdog && kind == ErrorKind::numeric) watchdog->let_others_tell();
     watch::report_exits(false);
     mpi.abort(exit_code(kind));
   }

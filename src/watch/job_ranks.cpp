@@ -159,7 +159,7 @@ bool JobRanks::launcher_ended() const {
 bool JobRanks::all_have_told() const {
   for (size_t i = 0; i < others_.size(); ++i) {
     const FlightLog* log = seen_[i].log;
-    if (log == nullptr || others_[i].dead || log->said_goodbye() || !log->last_words().text.empty()) continue;
+    if (log == nullptr || log->said_goodbye() || !log->last_words().text.empty()) continue;
     if (!is_stopped(seen_[i].pid) && state_of(seen_[i].pid) != kOver) return false;
   }
   return true;

@@ -39,6 +39,7 @@ class JobRanks {
   // Who has ended, of those that poll() found or that cannot be polled: their indices in others().
   std::vector<size_t> ended();
   bool launcher_ended() const;
+  // From any thread.
   bool all_have_told() const;  // have the others of this machine said their last words, as far as they can?
   bool speaks() const;  // is it for this rank to tell of others? For the first living one of a machine.
 

@@ -159,8 +159,7 @@ struct Watchdog::Thread {
 
   [[noreturn]] void leave(int code, const std::string& words) {
     flight_log().say_last_words(words, code, true);
-    const Timer waited;
-    while (!ranks.all_have_told() && waited.seconds() < kForOthers) std::this_thread::sleep_for(20ms);
+    let_others_tell();
     ::_exit(code);
   }
 
@@ -211,6 +210,11 @@ struct Watchdog::Thread {
     leave(code, "ended, since " + text);
   }
 
+  void let_others_tell() const {
+    const Timer waited;
+    while (!ranks.all_have_told() && waited.seconds() < kForOthers) std::this_thread::sleep_for(20ms);
+  }
+
   const WatchConfig config;
   JobRanks ranks;
   int wake;
@@ -224,6 +228,8 @@ struct Watchdog::Thread {
 Watchdog::Watchdog(Communicator& world, int node, const WatchConfig& config)
     : thread_(std::make_unique<Thread>(world, node, config)) {}
 Watchdog::~Watchdog() = default;
+
+void Watchdog::let_others_tell() const { thread_->let_others_tell(); }
 
 void Watchdog::use_folder(const std::string& run_folder) {
   const std::string path = run_folder + "/flight";

@@ -30,6 +30,9 @@ class Watchdog {
   Watchdog& operator=(const Watchdog&) = delete;
 
   void use_folder(const std::string& run_folder);  // which is this run's from now on
+  // For a rank that ends by what all find at once: lets the others of its machine tell it too, for three
+  // seconds at most, before its end is theirs.
+  void let_others_tell() const;
 
  private:
   struct Thread;
