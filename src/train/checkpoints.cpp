@@ -29,7 +29,7 @@ Checkpoints::Checkpoints(const RunConfig& config, Training& training, RunData& d
       folder_(folder),
       saver_(folder.checkpoints(), training.groups.world(), config.checkpoint.async) {}
 
-// Masters and moments by their bits; and the loss of one micro-batch, for weights that are finite but compute
+// Masters and moments by their bits; and the loss of one sequence, for weights that are finite but compute
 // nothing. Collective: the same answer on every rank.
 std::string Checkpoints::fault_of_weights() {
   executor_.stream.wait();  // what follows reads them beside it

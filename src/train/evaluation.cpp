@@ -71,8 +71,7 @@ Validation Evaluation::of(const SampleSource* source, Split split) {
 
 bool Evaluation::computes_finite_loss(const SampleSource& source) {
   Communicator &dp = training_.groups.dp(), &world = training_.groups.world();
-  const int64_t width = config_.batch.micro_batch;
-  const model::TokenBatch batch = batches_.read(source, dp.rank() * width, width);
+  const model::TokenBatch batch = batches_.read(source, dp.rank(), 1);
   executor_.tape.begin({.seed = static_cast<uint64_t>(config_.seed),
                         .step = training_.cursor.step,
                         .index = dp.rank(),
