@@ -27,7 +27,8 @@ class Evaluation {
   // Of eval.sequences of the split, or of all that it has. Empty where that is none. Collective.
   Validation of(const SampleSource* source, Split split);
 
-  // The loss of one sequence of each rank, as training waits for it before a save: finite? Collective: the same answer on every rank.
+  // The loss of one sequence of each rank, as training waits for it before a save: finite? Collective: the
+  // same answer on every rank.
   bool computes_finite_loss(const SampleSource& source);
 
  private:
