@@ -32,7 +32,7 @@ train() { # NAME CONFIG TOKENS [key=value ...]
   mkdir -p "$output"
   mpirun -n "$ranks" --oversubscribe "$ziggurat" train "$here/configs/tiny/$config.yaml" output="$output/$name" \
     checkpoint.resume=auto train.tokens="$length" optimizer.decay_tokens="$length" optimizer.warmup_tokens=20K \
-    eval.every=100 eval.sequences=512 log.every=1000 "${overrides[@]}" "$@" >"$output/$name.log" 2>&1 ||
+    eval.every=10 eval.sequences=128 log.every=1000 "${overrides[@]}" "$@" >"$output/$name.log" 2>&1 ||
     { tail -5 "$output/$name.log"; exit 1; }
 }
 

@@ -27,6 +27,8 @@ Optimizer::Optimizer(nn::ParamStore& store, const ProcessGroups& groups, const O
 
 Tensor Optimizer::update(double lr, const Tensor& squared_norms, const Tensor& losses, Arena& workspace,
                          Stream& stream, const UpdateLimits& limits) {
+  check(!losses || losses.shape().rank() == 2, ErrorKind::argument,
+        "[optimizer] expected losses [n, parts of a loss], got {}", losses.shape());
   ++steps_;
   visit_kernels<kernels::ClipKernels>(squared_norms, [&]<Device D, class T>() {
     kernels::clip<D>({squared_norms.numel(), squared_norms.data<double>(), config_.clip_grad,

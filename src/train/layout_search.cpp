@@ -35,16 +35,24 @@ bool can_be_cut(RunConfig config, int tp) {
 
 // With the lowest stage of ZeRO that fits, or the highest that there is.
 Layout measured(const RunConfig& config, const ClusterConfig& cluster, Layout layout) {
-  const int most = takes_matrices(config.optimizer.kind) ? layout.zero : 2;
-  for (;; ++layout.zero) {
-    RunConfig run = with_layout(config, layout);
+  RunConfig run;
+  const auto set_zero = [&](int zero) {
+    layout.zero = zero;
+    run = with_layout(config, layout);
     run.batch.rampup = {};  // the full batch is what is asked about
     layout.memory = device_memory(run, layout.ranks);
     layout.fits = layout.memory <= cluster.device.memory;
-    if (!layout.fits && layout.zero < most) continue;
-    layout.time = simulate_step(run, layout.ranks, cluster);
-    return layout;
+  };
+  const int least = layout.zero, most = takes_matrices(config.optimizer.kind) ? least : std::max(least, 2);
+  set_zero(least);
+  if (!layout.fits && least < most) set_zero(most);  // most of those that do not fit never do
+  if (layout.fits && layout.zero > least + 1) {
+    const Layout highest = layout;
+    set_zero(least + 1);
+    if (!layout.fits) layout = highest, run = with_layout(config, layout), run.batch.rampup = {};
   }
+  layout.time = simulate_step(run, layout.ranks, cluster);
+  return layout;
 }
 
 }  // namespace

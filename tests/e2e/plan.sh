@@ -35,9 +35,11 @@ PY
 dense=$source_dir/configs/published/6.7b_dense.yaml
 expect_end 0 log "$ziggurat" plan "$dense" --simulate "$clusters/a100_128.yaml" model.moe.top_k=2
 expect_text log "does not fit" "warning: model.moe.top_k"
-expect_end 2 log "$ziggurat" plan "$dense" --simulate "$clusters/a100_128.yaml" --search
-expect_text log "none of 30 layouts fits" "the smallest takes" "parallel.zero=1"
+expect_end 2 log "$ziggurat" plan "$dense" --simulate "$clusters/a100_128.yaml" --search model.hidden=32768
+expect_text log "none of 120 layouts fits" "the smallest takes" "more ranks or memory"
+expect_end 0 log "$ziggurat" plan "$dense" --simulate "$clusters/a100_128.yaml" --search
+expect_text log "parallel.tensor=2 parallel.zero=1"
 expect_end 0 log "$ziggurat" plan "$moe" --simulate "$clusters/a100_256.yaml" --search --ranks 128
-expect_text log "of 164 layouts" "batch.micro_batch=2 train.recompute=false" "expert_parallel: 128"
+expect_text log "of 656 layouts" "batch.micro_batch=4 train.recompute=false parallel.tensor=1 parallel.zero=1" "expert_parallel: 128"
 expect_end 0 log "$ziggurat" plan "$dense" --simulate "$clusters/h100_64.yaml" --search parallel.zero=1
 expect_text log "it cannot start as it is" "batch.rampup.start: 32 sequences cannot be shared by 64 ranks"

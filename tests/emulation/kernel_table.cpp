@@ -56,6 +56,7 @@ const std::vector<Allowance>& allowances() {
       {"attention.backward", {2.43}, {2.83, 0.86}, kTiles},
       {"softmax_tile", {1.53}, {3.05, 0.54}, kAgain},
       {"add_exponentials", {2.02}, {}, kAgain},
+      {"distillation_tile", {}, {1.86, 0.68}, kPairs},
       {"scale_rows", {1.14}, {1.27}, kScalars},
       {"subtract_targets", {1.36}, {2.24, 0.74}, kKeysAndScale},
       {"cross_entropy", {2.17, 0.84}, {}, "references are read three times, sums and maxima besides"},

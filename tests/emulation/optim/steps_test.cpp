@@ -154,7 +154,7 @@ TEST_F(EmulatedSteps, WhatIsNotFiniteLeavesWeightsUntouched) {
 
     test::OpBench host;
     Arena memory("losses", 64, Device::cuda);
-    const Tensor losses = allocate(memory, DType::f64, {3}), here = host.zeros(DType::f64, {3});
+    const Tensor losses = allocate(memory, DType::f64, {3, 1}), here = host.zeros(DType::f64, {3, 1});
     here.data<double>()[2] = HUGE_VAL;
     copy(here, losses, rank.stream());
     const std::vector<double> bad_loss = rank.read(rank.step(1, losses));
