@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The reliability scorecard: what a run survives, tried out. One line a test, then `passed N/35`; exit code 0 when all
-# of those asked for pass. All of it takes about two hours on two cores, one of them R11's fuzzing.
+# of those asked for pass. All of it takes about two hours on two cores, one of them R11's fuzzing, and wants them for
+# itself: seconds are those of the clock.
 #   scripts/faults.sh [--no-install] [--ziggurat BINARY] [--short] [--scale X] [--seed N] [--keep] [R7 ...]
 #   --no-install  do not install missing packages, nor build
 #   --short       a few trials of each, minutes in all: what ctest runs (label faults)
