@@ -187,6 +187,7 @@ struct Communicator::Begun {
   int64_t event;
   CollectiveTime* time;
   double moved = 0;  // seconds that this rank has spent on it
+  double spent = 0;  // and on it and others since it began: in the rest it did something else
   Timer since = {};
 };
 
@@ -238,7 +239,7 @@ void Communicator::end_first_begun() {
   const Begun& first = *begun_.front();
   flight_log().end_noted(first.event);
   first.time->exposed += first.moved;
-  first.time->hidden += first.since.seconds() - first.moved;
+  first.time->hidden += first.since.seconds() - first.spent;
   begun_.pop_front();
   ++begun_before_;
 }
@@ -249,6 +250,7 @@ void Communicator::progress() {
     const Timer moving;
     const bool done = begun_.front()->collective->advance();
     begun_.front()->moved += moving.seconds();
+    for (const auto& begun : begun_) begun->spent += moving.seconds();
     if (!done) return;
     end_first_begun();
   }
@@ -259,6 +261,7 @@ void Communicator::finish_begun(int64_t until) {
     const Timer moving;
     begun_.front()->collective->finish();
     begun_.front()->moved += moving.seconds();
+    for (const auto& begun : begun_) begun->spent += moving.seconds();
     end_first_begun();
   }
 }
