@@ -24,8 +24,9 @@ struct Opened {
   train::RunConfig config;
 };
 
-Opened open(const std::string& path) {
+Opened open(const std::string& path, bool average) {
   Opened opened{std::make_unique<CheckpointReader>(path), {}};
+  if (average) opened.reader->use_averages();
   parse_config(opened.config, opened.reader->manifest().config, opened.reader->path());
   opened.config = analyse::without_noise(opened.config);
   check(opened.config.model.has_experts(), ErrorKind::argument,
@@ -36,9 +37,9 @@ Opened open(const std::string& path) {
   return opened;
 }
 
-std::vector<Opened> open_all(const std::vector<std::string>& paths) {
+std::vector<Opened> open_all(const std::vector<std::string>& paths, bool average) {
   std::vector<Opened> all;
-  for (const std::string& path : paths) all.push_back(open(path));
+  for (const std::string& path : paths) all.push_back(open(path, average));
   std::stable_sort(all.begin(), all.end(), [](const Opened& a, const Opened& b) {
     return a.reader->manifest().step < b.reader->manifest().step;
   });
@@ -60,10 +61,12 @@ std::unique_ptr<SampleSource> open_text(const train::RunConfig& config, const st
 }
 
 // Null where there is none, as for a synthetic language: then ids stand for themselves.
-std::unique_ptr<Tokenizer> tokenizer_of(const CheckpointReader& checkpoint, const train::RunConfig& config) {
+std::unique_ptr<Tokenizer> tokenizer_of(const CheckpointReader& checkpoint, const train::RunConfig& config,
+                                        const std::string& named) {
   try {
-    return train::find_tokenizer(checkpoint, config, "").tokenizer;
+    return train::find_tokenizer(checkpoint, config, named).tokenizer;
   } catch (const Error& error) {
+    if (!named.empty()) throw;
     fmt::print(stderr, "Tokens are told by their ids: {}\n", error.what());
     return nullptr;
   }
@@ -79,7 +82,7 @@ std::string valid_text(const std::string& bytes) {
 
 void analyse_routing(const AnalyseArguments& arguments) {
   check_one_process("analyse");
-  std::vector<Opened> opened = open_all(arguments.checkpoints);
+  std::vector<Opened> opened = open_all(arguments.checkpoints, arguments.average);
   const Opened& last = opened.back();
   std::vector<std::unique_ptr<SampleSource>> texts;
   for (const std::string& path : arguments.data) texts.push_back(open_text(last.config, path));
@@ -102,7 +105,7 @@ void analyse_routing(const AnalyseArguments& arguments) {
     fmt::print(stderr, "step {}: {} tokens\n", snapshot.step, snapshot.routed.tokens());
     report.snapshots.push_back(std::move(snapshot));
   }
-  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(*last.reader, last.config);
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(*last.reader, last.config, arguments.tokenizer);
   if (tokenizer != nullptr) {
     report.text_of = [&tokenizer](int32_t id) { return valid_text(tokenizer->decode({&id, 1})); };
   }

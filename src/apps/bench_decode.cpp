@@ -165,6 +165,9 @@ void bench_decode(const BenchDecodeArguments& arguments) {
   train::RunConfig config;
   load_config(config, arguments.config.path, arguments.config.overrides);
   use_threads(arguments.threads, "--threads");
+  check(arguments.context + arguments.tokens <= config.model.max_sequence, ErrorKind::argument,
+        "--context {} and --tokens {} are more than the model's max_sequence {}: take fewer of them",
+        arguments.context, arguments.tokens, config.model.max_sequence);
   const Measured m = measure(config, arguments);
   if (arguments.json) {
     fmt::print("{}\n", json(config, arguments, m));

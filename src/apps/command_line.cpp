@@ -506,6 +506,9 @@ void add_analyse(CLI::App& app) {
   command->add_option("--data", arguments->data, "token shards, one or more texts; or synthetic")
       ->required()
       ->transform(not_empty());
+  command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with")
+      ->transform(not_empty());
+  add_average(*command, arguments->average);
   command->add_option("--sequences", arguments->sequences, "of each text")
       ->capture_default_str()
       ->transform(whole_number(1, 1 << 30));

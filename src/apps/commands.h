@@ -71,6 +71,8 @@ void report(const ReportArguments& arguments);
 
 struct AnalyseArguments {
   std::vector<std::string> checkpoints, data;  // folders
+  std::string tokenizer;                       // as of GenerateArguments
+  bool average = false;                        // as of EvalArguments
   int64_t sequences = 64;                      // of each text
   int64_t least = 10;                          // tokens of a kind that is averaged over
   std::string output = "routing";              // folder

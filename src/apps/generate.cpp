@@ -1,4 +1,5 @@
 // ziggurat generate --checkpoint DIR --prompt TEXT
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -48,6 +49,8 @@ std::vector<Prompt> read_prompts(const GenerateArguments& arguments) {
   for (const std::string& text : arguments.prompts) {
     prompts.push_back({fmt::format("--prompt {}", prompts.size() + 1), text});
   }
+  check(std::count(arguments.files.begin(), arguments.files.end(), "-") <= 1, ErrorKind::argument,
+        "--file - twice: standard input is one text; write the other into a file");
   for (const std::string& path : arguments.files) {
     const auto all = [](std::istream& from) { return std::string(std::istreambuf_iterator<char>(from), {}); };
     if (path == "-") {

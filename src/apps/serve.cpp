@@ -6,6 +6,7 @@
 #include "apps/on_ranks.h"
 #include "apps/trained_model.h"
 #include <ziggurat/config/units.h>
+#include <ziggurat/core/amounts.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/infer/engine.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -27,10 +28,13 @@ int64_t cache_tokens(const ServeArguments& arguments, const model::Gpt& model, i
     return std::min(all, std::max(share, infer::cache_tokens_for(1, length)));
   }
   const int64_t tokens = parse_bytes(arguments.cache) / of_token;
-  check(tokens >= infer::cache_tokens_for(1, length), ErrorKind::argument,
-        "--cache: {} holds {} tokens of {} bytes, but a text may have {}: give it more, or let texts be "
-        "shorter (--max-length)",
-        arguments.cache, tokens, of_token, length);
+  const int64_t least = infer::cache_tokens_for(1, length);
+  check(tokens >= least, ErrorKind::argument,
+        "--cache: {} holds {} tokens of {} bytes, but a text of {} takes the blocks of {} while it grows: "
+        "give it "
+        "at least {}, or let texts be shorter (--max-length)",
+        arguments.cache, tokens, of_token, length, least,
+        format_bytes(static_cast<double>(least * of_token)));
   return tokens;
 }
 

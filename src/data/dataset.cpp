@@ -106,10 +106,15 @@ Dataset::Dataset(const std::filesystem::path& path, const std::string& split, co
       stream_(read_manifest(path, split)),
       samples_per_epoch_(count_samples(stream_, options, path)),
       order_(samples_per_epoch_, options.seed, options.shuffle) {
-  check(options.vocab_size == 0 || stream_.vocab_size() <= options.vocab_size, ErrorKind::data,
-        "{}: tokens of a vocabulary of {}, but the model's vocabulary has {}; set the model's vocab_size to "
-        "at least {} or tokenize with a smaller tokenizer",
-        path.string(), stream_.vocab_size(), options.vocab_size, stream_.vocab_size());
+  check(
+      options.vocab_size == 0 || stream_.vocab_size() <= options.vocab_size, ErrorKind::data,
+      "{}: tokens of a vocabulary of {}, but the model's vocabulary has {}{}; set the model's vocab_size to "
+      "at least {} or tokenize with a smaller tokenizer",
+      path.string(), stream_.vocab_size(), options.vocab_size + options.sentinels,
+      options.sentinels > 0
+          ? fmt::format(", of which {} are sentinels (data.ul2.sentinels)", options.sentinels)
+          : "",
+      stream_.vocab_size() + options.sentinels);
   if (stream_.size() <= options.verify_below) stream_.verify();
   if (options.order == OrderKind::megatron) {
     megatron_ = std::make_unique<MegatronOrder>(stream_.document_starts(), options.sequence_length,

@@ -121,11 +121,15 @@ std::unique_ptr<SampleSource> blend_of(const std::vector<NamedSource>& sources,
   return blend;
 }
 
+// Ids of the model that are no text.
+int64_t sentinels_of(const DataConfig& config) { return config.ul2.enabled() ? config.ul2.sentinels : 0; }
+
 DatasetOptions dataset_options(const DataConfig& config, Split split, int64_t sequence_length,
                                int64_t vocab_size, int64_t samples) {
   DatasetOptions options;
   options.sequence_length = sequence_length;
-  options.vocab_size = vocab_size;
+  options.sentinels = sentinels_of(config);
+  options.vocab_size = vocab_size - options.sentinels;
   options.seed = static_cast<uint64_t>(config.seed);
   options.samples = samples;
   options.order = split == Split::train ? config.order : OrderKind::keyed;
@@ -218,22 +222,17 @@ void SampleSource::load_prefixes(int64_t, int64_t count, int32_t* lengths) const
   std::fill_n(lengths, count, 0);
 }
 
-std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split, int64_t sequence_length,
-                                           int64_t vocab_size, int64_t samples) {
-  if (config.ul2.enabled()) {
-    DataConfig plain = config;
-    plain.ul2 = {};
-    auto text = open_samples(plain, split, sequence_length, vocab_size - config.ul2.sentinels, samples);
-    if (text == nullptr || split != Split::train) return text;
-    return std::make_unique<Ul2Samples>(std::move(text), config.ul2, static_cast<uint64_t>(config.seed),
-                                        sequence_length, vocab_size);
-  }
+namespace {
+
+// As it is, whatever is then made of it.
+std::unique_ptr<SampleSource> open_text(const DataConfig& config, Split split, int64_t sequence_length,
+                                        int64_t vocab_size, int64_t samples) {
   const std::vector<NamedSource> sources = sources_of(config, split);
   if (sources.empty()) return nullptr;
   if (is_synthetic(sources)) {
     check_has_eod(config, sources[0].key, -1);
     return std::make_unique<SyntheticSamples>(split, static_cast<uint64_t>(config.seed), sequence_length,
-                                              vocab_size);
+                                              vocab_size - sentinels_of(config));
   }
   const DatasetOptions options = dataset_options(config, split, sequence_length, vocab_size, samples);
   std::vector<std::unique_ptr<Dataset>> datasets = open_datasets(config, sources, split, options);
@@ -241,10 +240,19 @@ std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split
   return blend_of(sources, std::move(datasets), split, options);
 }
 
+}  // namespace
+
+std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split, int64_t sequence_length,
+                                           int64_t vocab_size, int64_t samples) {
+  auto text = open_text(config, split, sequence_length, vocab_size, samples);
+  if (text == nullptr || split != Split::train || !config.ul2.enabled()) return text;
+  return std::make_unique<Ul2Samples>(std::move(text), config.ul2, static_cast<uint64_t>(config.seed),
+                                      sequence_length, vocab_size);
+}
+
 void check_samples(const DataConfig& config, Split split, int64_t sequence_length, int64_t vocab_size) {
   const std::vector<NamedSource> sources = sources_of(config, split);
   if (sources.empty() || is_synthetic(sources)) return;
-  if (config.ul2.enabled()) vocab_size -= config.ul2.sentinels;
   DatasetOptions options = dataset_options(config, split, sequence_length, vocab_size, 1);
   const bool needs_documents = options.order == OrderKind::megatron;
   options.order = OrderKind::keyed;

@@ -103,8 +103,9 @@ Figures derived_figures(const RunConfig& config, int ranks) {
   figures.emplace_back("micro-batches of a step",
                        fmt::format("{}, {} a rank", step.micro_batches, step.micro_batches_per_rank));
   const auto share_of_run = [&](int64_t tokens) {
-    return fmt::format("{} steps, {} of the run", count_text(tokens / step.tokens),
-                       percent(static_cast<double>(tokens) / static_cast<double>(config.train.tokens)));
+    const int64_t in_run = std::min(tokens, config.train.tokens);
+    return fmt::format("{} steps, {} of the run", count_text((in_run + step.tokens - 1) / step.tokens),
+                       percent(static_cast<double>(in_run) / static_cast<double>(config.train.tokens)));
   };
   figures.emplace_back("warm-up", share_of_run(config.optimizer.warmup_tokens));
   if (config.distil.enabled() && config.distil.weight.until > 0) {

@@ -87,11 +87,15 @@ void check_model(const CheckpointReader& checkpoint, const RunConfig& config, co
   if (!tensors.missing.empty()) lines += "\n  tensors that are not in it: " + listed(tensors.missing);
   if (!tensors.unused.empty()) lines += "\n  tensors that the model does not use: " + listed(tensors.unused);
   if (lines.empty()) return;
-  check(
-      config.checkpoint.allow_model_changes, ErrorKind::config,
-      "{}: holds another model than the config describes now:{}\nRestore the config, choose another output, "
-      "begin anew with checkpoint.resume=never, or allow it with checkpoint.allow_model_changes=true",
-      checkpoint.path(), lines);
+  check(config.checkpoint.allow_model_changes, ErrorKind::config,
+        "{}: holds another model than the config describes now:{}\nRestore the config, choose another "
+        "output, {}",
+        checkpoint.path(), lines,
+        tensors.missing.empty()
+            ? "begin anew with checkpoint.resume=never, or allow it with checkpoint.allow_model_changes=true"
+            : "or begin anew with checkpoint.resume=never; no key makes up tensors that it does not hold, of "
+              "other "
+              "layers, another optimizer.kind or optimizer.average");
   check(tensors.missing.empty(), ErrorKind::checkpoint,
         "{}: the model needs tensors that it does not hold: {}; no key allows that", checkpoint.path(),
         listed(tensors.missing));

@@ -149,9 +149,6 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
   if (c.distil.enabled()) {
     problems.add("distil.teacher", "compares whole vocabularies: leave it out, or use parallel.tensor=1");
   }
-  if (c.objective.label_smoothing > 0) {
-    problems.add("objective.label_smoothing", "spreads over a whole vocabulary: with parallel.tensor use 0");
-  }
   if (m.qk_norm == nn::QkNorm::width) {
     problems.add("model.qk_norm",
                  "width goes over the heads of all ranks: with parallel.tensor use head or none");

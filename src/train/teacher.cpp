@@ -108,9 +108,13 @@ std::unique_ptr<objective::Objective> make_objective(const RunConfig& config, co
 std::optional<RunConfig> teacher_of(const RunConfig& config) {
   const objective::DistilConfig& distil = config.distil;
   if (std::filesystem::exists(distil.teacher)) {
-    return config_of(CheckpointReader(distil.teacher), distil.precision);
+    try {
+      return config_of(CheckpointReader(distil.teacher), distil.precision);
+    } catch (const Error&) {  // it may have begun to train
+      if (distil.teacher_config.empty()) throw;
+    }
   }
-  if (distil.teacher_config.empty() || !std::filesystem::exists(distil.teacher_config)) return {};
+  if (distil.teacher_config.empty()) return {};
   RunConfig its;
   load_config(its, distil.teacher_config, {});
   return as_teacher(std::move(its), distil.precision);
@@ -120,6 +124,12 @@ void check_teacher(const RunConfig& config, const SampleSource& data) {
   const CheckpointReader checkpoint(config.distil.teacher);
   const RunConfig its = config_of(checkpoint, config.distil.precision);
   const model::ModelConfig &teacher = its.model, &student = config.model;
+  const std::filesystem::path its_run =
+      std::filesystem::weakly_canonical(checkpoint.path()).parent_path().parent_path();
+  check(its_run != std::filesystem::weakly_canonical(config.output_folder()), ErrorKind::config,
+        "distil.teacher: {} lies in the student's own folder {}, whose checkpoints are to be the student's: "
+        "name another output, or another teacher",
+        checkpoint.path(), config.output_folder());
   check(teacher.vocab_size == student.vocab_size, ErrorKind::config,
         "distil.teacher: {} has a vocabulary of {} tokens, model.vocab_size is {}: a teacher and its student "
         "share "
@@ -132,6 +142,11 @@ void check_teacher(const RunConfig& config, const SampleSource& data) {
       "distil.teacher: {} was trained with another tokenizer ({:.12}) than that of data.train ({:.12}): its "
       "tokens mean something else; name a teacher of this tokenizer, or tokenize the data with the teacher's",
       checkpoint.path(), before, now);
+  if (before.empty() != now.empty()) {
+    warn("distil.teacher: {} was trained on {}, data.train is {}: do their tokens mean the same?",
+         checkpoint.path(), before.empty() ? "the synthetic language" : "text",
+         now.empty() ? "the synthetic language" : "text");
+  }
   check(config.batch.sequence_length <= teacher.max_sequence, ErrorKind::config,
         "distil.teacher: {} reads at most {} tokens (its model.max_sequence), batch.sequence_length is {}",
         checkpoint.path(), teacher.max_sequence, config.batch.sequence_length);

@@ -59,6 +59,7 @@ class TokenStream {
 struct DatasetOptions {
   int64_t sequence_length = 0;  // S >= 1
   int64_t vocab_size = 0;       // of the model: ids at or past it are an error; 0: do not check
+  int64_t sentinels = 0;        // ids that the model has besides, which are no text: errors name them
   uint64_t seed = 1234;
   OrderKind order = OrderKind::keyed;
   int64_t samples = 0;         // megatron: of the whole run, at least 1
