@@ -60,6 +60,15 @@ wait_in_job() {
 }
 succeeds_or_gone() { "$@" || gone "$job"; }
 
+# has_saved OUTPUT STEP: a checkpoint of this step or a later one is there; of a fast run the first are gone soon.
+has_saved() {
+  local path
+  for path in "$1"/checkpoints/step_????????; do
+    [ ! -e "$path" ] || [ "$((10#${path##*_}))" -lt "$2" ] || return 0
+  done
+  return 1
+}
+
 # gone PROCESS: it has ended, whether or not somebody has taken notice.
 gone() { ! grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
 

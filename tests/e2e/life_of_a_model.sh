@@ -35,7 +35,7 @@ train=(mpirun -n 2 "$ziggurat" train config.yaml)
 # Of steps that leave the time to kill it between two of them.
 ZIGGURAT_INJECT=step:delay:ms=50:times=0 "${train[@]}" >killed.log 2>&1 &
 job=$!
-wait_in_job test -e run/checkpoints/step_00000020
+wait_in_job has_saved run 20
 kill -9 $(pgrep -P $job) $job || fail "nothing to kill any more"
 wait $job 2>/dev/null || true
 done_steps=$(losses run/metrics.jsonl step | wc -l)

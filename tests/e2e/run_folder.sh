@@ -18,14 +18,14 @@ kill_when() {
 # A second job is refused while the first lives, whatever it wants; after a kill -9 the next one goes on.
 "${train[@]}" output=run train.tokens=10M checkpoint.every=5 >job.log 2>&1 &
 job=$!
-wait_in_job test -e run/checkpoints/step_00000005
+wait_in_job has_saved run 5
 for resume in auto never; do
   expect_end 2 second.log "${train[@]}" output=run checkpoint.resume=$resume
   expect_text second.log "another job that is alive" "pid $job on $(hostname)" "output="
 done
 expect_end 2 second.log mpirun -n 2 "${train[@]}" output=run
 expect_text second.log "pid $job on $(hostname)"
-kill_when test -e run/checkpoints/step_00000010
+kill_when has_saved run 10
 goal=$(($(steps run | tail -1) + 20))
 tokens=$((goal * $(sed -n '/"step":1,/s/.*"tokens":\([0-9]*\).*/\1/p' run/metrics.jsonl | head -1)))
 expect_end 0 resumed.log "${train[@]}" output=run train.tokens=$tokens
@@ -48,7 +48,8 @@ expect_end 0 batch.log "${train[@]}" output=run train.tokens=$((tokens + 50000))
 cp -r run before
 "${train[@]}" output=run checkpoint.resume=never train.tokens=10M checkpoint.every=3 >job.log 2>&1 &
 job=$!
-kill_when test -e run/checkpoints/step_00000003
+saved_anew() { [ -d run/earlier_1/checkpoints ] && has_saved run 3; }
+kill_when saved_anew
 diff -r run/earlier_1 before || fail "the earlier run was changed"
 [ "$(steps run | head -1)" = 1 ] || fail "the new run's metrics are mixed with the earlier one's"
 expect_end 0 new.log "${train[@]}" output=run train.tokens=$tokens
