@@ -114,7 +114,7 @@ std::optional<RunConfig> teacher_of(const RunConfig& config) {
       if (distil.teacher_config.empty()) throw;
     }
   }
-  if (distil.teacher_config.empty()) return {};
+  if (distil.teacher_config.empty() || !std::filesystem::exists(distil.teacher_config)) return {};
   RunConfig its;
   load_config(its, distil.teacher_config, {});
   return as_teacher(std::move(its), distil.precision);
