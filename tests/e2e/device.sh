@@ -22,6 +22,13 @@ if "$ziggurat" --version | grep -q '^CUDA *none'; then
   expect_text log "no Ziggurat with CUDA" "cmake --preset cuda"
 else
   for config in "$source_dir"/configs/{tiny,published}/*.yaml; do
+    case $config in
+      */tiny/deepseek_moe.yaml | */tiny/openmoe.yaml)  # of kernels that CUDA lacks: refused by key
+        expect_end 2 log "$ziggurat" plan "$config" device=cuda
+        expect_text log "on the CPU only so far" "device=cpu"
+        continue
+        ;;
+    esac
     expect_end 0 log "$ziggurat" plan "$config" device=cuda
     expect_text log "GPU memory of rank 0" "CUDA's own" "host memory of rank 0"
   done
