@@ -2,6 +2,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "tests/support/finite_differences.h"
 #include "tests/support/op_test.h"
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/core/philox.h>
@@ -212,18 +213,9 @@ TEST_P(CrossEntropy, GradientsEqualFiniteDifferences) {
   std::vector<double> dx;
   total(&dx);
   const std::vector<double> dweight = test::to_doubles(w.grad);
-  for (const auto& [value, gradient] : {std::pair{x_value, dx}, std::pair{w.value, dweight}}) {
-    for (int64_t i = 0; i < value.numel(); ++i) {
-      double& element = value.data<double>()[i];
-      const double before = element, h = 1e-5;
-      element = before + h;
-      const double above = total(nullptr);
-      element = before - h;
-      const double below = total(nullptr);
-      element = before;
-      ASSERT_NEAR(gradient[static_cast<size_t>(i)], (above - below) / (2 * h), 1e-7) << "element " << i;
-    }
-  }
+  const auto loss = [&] { return total(nullptr); };
+  test::expect_central_differences(x_value, dx, loss, 1e-7);
+  test::expect_central_differences(w.value, dweight, loss, 1e-7);
 }
 
 TEST_P(CrossEntropy, BitsDoNotDependOnTheNumberOfThreadsInStrictMode) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tests/support/finite_differences.h"
 #include "tests/support/op_test.h"
 #include <ziggurat/core/philox.h>
 #include <ziggurat/ops/distillation.h>
@@ -184,18 +185,9 @@ TEST_P(Distillation, GradientsEqualFiniteDifferences) {
   std::vector<double> dx;
   total(&dx);
   const std::vector<double> dweight = test::to_doubles(o.weight->grad);
-  for (const auto& [value, gradient] : {std::pair{o.x, dx}, std::pair{o.weight->value, dweight}}) {
-    for (int64_t i = 0; i < value.numel(); ++i) {
-      double& element = value.data<double>()[i];
-      const double before = element, h = 1e-5;
-      element = before + h;
-      const double above = total(nullptr);
-      element = before - h;
-      const double below = total(nullptr);
-      element = before;
-      ASSERT_NEAR(gradient[static_cast<size_t>(i)], (above - below) / (2 * h), 1e-7) << "element " << i;
-    }
-  }
+  const auto loss = [&] { return total(nullptr); };
+  test::expect_central_differences(o.x, dx, loss, 1e-7);
+  test::expect_central_differences(o.weight->value, dweight, loss, 1e-7);
   EXPECT_EQ(test::to_doubles(o.teacher->grad),
             std::vector<double>(static_cast<size_t>(o.teacher->grad.numel())));
 }

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "tests/support/finite_differences.h"
 #include "tests/support/op_test.h"
 #include <ziggurat/core/philox.h>
 #include <ziggurat/ops/cross_entropy.h>
@@ -109,18 +110,9 @@ TEST_P(LabelSmoothing, GradientsEqualFiniteDifferences) {
   std::vector<double> dx;
   total(&dx);
   const std::vector<double> dweight = test::to_doubles(w.grad);
-  for (const auto& [value, gradient] : {std::pair{x_value, dx}, std::pair{w.value, dweight}}) {
-    for (int64_t i = 0; i < value.numel(); ++i) {
-      double& element = value.data<double>()[i];
-      const double before = element, h = 1e-5;
-      element = before + h;
-      const double above = total(nullptr);
-      element = before - h;
-      const double below = total(nullptr);
-      element = before;
-      ASSERT_NEAR(gradient[static_cast<size_t>(i)], (above - below) / (2 * h), 1e-9) << "element " << i;
-    }
-  }
+  const auto loss = [&] { return total(nullptr); };
+  test::expect_central_differences(x_value, dx, loss, 1e-9);
+  test::expect_central_differences(w.value, dweight, loss, 1e-9);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, LabelSmoothing,

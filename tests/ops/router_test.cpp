@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "tests/support/finite_differences.h"
 #include "tests/support/op_test.h"
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/core/philox.h>
@@ -268,17 +269,7 @@ TEST_P(Router, LossGradientsEqualFiniteDifferences) {
   route(bench.tape(), z, c.args);
   bench.tape().backward();
   ASSERT_TRUE(bench.tape().grad(z));
-  const std::vector<double> analytic = test::to_doubles(bench.tape().grad(z));
-  for (int64_t i = 0; i < logits.numel(); ++i) {
-    double& x = logits.data<double>()[i];
-    const double at = x, h = 1e-5;
-    x = at + h;
-    const double above = loss();
-    x = at - h;
-    const double below = loss();
-    x = at;
-    ASSERT_NEAR(analytic[static_cast<size_t>(i)], (above - below) / (2 * h), 1e-6) << "element " << i;
-  }
+  test::expect_central_differences(logits, test::to_doubles(bench.tape().grad(z)), loss, 1e-6);
 }
 
 RouterArgs args(int64_t top_k, DropPolicy drop, double factor, Renormalise renormalise = Renormalise::none,
