@@ -8,6 +8,7 @@
 // dweight; at most 2 FLOPs a value.
 #include <kernels/cuda/device/add_rows.h>
 #include <kernels/cuda/device/launch.h>
+#include <kernels/cuda/device/logits.h>
 #include <kernels/cuda/device/number.h>
 #include <kernels/cuda/device/reduce.h>
 
@@ -22,17 +23,6 @@ constexpr int kThreads = 128;
 // How far above its reference a logit may lie: e^40 and its products with numbers as far from 1 again are
 // well within f32 and bf16.
 constexpr float kReach = 40;
-
-// N logits from column j on; -infinity beyond the tile, whose exponential is 0.
-template <int N>
-__device__ __forceinline__ void load_logits(const float* row, int64_t j, int64_t cols, float (&to)[N]) {
-  if (j + N <= cols) {
-    load_floats(row + j, to);
-  } else {
-#pragma unroll
-    for (int i = 0; i < N; ++i) to[i] = j + i < cols ? row[j + i] : Maximum::kNeutral<float>;
-  }
-}
 
 template <class G, int N>
 __global__ void __launch_bounds__(kThreads) softmax_tile_kernel(SoftmaxTileArgs<float, G> g) {

@@ -2,6 +2,7 @@
 // addresses are no multiple of that. Floor: memory; add_exponentials 4 rows cols bytes, distillation_tile
 // rows stride (8 + sizeof(G)); 3 FLOPs and one exponential a value, about 8 and two (three at a temperature).
 #include <kernels/cuda/device/launch.h>
+#include <kernels/cuda/device/logits.h>
 #include <kernels/cuda/device/number.h>
 #include <kernels/cuda/device/reduce.h>
 
@@ -12,17 +13,6 @@ namespace ziggurat::kernels {
 namespace {
 
 constexpr int kThreads = 128;
-
-// N logits from column j on; -infinity beyond the tile, whose exponential is 0.
-template <int N>
-__device__ __forceinline__ void load_logits(const float* row, int64_t j, int64_t cols, float (&to)[N]) {
-  if (j + N <= cols) {
-    load_floats(row + j, to);
-  } else {
-#pragma unroll
-    for (int i = 0; i < N; ++i) to[i] = j + i < cols ? row[j + i] : Maximum::kNeutral<float>;
-  }
-}
 
 template <int N>
 __global__ void __launch_bounds__(kThreads) add_exponentials_kernel(AddExponentialsArgs<float> g) {

@@ -2,11 +2,9 @@
 #include <array>
 #include <limits>
 
+#include "ops/vocabulary_products.h"
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/cross_entropy.h>
-#include <ziggurat/kernels/elementwise.h>
-#include <ziggurat/kernels/gemm.h>
-#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/ops/cross_entropy.h>
 
 namespace ziggurat::ops {
@@ -47,8 +45,7 @@ void note_head(const Var& x, const Param& weight, const GradSlot& dx, bool backw
   if (dx) note_product("head", Pass::backward, {1, rows, width, vocabulary}, exponentials, &weight, dx);
 }
 
-// T: the dtype of x and the weight. G: the one in which their products are computed, wider on a CPU without
-// bf16 products.
+// T and G: as of VocabularyProducts.
 template <Device D, class T, class G>
 class Head {
  public:
@@ -61,7 +58,7 @@ class Head {
         weight_(weight.value.data<T>()),
         args_(args),
         grad_scale_(grad_scale),
-        dx_(dx),
+        dx_(dx, x, workspace, stream),
         param_(weight),
         dweight_(backward && weight.trainable() ? weight.grad.data<A>() : nullptr),
         backward_(backward),
@@ -72,8 +69,8 @@ class Head {
         vocabulary_(std::clamp<int64_t>(args.vocab_size - first_row_, 0, table_rows_)),
         tiles_(tiles_of(vocabulary_)),
         rank_tiles_(ranks_ == 1 ? tiles_ : tiles_of(table_rows_)),
-        workspace_(workspace),
-        stream_(stream) {
+        stream_(stream),
+        products_(x, weight, vocabulary_, static_cast<bool>(dx), workspace, stream) {
     const int64_t chunk = std::min(kLogitsRows, x.dim(0)),
                   tile = chunk * std::min(kVocabularyTile, table_rows_);
     exponentials_ = workspace.take_on_device<G>(
@@ -89,19 +86,13 @@ class Head {
     losses_ = workspace.take_on_device<kernels::TokenLoss>(chunk);
     scaled_ = dweight_ != nullptr ? workspace.take_on_device<G>(chunk * width_) : nullptr;
     product_ = dx_ ? workspace.take_on_device<A>(chunk * width_) : nullptr;
-    dx_sum_ = dx_ && !std::is_same_v<T, A> ? workspace.take_on_device<A>(chunk * width_) : nullptr;
-    if constexpr (!std::is_same_v<T, G>) {
-      wide_x_ = workspace.take_on_device<G>(chunk * width_);
-      wide_weight_ = reads_weight() ? workspace.take_on_device<G>(table_rows_ * width_) : nullptr;
-    }
   }
 
   void run(int64_t rows, const int32_t* targets, double* sums) {
-    operand_weight_ = operand_weight();
     zero(sums, kLossSums);
     for (int64_t begin = 0; begin < rows; begin += kLogitsRows) {
       rows_ = std::min(kLogitsRows, rows - begin);
-      chunk_x_ = operand_x(begin);
+      products_.begin_chunk(begin, rows_);
       const int32_t* own = own_targets(targets + begin);
       forward(targets + begin, own);
       if (backward_) backward(begin, own);
@@ -114,33 +105,6 @@ class Head {
   static constexpr int32_t kElsewhere = -1;
   static constexpr bool kInPlace = std::is_same_v<G, A>;  // exponentials take the memory of their logits
 
-  // Or do all products have a copy?
-  bool reads_weight() const {
-    return param_.packed == nullptr || (backward_ && !param_.packed->has(kernels::Side::backward));
-  }
-
-  const G* operand_weight() {
-    if constexpr (std::is_same_v<T, G>) {
-      return weight_;
-    } else {  // once here rather than in every product
-      if (reads_weight()) kernels::convert<D>(weight_, wide_weight_, table_rows_ * width_, stream_);
-      return wide_weight_;
-    }
-  }
-
-  const G* operand_x(int64_t begin) {
-    if constexpr (std::is_same_v<T, G>) {
-      return x_ + begin * width_;
-    } else {
-      kernels::convert<D>(x_ + begin * width_, wide_x_, rows_ * width_, stream_);
-      return wide_x_;
-    }
-  }
-
-  // Columns of tile t in the products, with the padding of the vocabulary, and those of the vocabulary
-  // itself.
-  int64_t columns(int64_t t) const { return std::min(kVocabularyTile, table_rows_ - t * kVocabularyTile); }
-  int64_t vocabulary(int64_t t) const { return std::min(kVocabularyTile, vocabulary_ - t * kVocabularyTile); }
   // Of this rank's tile t, among all ranks'.
   int64_t place(int64_t t) const { return ranks_ == 1 ? t : args_.vocabulary->rank() * rank_tiles_ + t; }
   A* reference(int64_t t) const { return reference_ + place(t) * rows_; }
@@ -156,14 +120,6 @@ class Head {
   template <class X>
   void zero(X* to, int64_t n) {
     fill_zero(Tensor(to, dtype_of<X>(), {n}, device_), stream_);
-  }
-
-  template <class TC>
-  void multiply(kernels::Side side, int64_t t, const G* a, TC* c, bool accumulate) {
-    const G* weight = operand_weight_ == nullptr ? nullptr : operand_weight_ + t * kVocabularyTile * width_;
-    kernels::weight_product<D>(kernels::WeightProduct<G, TC>{side, rows_, columns(t), width_, a, weight,
-                                                             param_.packed, t, c, accumulate},
-                               workspace_, stream_);
   }
 
   // Counted from this rank's first row; those of others, and ignored ones, are kElsewhere.
@@ -201,12 +157,12 @@ class Head {
       G* e = exponentials(t);
       A* logits = logits_;
       if constexpr (kInPlace) logits = e;
-      multiply(kernels::Side::forward, t, chunk_x_, logits, false);
+      products_.logits(t, logits);
       kernels::softmax_tile<D>(
-          kernels::SoftmaxTileArgs<A, G>{rows_, vocabulary(t), columns(t), logits, own, t * kVocabularyTile,
-                                         t > 0 ? reference(t - 1) : nullptr, reference(t),
-                                         maximum_ + place(t) * rows_, sum_ + place(t) * rows_, target_logit_,
-                                         backward_ ? e : nullptr},
+          kernels::SoftmaxTileArgs<A, G>{rows_, products_.words(t), products_.columns(t), logits, own,
+                                         t * kVocabularyTile, t > 0 ? reference(t - 1) : nullptr,
+                                         reference(t), maximum_ + place(t) * rows_, sum_ + place(t) * rows_,
+                                         target_logit_, backward_ ? e : nullptr},
           stream_);
     }
     if (ranks_ > 1) tell_tiles();
@@ -218,22 +174,19 @@ class Head {
 
   // With dlogits = factor e - grad_scale [target], row by row:
   void backward(int64_t begin, const int32_t* targets) {
-    A* dx = dx_ ? start_dx(begin) : nullptr;
+    A* dx = dx_ ? dx_.begin_chunk(begin, rows_) : nullptr;
     const bool add = dweight_ == nullptr || param_.must_add();
     if (!add) zero(dweight_ + vocabulary_ * width_, (table_rows_ - vocabulary_) * width_);
     for (int64_t t = 0; t < tiles_; ++t) {
       const G* e = exponentials(t);
       const bool same = keeps_reference(t);
       if (dweight_ != nullptr) {  // dweight += e^T (factor x)
-        if (!same) kernels::scale_rows<D>(chunk_x_, factor(t), rows_, width_, scaled_, stream_);
-        kernels::gemm<D>(
-            kernels::GemmArgs<G, A>{true, false, vocabulary(t), width_, rows_, e, columns(t), scaled_, width_,
-                                    dweight_ + t * kVocabularyTile * width_, width_, add},
-            workspace_, stream_);
+        if (!same) kernels::scale_rows<D>(products_.chunk(), factor(t), rows_, width_, scaled_, stream_);
+        products_.weight_gradient(t, e, scaled_, dweight_, add);
       }
       if (dx != nullptr) {  // dx += factor (e weight), summed up while factors are the same
         if (!same && t > 0) kernels::add_scaled_rows<D>(product_, factor(t - 1), rows_, width_, dx, stream_);
-        multiply(kernels::Side::backward, t, e, product_, same);
+        products_.backward(t, e, product_, same);
       }
     }
     if (dx != nullptr && tiles_ > 0) {
@@ -244,46 +197,27 @@ class Head {
                                            ranks_ == 1 ? args_.ignore_index : kElsewhere, grad_scale_,
                                            x_ + begin * width_, weight_, dx, dweight_},
         stream_);
-    if (dx != nullptr) finish_dx(begin);
-  }
-
-  // Where the gradient of this chunk's x is summed up: in place, unless it is rounded in the end.
-  A* start_dx(int64_t begin) {
-    A* sum = dx_sum_;
-    if constexpr (std::is_same_v<T, A>) sum = dx_.grad.template data<A>() + begin * width_;
-    if (!std::is_same_v<T, A> || !dx_.accumulate) zero(sum, rows_ * width_);
-    return sum;
-  }
-  void finish_dx(int64_t begin) {
-    if constexpr (!std::is_same_v<T, A>) {
-      const ArenaScope scope(workspace_);
-      const int64_t n = rows_ * width_;
-      T* dx = dx_.grad.template data<T>() + begin * width_;
-      T* rounded = dx_.accumulate ? workspace_.take_on_device<T>(n) : dx;
-      kernels::convert<D>(dx_sum_, rounded, n, stream_);
-      if (dx_.accumulate) kernels::accumulate<D>(rounded, dx, n, stream_);
-    }
+    if (dx != nullptr) dx_.end_chunk();
   }
 
   Device device_;  // D, or the meta device that stands for it
   const T *x_, *weight_;
   const LossArgs& args_;
   const double* grad_scale_;
-  GradSlot dx_;
+  HiddenGradient<D, T> dx_;
   const Param& param_;
   A* dweight_;
   bool backward_;
   int64_t width_, table_rows_;
   int64_t ranks_, first_row_, vocabulary_;  // who share it; this one's first row, and how many are no padding
   int64_t tiles_, rank_tiles_;              // of this rank, and at most of any
-  Arena& workspace_;
   Stream& stream_;
+  VocabularyProducts<D, T, G> products_;
 
   // Of a chunk. Per tile: [tiles, rows of the chunk].
   int64_t rows_ = 0;
-  const G *chunk_x_ = nullptr, *operand_weight_ = nullptr;
-  G *exponentials_, *scaled_, *wide_x_ = nullptr, *wide_weight_ = nullptr;
-  A *logits_, *reference_, *maximum_, *factor_, *target_logit_, *product_, *dx_sum_;
+  G *exponentials_, *scaled_;
+  A *logits_, *reference_, *maximum_, *factor_, *target_logit_, *product_;
   double* sum_;
   kernels::TokenLoss* losses_;
   int32_t* own_targets_;

@@ -85,7 +85,7 @@ class Distillation {
                Arena& workspace, Stream& stream)
       : x_(x),
         weight_(weight),
-        dx_(dx),
+        dx_(dx, x, workspace, stream),
         backward_(backward),
         args_(args),
         distil_(distil),
@@ -114,7 +114,6 @@ class Distillation {
     };
     of_teacher_ = sums();
     if (scaled_) of_student_ = sums();
-    if (dx_ && !std::is_same_v<T, A>) dx_sum_ = workspace.take_on_device<A>(chunk * width_);
   }
 
   void run(const int32_t* targets, double* sums) {
@@ -166,7 +165,7 @@ class Distillation {
 
   // The divergences, and with them the gradients of logits, which the products take at once.
   void meet(int64_t begin, const int32_t* targets) {
-    A* const dx = dx_ ? start_dx(begin) : nullptr;
+    A* const dx = dx_ ? dx_.begin_chunk(begin, rows_) : nullptr;
     const bool add = dweight_ == nullptr || weight_.must_add();
     if (!add) {
       const Tensor padding = weight_.grad.rows(args_.vocab_size, weight_.grad.dim(0));
@@ -181,7 +180,7 @@ class Distillation {
               teacher_logits_of(t), scale(), targets, args_.ignore_index, losses_, target_logit_, of_student_,
               of_teacher_, args_.z_loss, grad_scale_, distil_.weight, t == 0, divergence_, gradient},
           stream_);
-      if (dweight_ != nullptr) student_.weight_gradient(t, gradient, dweight_, add);
+      if (dweight_ != nullptr) student_.weight_gradient(t, gradient, student_.chunk(), dweight_, add);
       if (dx != nullptr) student_.backward(t, gradient, dx, true);
     }
     if (!backward_) return;
@@ -190,32 +189,12 @@ class Distillation {
                                            x_.data<T>() + begin * width_, weight_.value.data<T>(), dx,
                                            dweight_},
         stream_);
-    if (dx != nullptr) finish_dx(begin);
-  }
-
-  // Where the gradient of this chunk's x is summed up: in place, unless it is rounded in the end.
-  A* start_dx(int64_t begin) {
-    A* sum = dx_sum_;
-    if constexpr (std::is_same_v<T, A>) sum = dx_.grad.template data<A>() + begin * width_;
-    if (!std::is_same_v<T, A> || !dx_.accumulate) {
-      fill_zero(Tensor(sum, dtype_of<A>(), {rows_ * width_}, x_.device()), stream_);
-    }
-    return sum;
-  }
-  void finish_dx(int64_t begin) {
-    if constexpr (!std::is_same_v<T, A>) {
-      const ArenaScope scope(workspace_);
-      const int64_t n = rows_ * width_;
-      T* const dx = dx_.grad.template data<T>() + begin * width_;
-      T* const rounded = dx_.accumulate ? workspace_.take_on_device<T>(n) : dx;
-      kernels::convert<D>(dx_sum_, rounded, n, stream_);
-      if (dx_.accumulate) kernels::accumulate<D>(rounded, dx, n, stream_);
-    }
+    if (dx != nullptr) dx_.end_chunk();
   }
 
   const Tensor& x_;
   const Param& weight_;
-  GradSlot dx_;
+  HiddenGradient<D, T> dx_;
   bool backward_;
   const LossArgs& args_;
   const DistillationArgs& distil_;
@@ -229,7 +208,7 @@ class Distillation {
   bool scaled_;  // the temperature is not 1
 
   // Of a chunk: [rows, columns] for each tile, [tiles, rows] or [rows].
-  A *student_logits_, *teacher_logits_, *reference_, *maximum_, *target_logit_, *dx_sum_ = nullptr;
+  A *student_logits_, *teacher_logits_, *reference_, *maximum_, *target_logit_;
   G* gradient_;
   double *sum_, *divergence_;
   kernels::TokenLoss* losses_;

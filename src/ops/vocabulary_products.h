@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include <ziggurat/autograd/param.h>
+#include <ziggurat/autograd/tape.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/packed_weights.h>
@@ -63,13 +64,14 @@ class VocabularyProducts {
   void backward(int64_t t, const G* dlogits, A* dx, bool add) {
     multiply(kernels::Side::backward, t, dlogits, dx, add);
   }
-  // The tile's rows of dweight [V padded, C] = dlogits^T x, or added to it.
-  void weight_gradient(int64_t t, const G* dlogits, A* dweight, bool add) {
-    kernels::gemm<D>(
-        kernels::GemmArgs<G, A>{true, false, words(t), width_, rows_, dlogits, columns(t), chunk_x_, width_,
-                                dweight + t * kVocabularyTile * width_, width_, add},
-        workspace_, stream_);
+  // The tile's rows of dweight [V padded, C] = dlogits^T x, or added to it; `x` [rows, C]: chunk(), or what
+  // takes its place.
+  void weight_gradient(int64_t t, const G* dlogits, const G* x, A* dweight, bool add) {
+    kernels::gemm<D>(kernels::GemmArgs<G, A>{true, false, words(t), width_, rows_, dlogits, columns(t), x,
+                                             width_, dweight + t * kVocabularyTile * width_, width_, add},
+                     workspace_, stream_);
   }
+  const G* chunk() const { return chunk_x_; }
 
  private:
   template <class TC>
@@ -87,6 +89,51 @@ class VocabularyProducts {
   Stream& stream_;
   const G *operand_weight_ = nullptr, *chunk_x_ = nullptr;
   G* wide_x_ = nullptr;
+};
+
+// The gradient of x [N, C], summed up a chunk of rows at a time: in place, unless it is rounded in the end.
+template <Device D, class T>
+class HiddenGradient {
+ public:
+  using A = Accum<T>;
+
+  // dx: empty where nobody wants it.
+  HiddenGradient(const GradSlot& dx, const Tensor& x, Arena& workspace, Stream& stream)
+      : dx_(dx), width_(x.dim(1)), device_(x.device()), workspace_(workspace), stream_(stream) {
+    if (dx && !kInPlace) sum_ = workspace.take_on_device<A>(std::min(kLogitsRows, x.dim(0)) * width_);
+  }
+  explicit operator bool() const { return static_cast<bool>(dx_); }
+
+  // Where to add to: [rows, C].
+  A* begin_chunk(int64_t begin, int64_t rows) {
+    begin_ = begin, rows_ = rows;
+    A* sum = sum_;
+    if constexpr (kInPlace) sum = dx_.grad.template data<A>() + begin * width_;
+    if (!kInPlace || !dx_.accumulate) {
+      fill_zero(Tensor(sum, dtype_of<A>(), {rows * width_}, device_), stream_);
+    }
+    return sum;
+  }
+  void end_chunk() {
+    if constexpr (!kInPlace) {
+      const ArenaScope scope(workspace_);
+      const int64_t n = rows_ * width_;
+      T* const dx = dx_.grad.template data<T>() + begin_ * width_;
+      T* const rounded = dx_.accumulate ? workspace_.take_on_device<T>(n) : dx;
+      kernels::convert<D>(sum_, rounded, n, stream_);
+      if (dx_.accumulate) kernels::accumulate<D>(rounded, dx, n, stream_);
+    }
+  }
+
+ private:
+  static constexpr bool kInPlace = std::is_same_v<T, A>;
+
+  GradSlot dx_;
+  int64_t width_, begin_ = 0, rows_ = 0;
+  Device device_;  // D, or the meta device that stands for it
+  Arena& workspace_;
+  Stream& stream_;
+  A* sum_ = nullptr;
 };
 
 }  // namespace ziggurat::ops
