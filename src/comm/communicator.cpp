@@ -121,6 +121,16 @@ Work Communicator::broadcast(const Tensor& buffer, int root, Stream& stream) {
   return {};
 }
 
+void Communicator::await_broadcast(const Tensor& buffer, int root, Stream& stream) {
+  const bool has_memory = begin("broadcast", buffer, buffer, stream);
+  check(0 <= root && root < size_ && (on_host(buffer) || !has_memory), ErrorKind::argument,
+        "{} expected a root of the group and the host's memory, got root {} and memory on {}", where(), root,
+        to_string(buffer.device()));
+  if (!has_memory || size_ == 1) return;
+  const Noted noted(*this, time());
+  do_await_broadcast(bytes_of(buffer), root);
+}
+
 Work Communicator::all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder order, Stream& stream) {
   const Span span(stream.profile(), "all_reduce");
   const bool has_memory = begin("all_reduce", buffer, buffer, stream);

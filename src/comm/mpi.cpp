@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <memory>
+#include <thread>
 
 #include <mpi.h>
 
@@ -211,6 +213,25 @@ class MpiCommunicator final : public Communicator {
   void do_broadcast(Bytes buffer, int root) override {
     for_each_chunk(static_cast<int64_t>(buffer.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
       check_call(MPI_Bcast(buffer.data() + begin, static_cast<int>(n), MPI_BYTE, root, comm_), "MPI_Bcast");
+    });
+  }
+
+  // Blocking calls of MPI never let go of their core.
+  void do_await_broadcast(Bytes buffer, int root) override {
+    constexpr auto kBusy = std::chrono::milliseconds(1), kLongestSleep = std::chrono::milliseconds(1);
+    for_each_chunk(static_cast<int64_t>(buffer.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
+      MPI_Request request;
+      check_call(MPI_Ibcast(buffer.data() + begin, static_cast<int>(n), MPI_BYTE, root, comm_, &request),
+                 "MPI_Ibcast");
+      const auto began = std::chrono::steady_clock::now();
+      std::chrono::microseconds sleep(20);
+      for (int done = 0;;) {
+        check_call(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+        if (done != 0) return;
+        if (std::chrono::steady_clock::now() - began < kBusy) continue;
+        std::this_thread::sleep_for(sleep);
+        sleep = std::min<std::chrono::microseconds>(2 * sleep, kLongestSleep);
+      }
     });
   }
 

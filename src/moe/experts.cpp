@@ -1,4 +1,5 @@
 #include <ziggurat/moe/experts.h>
+#include <ziggurat/ops/alike_ranks.h>
 #include <ziggurat/ops/multiply.h>
 #include <ziggurat/ops/swiglu.h>
 
@@ -23,19 +24,22 @@ ops::Activation activation_of(nn::MlpKind kind) {
 
 Experts::Experts(nn::ParamStore& store, const std::string& name, const MoeShape& shape, int ep_rank,
                  bool identical)
-    : kind_(shape.expert.kind) {
+    : kind_(shape.expert.kind), tensor_(shape.expert.tensor) {
   const int64_t held = shape.experts / shape.expert_parallel;
+  const int64_t parts = nn::parts_of(tensor_), place = nn::part_of(tensor_);
   const auto add = [&](const char* part, Shape global, nn::Init init, bool matrix) {
-    return &store.add({.name = name + part,
+    nn::ParamSpec spec{.name = name + part,
                        .global_shape = global,
                        .init = init,
                        .matrix = matrix,
                        .decay = matrix,
-                       .product_rows = matrix ? global[1] : 0,
                        .row_begin = ep_rank * held,
                        .row_end = (ep_rank + 1) * held,
                        .expert_parallel = shape.expert_parallel,
-                       .identical_rows = identical});
+                       .identical_rows = identical};
+    if (parts > 1) spec.cut = {nn::share_of(rows_of(global, spec.row_begin, spec.row_end), 1, place, parts)};
+    if (matrix) spec.product_rows = nn::held_shape(spec)[1];
+    return &store.add(std::move(spec));
   };
   const nn::MlpShape& mlp = shape.expert;
   const int64_t E = shape.experts, C = mlp.width, F = mlp.hidden;
@@ -62,7 +66,9 @@ Var Experts::operator()(Tape& tape, Var x, const Tensor& offsets) const {
   if (gate_weight_ != nullptr) {
     inner = ops::swiglu(tape, ops::grouped_linear(tape, x, offsets, *gate_weight_, gate_bias_), inner);
   }
-  return ops::grouped_linear(tape, inner, offsets, *down_weight_, down_bias_);
+  if (nn::parts_of(tensor_) > 1) inner = ops::gather_columns(tape, inner, *tensor_.group);
+  const Var outputs = ops::grouped_linear(tape, inner, offsets, *down_weight_, down_bias_);
+  return nn::parts_of(tensor_) > 1 ? ops::gather_columns(tape, outputs, *tensor_.group) : outputs;
 }
 
 }  // namespace ziggurat::moe

@@ -70,14 +70,16 @@ std::vector<Box> cut_rows(const Shape& shape, const std::vector<int64_t>& pieces
   return boxes;
 }
 
+Box share_of(const Box& box, int dim, int64_t part, int64_t parts) {
+  check(box.extent[dim] % parts == 0, ErrorKind::config,
+        "tensor parallelism: dim {} of a weight's {} cannot be cut into {} equal parts", dim, box.str(),
+        parts);
+  const int64_t share = box.extent[dim] / parts;
+  return {with(box.begin, dim, box.begin[dim] + part * share), with(box.extent, dim, share)};
+}
+
 std::vector<Box> cut_columns(const Shape& shape, int64_t part, int64_t parts) {
-  const int last = shape.rank() - 1;
-  check(shape[last] % parts == 0, ErrorKind::config,
-        "parallel.tensor: the columns of a weight {} cannot be cut into {} equal parts", shape, parts);
-  Box box = rows_of(shape, 0, shape[0]);
-  const int64_t share = shape[last] / parts;
-  box.begin = with(box.begin, last, part * share), box.extent = with(box.extent, last, share);
-  return {box};
+  return {share_of(rows_of(shape, 0, shape[0]), shape.rank() - 1, part, parts)};
 }
 
 Tensor ParamStore::piece(const Tensor& slab, const ParamEntry& entry) {

@@ -30,12 +30,13 @@ LoadedModel::LoadedModel(const RunConfig& config, ProcessGroups groups, const Lo
 
 LoadedModel::LoadedModel(CheckpointReader& checkpoint, const RunConfig& config, Communicator& world,
                          const LoadOptions& options)
-    : LoadedModel(
-          config,
-          ProcessGroups(
-              world, ParallelPlan(world.size(),
-                                  model::fit_to_ranks(config.model, world.size()).expert_parallel_sizes())),
-          options) {
+    : LoadedModel(checkpoint, config, model::place(config.model, options.layout, world.size()), world,
+                  options) {}
+
+LoadedModel::LoadedModel(CheckpointReader& checkpoint, RunConfig config, model::PlacedModel placed,
+                         Communicator& world, const LoadOptions& options)
+    : LoadedModel((config.model = std::move(placed.config), config),
+                  ProcessGroups(world, std::move(placed.plan)), options) {
   load(checkpoint);
   if (options.form == WeightForm::panels) store_->to_panels();
 }
@@ -44,32 +45,38 @@ void LoadedModel::load(CheckpointReader& checkpoint) {
   if (groups_.world().size() > 1) checkpoint.verify_together(groups_.world());
   for (const nn::ParamEntry& entry : store_->entries()) {
     const nn::ParamSpec& spec = entry.spec;
-    const int64_t begin = is_expert(spec) ? spec.row_begin : 0,
-                  end = is_expert(spec) ? spec.row_end : spec.global_shape[0];
-    checkpoint.read(
-        {spec.name, spec.global_shape, rows_of(spec.global_shape, begin, end), entry.param.value});
+    int64_t row = 0;  // of what is held
+    for (const Box& box : nn::held_boxes(spec)) {
+      const int64_t rows = box.extent[0];
+      checkpoint.read({spec.name, spec.global_shape, box, entry.param.value.rows(row, row + rows)});
+      row += rows;
+    }
     flight_log().note_progress();
   }
   store_->values_changed();
 }
 
-std::string LoadedModel::weight_hash() const {
+std::string LoadedModel::weight_hash(CheckpointReader& checkpoint) const {
   Communicator& world = groups_.world();
   std::string mine;
   HostPieces pieces;
+  int64_t part = 0;  // of the model, which ranks take in turns
   for (const nn::ParamEntry& entry : store_->entries()) {
-    if (!is_expert(entry.spec) && world.rank() != 0) continue;
-    const Tensor& values = entry.param.value;
-    const int64_t parts = is_expert(entry.spec) ? values.dim(0) : 1, numel = values.numel() / parts;
+    const Shape& shape = entry.spec.global_shape;
+    const int64_t parts = is_expert(entry.spec) ? shape[0] : 1, rows = shape[0] / parts;
+    Arena memory("a tensor to hash", Arena::all_memory());
+    const Tensor values = allocate(memory, entry.param.value.dtype(), with(shape, 0, rows));
     for (int64_t i = 0; i < parts; ++i) {
+      if (part++ % world.size() != world.rank()) continue;
+      checkpoint.read({entry.spec.name, shape, rows_of(shape, i * rows, (i + 1) * rows), values});
       Hasher hasher;
-      pieces.read(values.reshape({values.numel()}).rows(i * numel, (i + 1) * numel),
+      pieces.read(values.reshape({values.numel()}),
                   [&](const Tensor& piece, int64_t) { hasher.update(bytes_of(piece)); });
-      mine += fmt::format("{} {} {} {}\n", entry.spec.name, entry.spec.global_shape, entry.spec.row_begin + i,
-                          content_hash(hasher));
+      mine += fmt::format("{} {} {} {}\n", entry.spec.name, shape, i, content_hash(hasher));
     }
+    flight_log().note_progress();
   }
-  std::set<std::string> lines;  // experts that several ranks hold count once
+  std::set<std::string> lines;
   for (const std::string& text : world.all_gather_text(mine)) {
     for (size_t begin = 0; begin < text.size(); begin = text.find('\n', begin) + 1) {
       lines.insert(text.substr(begin, text.find('\n', begin) - begin));

@@ -42,7 +42,7 @@ class LoadedTeacher final : public objective::Teacher {
 
   void load(CheckpointReader& checkpoint) {
     model_.load(checkpoint);
-    hash_ = model_.weight_hash();
+    hash_ = model_.weight_hash(checkpoint);
   }
   const model::Gpt& model() const override { return model_.model(); }
   const std::string& weight_hash() const override { return hash_; }

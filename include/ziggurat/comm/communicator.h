@@ -152,6 +152,10 @@ class Communicator {
   // Any dtype.
   Work broadcast(const Tensor& buffer, int root, Stream& stream);
 
+  // The same of the host's memory, for what may be long in coming: who waits for it gives its core to others
+  // after a millisecond, and hears of it a millisecond late at most.
+  void await_broadcast(const Tensor& buffer, int root, Stream& stream);
+
   // buffer = op over ranks of buffer, in place: the same bits on every rank. f32, f64 or i32.
   Work all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder order, Stream& stream);
 
@@ -208,6 +212,7 @@ class Communicator {
   virtual std::unique_ptr<Communicator> do_split(int color, int key, const std::string& name) = 0;
   virtual void do_barrier() = 0;
   virtual void do_broadcast(Bytes buffer, int root) = 0;
+  virtual void do_await_broadcast(Bytes buffer, int root) { do_broadcast(buffer, root); }
   // Any order, the same bits on every rank; at most reduce_chunk_bytes.
   virtual void do_all_reduce(Bytes buffer, DType dtype, ReduceOp op) = 0;
   virtual void do_all_gather(ConstBytes input, Bytes output) = 0;  // input may be this rank's block of output

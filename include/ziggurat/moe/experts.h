@@ -10,7 +10,7 @@ namespace ziggurat::moe {
 
 // Which experts a layer has and who holds them.
 struct MoeShape {
-  nn::MlpShape expert;      // every expert is such an MLP
+  nn::MlpShape expert;      // every expert is such an MLP, cut over the ranks of `tensor`
   nn::MlpShape residual;    // the MLP beside them, of a residual layer
   int64_t experts = 0;      // of the layer
   int expert_parallel = 1;  // ranks that share them
@@ -21,6 +21,8 @@ struct MoeShape {
 // C],
 // `<name>.down.weight` [E, C, F], with SwiGLU `<name>.gate.weight` [E, F, C], with four matrices also
 // `<name>.value.weight`, and biases [E, F] and [E, C].
+// Where the ranks of `shape.expert.tensor` share their matrices in inference, tokens alike, each computes
+// F / T of the inner values and C / T of the outputs of all rows, and gathers what the others do.
 class Experts {
  public:
   // ep_rank: this rank's place in the expert-parallel group. identical: all experts start with the same
@@ -32,6 +34,7 @@ class Experts {
 
  private:
   nn::MlpKind kind_;
+  nn::TensorParallel tensor_;
   const Param *gate_weight_ = nullptr, *gate_bias_ = nullptr;
   const Param *value_weight_ = nullptr, *value_bias_ = nullptr;
   const Param *up_weight_, *up_bias_ = nullptr;

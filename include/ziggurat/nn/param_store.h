@@ -78,7 +78,10 @@ void for_each_held_run(const ParamSpec& spec, int64_t begin, int64_t end,
 // `parts` equal ones: the boxes of part number `part`. A piece that cannot be cut is Error(config).
 std::vector<Box> cut_rows(const Shape& shape, const std::vector<int64_t>& pieces, int64_t part,
                           int64_t parts);
-// The same for the last dim of a matrix, as one piece.
+// Part number `part` of `parts` equal ones of a box, cut along `dim`. One that cannot be cut is
+// Error(config).
+Box share_of(const Box& box, int dim, int64_t part, int64_t parts);
+// The last dim of a matrix, as one piece.
 std::vector<Box> cut_columns(const Shape& shape, int64_t part, int64_t parts);
 
 struct ParamEntry {
