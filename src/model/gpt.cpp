@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include <ziggurat/model/gpt.h>
@@ -63,8 +64,9 @@ Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec,
       dropout_(c.dropout.hidden),
       layer_(layer) {
   const std::string name = fmt::format("blocks.{}", layer);
-  const moe::MoeShape experts{mlp_shape(c, c.expert_width()), mlp_shape(c, c.residual_width(), &groups.tp()),
-                              spec.experts, spec.expert_parallel, layer};
+  const moe::MoeShape experts{mlp_shape(c, c.expert_width(), &groups.expert_tp()),
+                              mlp_shape(c, c.residual_width(), &groups.tp()), spec.experts,
+                              spec.expert_parallel, layer};
   switch (spec.ffn) {
     case FfnKind::dense:
       ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c, c.ffn_width(), &groups.tp()));
@@ -108,7 +110,15 @@ Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences, const T
 }
 
 Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& groups, bool recompute)
-    : config_(c), recompute_(recompute), tensor_(groups.tp()) {
+    : config_(c), store_(store), recompute_(recompute), tensor_(groups.tp()) {
+  size_t registered = store.entries().size();
+  const auto end_of_layer = [&] {
+    std::vector<size_t>& its = groups_of_.emplace_back();
+    for (; registered < store.entries().size(); ++registered) {
+      const auto group = static_cast<size_t>(store.entries()[registered].group);
+      if (std::find(its.begin(), its.end(), group) == its.end()) its.push_back(group);
+    }
+  };
   const nn::Init init = nn::Init::normal(c.init_std);
   const Shape table{c.padded_vocab(), c.hidden};
   std::vector<Box> part;  // of a table of the vocabulary
@@ -123,6 +133,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
     position_embedding_ = &store.add(
         {.name = "embed.position.weight", .global_shape = {c.max_sequence, c.hidden}, .init = init});
   }
+  end_of_layer();
   const std::vector<BlockSpec> layers = c.layers();
   for (size_t i = 0; i < layers.size(); ++i) {
     blocks_.push_back(std::make_unique<Block>(store, c, layers[i], static_cast<int64_t>(i), groups));
@@ -130,6 +141,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
       routers_.push_back(router);
       moe_stats_.push_back(&router->stats());
     }
+    end_of_layer();
   }
   final_norm_ = std::make_unique<nn::Norm>(store, "final_norm", c.norm, c.hidden, c.norm_eps);
   head_ =
@@ -140,6 +152,11 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
                         .init = c.init == InitRule::normal ? init : nn::Init::truncated_normal(inner_std(c)),
                         .product_rows = ops::kVocabularyTile,
                         .cut = part});
+  end_of_layer();
+}
+
+void Gpt::await_values(int64_t layer) const {
+  for (const size_t group : groups_of_[static_cast<size_t>(layer + 1)]) store_.await_values(group);
 }
 
 // Every rank looks up all tokens in its part of the table.
@@ -171,6 +188,7 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
         "[gpt] a model that {} ranks share by tensor parallelism has no cache", tensor_.size());
   check(batch.moe_sums.empty() || batch.moe_sums.size() == moe_stats_.size(), ErrorKind::argument,
         "[gpt] expected sums of {} MoE layers, got {}", moe_stats_.size(), batch.moe_sums.size());
+  await_values(-1);
   Var x = tensor_.size() > 1 ? embed_own_rows(tape, batch)
                              : ops::embedding(tape, batch.tokens, batch.size(), batch.length,
                                               *token_embedding_, position_embedding_, batch.positions);
@@ -189,12 +207,14 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   for (const auto& block : blocks_) {
     if (block == blocks_.back()) sequences.wanted = batch.wanted;
     const Tensor* const sums = moe_sums != nullptr && block->router() != nullptr ? moe_sums++ : nullptr;
+    await_values(layer);
     const auto run = [block = block.get(), sequences, sums](Tape& t, Var in) {
       return (*block)(t, in, sequences, sums);
     };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
     tell(layer++);
   }
+  await_values(layer);
   x = (*final_norm_)(tape, x);
   tell(layer);
   return x;
@@ -223,6 +243,7 @@ void Gpt::observe_routing(const RoutingObserver& observer) {
 }
 
 void Gpt::balance_experts(Stream& stream) {
+  if (config_.moe.balance_bias) store_.await_values();
   for (moe::Router* router : routers_) router->balance(stream);
 }
 

@@ -180,6 +180,37 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
   }
 }
 
+// What ranks that share an expert must be able to cut.
+void check_expert_tensor_parallel(const RunConfig& c, Problems& problems) {
+  const int parts = c.parallel.expert_tensor;
+  if (parts == 1 || !c.model.has_experts()) return;
+  if (const int64_t width = c.model.expert_width(); width % parts != 0) {
+    problems.add(
+        "parallel.expert_tensor",
+        fmt::format("expected a divisor of the experts' inner width ({}), got {}: choose another, or "
+                    "change {}",
+                    width, parts,
+                    c.model.moe.expert_hidden > 0 ? "model.moe.expert_hidden" : "model.ffn_hidden"));
+  }
+  if (c.reproducible == Reproducible::strict) {
+    problems.add(
+        "reproducible",
+        "strict: sums over matrices that parallel.expert_tensor cuts have other bits: use layout, or "
+        "expert_tensor=1");
+  }
+  if (c.device == Device::cuda) {
+    problems.add("parallel.expert_tensor", "cuts on the CPU only so far: use 1, or device=cpu");
+  }
+  if (takes_matrices(c.optimizer.kind)) {
+    problems.add("parallel.expert_tensor",
+                 "optimizer.kind muon and adafactor update whole matrices: use 1, or kind adamw or lion");
+  }
+  if (c.guard.rerun_every > 0) {
+    problems.add("guard.rerun_every",
+                 "another rank has another part of the experts: with parallel.expert_tensor use 0");
+  }
+}
+
 void check_device(const RunConfig& c, Problems& problems) {
   if (c.device == Device::cpu) return;
   if (!kHasCuda) {
@@ -307,6 +338,7 @@ void RunConfig::validate(Problems& problems) const {
   }
   check_device(*this, problems);
   if (model.heads > 0) check_tensor_parallel(*this, problems);
+  check_expert_tensor_parallel(*this, problems);
   check_arithmetic(*this, problems);
   if (precision != Precision::fp64) check_update(optimizer, problems);
   if (precision == Precision::fp64 && optimizer.moments == StateDtype::bf16) {

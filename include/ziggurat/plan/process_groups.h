@@ -27,6 +27,8 @@ class ProcessGroups {
   Communicator& tp() const { return along(plan_.tp()); }
   Communicator& cp() const { return along(plan_.cp()); }
   Communicator& pp() const { return along(plan_.pp()); }
+  // Ranks that share the matrices of the same experts.
+  Communicator& expert_tp() const { return along(plan_.expert_tp()); }
   // `ep` is one of plan().ep_sizes(), else Error(internal).
   Communicator& ep(int ep) const { return along(plan_.ep(ep)); }  // exchanges tokens between experts
   Communicator& expert_dp(int ep) const { return along(plan_.expert_dp(ep)); }  // sums experts' gradients
