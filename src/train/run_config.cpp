@@ -132,22 +132,13 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
         "parallel.tensor",
         fmt::format("expected a divisor of {} ({}), got {}: choose another, or change {}", what, n, tp, key));
   };
-  divides("model.heads", "model.heads", m.heads);
-  divides("model.kv_heads", "the key and value heads", m.key_value_heads());
-  divides("model.vocab_multiple", "the vocabulary with its padding", m.padded_vocab());
+  for (const model::CutSize& part : model::cut_sizes(m)) divides(part.key, part.what, part.size);
   divides("batch.sequence_length", "batch.sequence_length", c.batch.sequence_length);
-  if (m.has(model::FfnKind::dense)) divides("model.ffn_hidden", "the width of MLPs", m.ffn_width());
-  if (m.has(model::FfnKind::residual_moe)) {
-    divides("model.moe.residual_hidden", "the width of the MLPs beside experts", m.residual_width());
-  }
   if (c.batch.sequence_length / tp * m.hidden % 4 != 0) {
     problems.add("parallel.tensor",
                  fmt::format("random numbers come in fours: expected a rank's {} tokens of a "
                              "sequence x model.hidden {} to be a multiple of 4",
                              c.batch.sequence_length / tp, m.hidden));
-  }
-  if (c.distil.enabled()) {
-    problems.add("distil.teacher", "compares whole vocabularies: leave it out, or use parallel.tensor=1");
   }
   if (m.qk_norm == nn::QkNorm::width) {
     problems.add("model.qk_norm",

@@ -39,8 +39,9 @@ class LoadedModel {
   model::Gpt& model() { return *model_; }
   const nn::ParamStore& weights() const { return *store_; }
 
-  // A function of the weights alone, experts one by one: not of files, ranks or optimizer state. Collective.
-  std::string weight_hash() const;
+  // A function of the weights alone, experts one by one: not of files, ranks or optimizer state. Those that
+  // ranks have cut are read once more, as a whole, from the `checkpoint` that they came from. Collective.
+  std::string weight_hash(CheckpointReader* checkpoint = nullptr) const;
 
  private:
   ProcessGroups groups_;
