@@ -29,7 +29,7 @@ class TrainedModel {
   int64_t step() const { return reader_.manifest().step; }
 
   Communicator& teams() const { return loaded_->teams(); }
-  std::string weight_hash() { return loaded_->weight_hash(reader_); }  // collective
+  std::string weight_hash() { return loaded_->weight_hash(&reader_); }  // collective
 
  private:
   CheckpointReader reader_;

@@ -69,11 +69,9 @@ Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec,
       dropout_(c.dropout.hidden),
       layer_(layer) {
   const std::string name = fmt::format("blocks.{}", layer);
-  const nn::TensorParallel slices =
-      groups.plan().tokens_alike() ? nn::TensorParallel{&groups.expert_tp(), true} : nn::TensorParallel{};
-  const moe::MoeShape experts{mlp_shape(c, c.expert_width(), slices),
-                              mlp_shape(c, c.residual_width(), cut_by(groups)), spec.experts,
-                              spec.expert_parallel, layer};
+  const moe::MoeShape experts{
+      mlp_shape(c, c.expert_width(), {&groups.expert_tp(), groups.plan().tokens_alike()}),
+      mlp_shape(c, c.residual_width(), cut_by(groups)), spec.experts, spec.expert_parallel, layer};
   switch (spec.ffn) {
     case FfnKind::dense:
       ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c, c.ffn_width(), cut_by(groups)));
@@ -117,9 +115,21 @@ Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences, const T
 }
 
 Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& groups, bool recompute)
-    : config_(c), recompute_(recompute), tensor_(groups.tp()), tokens_alike_(groups.plan().tokens_alike()) {
+    : config_(c),
+      store_(store),
+      recompute_(recompute),
+      tensor_(groups.tp()),
+      tokens_alike_(groups.plan().tokens_alike()) {
   const std::vector<int>& shared_by = groups.plan().ep_sizes();
   in_step_ = (!shared_by.empty() && shared_by.back() > 1) || groups.expert_tp().size() > tensor_.size();
+  size_t registered = store.entries().size();
+  const auto end_of_layer = [&] {
+    std::vector<size_t>& its = groups_of_.emplace_back();
+    for (; registered < store.entries().size(); ++registered) {
+      const auto group = static_cast<size_t>(store.entries()[registered].group);
+      if (std::find(its.begin(), its.end(), group) == its.end()) its.push_back(group);
+    }
+  };
   const nn::Init init = nn::Init::normal(c.init_std);
   const Shape table{c.padded_vocab(), c.hidden};
   std::vector<Box> part;  // of a table of the vocabulary
@@ -134,6 +144,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
     position_embedding_ = &store.add(
         {.name = "embed.position.weight", .global_shape = {c.max_sequence, c.hidden}, .init = init});
   }
+  end_of_layer();
   const std::vector<BlockSpec> layers = c.layers();
   for (size_t i = 0; i < layers.size(); ++i) {
     blocks_.push_back(std::make_unique<Block>(store, c, layers[i], static_cast<int64_t>(i), groups));
@@ -141,6 +152,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
       routers_.push_back(router);
       moe_stats_.push_back(&router->stats());
     }
+    end_of_layer();
   }
   final_norm_ = std::make_unique<nn::Norm>(store, "final_norm", c.norm, c.hidden, c.norm_eps);
   head_ =
@@ -151,6 +163,11 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
                         .init = c.init == InitRule::normal ? init : nn::Init::truncated_normal(inner_std(c)),
                         .product_rows = ops::kVocabularyTile,
                         .cut = part});
+  end_of_layer();
+}
+
+void Gpt::await_values(int64_t layer) const {
+  for (const size_t group : groups_of_[static_cast<size_t>(layer + 1)]) store_.await_values(group);
 }
 
 // Every rank looks up all tokens in its part of the table.
@@ -201,6 +218,7 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
       tensor_.size());
   check(batch.moe_sums.empty() || batch.moe_sums.size() == moe_stats_.size(), ErrorKind::argument,
         "[gpt] expected sums of {} MoE layers, got {}", moe_stats_.size(), batch.moe_sums.size());
+  await_values(-1);
   Var x = embed(tape, batch);
   x = ops::dropout(tape, x, config_.dropout.embedding, Purpose::embedding_dropout, 0);
   const auto tell = [&](int64_t layer) {
@@ -217,12 +235,14 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   for (const auto& block : blocks_) {
     if (block == blocks_.back()) sequences.wanted = batch.wanted;
     const Tensor* const sums = moe_sums != nullptr && block->router() != nullptr ? moe_sums++ : nullptr;
+    await_values(layer);
     const auto run = [block = block.get(), sequences, sums](Tape& t, Var in) {
       return (*block)(t, in, sequences, sums);
     };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
     tell(layer++);
   }
+  await_values(layer);
   x = (*final_norm_)(tape, x);
   tell(layer);
   return x;
@@ -256,6 +276,7 @@ void Gpt::observe_routing(const RoutingObserver& observer) {
 }
 
 void Gpt::balance_experts(Stream& stream) {
+  if (config_.moe.balance_bias) store_.await_values();
   for (moe::Router* router : routers_) router->balance(stream);
 }
 

@@ -22,11 +22,11 @@ void check_on_host(const Tensor& table) {
 // This place reaches every fold-th of these blocks, of `local` experts each.
 class HandedOn final : public TokenDispatcher {
  public:
-  HandedOn(Communicator& exchange, Communicator& fold, int64_t experts)
+  HandedOn(Communicator& exchange, Communicator& fold, Communicator& alone, int64_t experts)
       : fold_(fold),
         reached_(experts / fold.size()),
         local_(reached_ / exchange.size()),
-        inner_(make_token_dispatcher(exchange, reached_)) {}
+        inner_(make_token_dispatcher(exchange, alone, reached_)) {}
 
   ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     check_on_host(routing.offsets);
@@ -95,8 +95,10 @@ class HandedOn final : public TokenDispatcher {
 // Rows come sorted by expert, in the order of sources, from each place of the fold.
 class ComputedTogether final : public TokenDispatcher {
  public:
-  ComputedTogether(Communicator& exchange, Communicator& fold, int64_t experts)
-      : fold_(fold), local_(experts / exchange.size()), inner_(make_token_dispatcher(exchange, experts)) {}
+  ComputedTogether(Communicator& exchange, Communicator& fold, Communicator& alone, int64_t experts)
+      : fold_(fold),
+        local_(experts / exchange.size()),
+        inner_(make_token_dispatcher(exchange, alone, experts)) {}
 
   ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     check_on_host(routing.offsets);
@@ -152,11 +154,12 @@ class ComputedTogether final : public TokenDispatcher {
 std::unique_ptr<TokenDispatcher> make_alike_dispatcher(const ProcessGroups& groups, int64_t experts,
                                                        int expert_parallel) {
   Communicator &exchange = groups.exchange(expert_parallel), &fold = groups.fold();
-  if (fold.size() == 1) return make_token_dispatcher(exchange, experts);
+  Communicator& alone = groups.token_parts();  // slices are the experts' own business
+  if (fold.size() == 1) return make_token_dispatcher(exchange, alone, experts);
   if (groups.tp().size() > groups.expert_tp().size()) {
-    return std::make_unique<HandedOn>(exchange, fold, experts);
+    return std::make_unique<HandedOn>(exchange, fold, alone, experts);
   }
-  return std::make_unique<ComputedTogether>(exchange, fold, experts);
+  return std::make_unique<ComputedTogether>(exchange, fold, alone, experts);
 }
 
 }  // namespace ziggurat::moe

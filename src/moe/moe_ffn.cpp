@@ -14,9 +14,10 @@ MoeFfn::MoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& 
                const ProcessGroups& groups)
     : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer, groups.dp(),
               groups.token_parts()),
-      dispatcher_(groups.plan().tokens_alike()
-                      ? make_alike_dispatcher(groups, shape.experts, shape.expert_parallel)
-                      : make_token_dispatcher(groups.ep(shape.expert_parallel), shape.experts)),
+      dispatcher_(
+          groups.plan().tokens_alike()
+              ? make_alike_dispatcher(groups, shape.experts, shape.expert_parallel)
+              : make_token_dispatcher(groups.ep(shape.expert_parallel), groups.expert_tp(), shape.experts)),
       experts_(store, name + ".experts", shape, groups.ep(shape.expert_parallel).rank(),
                config.identical_experts) {}
 

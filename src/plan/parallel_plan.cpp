@@ -80,11 +80,12 @@ ParallelPlan::ParallelPlan(int world_size, std::vector<int> ep_sizes, AxisSizes 
         "job: start {} ranks, or make them smaller",
         sizes.tp, sizes.cp, sizes.pp, world_size, nearest_multiples(world_size, together));
   const int stage = world_size / sizes.pp;
-  check(
-      stage % sizes.expert_tp == 0, ErrorKind::config,
-      "[plan] expert-tensor-parallel size {} does not divide the {} ranks of a pipeline stage: set it to {}",
-      sizes.expert_tp, stage,
-      nearest(sizes.expert_tp, stage, [&](int64_t value) { return stage % value == 0; }));
+  check(stage % sizes.expert_tp == 0, ErrorKind::config,
+        "[plan] expert-tensor-parallel size {} (parallel.expert_tensor) does not divide the {} ranks of a "
+        "pipeline stage: set it to {}, or start {} ranks",
+        sizes.expert_tp, stage,
+        nearest(sizes.expert_tp, stage, [&](int64_t value) { return stage % value == 0; }),
+        nearest_multiples(world_size, int64_t{sizes.pp} * sizes.expert_tp));
   const int inner = sizes.tp * sizes.cp;
   axes_ = {{"tp", sizes.tp, 1},
            {"cp", sizes.cp, sizes.tp},

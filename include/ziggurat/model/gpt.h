@@ -115,9 +115,14 @@ class Gpt {
  private:
   Var embed(Tape& tape, const TokenBatch& batch) const;
   Var embed_alike_rows(Tape& tape, const TokenBatch& batch) const;
+  // Waits for the values of what is used from here on: the embeddings (-1), a block, or what comes after
+  // them.
+  void await_values(int64_t layer) const;
   Var embed_own_rows(Tape& tape, const TokenBatch& batch) const;
 
   ModelConfig config_;
+  const nn::ParamStore& store_;
+  std::vector<std::vector<size_t>> groups_of_;  // of its parameters, by layer + 1
   bool recompute_;
   Communicator& tensor_;
   bool tokens_alike_, in_step_;

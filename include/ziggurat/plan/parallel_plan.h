@@ -47,7 +47,7 @@ struct RankAxis {
 // "[0..3] [4..7]", "[0,4] [1,5] [2,6] ...": of many groups only the first, at most `shown`, and the last.
 std::string groups_text(const RankAxis& axis, int world_size, size_t shown);
 
-// Axes that a job may have beside dp and ep. No layer of the model is cut along any but tp yet.
+// Axes that a job may have beside dp and ep. No layer of the model is cut along cp or pp yet.
 struct AxisSizes {
   int tp = 1, cp = 1, pp = 1, expert_tp = 1;
   bool tokens_alike = false;  // the ranks of tp have the same tokens, instead of parts of a micro-batch

@@ -29,10 +29,11 @@ class ProcessGroups {
   Communicator& token_parts() const { return plan_.tokens_alike() ? *alone_ : tp(); }
   Communicator& cp() const { return along(plan_.cp()); }
   Communicator& pp() const { return along(plan_.pp()); }
+  // Ranks that share the matrices of the same experts.
+  Communicator& expert_tp() const { return along(plan_.expert_tp()); }
   // `ep` is one of plan().ep_sizes(), else Error(internal).
   Communicator& ep(int ep) const { return along(plan_.ep(ep)); }  // exchanges tokens between experts
   Communicator& expert_dp(int ep) const { return along(plan_.expert_dp(ep)); }  // sums experts' gradients
-  Communicator& expert_tp() const { return along(plan_.expert_tp()); }          // shares an expert's matrices
   // Where tokens are alike, see ParallelPlan.
   Communicator& fold() const { return along(plan_.fold()); }
   Communicator& exchange(int ep) const { return along(plan_.exchange(ep)); }

@@ -43,9 +43,10 @@ class LoadedModel {
   // Ranks that have the same part of the model as this one, and texts of their own.
   Communicator& teams() const { return groups_.dp(); }
 
-  // A function of the weights alone, experts one by one: not of files, ranks or optimizer state. Collective.
-  // Reads those of `checkpoint` anew, a tensor at a time.
-  std::string weight_hash(CheckpointReader& checkpoint) const;
+  // A function of the weights alone, experts one by one: not of files, ranks or optimizer state. Those that
+  // ranks have cut, or that lie in panels, are read once more, as a whole, from the `checkpoint` that they
+  // came from. Collective.
+  std::string weight_hash(CheckpointReader* checkpoint = nullptr) const;
 
  private:
   LoadedModel(CheckpointReader& checkpoint, RunConfig config, model::PlacedModel placed, Communicator& world,
