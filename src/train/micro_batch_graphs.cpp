@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <ziggurat/train/micro_batch_graphs.h>
+#include <ziggurat/train/step_plan.h>
 #include <ziggurat/train/teacher.h>
 
 namespace ziggurat::train {
@@ -9,7 +10,7 @@ std::string why_no_graphs(const RunConfig& config, int world_size) {
   if (config.device != Device::cuda) return "the device is the CPU";
   if (config.train.graphs == Graphs::off) return "train.graphs is off";
   if (config.parallel.zero == 2) return "parallel.zero 2 lends gradients their memory as backward goes";
-  const model::ModelConfig model = model::fit_to_ranks(config.model, world_size);
+  const model::ModelConfig model = model_of(config, world_size);
   std::vector<int> sizes = model.expert_parallel_sizes();
   if (config.distil.enabled()) {
     const std::optional<RunConfig> teacher = teacher_of(config);
@@ -17,7 +18,8 @@ std::string why_no_graphs(const RunConfig& config, int world_size) {
     const std::vector<int> its = model::fit_to_ranks(teacher->model, world_size).expert_parallel_sizes();
     sizes.insert(sizes.end(), its.begin(), its.end());
   }
-  if (std::any_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks > 1; })) {
+  if (std::any_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks > 1; }) ||
+      (model.has_experts() && config.parallel.expert_tensor > 1)) {
     return "experts are shared by ranks (expert_parallel), which learn in every layer how many rows come";
   }
   if (model.has_experts() && model.moe.balance_scope == moe::BalanceScope::global_batch && world_size > 1) {

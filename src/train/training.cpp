@@ -32,8 +32,7 @@ Training::Training(const RunConfig& config, ProcessGroups its_groups, Device dev
              .reproducible = config.reproducible,
              .step_tokens = tokens_of_rank(config, groups.dp().size()),
              .group_bytes = config.parallel.bucket}),
-      model(model::fit_to_ranks(config.model, groups.plan().world_size()), store, groups,
-            config.train.recompute),
+      model(model_of(config, groups.plan().world_size()), store, groups, config.train.recompute),
       objective(make_objective(config, groups, model, device)),
       optimizer(finalized(store, groups, config), groups, config.optimizer) {}
 
