@@ -24,6 +24,12 @@ ParallelPlan layout_of(const RunConfig& config, int world_size) {
           {.tp = config.parallel.tensor, .expert_tp = config.parallel.expert_tensor}};
 }
 
+int ranks_asked_for(const RunConfig& config) {
+  const std::vector<int> sizes = config.model.expert_parallel_sizes();
+  const int ep = sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end());
+  return std::lcm(ep * config.parallel.expert_tensor, config.parallel.tensor);
+}
+
 int64_t tokens_of_rank(const RunConfig& config, int dp) {
   const StepPlan plan = plan_step(config, dp, config.train.tokens / config.batch.sequence_length);
   return plan.micro_batches_per_rank * config.batch.micro_batch * config.batch.sequence_length;

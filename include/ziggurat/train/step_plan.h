@@ -17,6 +17,9 @@ model::ModelConfig model_of(const RunConfig& config, int world_size);
 // Error(config) if the ranks cannot be laid out.
 ParallelPlan layout_of(const RunConfig& config, int world_size);
 
+// The fewest ranks on which every layer is shared as its config asks for.
+int ranks_asked_for(const RunConfig& config);
+
 struct StepPlan {
   int64_t first_sample = 0;   // consumed before this step
   int64_t samples = 0;        // sequences of the step
