@@ -53,10 +53,8 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
   static const std::map<std::string, std::string> reasons = {
       {"add", "runs elementwise's kernel"},
       {"all_to_all", "no kernel: calls the communicator"},
-      {"cached_attention", "the CPU backend comes first"},
       {"choose_rows", "runs dispatch's kernel"},
       {"dropout_add", "runs dropout's kernel"},
-      {"label_smoothing", "the CPU backend comes first"},
       {"multiply", "runs elementwise's kernel"},
       {"shard_rows", "runs elementwise's kernels, and calls the communicator"},
   };
