@@ -106,6 +106,13 @@ void add_expert_parallel(CLI::App& command, int& ranks) {
       ->transform(whole_number(0, 1 << 20));
 }
 
+void add_device(CLI::App& command, Device& device) {
+  const auto number = [](Device d) { return std::to_string(static_cast<int>(d)); };
+  command.add_option("--device", device, "cpu, or cuda: the first GPU; default: cpu")
+      ->transform(one_of(std::vector<std::pair<std::string, std::string>>{{"cpu", number(Device::cpu)},
+                                                                          {"cuda", number(Device::cuda)}}));
+}
+
 void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command =
@@ -151,6 +158,7 @@ void add_generate(CLI::App& app) {
   add_expert_parallel(*command, arguments->expert_parallel);
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
   add_average(*command, arguments->average);
+  add_device(*command, arguments->device);
   command->callback([arguments] { generate(*arguments); });
 }
 
@@ -196,6 +204,7 @@ void add_eval(CLI::App& app) {
       ->capture_default_str()
       ->transform(whole_number(1, 1'000'000));
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
+  add_device(*command, arguments->device);
   command->callback([arguments] { eval(*arguments); });
 }
 
@@ -238,6 +247,7 @@ void add_serve(CLI::App& app) {
       ->transform(not_empty());
   add_expert_parallel(*command, arguments->expert_parallel);
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
+  add_device(*command, arguments->device);
   command->callback([arguments] { serve(*arguments); });
 }
 
@@ -254,6 +264,7 @@ void add_logits(CLI::App& app) {
                    "a new .safetensors file: tokens [n] i32, logits [n, vocabulary] f32")
       ->required();
   add_average(*command, arguments->average);
+  add_device(*command, arguments->device);
   command->callback([arguments] { logits(*arguments); });
 }
 
@@ -341,13 +352,6 @@ void add_checkpoint(CLI::App& app) {
   convert->add_flag("--weights-only", arguments->first.weights_only,
                     "moments become zeros, which take no room");
   convert->callback([arguments] { checkpoint_convert(arguments->first); });
-}
-
-void add_device(CLI::App& command, Device& device) {
-  const auto number = [](Device d) { return std::to_string(static_cast<int>(d)); };
-  command.add_option("--device", device, "cpu, or cuda: the first GPU; default: cpu")
-      ->transform(one_of(std::vector<std::pair<std::string, std::string>>{{"cpu", number(Device::cpu)},
-                                                                          {"cuda", number(Device::cuda)}}));
 }
 
 void add_bench_kernels(CLI::App& bench) {

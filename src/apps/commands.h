@@ -96,6 +96,7 @@ struct GenerateArguments {
   bool json = false;
   infer::SamplingOptions sampling;
   bool average = false;  // the averages of weights instead of them
+  Device device = Device::cpu;
 };
 void generate(const GenerateArguments& arguments);
 
@@ -110,6 +111,7 @@ struct EvalArguments {
   int threads = 0;  // of a rank; 0: the cores divided among the ranks
   bool any_size = false, request_hash = false;
   bool average = false;  // the averages of weights instead of them
+  Device device = Device::cpu;
 };
 void eval(const EvalArguments& arguments);
 
@@ -126,6 +128,7 @@ struct ServeArguments {
   int threads = 0;          // of a rank; 0: the cores divided among the ranks
   int expert_parallel = 0;  // as of GenerateArguments
   bool average = false;     // as of EvalArguments
+  Device device = Device::cpu;
 };
 void serve(const ServeArguments& arguments);
 
@@ -133,6 +136,7 @@ struct LogitsArguments {
   std::string checkpoint, output;
   std::vector<int32_t> tokens;
   bool average = false;  // as of EvalArguments
+  Device device = Device::cpu;
 };
 void logits(const LogitsArguments& arguments);
 

@@ -65,7 +65,7 @@ void check_distinct(const std::vector<std::string>& files) {
 
 void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
-                             arguments.average, world, WeightForm::packed);
+                             arguments.average, world, WeightForm::packed, 0, arguments.device);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
   check(length <= config.model.max_sequence, ErrorKind::argument,
@@ -119,8 +119,9 @@ void eval(const EvalArguments& arguments) {
     if (!arguments.dump_requests.empty()) write_requests(tasks, arguments.dump_requests);
   }
   if (arguments.checkpoint.empty()) return;
-  on_ranks(arguments.threads,
-           [&](MpiRuntime& mpi) { evaluate_on(mpi.world(), arguments, std::move(tasks)); });
+  on_ranks(
+      arguments.threads, [&](MpiRuntime& mpi) { evaluate_on(mpi.world(), arguments, std::move(tasks)); },
+      arguments.device);
 }
 
 }  // namespace ziggurat::apps

@@ -24,6 +24,7 @@ int64_t cache_tokens(const ServeArguments& arguments, const model::Gpt& model, i
                     2 * c.layer_count() * c.key_value_heads() * c.head_width() * size_of(model.dtype()),
                 all = infer::cache_tokens_for(arguments.texts, length);
   if (arguments.cache.empty()) {
+    if (model.device() != Device::cpu) return all;  // what does not fit is told by the memory's name
     const int64_t share = Arena::all_memory() / kShare / of_token;
     return std::min(all, std::max(share, infer::cache_tokens_for(1, length)));
   }
@@ -51,7 +52,8 @@ void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
   Communicator& world = mpi.world();
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
                              arguments.average, world, WeightForm::panels,
-                             arguments.expert_parallel > 0 ? arguments.expert_parallel : world.size());
+                             arguments.expert_parallel > 0 ? arguments.expert_parallel : world.size(),
+                             arguments.device);
   const int64_t most = trained.config().model.max_sequence,
                 length = arguments.max_length > 0 ? arguments.max_length
                                                   : std::min(trained.config().batch.sequence_length, most);
@@ -86,7 +88,8 @@ void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
 }  // namespace
 
 void serve(const ServeArguments& arguments) {
-  on_ranks(arguments.threads, [&](MpiRuntime& mpi) { serve_on(mpi, arguments); });
+  on_ranks(
+      arguments.threads, [&](MpiRuntime& mpi) { serve_on(mpi, arguments); }, arguments.device);
 }
 
 }  // namespace ziggurat::apps

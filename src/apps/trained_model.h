@@ -20,8 +20,8 @@ class TrainedModel {
   // training. `tokenizer`: a path, or empty: the one that the model was trained with. `average`: the averages
   // of the weights instead of them. `expert_parallel`: ranks that may share experts; 0: as in training.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
-               bool average, Communicator& world, WeightForm form = WeightForm::rows,
-               int expert_parallel = 0);
+               bool average, Communicator& world, WeightForm form = WeightForm::rows, int expert_parallel = 0,
+               Device device = Device::cpu);
 
   const train::RunConfig& config() const { return config_; }
   const model::Gpt& model() const { return loaded_->model(); }

@@ -34,11 +34,22 @@ SchedulerOptions scheduler_options(const model::ModelConfig& config, const Engin
   return o;
 }
 
+// Its texts, and what ranks tell each other of them, are on the host.
+const model::Gpt& checked(const model::Gpt& model, const Communicator* world) {
+  check(
+      model.device() == Device::cpu || world == nullptr || world->size() == 1, ErrorKind::argument,
+      "[engine] on GPUs texts are written by one rank so far, got {}: start one process, or use --device cpu",
+      world == nullptr ? 1 : world->size());
+  return model;
+}
+
 ExecutorOptions executor_options(const SchedulerOptions& options, Reproducible reproducible) {
   return {.blocks = options.blocks,
           .block = options.block,
           .window = options.slides ? options.window : 0,
-          .reproducible = reproducible};
+          .reproducible = reproducible,
+          .rows = options.step_rows,
+          .table_blocks = cache_tokens_for(options.texts, options.window) / options.block};
 }
 
 }  // namespace
@@ -100,7 +111,8 @@ void Worker::answer(const RowTask& task, const Tensor& logits, size_t row, Sampl
 Engine::Engine(const model::Gpt& model, const EngineOptions& options, Communicator* world)
     : world_(world),
       scheduler_(scheduler_options(model.config(), options, world)),
-      worker_(model, executor_options(scheduler_.options(), options.reproducible), options.allowed),
+      worker_(checked(model, world), executor_options(scheduler_.options(), options.reproducible),
+              options.allowed),
       results_(static_cast<size_t>(scheduler_.options().ranks)) {}
 
 void Engine::check(const TextRequest& request) const {

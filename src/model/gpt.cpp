@@ -211,7 +211,7 @@ Var Gpt::logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const {
 nn::KvCache Gpt::make_cache(int64_t blocks, int64_t block) const {
   return nn::KvCache(
       {static_cast<int64_t>(blocks_.size()), config_.key_value_heads(), config_.head_width(), blocks, block},
-      head_->value.dtype());
+      head_->value.dtype(), device());
 }
 
 void Gpt::observe_routing(const RoutingObserver& observer) {

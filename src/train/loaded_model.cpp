@@ -13,6 +13,10 @@ namespace ziggurat::train {
 
 namespace {
 bool is_expert(const nn::ParamSpec& spec) { return spec.expert_parallel > 0; }
+
+WeightForm form_of(const LoadOptions& options) {
+  return planned(options.device) == Device::cpu ? options.form : WeightForm::rows;
+}
 }  // namespace
 
 LoadedModel::LoadedModel(const RunConfig& config, ProcessGroups groups, const LoadOptions& options)
@@ -22,7 +26,7 @@ LoadedModel::LoadedModel(const RunConfig& config, ProcessGroups groups, const Lo
                                   .device = options.device,
                                   .reproducible = options.reproducible,
                                   .trainable = false,
-                                  .step_tokens = options.form == WeightForm::packed ? 1 : 0})),
+                                  .step_tokens = form_of(options) == WeightForm::packed ? 1 : 0})),
       model_(std::make_unique<model::Gpt>(model::fit_to_ranks(config.model, groups_.plan().world_size()),
                                           *store_, groups_, options.low_memory)) {
   store_->finalize();
@@ -37,7 +41,7 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, const RunConfig& config, 
                                   model::fit_to_ranks(config.model, world.size()).expert_parallel_sizes())),
           options) {
   load(checkpoint);
-  if (options.form == WeightForm::panels) store_->to_panels();
+  if (form_of(options) == WeightForm::panels) store_->to_panels();
 }
 
 void LoadedModel::load(CheckpointReader& checkpoint) {
