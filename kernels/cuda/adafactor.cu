@@ -19,7 +19,7 @@ namespace ziggurat::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kStrip = 16;  // rows
+constexpr int kStrip = 16;              // rows
 constexpr float kLeastSquare = 1e-30f;  // so that a gradient of zeros divides by something
 
 // What one update needs besides its arguments, in the device's memory.
@@ -110,7 +110,8 @@ struct RowUpdate {
   float scale, of_row;
 };
 
-__global__ void __launch_bounds__(kThreads) adafactor_lengths_kernel(AdafactorArgs<float> g, Scratch scratch) {
+__global__ void __launch_bounds__(kThreads)
+    adafactor_lengths_kernel(AdafactorArgs<float> g, Scratch scratch) {
   if (!is_finite(*g.grad_scale)) return;
   const Strip strip(g);
   double u2 = 0, p2 = 0;

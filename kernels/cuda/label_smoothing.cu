@@ -1,6 +1,6 @@
-// Column sums go by strips of rows whose sums are added up in order, a thread a column; a block takes a row of
-// x; the head's gradient is walked over once, and the rows of targets once more (device/add_rows.h). Floor:
-// memory; one read of the weight and of x (x twice where the weight learns), one read and write of the
+// Column sums go by strips of rows whose sums are added up in order, a thread a column; a block takes a row
+// of x; the head's gradient is walked over once, and the rows of targets once more (device/add_rows.h).
+// Floor: memory; one read of the weight and of x (x twice where the weight learns), one read and write of the
 // weight's gradient, dx. 3 FLOPs a value, of sums in double.
 #include <kernels/cuda/device/add_rows.h>
 #include <kernels/cuda/device/launch.h>
@@ -26,7 +26,8 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t begin = blockIdx.x * kStrip, end = min(begin + kStrip, rows);
   double sum = 0;
   for (int64_t i = begin; i < end; ++i) {
-    if (targets == nullptr || targets[i] != ignore_index) sum += static_cast<double>(to_float(m[i * cols + j]));
+    if (targets == nullptr || targets[i] != ignore_index)
+      sum += static_cast<double>(to_float(m[i * cols + j]));
   }
   partial[blockIdx.x * cols + j] = sum;
 }
@@ -57,7 +58,7 @@ __global__ void __launch_bounds__(kThreads)
   double value = 0;
   for (int64_t j = threadIdx.x; j < g.cols; j += kThreads) {
     const double above = counts ? static_cast<double>(to_float(of_target[j])) - mean[j] : 0;
-    value += static_cast<double>(to_float(x[j])) * above;
+    if (counts) value += static_cast<double>(to_float(x[j])) * above;
     if (g.dx != nullptr) {
       write(g.dx + i * g.cols + j, g.accumulate_dx, Values<T, 1>{{static_cast<float>(scale * above)}});
     }

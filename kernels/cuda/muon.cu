@@ -24,7 +24,8 @@ __device__ __forceinline__ int64_t element() { return int64_t{blockIdx.x} * kThr
 
 // moment, and x = what is to be made orthogonal. Without a finite clip factor x holds anything, and nobody
 // will use it.
-__global__ void __launch_bounds__(kThreads) muon_momentum_kernel(MuonArgs<float> g, float momentum, float* x) {
+__global__ void __launch_bounds__(kThreads)
+    muon_momentum_kernel(MuonArgs<float> g, float momentum, float* x) {
   const int64_t i = element();
   if (i >= g.rows * g.cols || !is_finite(*g.grad_scale)) return;
   const float grad = static_cast<float>(*g.grad_scale) * g.gradient[i];
@@ -33,7 +34,8 @@ __global__ void __launch_bounds__(kThreads) muon_momentum_kernel(MuonArgs<float>
   x[i] = g.nesterov ? grad + momentum * m : m;
 }
 
-__global__ void __launch_bounds__(kThreads) muon_normalise_kernel(float* x, int64_t n, const double* squares) {
+__global__ void __launch_bounds__(kThreads)
+    muon_normalise_kernel(float* x, int64_t n, const double* squares) {
   const int64_t i = element();
   if (i < n) x[i] *= static_cast<float>(1 / (sqrt(*squares) + kLeastNorm));
 }

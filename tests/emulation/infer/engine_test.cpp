@@ -38,7 +38,8 @@ std::vector<infer::TextRequest> requests(int64_t vocabulary) {
   std::vector<infer::TextRequest> all;
   for (int64_t id = 0; id < 4; ++id) {
     infer::TextRequest request{.id = id, .max_new_tokens = 5 + id, .text = id, .alternatives = 1};
-    request.prompt = test::random_tokens(1 + id * 20 / 3, vocabulary, id == 3 ? 2 : static_cast<uint64_t>(id));
+    request.prompt =
+        test::random_tokens(1 + id * 20 / 3, vocabulary, id == 3 ? 2 : static_cast<uint64_t>(id));
     request.sampling.temperature = 0;
     request.scores_prompt = id == 1;
     all.push_back(std::move(request));
@@ -114,12 +115,11 @@ TEST_P(EmulatedEngine, ScoresAsTheCpu) {
   EXPECT_EQ(there.generate(contexts, 4, ended), here.generate(contexts, 4, ended));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Tiny, EmulatedEngine,
-    ::testing::Values(ModelCase{"350m_dense"}, ModelCase{"pr_moe"},
-                      ModelCase{"modern_moe", {"model.kv_heads=2", "model.window=11"}},
-                      ModelCase{"deepseek_moe"}, ModelCase{"openmoe"}),
-    [](const auto& tested) { return std::string(tested.param.name); });
+INSTANTIATE_TEST_SUITE_P(Tiny, EmulatedEngine,
+                         ::testing::Values(ModelCase{"350m_dense"}, ModelCase{"pr_moe"},
+                                           ModelCase{"modern_moe", {"model.kv_heads=2", "model.window=11"}},
+                                           ModelCase{"deepseek_moe"}, ModelCase{"openmoe"}),
+                         [](const auto& tested) { return std::string(tested.param.name); });
 
 class EmulatedEngineAlone : public EmulatedTest {};
 

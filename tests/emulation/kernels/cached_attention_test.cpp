@@ -59,8 +59,8 @@ void expect_equals_cpu(const CachedCase& c) {
   Arena here("here", 1 << 20), there("there", 1 << 20, Device::cuda);
   const DeviceArray<T> d_qkv(qkv), d_keys(keys), d_values(cached), d_y(y);
   const DeviceArray<float> d_cosine(cosine), d_sine(sine);
-  const DeviceArray<int32_t> d_sequence(tables.sequence), d_position(tables.position), d_blocks(tables.blocks),
-      d_begin(tables.begin), d_dropped(tables.dropped);
+  const DeviceArray<int32_t> d_sequence(tables.sequence), d_position(tables.position),
+      d_blocks(tables.blocks), d_begin(tables.begin), d_dropped(tables.dropped);
   kernels::CachedAttentionArgs<T> args{shape,
                                        0.25,
                                        qkv.data(),

@@ -38,7 +38,8 @@ void expect_equals_cpu(const SmoothingCase& c) {
   args.grad_scale = scale.data();
   if (c.learns) args.dx = dx.data(), args.dweight = dweight.data();
   kernels::label_smoothing<Device::cpu>(args, here, cpu);
-  args.x = d_x.data(), args.weight = d_weight.data(), args.targets = d_targets.data(), args.sum = d_sum.data();
+  args.x = d_x.data(), args.weight = d_weight.data(), args.targets = d_targets.data(),
+  args.sum = d_sum.data();
   args.grad_scale = d_scale.data();
   if (c.learns) args.dx = d_dx.data(), args.dweight = d_dweight.data();
   kernels::label_smoothing<Device::cuda>(args, there, cuda);

@@ -50,8 +50,8 @@ TEST_P(EmulatedOptimizers, TheAverageIsTheCpus) {
   for (const int64_t step : {1, 2, 1000}) {
     auto average = values<float>("average", n());
     const DeviceTensor<float> d_weight(weight, shift()), d_average(average, shift());
-    kernels::WeightAverageArgs<float> args{static_cast<int64_t>(n()), weight.data(), average.data(), 0.9, step,
-                                           &scale};
+    kernels::WeightAverageArgs<float> args{
+        static_cast<int64_t>(n()), weight.data(), average.data(), 0.9, step, &scale};
     kernels::weight_average<Device::cpu>(args, cpu);
     args.weight = d_weight.data(), args.average = d_average.data(), args.grad_scale = d_scale.data();
     kernels::weight_average<Device::cuda>(args, cuda);
