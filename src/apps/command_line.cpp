@@ -119,6 +119,13 @@ void add_sharing(CLI::App& command, SharingArguments& sharing) {
       ->transform(real_number(0, 1e9));
 }
 
+void add_device(CLI::App& command, Device& device) {
+  const auto number = [](Device d) { return std::to_string(static_cast<int>(d)); };
+  command.add_option("--device", device, "cpu, or cuda: the first GPU; default: cpu")
+      ->transform(one_of(std::vector<std::pair<std::string, std::string>>{{"cpu", number(Device::cpu)},
+                                                                          {"cuda", number(Device::cuda)}}));
+}
+
 void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command =
@@ -164,6 +171,7 @@ void add_generate(CLI::App& app) {
   add_sharing(*command, arguments->sharing);
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
   add_average(*command, arguments->average);
+  add_device(*command, arguments->device);
   command->callback([arguments] { generate(*arguments); });
 }
 
@@ -210,6 +218,7 @@ void add_eval(CLI::App& app) {
       ->transform(whole_number(1, 1'000'000));
   add_sharing(*command, arguments->sharing);
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
+  add_device(*command, arguments->device);
   command->callback([arguments] { eval(*arguments); });
 }
 
@@ -252,6 +261,7 @@ void add_serve(CLI::App& app) {
       ->transform(not_empty());
   add_sharing(*command, arguments->sharing);
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
+  add_device(*command, arguments->device);
   command->callback([arguments] { serve(*arguments); });
 }
 
@@ -268,6 +278,7 @@ void add_logits(CLI::App& app) {
                    "a new .safetensors file: tokens [n] i32, logits [n, vocabulary] f32")
       ->required();
   add_average(*command, arguments->average);
+  add_device(*command, arguments->device);
   command->callback([arguments] { logits(*arguments); });
 }
 
@@ -355,13 +366,6 @@ void add_checkpoint(CLI::App& app) {
   convert->add_flag("--weights-only", arguments->first.weights_only,
                     "moments become zeros, which take no room");
   convert->callback([arguments] { checkpoint_convert(arguments->first); });
-}
-
-void add_device(CLI::App& command, Device& device) {
-  const auto number = [](Device d) { return std::to_string(static_cast<int>(d)); };
-  command.add_option("--device", device, "cpu, or cuda: the first GPU; default: cpu")
-      ->transform(one_of(std::vector<std::pair<std::string, std::string>>{{"cpu", number(Device::cpu)},
-                                                                          {"cuda", number(Device::cuda)}}));
 }
 
 void add_bench_kernels(CLI::App& bench) {

@@ -103,6 +103,7 @@ struct GenerateArguments {
   bool json = false;
   infer::SamplingOptions sampling;
   bool average = false;  // the averages of weights instead of them
+  Device device = Device::cpu;
 };
 void generate(const GenerateArguments& arguments);
 
@@ -118,6 +119,7 @@ struct EvalArguments {
   SharingArguments sharing;
   bool any_size = false, request_hash = false;
   bool average = false;  // the averages of weights instead of them
+  Device device = Device::cpu;
 };
 void eval(const EvalArguments& arguments);
 
@@ -134,6 +136,7 @@ struct ServeArguments {
   int threads = 0;        // of a rank; 0: the cores divided among the ranks
   SharingArguments sharing;
   bool average = false;  // as of EvalArguments
+  Device device = Device::cpu;
 };
 void serve(const ServeArguments& arguments);
 
@@ -141,6 +144,7 @@ struct LogitsArguments {
   std::string checkpoint, output;
   std::vector<int32_t> tokens;
   bool average = false;  // as of EvalArguments
+  Device device = Device::cpu;
 };
 void logits(const LogitsArguments& arguments);
 

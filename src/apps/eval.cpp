@@ -70,7 +70,7 @@ void evaluate_on(MpiRuntime& mpi, const EvalArguments& arguments, std::vector<ev
   // Products of parts of a matrix have the bits of the whole one's only where it lies in panels.
   const bool cut = layout.tensor > 1 || layout.expert_slice > 1;
   TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, arguments.average,
-                       world, cut ? WeightForm::panels : WeightForm::packed, layout);
+                       world, cut ? WeightForm::panels : WeightForm::packed, layout, arguments.device);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
   check(length <= config.model.max_sequence, ErrorKind::argument,
@@ -125,7 +125,7 @@ void eval(const EvalArguments& arguments) {
     if (!arguments.dump_requests.empty()) write_requests(tasks, arguments.dump_requests);
   }
   if (arguments.checkpoint.empty()) return;
-  on_ranks(ranks_of(arguments.sharing, arguments.threads),
+  on_ranks(ranks_of(arguments.sharing, arguments.threads, arguments.device),
            [&](MpiRuntime& mpi) { evaluate_on(mpi, arguments, std::move(tasks)); });
 }
 

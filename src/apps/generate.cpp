@@ -211,7 +211,7 @@ void generate_on(MpiRuntime& mpi, const GenerateArguments& arguments) {
     for (Prompt& prompt : prompts) prompt.ids = ids_of(prompt, *tokenizer, window);
   }
 
-  const LoadedModel loaded(reader, config, world, {.form = WeightForm::panels, .layout = layout});
+  const LoadedModel loaded(reader, config, world, {.form = WeightForm::panels, .layout = layout, .device = arguments.device});
   constexpr int64_t kTogether = 64;  // more than most texts; a cache for more may be large
   infer::Engine engine(loaded.model(),
                        {.window = window,
@@ -233,7 +233,7 @@ void generate_on(MpiRuntime& mpi, const GenerateArguments& arguments) {
 }  // namespace
 
 void generate(const GenerateArguments& arguments) {
-  on_ranks(ranks_of(arguments.sharing, arguments.threads),
+  on_ranks(ranks_of(arguments.sharing, arguments.threads, arguments.device),
            [&](MpiRuntime& mpi) { generate_on(mpi, arguments); });
 }
 

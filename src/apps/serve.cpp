@@ -24,6 +24,7 @@ int64_t cache_tokens(const ServeArguments& arguments, const model::Gpt& model, i
                            size_of(model.dtype()),
                 all = infer::cache_tokens_for(arguments.texts, length);
   if (arguments.cache.empty()) {
+    if (model.device() != Device::cpu) return all;  // what does not fit is told by the memory's name
     const int64_t share = Arena::all_memory() / kShare / of_token;
     return std::min(all, std::max(share, infer::cache_tokens_for(1, length)));
   }
@@ -52,7 +53,7 @@ void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
   const model::InferenceLayout layout = layout_of(arguments.sharing);
   use_nodes(layout.ranks_per_node, layout.all_to_all, mpi, world);
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
-                             arguments.average, world, WeightForm::panels, layout);
+                             arguments.average, world, WeightForm::panels, layout, arguments.device);
   const int64_t most = trained.config().model.max_sequence,
                 length = arguments.max_length > 0 ? arguments.max_length
                                                   : std::min(trained.config().batch.sequence_length, most);
@@ -87,7 +88,7 @@ void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
 }  // namespace
 
 void serve(const ServeArguments& arguments) {
-  on_ranks(ranks_of(arguments.sharing, arguments.threads),
+  on_ranks(ranks_of(arguments.sharing, arguments.threads, arguments.device),
            [&](MpiRuntime& mpi) { serve_on(mpi, arguments); });
 }
 

@@ -18,8 +18,9 @@ model::InferenceLayout layout_of(const SharingArguments& sharing) {
   return layout;
 }
 
-RankOptions ranks_of(const SharingArguments& sharing, int threads) {
+RankOptions ranks_of(const SharingArguments& sharing, int threads, Device device) {
   return {.threads = threads,
+          .device = device,
           .ranks_per_node = layout_of(sharing).ranks_per_node,
           .watch = {.enabled = true, .timeout = sharing.watch_timeout}};
 }

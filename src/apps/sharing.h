@@ -8,6 +8,6 @@
 namespace ziggurat::apps {
 
 model::InferenceLayout layout_of(const SharingArguments& sharing);  // throws Error(config)
-RankOptions ranks_of(const SharingArguments& sharing, int threads);
+RankOptions ranks_of(const SharingArguments& sharing, int threads, Device device);
 
 }  // namespace ziggurat::apps

@@ -20,7 +20,8 @@ class TrainedModel {
   // training. `tokenizer`: a path, or empty: the one that the model was trained with. `average`: the averages
   // of the weights instead of them.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
-               bool average, Communicator& world, WeightForm form, const model::InferenceLayout& layout);
+               bool average, Communicator& world, WeightForm form, const model::InferenceLayout& layout,
+               Device device = Device::cpu);
 
   const train::RunConfig& config() const { return config_; }
   const model::Gpt& model() const { return loaded_->model(); }

@@ -25,7 +25,10 @@ Decoder::Decoder(const model::Gpt& model, int64_t sequences, int64_t context, in
     : context_(checked_context(model, sequences, context)),
       pass_tokens_(pass_tokens),
       pool_(sequences * blocks_for(context), kBlock),
-      executor_(model, {.blocks = pool_.blocks(), .reproducible = reproducible}),
+      executor_(model, {.blocks = pool_.blocks(),
+                        .reproducible = reproducible,
+                        .rows = pass_tokens,
+                        .table_blocks = sequences * blocks_for(context)}),
       sequences_(static_cast<size_t>(sequences)) {
   for (Sequence& sequence : sequences_) sequence.blocks.reserve(static_cast<size_t>(blocks_for(context)));
 }

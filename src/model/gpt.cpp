@@ -264,7 +264,7 @@ int64_t Gpt::own_key_value_heads() const {
 nn::KvCache Gpt::make_cache(int64_t blocks, int64_t block) const {
   return nn::KvCache(
       {static_cast<int64_t>(blocks_.size()), own_key_value_heads(), config_.head_width(), blocks, block},
-      head_->value.dtype());
+      head_->value.dtype(), device());
 }
 
 void Gpt::observe_routing(const RoutingObserver& observer) {

@@ -32,6 +32,10 @@ std::string hash_of_rows(CheckpointReader& checkpoint, const nn::ParamSpec& spec
   return content_hash(hasher);
 }
 
+WeightForm form_of(const LoadOptions& options) {
+  return planned(options.device) == Device::cpu ? options.form : WeightForm::rows;
+}
+
 // How the run was laid out is of no matter to a model that is placed.
 RunConfig as_placed(RunConfig config, model::ModelConfig placed) {
   config.model = std::move(placed);
@@ -47,7 +51,7 @@ LoadedModel::LoadedModel(const RunConfig& config, ProcessGroups groups, const Lo
                                   .device = options.device,
                                   .reproducible = options.reproducible,
                                   .trainable = false,
-                                  .step_tokens = options.form == WeightForm::packed ? 1 : 0})),
+                                  .step_tokens = form_of(options) == WeightForm::packed ? 1 : 0})),
       model_(std::make_unique<model::Gpt>(model_of(config, groups_.plan().world_size()), *store_, groups_,
                                           options.low_memory)) {
   store_->finalize();
@@ -63,7 +67,7 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, RunConfig config, model::
     : LoadedModel(as_placed(std::move(config), std::move(placed.config)),
                   ProcessGroups(world, std::move(placed.plan)), options) {
   load(checkpoint);
-  if (options.form == WeightForm::panels) store_->to_panels();
+  if (form_of(options) == WeightForm::panels) store_->to_panels();
 }
 
 void LoadedModel::load(CheckpointReader& checkpoint) {

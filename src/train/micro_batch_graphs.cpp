@@ -29,8 +29,8 @@ std::string why_no_graphs(const RunConfig& config, int world_size) {
 }
 
 bool MicroBatchGraphs::repeats(Variant& variant, const Tape& tape, const model::TokenBatch& batch) {
-  const Inputs inputs{tape.numbers(),  batch.tokens,    batch.targets, batch.positions,
-                      batch.first_key, batch.sequences, batch.length};
+  const Inputs inputs{tape.numbers(),  batch.tokens,   batch.targets,   batch.positions,
+                      batch.first_key, batch.last_key, batch.sequences, batch.length};
   if (variant.inputs == Inputs{}) {
     variant.inputs = inputs;
     return false;

@@ -218,31 +218,6 @@ void check_device(const RunConfig& c, Problems& problems) {
                              "device=cpu",
                              kernels::kAttentionMaxHeadDimOnCuda, width));
   }
-  if (c.data.ul2.enabled() && c.data.ul2.bidirectional) {
-    problems.add(
-        "data.ul2.bidirectional",
-        "attention to later tokens exists on the CPU only so far: set it to false, or use device=cpu");
-  }
-  if (c.objective.label_smoothing > 0) {
-    problems.add("objective.label_smoothing",
-                 "label smoothing exists on the CPU only so far: set it to 0, or use device=cpu");
-  }
-  if (c.model.window > 0) {
-    problems.add("model.window",
-                 "sliding windows exist on the CPU only so far: set it to 0, or use device=cpu");
-  }
-  const moe::MoeConfig& moe = c.model.moe;
-  if (c.model.has_experts() && (moe.score != moe::RouterScore::softmax || moe.weight_scale != 1 ||
-                                moe.expert_groups > 1 || moe.balance_bias)) {
-    problems.add("model.moe.score",
-                 "sigmoid, weight_scale, expert_groups and balance_bias exist on the CPU only so far: use a "
-                 "plain softmax router, or device=cpu");
-  }
-  if (c.model.has_experts() && moe.group_tokens > 0) {
-    problems.add("model.moe.group_tokens",
-                 "exists on the CPU only so far: with device=cuda make batch.micro_batch x "
-                 "batch.sequence_length so many tokens instead");
-  }
   if (c.reproducible == Reproducible::strict) {
     problems.add(
         "reproducible",
@@ -341,10 +316,6 @@ void RunConfig::validate(Problems& problems) const {
                  "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
                  "them: use 0, or kind adamw or lion");
   }
-  if (optimizer.average > 0 && device == Device::cuda) {
-    problems.add("optimizer.average",
-                 "averages are kept on the CPU only so far: set it to 0, or use device=cpu");
-  }
   if (optimizer.average > 0 && optimizer.moments == StateDtype::bf16) {
     problems.add("optimizer.average",
                  "an average moves by less than bf16 can hold: use optimizer.moments=fp32, or set it to 0");
@@ -358,9 +329,6 @@ void RunConfig::validate(Problems& problems) const {
         "guard.rerun_every",
         "compares what each rank computes alone, but with parallel.zero 2 gradients are summed over ranks "
         "after every micro-batch: use parallel.zero=1, or guard.rerun_every=0");
-  }
-  if (optimizer.kind != OptimizerKind::adamw && device == Device::cuda) {
-    problems.add("optimizer.kind", "only adamw runs on a GPU so far: use it, or device=cpu");
   }
   if (problems.count() > 0) return;  // what follows computes with what was found good
   const bool indexed = data.order == OrderKind::megatron && !is_synthetic(data, Split::train);

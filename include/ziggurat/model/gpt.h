@@ -107,6 +107,7 @@ class Gpt {
   const ModelConfig& config() const { return config_; }
   bool in_panels() const { return head_->panels; }      // ParamStore::to_panels
   DType dtype() const { return head_->value.dtype(); }  // of matrices, activations, keys and values
+  Device device() const { return head_->value.device(); }
   const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order
 
   // After a step: moves every layer's bias of the choice towards even loads (moe::Router). Collective.

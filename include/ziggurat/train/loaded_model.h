@@ -16,6 +16,7 @@ namespace ziggurat::train {
 //   packed  and copies of those of linear layers, for the matrix library: as much memory again, for reading
 //           much at once
 //   panels  weights in panels, in place: for texts that are written side by side
+// On a device they are rows, whatever is asked for: its matrix library wants no other.
 enum class WeightForm { rows, packed, panels };
 
 struct LoadOptions {

@@ -48,7 +48,7 @@ class MicroBatchGraphs {
  private:
   struct Inputs {
     const void *numbers = nullptr, *tokens = nullptr, *targets = nullptr, *positions = nullptr,
-               *first_key = nullptr;
+               *first_key = nullptr, *last_key = nullptr;
     int64_t sequences = 0, length = 0;
     bool operator==(const Inputs&) const = default;
   };

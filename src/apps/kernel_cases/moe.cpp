@@ -109,6 +109,27 @@ void list_router(Cases& add) {
                                         lab.values<float>(S::kTokens)};
     return [=, &lab] { router_softmax<D>(args, lab.stream()); };
   });
+  add("router_sigmoid", shape, traffic(n, 4, 4), [](Lab& lab) {
+    const RouterSigmoidArgs<float> args{S::kTokens,
+                                        S::kExperts,
+                                        lab.values<float>(n),
+                                        lab.values<float>(n),
+                                        lab.values<float>(S::kTokens),
+                                        lab.values<float>(S::kTokens)};
+    return [=, &lab] { router_sigmoid<D>(args, lab.stream()); };
+  });
+  add("router_choose_limited", shape, reads(n, 4), [](Lab& lab) {
+    const RouterLimitedChoiceArgs<float> args{S::kTokens,
+                                              S::kExperts,
+                                              2,
+                                              4,
+                                              2,
+                                              2,
+                                              lab.values<float>(n),
+                                              lab.values<float>(S::kExperts),
+                                              lab.scattered(2 * S::kTokens, S::kExperts)};
+    return [=, &lab] { router_choose_limited<D>(args, lab.workspace(), lab.stream()); };
+  });
   add("router_choose", shape, reads(n, 4), [](Lab& lab) {
     const RouterChooseArgs<float> args{S::kTokens,
                                        S::kExperts,

@@ -4,8 +4,10 @@
 #include <map>
 
 #include "tests/emulation/emulated_test.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/training.h"
 #include "tests/unit/data/data_test_support.h"
+#include <ziggurat/config/config.h>
 #include <ziggurat/train/review.h>
 
 namespace ziggurat::emulation {
@@ -42,6 +44,12 @@ class EmulatedTraining : public EmulatedTest {
 RunConfig on_device(RunConfig config) {
   config.device = Device::cuda;
   return config;
+}
+
+void see_prefixes_whole(RunConfig& config) {
+  config.data.ul2.until = 1 << 20;
+  config.data.ul2.sentinels = 8;
+  config.data.ul2.bidirectional = true;
 }
 
 // Each result is a sum of some hundreds of products in another order; the second step carries on from
@@ -151,6 +159,48 @@ TEST_F(EmulatedTraining, DocumentsKeptApart) {
   config.data.reset_positions = config.data.reset_attention = config.data.mask_eod_loss = true;
   expect_device_equals_cpu(config);
 }
+
+TEST_F(EmulatedTraining, WindowsPrefixesAndSmoothedLabels) {
+  RunConfig config = dense();
+  config.model.window = 5;
+  see_prefixes_whole(config);
+  config.objective.label_smoothing = 0.1;
+  config.objective.z_loss = 1e-3;
+  expect_device_equals_cpu(config);
+  expect_device_as_good_as_cpu_in_bf16(config);
+}
+
+TEST_F(EmulatedTraining, EveryOptimizerAndTheAverage) {
+  for (const OptimizerKind kind : {OptimizerKind::lion, OptimizerKind::muon, OptimizerKind::adafactor}) {
+    SCOPED_TRACE(static_cast<int>(kind));
+    RunConfig config = pr_moe();
+    config.optimizer.kind = kind;
+    config.optimizer.lr = 1e-3;
+    config.optimizer.average = 0.9;
+    config.optimizer.adafactor.least_factored = 16;
+    expect_device_equals_cpu(config);
+  }
+}
+
+// The files of configs/tiny with what other models than GPT and PR-MoE have, with less of everything.
+class EmulatedConfigs : public EmulatedTraining, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(EmulatedConfigs, TrainAsOnTheCpu) {
+  RunConfig config;
+  const std::string name = GetParam();
+  std::vector<std::string> overrides = {"batch.sequence_length=16",  "batch.micro_batch=2",
+                                        "batch.global_batch=4",      "eval.sequences=3",
+                                        "optimizer.warmup_tokens=0", "train.tokens=1M"};
+  if (name == "openmoe") overrides.push_back("model.moe.group_tokens=16");
+  load_config(config, test::source_dir() + "/configs/tiny/" + name + ".yaml", overrides);
+  config.output = folder.path();
+  expect_device_equals_cpu(config);
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiny, EmulatedConfigs,
+                         ::testing::Values("deepseek_moe", "modern_moe", "olmoe", "openmoe", "qwen2_moe",
+                                           "qwen3_moe"),
+                         [](const auto& tested) { return std::string(tested.param); });
 
 // The host queues micro-batch after micro-batch: it waits as often in a step of two as in one of six.
 TEST_F(EmulatedTraining, NobodyWaitsInsideAMicroBatch) {
@@ -300,6 +350,25 @@ INSTANTIATE_TEST_SUITE_P(
                                   c.model.moe.choice_noise = kernels::ChoiceNoise::second_expert;
                                   return c;
                                 }},
+                      GraphCase{"a window, sigmoid scores balanced by a bias, groups of experts",
+                                [](RunConfig c) {
+                                  c.model.window = 5;
+                                  c.model.moe.score = moe::RouterScore::sigmoid;
+                                  c.model.moe.top_k = 2;
+                                  c.model.blocks[0].pattern[1].experts = 4;
+                                  c.model.moe.expert_groups = 2, c.model.moe.chosen_groups = 1;
+                                  c.model.moe.balance_bias = true;
+                                  c.optimizer.kind = OptimizerKind::lion;
+                                  return c;
+                                }},
+                      GraphCase{"prefixes seen whole, smoothed labels, an average",
+                                [](RunConfig c) {
+                                  see_prefixes_whole(c);
+                                  c.objective.label_smoothing = 0.1;
+                                  c.optimizer.average = 0.9;
+                                  return c;
+                                },
+                                false},
                       GraphCase{"fractions of the step, recomputed",
                                 [](RunConfig c) {
                                   c.train.recompute = true;
