@@ -64,20 +64,24 @@ void check_distinct(const std::vector<std::string>& files) {
 }
 
 void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
-  const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
-                             arguments.average, world, WeightForm::packed);
+  const bool int8 = arguments.weights == "int8";
+  TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, arguments.average,
+                       world, int8 ? WeightForm::rows : WeightForm::packed);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
   check(length <= config.model.max_sequence, ErrorKind::argument,
         "--max-length: the model has {} positions, got {}", config.model.max_sequence, length);
   eval::Scorer scorer(trained.model(), world, {.length = length, .batch_tokens = arguments.batch_tokens});
-  const eval::Subject subject{.model = trained.path(),
-                              .step = trained.step(),
-                              .weight_hash = trained.weight_hash(),
-                              .tokenizer = trained.tokenizer().fingerprint(),
-                              .precision = to_string(train::compute_dtype(config.precision)),
-                              .length = length,
-                              .limit = arguments.limit};
+  const eval::Subject subject{
+      .model = trained.path(),
+      .step = trained.step(),
+      .weight_hash = trained.weight_hash(),
+      .tokenizer = trained.tokenizer().fingerprint(),
+      .precision = fmt::format("{}{}", to_string(train::compute_dtype(config.precision)),
+                               int8 ? " with int8 weights" : ""),
+      .length = length,
+      .limit = arguments.limit};
+  if (int8) trained.take_form(WeightForm::int8);  // after the hash of what the checkpoint has
   info("{} | step {} | weights {} | {} | up to {} tokens", subject.model, subject.step, subject.weight_hash,
        subject.precision, length);
 

@@ -210,7 +210,7 @@ void generate_on(Communicator& world, const GenerateArguments& arguments) {
 
   const int share = arguments.expert_parallel > 0 ? arguments.expert_parallel : world.size();
   config.model = model::share_experts(std::move(config.model), share);
-  const LoadedModel loaded(reader, config, world, {.form = WeightForm::panels});
+  const LoadedModel loaded(reader, config, world, {.form = form_of(arguments.weights)});
   constexpr int64_t kTogether = 64;  // more than most texts; a cache for more may be large
   infer::Engine engine(loaded.model(),
                        {.window = window,

@@ -50,7 +50,7 @@ int64_t least_of(Communicator& world, int64_t tokens) {
 void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
   Communicator& world = mpi.world();
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
-                             arguments.average, world, WeightForm::panels,
+                             arguments.average, world, form_of(arguments.weights),
                              arguments.expert_parallel > 0 ? arguments.expert_parallel : world.size());
   const int64_t most = trained.config().model.max_sequence,
                 length = arguments.max_length > 0 ? arguments.max_length

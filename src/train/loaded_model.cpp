@@ -37,7 +37,17 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, const RunConfig& config, 
                                   model::fit_to_ranks(config.model, world.size()).expert_parallel_sizes())),
           options) {
   load(checkpoint);
-  if (options.form == WeightForm::panels) store_->to_panels();
+  take_form(options.form);
+}
+
+void LoadedModel::take_form(WeightForm form) {
+  if (form == WeightForm::panels) store_->to_panels();
+  if (form != WeightForm::int8) return;
+  check(
+      store_->options().compute != DType::f64, ErrorKind::argument,
+      "--weights int8: this model computes in fp64, where weights of 8 bits make no sense; leave the option "
+      "out");
+  store_->to_int8_panels();
 }
 
 void LoadedModel::load(CheckpointReader& checkpoint) {
