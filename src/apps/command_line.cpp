@@ -98,6 +98,14 @@ void add_average(CLI::App& command, bool& average) {
   command.add_flag("--average", average, "the averages of the weights (optimizer.average) instead of them");
 }
 
+void add_weights(CLI::App& command, std::string& weights) {
+  command
+      .add_option(
+          "--weights", weights,
+          "int8: the nearest numbers of 8 bits and a scale for each row, half of bf16's memory to read")
+      ->transform(one_of(std::vector<std::string>{"int8"}));
+}
+
 void add_sharing(CLI::App& command, SharingArguments& sharing) {
   command
       .add_option(
@@ -172,6 +180,7 @@ void add_generate(CLI::App& app) {
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
   add_average(*command, arguments->average);
   add_device(*command, arguments->device);
+  add_weights(*command, arguments->weights);
   command->callback([arguments] { generate(*arguments); });
 }
 
@@ -208,6 +217,7 @@ void add_eval(CLI::App& app) {
                     "take sets with another number of rows than the public ones");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   add_precision(*command, arguments->precision);
+  add_weights(*command, arguments->weights);
   add_average(*command, arguments->average);
   command
       ->add_option("--max-length", arguments->max_length,
@@ -237,6 +247,7 @@ void add_serve(CLI::App& app) {
   command->add_option("--name", arguments->name, "of the model, in answers; default: the run's");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
   add_precision(*command, arguments->precision);
+  add_weights(*command, arguments->weights);
   add_average(*command, arguments->average);
   command
       ->add_option("--max-length", arguments->max_length,
@@ -391,6 +402,7 @@ void add_bench_decode(CLI::App& bench) {
   number("--tokens", arguments->tokens, "tokens of a round");
   number("--rounds", arguments->rounds, "the fastest counts");
   number("--texts", arguments->texts, "written side by side");
+  add_weights(*command, arguments->weights);
   add_threads(*command, arguments->threads, "0: every core");
   command->add_flag("--json", arguments->json, "machine-readable");
   command->callback([arguments] { bench_decode(*arguments); });
@@ -415,6 +427,7 @@ void add_bench_serve(CLI::App& bench) {
   number("--prompt", arguments->prompt, "tokens of a prompt on average; half of it to half more");
   number("--tokens", arguments->tokens, "tokens of an answer, likewise");
   number("--texts", arguments->texts, "of a rank, written at once; more wait");
+  add_weights(*command, arguments->weights);
   command->add_option("--most-first", arguments->most_first, "seconds to the first token of a good request")
       ->capture_default_str()
       ->transform(real_number(0, 1e6, true));

@@ -104,12 +104,14 @@ struct GenerateArguments {
   infer::SamplingOptions sampling;
   bool average = false;  // the averages of weights instead of them
   Device device = Device::cpu;
+  std::string weights;   // int8: of 8 bits; empty: as in training
 };
 void generate(const GenerateArguments& arguments);
 
 struct EvalArguments {
   std::string checkpoint, tokenizer, data, output, scores, dump_requests;
   std::string precision;  // bf16, fp32 or fp64; empty: as in training
+  std::string weights;    // as of GenerateArguments
   std::vector<std::string> tasks;
   eval::Form form = eval::Form::current;
   int64_t limit = 0;       // documents of each task; 0: all
@@ -126,6 +128,7 @@ void eval(const EvalArguments& arguments);
 struct ServeArguments {
   std::string checkpoint, tokenizer, name, host = "127.0.0.1";
   std::string precision;   // as of EvalArguments
+  std::string weights;     // as of GenerateArguments
   int64_t max_length = 0;  // tokens of prompt and completion; 0: as in training
   int64_t texts = 64;      // written at once
   std::string cache;  // memory of keys and values; empty: enough for these texts, or a part of the memory
@@ -191,8 +194,9 @@ struct BenchDecodeArguments {
   int64_t context = 128;  // tokens read before the first measured one
   int64_t tokens = 64;    // of a round
   int64_t rounds = 5;
-  int64_t texts = 1;  // side by side
-  int threads = 0;    // 0: every core
+  int64_t texts = 1;    // side by side
+  std::string weights;  // as of GenerateArguments
+  int threads = 0;      // 0: every core
   bool json = false;
 };
 void bench_decode(const BenchDecodeArguments& arguments);
@@ -205,6 +209,7 @@ struct BenchServeArguments {
   int64_t prompt = 128, tokens = 64;        // of a request, on average: half of it to half more
   int64_t texts = 64;                       // written at once
   double most_first = 1, most_token = 0.2;  // seconds within which a request is a good one
+  std::string weights;                      // as of GenerateArguments
   int threads = 0;                          // of a rank; 0: the cores divided among the ranks
   bool json = false;
 };

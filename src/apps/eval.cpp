@@ -67,23 +67,31 @@ void evaluate_on(MpiRuntime& mpi, const EvalArguments& arguments, std::vector<ev
   Communicator& world = mpi.world();
   const model::InferenceLayout layout = layout_of(arguments.sharing);
   use_nodes(layout.ranks_per_node, layout.all_to_all, mpi, world);
+  const bool int8 = arguments.weights == "int8";
   // Products of parts of a matrix have the bits of the whole one's only where it lies in panels.
   const bool cut = layout.tensor > 1 || layout.expert_slice > 1;
   TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, arguments.average,
-                       world, cut ? WeightForm::panels : WeightForm::packed, layout, arguments.device);
+                       world,
+                       int8  ? WeightForm::rows
+                       : cut ? WeightForm::panels
+                             : WeightForm::packed,
+                       layout, arguments.device);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
   check(length <= config.model.max_sequence, ErrorKind::argument,
         "--max-length: the model has {} positions, got {}", config.model.max_sequence, length);
   eval::Scorer scorer(trained.model(), trained.teams(),
                       {.length = length, .batch_tokens = arguments.batch_tokens});
-  const eval::Subject subject{.model = trained.path(),
-                              .step = trained.step(),
-                              .weight_hash = trained.weight_hash(),
-                              .tokenizer = trained.tokenizer().fingerprint(),
-                              .precision = to_string(train::compute_dtype(config.precision)),
-                              .length = length,
-                              .limit = arguments.limit};
+  const eval::Subject subject{
+      .model = trained.path(),
+      .step = trained.step(),
+      .weight_hash = trained.weight_hash(),
+      .tokenizer = trained.tokenizer().fingerprint(),
+      .precision = fmt::format("{}{}", to_string(train::compute_dtype(config.precision)),
+                               int8 ? " with int8 weights" : ""),
+      .length = length,
+      .limit = arguments.limit};
+  if (int8) trained.take_form(WeightForm::int8);  // after the hash of what the checkpoint has
   info("{} | step {} | weights {} | {} | up to {} tokens", subject.model, subject.step, subject.weight_hash,
        subject.precision, length);
 

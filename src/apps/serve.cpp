@@ -53,7 +53,7 @@ void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
   const model::InferenceLayout layout = layout_of(arguments.sharing);
   use_nodes(layout.ranks_per_node, layout.all_to_all, mpi, world);
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
-                             arguments.average, world, WeightForm::panels, layout, arguments.device);
+                             arguments.average, world, form_of(arguments.weights), layout, arguments.device);
   const int64_t most = trained.config().model.max_sequence,
                 length = arguments.max_length > 0 ? arguments.max_length
                                                   : std::min(trained.config().batch.sequence_length, most);

@@ -13,6 +13,11 @@ namespace ziggurat::apps {
 using train::LoadedModel;
 using train::WeightForm;
 
+// Of texts that are written side by side, by --weights: int8, or empty.
+inline WeightForm form_of(const std::string& weights) {
+  return weights == "int8" ? WeightForm::int8 : WeightForm::panels;
+}
+
 class TrainedModel {
  public:
   // Collective over `world`, as LoadedModel.
@@ -30,7 +35,8 @@ class TrainedModel {
   int64_t step() const { return reader_.manifest().step; }
 
   Communicator& teams() const { return loaded_->teams(); }
-  std::string weight_hash() { return loaded_->weight_hash(&reader_); }  // collective
+  std::string weight_hash() { return loaded_->weight_hash(&reader_); }  // collective; not after take_form
+  void take_form(WeightForm form) { loaded_->take_form(form); }
 
  private:
   CheckpointReader reader_;

@@ -2,6 +2,7 @@
 
 #include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/panel_linear.h>
+#include <ziggurat/memory/pages.h>
 #include <ziggurat/nn/initial_values.h>
 #include <ziggurat/nn/param_store.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -259,6 +260,37 @@ void ParamStore::await_values(size_t group) const {
 
 void ParamStore::await_values() const {
   for (auto& [group, arrival] : arrivals_) arrival.wait();
+}
+
+void ParamStore::to_int8_panels() {
+  check(
+      arena_ && !options_.trainable && options_.device == Device::cpu && packed_.empty() &&
+          options_.compute != DType::f64,
+      ErrorKind::internal,
+      "[params] weights of 8 bits are for finished weights on the CPU, in f32 or bf16, that are not trained");
+  std::vector<ParamEntry*> products;
+  int64_t bytes = 0;
+  for (ParamEntry& e : entries_) {
+    if (e.spec.product_rows == 0 || e.param.panels) continue;
+    products.push_back(&e);
+    const int64_t in = e.param.value.dim(e.param.value.rank() - 1);
+    bytes += kernels::Int8Weights::bytes(e.numel / in, in) + Arena::kAlignment;
+  }
+  packed_arena_ = std::make_unique<Arena>("weights of 8 bits", bytes);
+  for (ParamEntry* e : products) {
+    const Tensor w = e->param.value;
+    const int64_t out = w.dim(w.rank() - 2), in = w.dim(w.rank() - 1), count = w.numel() / (out * in);
+    void* const memory = packed_arena_->allocate(kernels::Int8Weights::bytes(count * out, in));
+    visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
+      if constexpr (!std::is_same_v<T, double>) {
+        kernels::quantise<D>(w.data<T>(), count, out, in, memory);
+      }
+    });
+    e->param.value = Tensor(memory, w.dtype(), w.shape());
+    e->param.panels = e->param.int8 = true;
+    release_pages(w.raw(), w.bytes());
+  }
+  to_panels();
 }
 
 int64_t ParamStore::packed_bytes() const { return packed_arena_ ? packed_arena_->used() : 0; }

@@ -1,3 +1,4 @@
+#include <ops/panels.h>
 #include <ops/position_checks.h>
 
 #include <ziggurat/autograd/note_work.h>
@@ -82,7 +83,7 @@ Var look_up(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_lengt
     visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
       const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();
       kernels::panel_gather<D>(kernels::PanelGatherArgs<T>{n, cols, w.dim(0), tokens, positions, w.data<T>(),
-                                                           p, y.value().data<T>()},
+                                                           p, y.value().data<T>(), int8_weights(table)},
                                tape.stream());
     });
     return y;

@@ -32,10 +32,6 @@ std::string hash_of_rows(CheckpointReader& checkpoint, const nn::ParamSpec& spec
   return content_hash(hasher);
 }
 
-WeightForm form_of(const LoadOptions& options) {
-  return planned(options.device) == Device::cpu ? options.form : WeightForm::rows;
-}
-
 // How the run was laid out is of no matter to a model that is placed.
 RunConfig as_placed(RunConfig config, model::ModelConfig placed) {
   config.model = std::move(placed);
@@ -51,7 +47,7 @@ LoadedModel::LoadedModel(const RunConfig& config, ProcessGroups groups, const Lo
                                   .device = options.device,
                                   .reproducible = options.reproducible,
                                   .trainable = false,
-                                  .step_tokens = form_of(options) == WeightForm::packed ? 1 : 0})),
+                                  .step_tokens = options.form == WeightForm::packed && planned(options.device) == Device::cpu ? 1 : 0})),
       model_(std::make_unique<model::Gpt>(model_of(config, groups_.plan().world_size()), *store_, groups_,
                                           options.low_memory)) {
   store_->finalize();
@@ -67,7 +63,21 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, RunConfig config, model::
     : LoadedModel(as_placed(std::move(config), std::move(placed.config)),
                   ProcessGroups(world, std::move(placed.plan)), options) {
   load(checkpoint);
-  if (form_of(options) == WeightForm::panels) store_->to_panels();
+  take_form(options.form);
+}
+
+void LoadedModel::take_form(WeightForm form) {
+  const bool on_cpu = planned(store_->options().device) == Device::cpu;
+  if (form == WeightForm::panels && on_cpu) store_->to_panels();
+  if (form != WeightForm::int8) return;
+  check(on_cpu, ErrorKind::argument,
+        "--weights int8: on a GPU weights of 8 bits have no kernels so far: leave the option out, or take "
+        "--device cpu");
+  check(
+      store_->options().compute != DType::f64, ErrorKind::argument,
+      "--weights int8: this model computes in fp64, where weights of 8 bits make no sense; leave the option "
+      "out");
+  store_->to_int8_panels();
 }
 
 void LoadedModel::load(CheckpointReader& checkpoint) {

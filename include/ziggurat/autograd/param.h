@@ -26,6 +26,9 @@ struct Param {
   // `value` lies in panels (kernels/panel_linear.h), which products of inference read. All else that reads it
   // knows nothing of them.
   bool panels = false;
+  // With panels: they are numbers of 8 bits, and `value`, of its dtype and shape, has their memory
+  // (kernels::Int8Weights).
+  bool int8 = false;
 
   // Expert parameters in strict mode keep one gradient per source rank of the expert-parallel group, so that
   // the sum over sources can be taken in a fixed order. Elements between two sources; 0: all sources share

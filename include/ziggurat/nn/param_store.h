@@ -168,10 +168,14 @@ class ParamStore {
   void expect_values(size_t group, Work arrival);
   void await_values(size_t group) const;
   void await_values() const;  // of all groups
-  int64_t packed_bytes() const;
+  int64_t packed_bytes() const;  // of packed copies, or of weights of 8 bits
   // Rearranges the weights of products into panels, where they lie (kernels/panel_linear.h). For stores that
   // are not trainable, on the CPU, once their values are final: from then on only ops of inference read them.
   void to_panels();
+  // The same, the weights of linear layers, experts and vocabulary head as the nearest numbers of 8 bits
+  // (kernels::Int8Weights), in memory of their own; what the weights took goes back to the system, one after
+  // another. Not for f64.
+  void to_int8_panels();
 
   const Options& options() const { return options_; }
   std::deque<ParamEntry>& entries() { return entries_; }

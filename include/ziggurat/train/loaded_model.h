@@ -16,8 +16,9 @@ namespace ziggurat::train {
 //   packed  and copies of those of linear layers, for the matrix library: as much memory again, for reading
 //           much at once
 //   panels  weights in panels, in place: for texts that are written side by side
+//   int8    the same, those of products as the nearest numbers of 8 bits (ParamStore::to_int8_panels)
 // On a device they are rows, whatever is asked for: its matrix library wants no other.
-enum class WeightForm { rows, packed, panels };
+enum class WeightForm { rows, packed, panels, int8 };
 
 struct LoadOptions {
   WeightForm form = WeightForm::rows;
@@ -32,11 +33,14 @@ class LoadedModel {
   // Without weights, of a config's model and precision; `groups` as layout_of() has them, so ranks share the
   // experts as they would in training.
   LoadedModel(const RunConfig& config, ProcessGroups groups, const LoadOptions& options);
-  // With those of `checkpoint`, whose config this is. Collective over `world`, which must outlive it.
+  // With those of `checkpoint`, whose config this is. Collective over `world`, which must outlive it. Throws
+  // Error(argument) for int8 of a model that computes in fp64.
   LoadedModel(CheckpointReader& checkpoint, const RunConfig& config, Communicator& world,
               const LoadOptions& options = {});
 
   void load(CheckpointReader& checkpoint);  // collective
+  // From rows to another form, once. WeightForm::packed is for the constructor alone.
+  void take_form(WeightForm form);
 
   const model::Gpt& model() const { return *model_; }
   model::Gpt& model() { return *model_; }
