@@ -53,7 +53,7 @@ std::string chart(const std::string& title, const std::string& x_name, const std
   double low = INFINITY, high = -INFINITY, top = 0;
   for (const Curve& c : curves) {
     for (const double x : c.x) low = std::min(low, x), high = std::max(high, x);
-    for (const double y : c.y) top = std::max(top, y);
+    for (const double y : c.y) top = std::isfinite(y) ? std::max(top, y) : top;
   }
   if (!(high > low)) high = low + 1;
   if (top <= 0) top = 1;
@@ -79,6 +79,7 @@ std::string chart(const std::string& title, const std::string& x_name, const std
     const Curve& c = curves[i];
     std::string points;
     for (size_t p = 0; p < c.x.size(); ++p) {
+      if (!std::isfinite(c.y[p])) continue;
       const double x = kLeft + kWidth * (c.x[p] - low) / (high - low),
                    y = kTop + kHeight * (1 - c.y[p] / top);
       points += fmt::format("{:.1f},{:.1f} ", x, y);
@@ -130,9 +131,11 @@ Numbers counting(size_t n, double step) {
 
 Numbers column(const Json& rows, const char* name) {
   Numbers out;
-  for (const Json& row : rows) out.push_back(row[name].get<double>());
+  for (const Json& row : rows) out.push_back(row[name].is_number() ? row[name].get<double>() : NAN);
   return out;
 }
+
+constexpr const char* kNone = "\u2014";  // nothing was counted
 
 std::string overview(const Json& f) {
   std::string out =
@@ -145,13 +148,14 @@ std::string overview(const Json& f) {
     const Json& s = layer["specialisation"];
     out += fmt::format(
         "<tr><td>{}<td>{}<td>{}<td>{:.2f}<td>{:.2f} "
-        "%<td>{:.3f}<td>{:.3f}<td>{:.3f}<td>{:.3f}<td>{:.4f}<td>{:.4f}"
+        "%<td>{}<td>{}<td>{}<td>{:.3f}<td>{}<td>{}"
         "</tr>",
         layer["layer"].get<int64_t>(), layer["experts"].get<int64_t>(), layer["top_k"].get<int64_t>(),
         *std::max_element(load.begin(), load.end()) * static_cast<double>(load.size()),
-        100 * layer["drop_rate"].get<double>(), s["input"].get<double>(), s["next"].get<double>(),
-        s["predicted"].get<double>(), 1 / static_cast<double>(load.size()),
-        layer["token_deviation"].get<double>(), layer["position_deviation"].get<double>());
+        100 * layer["drop_rate"].get<double>(), number_text(s["input"], 3, kNone),
+        number_text(s["next"], 3, kNone), number_text(s["predicted"], 3, kNone),
+        1 / static_cast<double>(load.size()), number_text(layer["token_deviation"], 4, kNone),
+        number_text(layer["position_deviation"], 4, kNone));
   }
   return out + "</table>";
 }
@@ -223,7 +227,8 @@ constexpr const char* kReading =
     "averaged over ids (OLMoE's vocabulary specialisation). Deviation over experts: how unevenly the choices "
     "of "
     "one token id, or of one position, are spread; the former larger than the latter is OpenMoE's "
-    "context-independent specialisation. Saturation and distances compare each checkpoint with the last "
+    "context-independent specialisation; \u2014: nothing was there often enough. Saturation and distances "
+    "compare each checkpoint with the last "
     "one.</p>";
 
 }  // namespace

@@ -53,6 +53,7 @@ TEST(Findings, DeviationsOfTokensAndPositions) {
   EXPECT_EQ(d.kinds, 2);
   EXPECT_NEAR(d.deviation, (of(1.0 / 2, 1.0 / 3, 1.0 / 6) + of(0.25, 0.5, 0.25)) / 2, 1e-15);
   EXPECT_EQ(deviation_over_experts(r.layers[0], r.token, 4).kinds, 0);
+  EXPECT_TRUE(std::isnan(deviation_over_experts(r.layers[0], r.token, 4).deviation));
 }
 
 TEST(Findings, SpecialisationIsTheLargestShareOfFirstChoices) {
@@ -137,6 +138,16 @@ TEST(RoutedModel, TablesAddUp) {
   EXPECT_THAT(page, HasSubstr("<h2>Layer 3</h2>"));
   EXPECT_THAT(page, ::testing::Not(HasSubstr("src=")));
   EXPECT_THAT(page, ::testing::Not(HasSubstr("http")));
+
+  // A mean of nothing is no 0.
+  report.least = 1 << 20;
+  const nlohmann::ordered_json nothing = to_json(report);
+  EXPECT_THAT(nothing.dump(), HasSubstr("\"input\":null"));
+  EXPECT_THAT(tables(nothing), HasSubstr("none: no id, or position, was there 1048576 times (--least)"));
+  EXPECT_THAT(tables(nothing), ::testing::Not(HasSubstr("nan")));
+  EXPECT_THAT(routing_page(nothing), HasSubstr("<td>\u2014"));
+  EXPECT_THAT(routing_page(nothing), ::testing::Not(HasSubstr("nan")));
+  EXPECT_THAT(tables(findings), ::testing::Not(HasSubstr("none")));
 }
 
 }  // namespace
