@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include <ziggurat/model/gpt.h>
+#include <ziggurat/model/width_rules.h>
 #include <ziggurat/ops/add.h>
 #include <ziggurat/ops/choose_rows.h>
 #include <ziggurat/ops/dropout.h>
@@ -140,6 +141,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
                         .init = c.init == InitRule::normal ? init : nn::Init::truncated_normal(inner_std(c)),
                         .product_rows = ops::kVocabularyTile,
                         .cut = part});
+  apply_width_rules(c, store);
 }
 
 // Every rank looks up all tokens in its part of the table.
