@@ -86,7 +86,7 @@ std::string chart(const std::string& title, const std::string& x_name, const std
       svg += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2\" fill=\"{}\"/>", x, y, colour(i));
     }
     svg += fmt::format("<polyline points=\"{}\" stroke=\"{}\"/>", points, colour(i));
-    svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" fill=\"{}\">{}</text>", kLeft + kWidth + 8,
+    svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" style=\"fill:{}\">{}</text>", kLeft + kWidth + 8,
                        kTop + 10 + 14 * static_cast<double>(i), colour(i), escaped(c.name));
   }
   return svg + "</svg>\n";
@@ -103,10 +103,10 @@ std::string heat_map(const std::string& title, const std::vector<std::string>& r
   }
   const double cell = std::clamp(560.0 / static_cast<double>(std::max<size_t>(columns, 1)), 4.0, 22.0);
   const double high = std::min(cell, 18.0), left = 110;
-  std::string svg =
-      fmt::format("<svg width=\"{:.0f}\" height=\"{:.0f}\"><text x=\"0\" y=\"13\" class=\"t\">{}</text>",
-                  left + cell * static_cast<double>(columns) + 4,
-                  22 + high * static_cast<double>(values.size()), escaped(title));
+  std::string svg = fmt::format(
+      "<svg width=\"{:.0f}\" height=\"{:.0f}\"><text x=\"0\" y=\"13\" class=\"t\">{}</text>",
+      std::max(left + cell * static_cast<double>(columns) + 4, 7.5 * static_cast<double>(title.size())),
+      22 + high * static_cast<double>(values.size()), escaped(title));
   for (size_t r = 0; r < values.size(); ++r) {
     const double y = 20 + high * static_cast<double>(r);
     svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" class=\"e\">{}</text>", left - 5, y + high * 0.75,
@@ -179,6 +179,23 @@ std::string all_layers(const Json& f) {
   return out + chart("distance of token ids' experts from the last checkpoint's", "step", distances);
 }
 
+// A token that is white space is seen as one.
+std::string visible(const std::string& token) {
+  std::string out;
+  for (const char c : token) {
+    if (c == '\n') {
+      out += "\\n";
+    } else if (c == '\t') {
+      out += "\\t";
+    } else if (c == '\r') {
+      out += "\\r";
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
 std::string one_layer(const Json& f, const Json& layer) {
   const auto sources = f["sources"].get<std::vector<std::string>>();
   const auto experts = layer["experts"].get<size_t>();
@@ -204,8 +221,9 @@ std::string one_layer(const Json& f, const Json& layer) {
     for (const Json& t : layer["own_tokens"][e]) {
       const std::string text =
           t.contains("text") ? t["text"].get<std::string>() : std::to_string(t["token"].get<int64_t>());
-      tokens += fmt::format("<code title=\"id {}, {} times\">{}</code> {:.0f} % ", t["token"].get<int64_t>(),
-                            t["count"].get<int64_t>(), escaped(text), 100 * t["share"].get<double>());
+      tokens +=
+          fmt::format("<code title=\"id {}, {} times\">{}</code> {:.0f} % ", t["token"].get<int64_t>(),
+                      t["count"].get<int64_t>(), escaped(visible(text)), 100 * t["share"].get<double>());
     }
     out += fmt::format("<tr><td>{}<td>{:.3f}<td class=\"l\">{}</tr>", e, load[0][e], tokens);
   }

@@ -110,7 +110,7 @@ TEST(RoutedModel, TablesAddUp) {
   report.model = "a <b>";
   report.sources = {"one", "two"};
   report.length = config.batch.sequence_length;
-  report.text_of = [](int32_t id) { return fmt::format("<{}>", id); };
+  report.text_of = [](int32_t id) { return fmt::format("<{}>\n", id); };
   for (const int64_t step : {5, 9}) {
     Snapshot s{"there", step, {}};
     add_routed(built.model, config, source, 6, 0, s.routed);
@@ -136,6 +136,8 @@ TEST(RoutedModel, TablesAddUp) {
   const std::string page = routing_page(findings);
   EXPECT_THAT(page, HasSubstr("Routing of a &lt;b&gt;"));
   EXPECT_THAT(page, HasSubstr("<h2>Layer 3</h2>"));
+  EXPECT_THAT(page, HasSubstr("&gt;\\n</code>"));  // white space is seen
+  EXPECT_THAT(page, HasSubstr("style=\"fill:#1f6feb\">layer 1"));
   EXPECT_THAT(page, ::testing::Not(HasSubstr("src=")));
   EXPECT_THAT(page, ::testing::Not(HasSubstr("http")));
 

@@ -243,6 +243,36 @@ TEST_F(ResumeTest, AnAverageBeginsInTheMiddleOfARun) {
   for (const auto& [tensor, values] : averages_of(checkpoint(5))) EXPECT_FALSE(tensor.starts_with("ema.w."));
 }
 
+// The stable part of wsd ends at whichever checkpoint somebody decays from.
+TEST_F(ResumeTest, WsdDecaysFromAnyCheckpoint) {
+  constexpr int64_t kStep = 16 * 16;  // tokens
+  config_.checkpoint.keep = 0;
+  config_.optimizer.schedule = LrScheduleKind::wsd;
+  config_.optimizer.wsd_decay_tokens = 4 * kStep;
+  train(3, config_);
+  RunConfig decaying = config_;
+  decaying.optimizer.decay_tokens = 6 * kStep;
+  EXPECT_THAT(
+      refused(ErrorKind::config, decaying),
+      AllOf(HasSubstr("optimizer.decay_tokens"), HasSubstr("checkpoint.allow_schedule_changes=true")));
+  decaying.checkpoint.allow_schedule_changes = true;
+  for (const int64_t from : {3, 2}) {
+    std::vector<double> rates;
+    run_on_threads(1, [&](Communicator& world) {
+      Trainer trainer(decaying, world);
+      EXPECT_EQ(trainer.steps_done(), from);
+      for (int64_t step = from; step < 7; ++step) rates.push_back(trainer.step().lr);
+    });
+    std::vector<double> want;
+    for (int64_t step = from; step < 7; ++step) {
+      const double left = std::clamp<double>(static_cast<double>(6 - step) / 4, 0, 1);
+      want.push_back(1e-3 + 9e-3 * left);
+    }
+    EXPECT_THAT(rates, ::testing::Pointwise(::testing::DoubleNear(1e-15), want));
+    fs::remove_all(checkpoint(3));
+  }
+}
+
 TEST_F(ResumeTest, AnotherBatchTrainsToTheSameGoal) {
   config_.train.tokens = 16 * config_.batch.sequence_length * 10;
   config_.eval.sequences = 0;
