@@ -39,7 +39,8 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   plan.global_parameters = store.global_parameters();
 
   const Device device = store.options().device;
-  parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank);
+  parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank,
+                                    built.training.optimizer.clip_groups());
   built.micro_batch(reducer);
   plan.gradients += reducer.lent_bytes();
   const objective::Teacher* const teacher = built.training.objective->teacher();

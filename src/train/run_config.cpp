@@ -316,6 +316,13 @@ void RunConfig::validate(Problems& problems) const {
                  "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
                  "them: use 0, or kind adamw or lion");
   }
+  if (model.mup_base_hidden > 0 && takes_matrices(optimizer.kind)) {
+    problems.add(
+        "model.mup_base_hidden",
+        fmt::format("its rules are those of Adam and Lion: set it to 0, or use optimizer.kind adamw or "
+                    "lion; got {}",
+                    enum_text(optimizer.kind)));
+  }
   if (optimizer.average > 0 && optimizer.moments == StateDtype::bf16) {
     problems.add("optimizer.average",
                  "an average moves by less than bf16 can hold: use optimizer.moments=fp32, or set it to 0");
