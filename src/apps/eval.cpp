@@ -65,12 +65,13 @@ void check_distinct(const std::vector<std::string>& files) {
 
 void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
-                             arguments.average, world, WeightForm::packed);
+                             arguments.average, world);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
   check(length <= config.model.max_sequence, ErrorKind::argument,
         "--max-length: the model has {} positions, got {}", config.model.max_sequence, length);
-  eval::Scorer scorer(trained.model(), world, {.length = length, .batch_tokens = arguments.batch_tokens});
+  eval::Scorer scorer(trained.model(), world,
+                      {.length = length, .batch_tokens = arguments.batch_tokens, .copies = true});
   const eval::Subject subject{.model = trained.path(),
                               .step = trained.step(),
                               .weight_hash = trained.weight_hash(),

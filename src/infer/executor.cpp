@@ -45,6 +45,7 @@ Executor::Executor(const model::Gpt& model, const ExecutorOptions& options)
     loads_.push_back(allocate(loads_memory_, DType::f64, layer->sums().shape()));
   }
   reset_loads();
+  if (options.copies) stream_.set_weight_rows(Stream::kAllRows);
 }
 
 void Executor::run(const Pass& pass, const LogitsVisitor& visit) {

@@ -31,7 +31,7 @@ Experts::Experts(nn::ParamStore& store, const std::string& name, const MoeShape&
                        .init = init,
                        .matrix = matrix,
                        .decay = matrix,
-                       .product_rows = matrix ? global[1] : 0,
+                       .product = matrix,
                        .row_begin = ep_rank * held,
                        .row_end = (ep_rank + 1) * held,
                        .expert_parallel = shape.expert_parallel,

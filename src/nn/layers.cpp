@@ -38,7 +38,7 @@ Linear::Linear(ParamStore& store, const std::string& name, int64_t in, int64_t o
   ParamSpec weight{.name = name + ".weight", .global_shape = {out, in}, .init = weight_init};
   if (cut == Cut::out) weight.cut = cut_rows(weight.global_shape, pieces, place, parts);
   if (cut == Cut::in) weight.cut = cut_columns(weight.global_shape, place, parts);
-  weight.product_rows = held_shape(weight)[0];
+  weight.product = true;
   weight_ = &store.add(std::move(weight));
   if (cut == Cut::in) sums_over_ = part.group;
   if (!bias) return;

@@ -17,12 +17,11 @@ bool is_expert(const nn::ParamSpec& spec) { return spec.expert_parallel > 0; }
 
 LoadedModel::LoadedModel(const RunConfig& config, ProcessGroups groups, const LoadOptions& options)
     : groups_(std::move(groups)),
-      store_(std::make_unique<nn::ParamStore>(
-          nn::ParamStore::Options{.compute = compute_dtype(config.precision),
-                                  .device = options.device,
-                                  .reproducible = options.reproducible,
-                                  .trainable = false,
-                                  .step_tokens = options.form == WeightForm::packed ? 1 : 0})),
+      store_(
+          std::make_unique<nn::ParamStore>(nn::ParamStore::Options{.compute = compute_dtype(config.precision),
+                                                                   .device = options.device,
+                                                                   .reproducible = options.reproducible,
+                                                                   .trainable = false})),
       model_(std::make_unique<model::Gpt>(model::fit_to_ranks(config.model, groups_.plan().world_size()),
                                           *store_, groups_, options.low_memory)) {
   store_->finalize();

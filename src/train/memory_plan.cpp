@@ -25,7 +25,6 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   }
   plan.masters = built.training.optimizer.state().bytes_of_masters();
   plan.moments = built.training.optimizer.state().bytes_of_moments();
-  plan.packed_weights = store.packed_bytes();
   if (config.checkpoint.async) {
     for (const TensorSlice& slice :
          tensors_to_write(built.training.optimizer.state(), built.training.groups)) {
@@ -42,6 +41,7 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank);
   built.micro_batch(reducer);
   plan.gradients += reducer.lent_bytes();
+  plan.packed_weights = built.executor.stream.cache_bytes();
   const objective::Teacher* const teacher = built.training.objective->teacher();
   if (teacher != nullptr) plan.teacher = teacher->bytes();
   built.update();

@@ -35,6 +35,7 @@ TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& exec
       micro_losses_(allocate(executor.numbers, DType::f64,
                              {most_micro_batches(config), training.objective->part_count()})) {
   executor_.tape.set_follower(&reducer_);
+  executor_.stream.set_weight_rows(tokens_of_rank(config, training.groups.dp().size()));
 }
 
 TrainStep::~TrainStep() { executor_.tape.set_follower(nullptr); }

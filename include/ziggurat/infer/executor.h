@@ -29,6 +29,9 @@ struct ExecutorOptions {
   int64_t window = 0;              // positions that a row sees, with its own; 0: all
   // strict: a row's logits have the same bits whatever came along with it.
   Reproducible reproducible = Reproducible::strict;
+  // Keep copies of the weights of linear layers, for the matrix library: as much memory again, for reading
+  // much at once. The model's values must not change meanwhile.
+  bool copies = false;
 };
 
 // Knows no sequences: what lies in which block is its caller's business. Experts drop nothing, whatever

@@ -47,9 +47,9 @@ struct ParamSpec {
   Init init;
   bool matrix = true;  // true: value in the compute dtype; false (norms, biases, router): in accum dtype
   bool decay = true;   // weight decay applies
-  // Of the matrices in which products take it, for packed copies; 0: none do. The first product of a step
-  // writes its gradient, and nothing needs to zero it before (see Param::unwritten).
-  int64_t product_rows = 0;
+  // Products take it, and nothing else does: the first one of a step writes its gradient, and nothing needs
+  // to zero it before (see Param::unwritten).
+  bool product = false;
   bool small_product = false;  // a product takes it too, in accum dtype: for panels alone
 
   // Experts: this rank holds rows [row_begin, row_end) of the leading dim, shared over `expert_parallel`
@@ -125,13 +125,10 @@ class ParamStore {
     uint64_t seed = 1234;
     Reproducible reproducible = Reproducible::layout;
     bool trainable = true;  // false: no gradients (evaluation, a frozen teacher)
-    // Tokens of a step (in inference, of a pass), to know which packed copies pay; 0: none, as in strict
-    // training. There are none but on the CPU.
-    int64_t step_tokens = 0;
     // Of the gradients of a group, which more than one parameter does not exceed.
     int64_t group_bytes = int64_t{1} << 25;
   };
-  explicit ParamStore(const Options& options) : options_(options) {}
+  explicit ParamStore(const Options& options) : options_(options) { values_changed(); }
 
   // Registers a parameter; its tensors are filled in by finalize(). The reference stays valid.
   // Throws Error(internal) on a second parameter of the same name.
@@ -155,8 +152,7 @@ class ParamStore {
   void settle_gradients(Stream& stream);  // now: before anything but ops reads gradients
   // Of a scattered group: its parameters' gradients are zeros in `slab` [numel] from now on; or nowhere.
   void lend_gradients(size_t group, const Tensor& slab, Stream& stream);
-  void values_changed();  // whoever changes values says so: packed copies are made anew
-  int64_t packed_bytes() const;
+  void values_changed();  // whoever changes values says so (Param::version)
   // Rearranges the weights of products into panels, where they lie (kernels/panel_linear.h). For stores that
   // are not trainable, on the CPU, once their values are final: from then on only ops of inference read them.
   void to_panels();
@@ -185,15 +181,14 @@ class ParamStore {
   static Tensor piece(const Tensor& slab, const ParamEntry& entry);
   ParamGroup& group_for(const ParamSpec& spec);
   void draw(const ParamEntry& entry, HostPieces& pieces);
-  void add_packed_copies();
 
   Options options_;
   std::deque<ParamEntry> entries_;
   std::unordered_map<std::string, size_t> by_name_;  // places in entries_
   std::vector<ParamGroup> groups_;
   std::deque<Tensor> states_;
-  std::unique_ptr<Arena> arena_, packed_arena_;
-  std::deque<kernels::PackedWeights> packed_;
+  std::unique_ptr<Arena> arena_;
+  uint64_t version_;  // param.version points here
 };
 
 }  // namespace ziggurat::nn

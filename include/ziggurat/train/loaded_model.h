@@ -12,10 +12,8 @@
 namespace ziggurat::train {
 
 //   rows    weights as a checkpoint has them
-//   packed  and copies of those of linear layers, for the matrix library: as much memory again, for reading
-//           much at once
 //   panels  weights in panels, in place: for texts that are written side by side
-enum class WeightForm { rows, packed, panels };
+enum class WeightForm { rows, panels };
 
 struct LoadOptions {
   WeightForm form = WeightForm::rows;

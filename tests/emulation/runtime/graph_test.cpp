@@ -111,7 +111,7 @@ struct Repeated {
   static constexpr model::TokenBatch kBatch{&kTable, &kTable, 1, 1};
   nn::ParamStore store{{.device = Device::cuda}};
   const Param& weight =
-      store.add({.name = "w", .global_shape = {4, 4}, .init = nn::Init::zeros(), .product_rows = 4});
+      store.add({.name = "w", .global_shape = {4, 4}, .init = nn::Init::zeros(), .product = true});
   Stream stream{Device::cuda};
   Arena activations{"activations", 4096, Device::cuda}, gradients{"gradients", 64, Device::cuda},
       workspace{"workspace", 64, Device::cuda};
