@@ -5,6 +5,7 @@
 #include "ops/vocabulary_products.h"
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/cross_entropy.h>
+#include <ziggurat/kernels/embedding.h>
 #include <ziggurat/ops/cross_entropy.h>
 
 namespace ziggurat::ops {
@@ -125,11 +126,8 @@ class Head {
   // Counted from this rank's first row; those of others, and ignored ones, are kElsewhere.
   const int32_t* own_targets(const int32_t* targets) {
     if (ranks_ == 1) return targets;
-    for (int64_t i = 0; i < rows_ && !is_meta(device_); ++i) {
-      const int64_t row = targets[i] - first_row_;
-      const bool mine = targets[i] != args_.ignore_index && row >= 0 && row < table_rows_;
-      own_targets_[i] = mine ? static_cast<int32_t>(row) : kElsewhere;
-    }
+    kernels::rows_of_part<D>({rows_, targets, first_row_, table_rows_, args_.ignore_index, own_targets_},
+                             stream_);
     return own_targets_;
   }
 
@@ -140,7 +138,12 @@ class Head {
     const auto tell = [&]<class X>(X* all, X nothing) {
       const Tensor everybodys(all, dtype_of<X>(), {ranks_ * n}, device_);
       const int64_t first = ranks.rank() * n;
-      if (!is_meta(device_)) std::fill(all + first + tiles_ * rows_, all + first + n, nothing);
+      const int64_t told = first + tiles_ * rows_;
+      if constexpr (std::is_same_v<X, A>) {
+        kernels::fill<D>(nothing, all + told, first + n - told, stream_);
+      } else {
+        zero(all + told, first + n - told);
+      }
       ranks.all_gather(everybodys.rows(first, first + n), everybodys, stream_).wait();
     };
     constexpr A kLow = std::numeric_limits<A>::lowest() / 4;  // its differences are finite
@@ -227,9 +230,6 @@ class Head {
 
 Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets, const LossArgs& args) {
   check_arguments(x, weight.value, targets, args);
-  check(ranks_of(args) == 1 || planned(x.value().device()) == Device::cpu, ErrorKind::argument,
-        "[cross_entropy] ranks share a vocabulary on the CPU only, got x on {}",
-        to_string(x.value().device()));
   check(!weight.panels, ErrorKind::internal, "[cross_entropy] the head lies in panels, for inference alone");
   const Span span(tape.stream().profile(), "head");
   const bool backward = tape.recording();

@@ -291,7 +291,7 @@ Routing own_tokens(Tape& tape, const Routing& all, int64_t first, int64_t n) {
     kernels::own_tokens<D>(
         {first, n, all.top_k, all.experts, all.offsets.data<int32_t>(), all.token_of_row.data<int32_t>(),
          all.choice_of_row.data<int32_t>(), own.counts.data<int32_t>(), own.offsets.data<int32_t>(),
-         own.row_of_choice.data<int32_t>(), own.token_of_row.data<int32_t>(),
+         own.row_of_choice.data<int32_t>(), own.rows, own.token_of_row.data<int32_t>(),
          own.choice_of_row.data<int32_t>()},
         tape.stream());
   });

@@ -3,7 +3,7 @@
 
 #include "tests/support/op_test.h"
 #include <ziggurat/kernels/few_rows.h>
-#include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/ops/linear.h>
 #include <ziggurat/runtime/parallel_for.h>
 

@@ -1,6 +1,6 @@
-// The copies of weights (kernels/packed_weights.h) that a stream of the CPU keeps: by the weight's address, made
-// when products first ask for them, and anew when the weight has another version (Param::version). Kernels
-// look them up by themselves; nobody else knows of them but for their bytes, Stream::cache_bytes().
+// The copies of weights (kernels/packed_weights.h) that a stream of the CPU keeps: by the weight's address,
+// made when products first ask for them, and anew when the weight has another version (Param::version).
+// Kernels look them up by themselves; nobody else knows of them but for their bytes, Stream::cache_bytes().
 #pragma once
 
 #include <cstdint>
