@@ -48,9 +48,7 @@ Communicator::Communicator(std::string name, int rank, int size, int64_t reduce_
         "[communicator] a chunk must hold at least one f64 (8 bytes), got {}", reduce_chunk_bytes);
 }
 
-Communicator::~Communicator() {
-  if (device_group_) std::erase(*device_users_, this);
-}
+Communicator::~Communicator() { leave_devices(); }
 
 std::string Communicator::where() const {
   return fmt::format("[{} #{} of {} bytes on '{}', rank {} of {}]", last_.name, last_.sequence, last_.bytes,
@@ -87,13 +85,20 @@ void Communicator::check_reducible(const Tensor& buffer, ReduceOrder order) cons
         where(), std::bit_floor(static_cast<unsigned>(size_)), std::bit_ceil(static_cast<unsigned>(size_)));
 }
 
+void Communicator::check_scatter(const Tensor& input, const Tensor& output, ReduceOrder order) const {
+  check_reducible(input, order);
+  check(leading(input) == size_ * leading(output) && row_elements(input) == row_elements(output),
+        ErrorKind::argument, "{} input {} is not output {} for each of {} ranks", where(), input.shape(),
+        output.shape(), size_);
+}
+
 std::unique_ptr<Communicator> Communicator::split(int color, int key, const std::string& name) {
   begin("split", 0);
   check(color >= 0, ErrorKind::argument, "{} color must not be negative, got {}", where(), color);
   if (size_ == 1) return make_self_communicator();
   const Noted noted(*this, time());
   std::unique_ptr<Communicator> group = do_split(color, key, name);
-  group->device_users_ = device_users_;
+  group->devices_ = devices_;
   group->times_ = times_;
   if (node_options_) group->use_nodes(*node_options_);
   return group;
@@ -161,10 +166,7 @@ Work Communicator::all_gather(const Tensor& input, const Tensor& output, Stream&
 Work Communicator::reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order,
                                   Stream& stream) {
   const bool has_memory = begin("reduce_scatter", input, output, stream);
-  check_reducible(input, order);
-  check(leading(input) == size_ * leading(output) && row_elements(input) == row_elements(output),
-        ErrorKind::argument, "{} input {} is not output {} for each of {} ranks", where(), input.shape(),
-        output.shape(), size_);
+  check_scatter(input, output, order);
   if (!has_memory) return {};
   if (size_ == 1) {
     copy_alone(input, output, stream);
@@ -192,6 +194,12 @@ struct Communicator::Begun {
 };
 
 Work Communicator::begin_all_reduce(const Tensor& buffer, ReduceOrder order, Stream& stream) {
+  if (buffer.device() == Device::cuda && size_ > 1 && goes_between_devices(order)) {
+    begin("all_reduce", buffer, buffer, stream);
+    check_reducible(buffer, order);
+    const Noted noted(*this, time());
+    return behind(stream, [&](Stream& beside) { device_all_reduce(buffer, ReduceOp::sum, beside); });
+  }
   const bool host = on_host(buffer) && size_ > 1;
   if (!host || sums_by_nodes(buffer.bytes(), order)) return all_reduce(buffer, ReduceOp::sum, order, stream);
   last_ = {last_.sequence + 1, "all_reduce", buffer.bytes()};
@@ -205,6 +213,12 @@ Work Communicator::begin_all_reduce(const Tensor& buffer, ReduceOrder order, Str
 Work Communicator::begin_reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order,
                                         Stream& stream) {
   const bool host = on_host(input) && size_ > 1;
+  if (input.device() == Device::cuda && size_ > 1 && goes_between_devices(order)) {
+    begin("reduce_scatter", input, output, stream);
+    check_scatter(input, output, order);
+    const Noted noted(*this, time());
+    return behind(stream, [&](Stream& beside) { device_reduce_scatter(input, output, beside); });
+  }
   if (!host || sums_by_nodes(input.bytes(), order)) return reduce_scatter(input, output, order, stream);
   last_ = {last_.sequence + 1, "reduce_scatter", input.bytes()};
   check_reducible(input, order);
@@ -287,6 +301,18 @@ Work Communicator::all_to_all(const Tensor& input, const Tensor& output, Stream&
 
 Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
                                 std::span<const int64_t> recv_rows, Stream& stream) {
+  return exchange_rows(input, send_rows, output, recv_rows, stream, false);
+}
+
+Work Communicator::begin_all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows,
+                                      const Tensor& output, std::span<const int64_t> recv_rows,
+                                      Stream& stream) {
+  return exchange_rows(input, send_rows, output, recv_rows, stream, true);
+}
+
+Work Communicator::exchange_rows(const Tensor& input, std::span<const int64_t> send_rows,
+                                 const Tensor& output, std::span<const int64_t> recv_rows, Stream& stream,
+                                 bool begin_only) {
   const Span span(stream.profile(), "all_to_all_v");
   const bool has_memory = begin("all_to_all_v", input, output, stream);
   check(input.rank() >= 1 && output.rank() >= 1 && row_elements(input) == row_elements(output),
@@ -317,16 +343,20 @@ Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> se
     copy_alone(input.rows(0, send_rows[0]), output.rows(0, send_rows[0]), stream);
     return {};
   }
-  return exchange_blocks(input, send_bytes_, output, receive_bytes_, stream);
+  return exchange_blocks(input, send_bytes_, output, receive_bytes_, stream, begin_only);
 }
 
 Work Communicator::exchange_blocks(const Tensor& input, const std::vector<int64_t>& send,
-                                   const Tensor& output, const std::vector<int64_t>& receive,
-                                   Stream& stream) {
+                                   const Tensor& output, const std::vector<int64_t>& receive, Stream& stream,
+                                   bool begin_only) {
   const Noted noted(*this, time());
   if (on_host(input)) return exchange_on_host(bytes_of(input), send, bytes_of(output), receive);
   if (goes_between_devices()) {
     count_flat(send);
+    if (begin_only) {
+      return behind(stream,
+                    [&](Stream& beside) { device_all_to_all_v(input, send, output, receive, beside); });
+    }
     device_all_to_all_v(input, send, output, receive, stream);
   } else {
     staged_all_to_all_v(input, send, output, receive, stream);

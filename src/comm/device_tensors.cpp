@@ -30,6 +30,27 @@ DeviceGroup::Number number(DType dtype) {
 
 }  // namespace
 
+// What goes on beside the streams that compute has one stream for all groups, in which the ranks' collectives
+// come in one order. Events are kept for the next collectives: none is made in steady state.
+struct Communicator::Devices {
+  struct Done {
+    Event event{Device::cuda};
+    Stream* of = nullptr;  // that has to wait for it; null: free
+  };
+
+  std::vector<Communicator*> users;  // groups with a group of devices
+  std::unique_ptr<Stream> beside;
+  Event ready{Device::cuda};
+  std::deque<Done> done;
+
+  Done& take_done(Stream& of) {
+    const auto free = std::find_if(done.begin(), done.end(), [](const Done& d) { return d.of == nullptr; });
+    Done& taken = free == done.end() ? done.emplace_back() : *free;
+    taken.of = &of;
+    return taken;
+  }
+};
+
 std::string Communicator::use_devices() {
   if (size_ == 1) return "";
   const std::string missing = device_groups_missing();
@@ -43,13 +64,13 @@ std::string Communicator::use_devices() {
         static_cast<size_t>(std::find(places.begin(), places.end(), places[r]) - places.begin());
     if (first < r) return fmt::format("ranks {} and {} share the device {}", first, r, places[r]);
   }
-  if (!device_users_) device_users_ = std::make_shared<std::vector<Communicator*>>();
+  if (!devices_) devices_ = std::make_shared<Devices>();
   return "";
 }
 
 // A fixed tree is of sums: a maximum has the same bits in every order.
 bool Communicator::goes_between_devices(ReduceOrder order, ReduceOp op) const {
-  return device_users_ != nullptr && (order == ReduceOrder::any || op == ReduceOp::max);
+  return devices_ != nullptr && (order == ReduceOrder::any || op == ReduceOp::max);
 }
 
 void Communicator::make_device_group() {
@@ -57,7 +78,11 @@ void Communicator::make_device_group() {
   if (rank_ == 0) id = make_device_group_id();
   do_broadcast(id, 0);
   device_group_ = ziggurat::make_device_group(id, rank_, size_);
-  device_users_->push_back(this);
+  devices_->users.push_back(this);
+}
+
+void Communicator::leave_devices() {
+  if (device_group_) std::erase(devices_->users, this);
 }
 
 // With the group of devices, and its errors under the name of the collective under way.
@@ -69,6 +94,17 @@ void Communicator::between_devices(const Call& call) {
   } catch (const Error& error) {
     fail(error.kind(), "{} {}", where(), error.what());
   }
+}
+
+Work Communicator::behind(Stream& stream, const std::function<void(Stream& stream)>& call) {
+  if (!devices_->beside) devices_->beside = std::make_unique<Stream>(stream.device());
+  Stream& beside = *devices_->beside;
+  devices_->ready.record(stream);
+  devices_->ready.hold(beside);
+  call(beside);
+  Devices::Done& done = devices_->take_done(stream);
+  done.event.record(beside);
+  return Work([&done] { done.event.hold(*std::exchange(done.of, nullptr)); });
 }
 
 void Communicator::device_broadcast(const Tensor& buffer, int root, Stream& stream) {
@@ -101,14 +137,14 @@ void Communicator::device_all_to_all_v(const Tensor& input, const std::vector<in
 }
 
 void Communicator::watch(Stream& stream) {
-  if (device_users_ == nullptr || device_users_->empty() || stream.device() != Device::cuda) return;
+  if (devices_ == nullptr || devices_->users.empty() || stream.device() != Device::cuda) return;
   const comm::Noted noted(*this, "wait for device");
   while (!backend(stream.device()).done(stream)) {
-    for (const Communicator* user : *device_users_) {
+    for (const Communicator* user : devices_->users) {
       const std::string failure = user->device_group_->failure();
       if (failure.empty()) continue;
       // The stream may wait in each of them, for ranks that give up where the failed one's do.
-      for (Communicator* other : *device_users_) other->device_group_->abort();
+      for (Communicator* other : devices_->users) other->device_group_->abort();
       fail(ErrorKind::communication, "{} or a collective before it failed on the devices: {}", user->where(),
            failure);
     }

@@ -11,9 +11,10 @@ namespace {
 
 class LocalDispatcher final : public TokenDispatcher {
  public:
-  ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
+  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     return {.rows = ops::gather_tokens(tape, x, routing), .offsets = routing.offsets};
   }
+  void end_dispatch(Tape&, ExpertRows&) override {}
 
   Var combine(Tape& tape, Var outputs, const ExpertRows&, const ops::Routing& routing) override {
     const Span span(tape.stream().profile(), "combine");
@@ -28,18 +29,24 @@ class AllToAllDispatcher final : public TokenDispatcher {
   AllToAllDispatcher(Communicator& group, int64_t experts)
       : group_(group), ranks_(group.size()), local_experts_(experts / group.size()) {}
 
-  ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
+  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     const Tensor arriving = tape.save(DType::i32, {ranks_, local_experts_});
     group_.all_to_all(routing.counts, arriving.reshape({routing.experts}), tape.stream()).wait();
     ExpertRows to;
     std::tie(to.sent, to.received) = rows_per_rank(tape, routing, arriving);
     const ops::ArrivalOrder order =
         ops::order_arrivals(tape, arriving, sum(to.received), tape.stream().strict());
-    const Var leaving = ops::gather_tokens(tape, x, with_rows(routing, sum(to.sent)));
-    const Var arrived = ops::all_to_all_rows(tape, leaving, group_, to.sent, to.received);
-    to.rows = ops::permute_rows(tape, arrived, order.arrival_of_row);
-    to.offsets = order.offsets, to.row_of_arrival = order.row_of_arrival;
+    to.offsets = order.offsets;
+    to.arrival_of_row = order.arrival_of_row, to.row_of_arrival = order.row_of_arrival;
+    to.leaving = ops::gather_tokens(tape, x, with_rows(routing, sum(to.sent)));
+    to.arriving = ops::begin_all_to_all_rows(tape, to.leaving, group_, to.sent, to.received, under_way_);
     return to;
+  }
+
+  void end_dispatch(Tape& tape, ExpertRows& to) override {
+    const Var arrived =
+        ops::end_all_to_all_rows(tape, to.leaving, to.arriving, group_, to.sent, to.received, under_way_);
+    to.rows = ops::permute_rows(tape, arrived, to.arrival_of_row);
   }
 
   Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing& routing) override {
@@ -94,6 +101,7 @@ class AllToAllDispatcher final : public TokenDispatcher {
 
   Communicator& group_;
   int64_t ranks_, local_experts_;
+  Work under_way_;  // of a dispatch, or its backward
 };
 
 }  // namespace

@@ -63,8 +63,9 @@ Tensor TrainStep::losses_of(const StepPlan& plan, int shift) const {
 }
 
 void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read) {
-  // Faults on purpose come before ranks' gradients are added. A device's stream may be recorded.
-  const bool behind = config_.parallel.overlap && config_.device == Device::cpu && !injecting();
+  // Faults on purpose come before ranks' gradients are added. What passes through the host would hold it up.
+  const bool beside = config_.device == Device::cpu || training_.groups.world().devices_exchange();
+  const bool behind = config_.parallel.overlap && beside && !injecting();
   accumulate(plan, counted_tokens, read, 0, {}, behind);
 }
 
@@ -90,7 +91,8 @@ void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const Re
     const int64_t micro_batch = first_micro_batch(plan, shift) + i;
     const bool last = i + 1 == plan.micro_batches_per_rank;
     reducer_.begin_micro_batch(stream, behind && last);
-    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
+    forward_backward(plan, counted_tokens, micro_batch, i == 0, behind && last, static_cast<bool>(after),
+                     read);
     reducer_.end_micro_batch();
     if (after && !last) after(micro_batch);
     if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane(stream);
@@ -122,7 +124,7 @@ StepResult TrainStep::finish(const StepPlan& plan, double counted_tokens, const 
 }
 
 void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, int64_t micro_batch, bool first,
-                                 bool by_kernels, const ReadBatch& read) {
+                                 bool reduces, bool by_kernels, const ReadBatch& read) {
   flight_log().note_progress();
   const model::TokenBatch batch = read(micro_batch);
   Tape& tape = executor_.tape;
@@ -139,11 +141,12 @@ void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, in
     const Tensor parts = training_.objective->loss(tape, there);
     tape.backward();
     copy(parts, latest_losses_, stream);
+    reducer_.join();
   };
   if (by_kernels) {
     work();
-  } else {
-    graphs_.run(tape, there, work);
+  } else if (!graphs_.run(tape, there, reduces, work)) {
+    reducer_.repeat();
   }
   copy(latest_losses_, micro_losses_.rows(micro_batch, micro_batch + 1).reshape(latest_losses_.shape()),
        stream);

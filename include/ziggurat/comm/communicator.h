@@ -129,6 +129,8 @@ class Communicator {
   // share a device, or a rank's build has no library for it.
   std::string use_devices();
 
+  bool devices_exchange() const { return devices_ != nullptr; }
+
   // From now on collectives on the host's memory may go by nodes, here and in groups that are split from this
   // one later, if every node holds equally many ranks of the group, and at least two; others stay flat, which
   // the log says. Devices that exchange by themselves find their nodes by themselves. Collective. Throws
@@ -166,6 +168,8 @@ class Communicator {
   // all_reduce (of sums) and reduce_scatter that only begin, where ranks share memory or MPI goes on by
   // itself, and move on in progress() until their Work is waited for; else they are done at once. The buffers
   // are not to be touched before. Any other call on this communicator first waits for all that have begun.
+  // Devices that exchange by themselves go on beside `stream`, on one of their own; waiting for the Work
+  // holds what `stream` is given after that, and not the host. The stream outlives it.
   Work begin_all_reduce(const Tensor& buffer, ReduceOrder order, Stream& stream);
   Work begin_reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order, Stream& stream);
   // Moves what has begun as far as it goes without waiting for anybody.
@@ -178,6 +182,9 @@ class Communicator {
   // order. Input and output may have more rows than their sums: the rest is neither read nor written.
   Work all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
                     std::span<const int64_t> recv_rows, Stream& stream);
+  // The same, begun: on devices as begin_all_reduce, on the host as far as the implementation goes by itself.
+  Work begin_all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
+                          std::span<const int64_t> recv_rows, Stream& stream);
 
   // Strings of every rank, in rank order: for set-up, manifests and error reports, not for speed.
   std::vector<std::string> all_gather_text(const std::string& text);
@@ -228,12 +235,15 @@ class Communicator {
   void finish_begun(int64_t until);
   void end_first_begun();
   void check_reducible(const Tensor& buffer, ReduceOrder order) const;
+  void check_scatter(const Tensor& input, const Tensor& output, ReduceOrder order) const;
   void tree_all_reduce(Bytes buffer, DType dtype);
   void tree_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   void gathered_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   Bytes scratch(int64_t bytes);
+  Work exchange_rows(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
+                     std::span<const int64_t> recv_rows, Stream& stream, bool begin_only);
   Work exchange_blocks(const Tensor& input, const std::vector<int64_t>& send, const Tensor& output,
-                       const std::vector<int64_t>& receive, Stream& stream);
+                       const std::vector<int64_t>& receive, Stream& stream, bool begin_only = false);
   // The primitives on the host's memory, flat or by nodes.
   void reduce_on_host(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order);
   void reduce_blocks_on_host(ConstBytes input, Bytes output, DType dtype, ReduceOrder order);
@@ -266,6 +276,9 @@ class Communicator {
   bool goes_between_devices(ReduceOrder order = ReduceOrder::any, ReduceOp op = ReduceOp::sum) const;
   template <class Call>
   void between_devices(const Call& call);
+  // call(stream): a collective on the stream that goes on beside the one given.
+  Work behind(Stream& stream, const std::function<void(Stream& stream)>& call);
+  void leave_devices();
   void device_broadcast(const Tensor& buffer, int root, Stream& stream);
   void device_all_reduce(const Tensor& buffer, ReduceOp op, Stream& stream);
   void device_all_gather(const Tensor& input, const Tensor& output, Stream& stream);
@@ -290,8 +303,8 @@ class Communicator {
   std::vector<int> node_of_;                 // 0, 1, ... by rank; empty: nobody told
   int nodes_ = 1;
   std::unique_ptr<Levels> levels_;  // null: all is flat
-  // Of all groups that go back to one use_devices(): those with a group of devices. Null: not in use.
-  std::shared_ptr<std::vector<Communicator*>> device_users_;
+  struct Devices;
+  std::shared_ptr<Devices> devices_;  // of all groups that go back to one use_devices(); null: not in use
   std::unique_ptr<DeviceGroup> device_group_;  // made when the first device tensor comes
 };
 

@@ -18,6 +18,8 @@ struct ExpertRows {
   Tensor offsets = {};
 
   // Used by the exchange only.
+  Var leaving = {}, arriving = {};                    // on their way from begin_dispatch() to end_dispatch()
+  Tensor arrival_of_row = {};                         // i32 [R'] the inverse of row_of_arrival
   std::span<const int64_t> sent = {}, received = {};  // rows to and from each rank
   Tensor row_of_arrival = {};  // i32 [R'] where the rows, as they arrived by source rank, were put
 };
@@ -25,8 +27,10 @@ struct ExpertRows {
 class TokenDispatcher {
  public:
   virtual ~TokenDispatcher() = default;
-  // x [S, hidden] -> the rows of this rank's experts. Collective over the expert-parallel group.
-  virtual ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) = 0;
+  // x [S, hidden] -> the rows of this rank's experts, in two parts: what is recorded between them goes on
+  // beside the exchange. Collective over the expert-parallel group.
+  virtual ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) = 0;
+  virtual void end_dispatch(Tape& tape, ExpertRows& rows) = 0;
   // y [S, hidden]: the weighted sum of what the experts made of each token's rows. `outputs` [R', hidden]
   // belongs to `dispatched.rows`. Collective.
   virtual Var combine(Tape& tape, Var outputs, const ExpertRows& dispatched, const ops::Routing& routing) = 0;

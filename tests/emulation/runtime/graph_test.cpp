@@ -101,7 +101,7 @@ struct Repeated {
   Repeated() { store.finalize(); }
   void run(bool first, const model::TokenBatch& batch = kBatch) {
     tape.begin({.first = first});
-    graphs.run(tape, batch, [&] {
+    graphs.run(tape, batch, false, [&] {
       if (first) weight.must_add();
     });
   }
@@ -157,7 +157,7 @@ TEST_F(Graphs, AHostThatWaitsInsideAMicroBatchIsTold) {
   Repeated work;
   const auto waits = [&] {
     work.tape.begin({});
-    work.graphs.run(work.tape, Repeated::kBatch, [&] { work.stream.wait(); });
+    work.graphs.run(work.tape, Repeated::kBatch, false, [&] { work.stream.wait(); });
   };
   waits();
   expect_error(ErrorKind::device, "train.graphs=off", waits);

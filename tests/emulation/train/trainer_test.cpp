@@ -227,6 +227,58 @@ TEST_F(EmulatedTraining, NobodyWaitsForExchangesBetweenDevices) {
   }
 }
 
+// Matrices and tokens cut over two ranks, experts over all; through the host's memory and between devices.
+TEST_F(EmulatedTraining, RanksMayCutMatrices) {
+  RunConfig moe = pr_moe(), shared = pr_moe(), recomputed = dense();
+  moe.model.blocks[0].pattern[1].ffn = model::FfnKind::moe;
+  shared.model.blocks[0].pattern[1].expert_parallel = 2;
+  recomputed.train.recompute = true;
+  for (RunConfig config : {dense(), recomputed, moe, pr_moe(), shared}) {
+    config.parallel.tensor = 2;
+    const TrainingRun want = train_on_threads(config, 2, kSteps);
+    expect_same_to_rounding(train_on_threads(on_device(config), 2, kSteps), want);
+    expect_same_to_rounding(train_on_threads(on_device(config), 2, kSteps, {}, give_each_rank_its_device),
+                            want);
+  }
+}
+
+TEST_F(EmulatedTraining, MatricesMayBeCutBesideOtherLayouts) {
+  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+    RunConfig config = pr_moe();
+    config.precision = precision;
+    config.model.blocks[0].pattern[1].expert_parallel = 2;
+    config.parallel.tensor = 2, config.parallel.zero = 2;
+    if (precision == Precision::bf16) {
+      EXPECT_NEAR(train_on_threads(on_device(config), 4, 1).steps[0].loss,
+                  train_on_threads(config, 4, 1).steps[0].loss, 0.05);
+    } else {
+      expect_same_to_rounding(train_on_threads(on_device(config), 4, kSteps, {}, give_each_rank_its_device),
+                              train_on_threads(config, 4, kSteps));
+    }
+  }
+}
+
+// Gradients are summed beside what is left of backward, in any order that events allow, with the same bits.
+TEST_F(EmulatedTraining, GradientsMayBeSummedBehindBackward) {
+  for (const int zero : {0, 1, 2}) {
+    for (const train::Graphs graphs : {train::Graphs::off, train::Graphs::automatic}) {
+      RunConfig config = on_device(pr_moe());
+      config.batch.global_batch = 4 * config.batch.micro_batch;
+      config.parallel.bucket = 20'000;  // a parameter or a few
+      config.parallel.zero = zero, config.train.graphs = graphs;
+      config.parallel.overlap = false;
+      const TrainingRun want = train_on_threads(config, 2, 3, {}, give_each_rank_its_device);
+      config.parallel.overlap = true;
+      for (uint64_t seed = 1; seed <= 2; ++seed) {
+        reset(seed);
+        const TrainingRun got = train_on_threads(config, 2, 3, {}, give_each_rank_its_device);
+        test::expect_same_run(got, want, "overlap");
+        EXPECT_EQ(got.steps.back().graphs, want.steps.back().graphs);
+      }
+    }
+  }
+}
+
 // By name, what the work of a micro-batch depends on in other ways.
 struct GraphCase {
   const char* name;
