@@ -1,6 +1,6 @@
-// A block takes the rows of one expert, and finds where its own begin by counting those of the experts before:
-// E R reads of tokens in all, from the cache, beside E R / 2 of the tables. Another launch first says that
-// nothing is anybody's. Floor: memory; 4 bytes of each table's entry.
+// A block takes the rows of one expert, and finds where its own begin by counting those of the experts
+// before: E R reads of tokens in all, from the cache, beside E R / 2 of the tables. Another launch first says
+// that nothing is anybody's. Floor: memory; 4 bytes of each table's entry.
 #include <kernels/cuda/device/launch.h>
 #include <kernels/cuda/device/reduce.h>
 

@@ -32,13 +32,18 @@ class AllToAllDispatcher final : public TokenDispatcher {
   ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     const Tensor arriving = tape.save(DType::i32, {ranks_, local_experts_});
     group_.all_to_all(routing.counts, arriving.reshape({routing.experts}), tape.stream()).wait();
+    const bool in_blocks = exchanges_blocks(x.value().device()) &&
+                           fit_blocks(routing.experts * routing.capacity, routing.tokens * routing.top_k);
     ExpertRows to;
-    std::tie(to.sent, to.received) = rows_per_rank(tape, routing, arriving);
-    const ops::ArrivalOrder order =
-        ops::order_arrivals(tape, arriving, sum(to.received), tape.stream().strict());
+    to.routing = in_blocks ? ops::in_blocks(tape, routing) : routing;
+    std::tie(to.sent, to.received) =
+        in_blocks ? whole_blocks(tape, routing) : rows_per_rank(tape, routing, arriving);
+    const ops::ArrivalOrder order = ops::order_arrivals(
+        tape, arriving, sum(to.received), tape.stream().strict(), in_blocks ? routing.capacity : 0);
     to.offsets = order.offsets;
     to.arrival_of_row = order.arrival_of_row, to.row_of_arrival = order.row_of_arrival;
-    to.leaving = ops::gather_tokens(tape, x, with_rows(routing, sum(to.sent)));
+    if (!in_blocks) to.routing = with_rows(routing, sum(to.sent));
+    to.leaving = ops::gather_tokens(tape, x, to.routing);
     to.arriving = ops::begin_all_to_all_rows(tape, to.leaving, group_, to.sent, to.received, under_way_);
     return to;
   }
@@ -49,11 +54,11 @@ class AllToAllDispatcher final : public TokenDispatcher {
     to.rows = ops::permute_rows(tape, arrived, to.arrival_of_row);
   }
 
-  Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing& routing) override {
+  Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing&) override {
     const Var leaving = ops::permute_rows(tape, outputs, from.row_of_arrival);
     const Var returned = ops::all_to_all_rows(tape, leaving, group_, from.received, from.sent);
     const Span span(tape.stream().profile(), "combine");
-    return ops::combine(tape, returned, with_rows(routing, sum(from.sent)));
+    return ops::combine(tape, returned, from.routing);
   }
 
  private:
@@ -67,6 +72,18 @@ class AllToAllDispatcher final : public TokenDispatcher {
     routing.token_of_row = routing.token_of_row.rows(0, rows);
     routing.choice_of_row = routing.choice_of_row.rows(0, rows);
     return routing;
+  }
+
+  // Devices that exchange by themselves take experts' whole capacity, where that is not much more than there
+  // is to send: nobody waits for counts then. A plan is of such devices.
+  bool exchanges_blocks(Device device) const {
+    return planned(device) == Device::cuda && (is_meta(device) || group_.devices_exchange());
+  }
+  std::pair<Rows, Rows> whole_blocks(Tape& tape, const ops::Routing& routing) const {
+    auto* const rows = tape.save_array<int64_t>(ranks_);
+    std::fill_n(rows, ranks_, local_experts_ * routing.capacity);
+    const Rows each(rows, static_cast<size_t>(ranks_));
+    return {each, each};
   }
 
   // To and from each rank. On a device this is where the host waits for it.
@@ -105,6 +122,8 @@ class AllToAllDispatcher final : public TokenDispatcher {
 };
 
 }  // namespace
+
+bool fit_blocks(int64_t places, int64_t choices) { return places <= 2 * choices; }
 
 std::unique_ptr<TokenDispatcher> make_token_dispatcher(Communicator& expert_parallel, int64_t experts) {
   check(experts > 0 && experts % expert_parallel.size() == 0, ErrorKind::config,

@@ -30,7 +30,9 @@ TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& exec
       executor_(executor),
       reducer_(training.store, training.groups,
                plan_step(config, training.groups.dp().size(), 0).lanes_per_rank),
-      graphs_(training.store, why_no_graphs(config, training.groups.world().size()).empty()),
+      graphs_(training.store, why_no_graphs(config, training.groups.world().size(),
+                                            training.groups.world().devices_exchange())
+                                  .empty()),
       latest_losses_(allocate(executor.numbers, DType::f64, {training.objective->part_count()})),
       micro_losses_(allocate(executor.numbers, DType::f64,
                              {most_micro_batches(config), training.objective->part_count()})) {

@@ -22,6 +22,7 @@
 #include <ziggurat/kernels/dropout.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/embedding.h>
+#include <ziggurat/kernels/expert_blocks.h>
 #include <ziggurat/kernels/few_rows.h>
 #include <ziggurat/kernels/gated_add.h>
 #include <ziggurat/kernels/gemm.h>
@@ -137,8 +138,8 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::CachedAttentionKernels, kernels::ClipKernels, kernels::CrossEntropyKernels,
                       kernels::DeviceRoofKernels, kernels::DispatchKernels, kernels::DistillationKernels,
                       kernels::DropoutKernels, kernels::ElementwiseKernels, kernels::EmbeddingKernels,
-                      kernels::FewRowsKernels, kernels::GatedAddKernels, kernels::GemmKernels,
-                      kernels::GroupedLinearKernels, kernels::LabelSmoothingKernels,
+                      kernels::ExpertBlocksKernels, kernels::FewRowsKernels, kernels::GatedAddKernels,
+                      kernels::GemmKernels, kernels::GroupedLinearKernels, kernels::LabelSmoothingKernels,
                       kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
                       kernels::OwnTokensKernels, kernels::PackedLinearKernels, kernels::PanelLinearKernels,
                       kernels::WeightProductKernels, kernels::QkNormKernels, kernels::RandomNormalKernels,

@@ -18,6 +18,7 @@ struct ExpertRows {
   Tensor offsets = {};
 
   // Used by the exchange only.
+  ops::Routing routing = {};                          // of the rows that are sent
   Var leaving = {}, arriving = {};                    // on their way from begin_dispatch() to end_dispatch()
   Tensor arrival_of_row = {};                         // i32 [R'] the inverse of row_of_arrival
   std::span<const int64_t> sent = {}, received = {};  // rows to and from each rank
@@ -35,6 +36,10 @@ class TokenDispatcher {
   // belongs to `dispatched.rows`. Collective.
   virtual Var combine(Tape& tape, Var outputs, const ExpertRows& dispatched, const ops::Routing& routing) = 0;
 };
+
+// Whether experts' whole capacity, so many places, is exchanged rather than what tokens have chosen: where at
+// most half of it is empty.
+bool fit_blocks(int64_t places, int64_t choices);
 
 // Local for a group of one, else by all-to-all; rank r of the group holds experts [r, r + 1) * experts /
 // size. The group must outlive the dispatcher.

@@ -16,7 +16,8 @@
 namespace ziggurat::train {
 
 // Why a run's micro-batches are queued kernel by kernel; "": they are graphs.
-std::string why_no_graphs(const RunConfig& config, int world_size);
+// devices_exchange: by themselves (Communicator::use_devices), or else through the host.
+std::string why_no_graphs(const RunConfig& config, int world_size, bool devices_exchange);
 
 // There are up to four graphs: of a step's first micro-batch, whose products write gradients, and of later
 // ones, which add to them (Param::unwritten), each as the last one or not, behind whose backward gradients

@@ -1,5 +1,6 @@
 #include "apps/kernel_cases/lab.h"
 #include <ziggurat/kernels/dispatch.h>
+#include <ziggurat/kernels/expert_blocks.h>
 #include <ziggurat/kernels/gated_add.h>
 #include <ziggurat/kernels/mix.h>
 #include <ziggurat/kernels/own_tokens.h>
@@ -137,6 +138,15 @@ void list_router(Cases& add) {
     args.counts = table(), args.offsets = table(), args.rows = kOwn;
     args.row_of_choice = table(), args.token_of_row = table(), args.choice_of_row = table();
     return [=, &lab] { own_tokens<D>(args, lab.stream()); };
+  });
+  add("expert_blocks", shape, traffic(S::kTokens, 4, 4, 4, 4, 4, 4, 4), [](Lab& lab) {
+    const auto table = [&] { return lab.scattered(S::kTokens, S::kTokens); };
+    ExpertBlocksArgs args{S::kTokens, 1, S::kExperts, S::kTokens / S::kExperts};
+    args.offsets = lab.equal_shares(S::kTokens, S::kExperts).offsets;
+    args.expert = lab.scattered(S::kTokens, S::kExperts), args.row_of_choice = table();
+    args.token_of_row = table(), args.choice_of_row = table();
+    args.place_of_choice = table(), args.token_of_place = table(), args.choice_of_place = table();
+    return [=, &lab] { expert_blocks<D>(args, lab.stream()); };
   });
   const auto weights = [](Lab& lab) {
     return RouterWeightArgs<float>{S::kTokens,
