@@ -1,4 +1,5 @@
-// A thread a choice, then a thread a place, neighbours side by side. Floor: memory; 12 bytes a choice, 16 a place.
+// A thread a choice, then a thread a place, neighbours side by side. Floor: memory; 12 bytes a choice, 16 a
+// place.
 #include <kernels/cuda/device/launch.h>
 
 #include <ziggurat/kernels/expert_blocks.h>

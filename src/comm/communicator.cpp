@@ -198,7 +198,8 @@ Work Communicator::begin_all_reduce(const Tensor& buffer, ReduceOrder order, Str
     begin("all_reduce", buffer, buffer, stream);
     check_reducible(buffer, order);
     const Noted noted(*this, time());
-    return behind(stream, [&](Stream& beside) { device_all_reduce(buffer, ReduceOp::sum, beside); });
+    return behind(stream, Beside::sums,
+                  [&](Stream& beside) { device_all_reduce(buffer, ReduceOp::sum, beside); });
   }
   const bool host = on_host(buffer) && size_ > 1;
   if (!host || sums_by_nodes(buffer.bytes(), order)) return all_reduce(buffer, ReduceOp::sum, order, stream);
@@ -217,7 +218,8 @@ Work Communicator::begin_reduce_scatter(const Tensor& input, const Tensor& outpu
     begin("reduce_scatter", input, output, stream);
     check_scatter(input, output, order);
     const Noted noted(*this, time());
-    return behind(stream, [&](Stream& beside) { device_reduce_scatter(input, output, beside); });
+    return behind(stream, Beside::sums,
+                  [&](Stream& beside) { device_reduce_scatter(input, output, beside); });
   }
   if (!host || sums_by_nodes(input.bytes(), order)) return reduce_scatter(input, output, order, stream);
   last_ = {last_.sequence + 1, "reduce_scatter", input.bytes()};
@@ -354,7 +356,7 @@ Work Communicator::exchange_blocks(const Tensor& input, const std::vector<int64_
   if (goes_between_devices()) {
     count_flat(send);
     if (begin_only) {
-      return behind(stream,
+      return behind(stream, Beside::exchanges,
                     [&](Stream& beside) { device_all_to_all_v(input, send, output, receive, beside); });
     }
     device_all_to_all_v(input, send, output, receive, stream);

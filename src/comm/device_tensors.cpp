@@ -1,5 +1,6 @@
 // Collectives on tensors of devices by the devices themselves: queued on the stream, and the host goes on.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <thread>
 
@@ -30,16 +31,16 @@ DeviceGroup::Number number(DType dtype) {
 
 }  // namespace
 
-// What goes on beside the streams that compute has one stream for all groups, in which the ranks' collectives
-// come in one order. Events are kept for the next collectives: none is made in steady state.
+// What goes on beside the streams that compute has streams for all groups together, in which the collectives
+// of every rank come in one order. Events are kept for the next collectives: none is made in steady state.
 struct Communicator::Devices {
   struct Done {
     Event event{Device::cuda};
     Stream* of = nullptr;  // that has to wait for it; null: free
   };
 
-  std::vector<Communicator*> users;  // groups with a group of devices
-  std::unique_ptr<Stream> beside;
+  std::vector<Communicator*> users;               // groups with a group of devices
+  std::array<std::unique_ptr<Stream>, 2> beside;  // by Beside
   Event ready{Device::cuda};
   std::deque<Done> done;
 
@@ -96,9 +97,10 @@ void Communicator::between_devices(const Call& call) {
   }
 }
 
-Work Communicator::behind(Stream& stream, const std::function<void(Stream& stream)>& call) {
-  if (!devices_->beside) devices_->beside = std::make_unique<Stream>(stream.device());
-  Stream& beside = *devices_->beside;
+Work Communicator::behind(Stream& stream, Beside kind, const std::function<void(Stream& stream)>& call) {
+  std::unique_ptr<Stream>& own = devices_->beside[static_cast<size_t>(kind)];
+  if (!own) own = std::make_unique<Stream>(stream.device());
+  Stream& beside = *own;
   devices_->ready.record(stream);
   devices_->ready.hold(beside);
   call(beside);

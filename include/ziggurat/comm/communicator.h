@@ -276,8 +276,10 @@ class Communicator {
   bool goes_between_devices(ReduceOrder order = ReduceOrder::any, ReduceOp op = ReduceOp::sum) const;
   template <class Call>
   void between_devices(const Call& call);
-  // call(stream): a collective on the stream that goes on beside the one given.
-  Work behind(Stream& stream, const std::function<void(Stream& stream)>& call);
+  // call(stream): a collective on the stream that goes on beside the one given. What somebody is about to
+  // wait for is not queued behind sums of gradients.
+  enum class Beside : uint8_t { sums, exchanges };
+  Work behind(Stream& stream, Beside beside, const std::function<void(Stream& stream)>& call);
   void leave_devices();
   void device_broadcast(const Tensor& buffer, int root, Stream& stream);
   void device_all_reduce(const Tensor& buffer, ReduceOp op, Stream& stream);

@@ -1,6 +1,6 @@
-// A routing's tables with as many rows for every expert as it may have at most: where each expert's rows begin is
-// then known without its load, and what ranks exchange has one shape in every micro-batch.
-// Floor: memory, the tables once.
+// A routing's tables with as many rows for every expert as it may have at most: where each expert's rows
+// begin is then known without its load, and what ranks exchange has one shape in every micro-batch. Floor:
+// memory, the tables once.
 #pragma once
 
 #include <cstdint>

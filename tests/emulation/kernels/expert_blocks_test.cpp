@@ -22,16 +22,17 @@ TEST_F(EmulatedExpertBlocks, AreTheCpus) {
     offsets.push_back(static_cast<int32_t>(token_of_row.size()));
   }
   std::vector<int32_t> place(expert.size()), token(kExperts * kCapacity), choice(token.size());
-  const DeviceArray<int32_t> d_offsets(offsets), d_expert(expert), d_row(row_of_choice), d_token_of(token_of_row),
-      d_choice_of(choice_of_row), d_place(place.size()), d_token(token.size()), d_choice(choice.size());
+  const DeviceArray<int32_t> d_offsets(offsets), d_expert(expert), d_row(row_of_choice),
+      d_token_of(token_of_row), d_choice_of(choice_of_row), d_place(place.size()), d_token(token.size()),
+      d_choice(choice.size());
   Stream cpu{Device::cpu}, cuda{Device::cuda};
   kernels::expert_blocks<Device::cpu>(
       {kTokens, kChoices, kExperts, kCapacity, offsets.data(), expert.data(), row_of_choice.data(),
        token_of_row.data(), choice_of_row.data(), place.data(), token.data(), choice.data()},
       cpu);
   kernels::expert_blocks<Device::cuda>(
-      {kTokens, kChoices, kExperts, kCapacity, d_offsets.data(), d_expert.data(), d_row.data(), d_token_of.data(),
-       d_choice_of.data(), d_place.data(), d_token.data(), d_choice.data()},
+      {kTokens, kChoices, kExperts, kCapacity, d_offsets.data(), d_expert.data(), d_row.data(),
+       d_token_of.data(), d_choice_of.data(), d_place.data(), d_token.data(), d_choice.data()},
       cuda);
   EXPECT_EQ(d_place.get(), place);
   EXPECT_EQ(d_token.get(), token);
