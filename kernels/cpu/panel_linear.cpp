@@ -228,6 +228,10 @@ void panel_gather(const PanelGatherArgs<T>& g, Stream& stream) {
   parallel_for_blocks(g.rows, 32, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       T* const y = g.y + i * g.in;
+      if (g.tokens[i] < 0) {
+        std::fill_n(y, g.in, T(0.0F));
+        continue;
+      }
       for (int64_t k = 0; k < g.in; ++k) y[k] = g.table[place_in_panels<T>(g.tokens[i], k, g.out, g.in)];
       if (g.position_table == nullptr) continue;
       const T* place = g.position_table + g.positions[i] * g.in;

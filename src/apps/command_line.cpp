@@ -98,12 +98,25 @@ void add_average(CLI::App& command, bool& average) {
   command.add_flag("--average", average, "the averages of the weights (optimizer.average) instead of them");
 }
 
-void add_expert_parallel(CLI::App& command, int& ranks) {
+void add_sharing(CLI::App& command, SharingArguments& sharing) {
   command
-      .add_option("--expert-parallel", ranks,
-                  "under mpirun: ranks that share the experts; 0: as many as the layer's experts allow")
+      .add_option(
+          "--parallel", sharing.parallel,
+          "under mpirun, how ranks share the model, as tensor=2,expert=4,expert_slice=2: ranks that "
+          "share all matrices but experts', that share a layer's experts, that share each expert's "
+          "matrices; ranks_per_node, all_to_all as of a run. Default: whole matrices, and experts over "
+          "as many ranks as can be")
+      ->transform(not_empty());
+  command.add_option("--expert-parallel", sharing.expert_parallel, "the same as --parallel expert=")
       ->capture_default_str()
       ->transform(whole_number(0, 1 << 20));
+  command
+      .add_option(
+          "--watch-timeout", sharing.watch_timeout,
+          "under mpirun: seconds without progress after which the job ends with code 76 and the name of "
+          "the missing rank; 0: a minute, or five usual steps")
+      ->capture_default_str()
+      ->transform(real_number(0, 1e9));
 }
 
 void add_generate(CLI::App& app) {
@@ -148,7 +161,7 @@ void add_generate(CLI::App& app) {
   command->add_option("--stop", arguments->stops, "the new text ends before this one; several")
       ->transform(not_empty());
   command->add_flag("--json", arguments->json, "a line of JSON for each text, in the order of the prompts");
-  add_expert_parallel(*command, arguments->expert_parallel);
+  add_sharing(*command, arguments->sharing);
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
   add_average(*command, arguments->average);
   command->callback([arguments] { generate(*arguments); });
@@ -195,6 +208,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--batch-tokens", arguments->batch_tokens, "tokens of a pass through the model")
       ->capture_default_str()
       ->transform(whole_number(1, 1'000'000));
+  add_sharing(*command, arguments->sharing);
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
   command->callback([arguments] { eval(*arguments); });
 }
@@ -236,7 +250,7 @@ void add_serve(CLI::App& app) {
       ->transform(real_number(0, 1e9));
   command->add_option("--log", arguments->log, "append a line of JSON about each completion to this file")
       ->transform(not_empty());
-  add_expert_parallel(*command, arguments->expert_parallel);
+  add_sharing(*command, arguments->sharing);
   add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
   command->callback([arguments] { serve(*arguments); });
 }

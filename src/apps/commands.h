@@ -86,13 +86,20 @@ void config_schema();
 void config_help(const std::string& key);                       // empty: all
 void config_explain(const ConfigArguments& config, int ranks);  // 0: as plan
 
+// How ranks that mpirun started share a model that is asked, and look after each other (apps/sharing.h).
+struct SharingArguments {
+  std::string parallel;      // keys of model::InferenceLayout, as tensor=2,expert_slice=2
+  int expert_parallel = 0;   // InferenceLayout::expert, by an older name
+  double watch_timeout = 0;  // WatchConfig::timeout
+};
+
 struct GenerateArguments {
   std::string checkpoint, tokenizer;
   std::vector<std::string> prompts, files, stops;  // files: -: standard input
   int64_t samples = 1;                             // of each prompt
   int64_t max_new_tokens = 64;
-  int threads = 0;          // of a rank; 0: the cores divided among the ranks
-  int expert_parallel = 0;  // ranks that share the experts; 0: all that can
+  int threads = 0;  // of a rank; 0: the cores divided among the ranks
+  SharingArguments sharing;
   bool json = false;
   infer::SamplingOptions sampling;
   bool average = false;  // the averages of weights instead of them
@@ -108,6 +115,7 @@ struct EvalArguments {
   int64_t max_length = 0;  // tokens that the model sees; 0: as in training
   int64_t batch_tokens = 1024;
   int threads = 0;  // of a rank; 0: the cores divided among the ranks
+  SharingArguments sharing;
   bool any_size = false, request_hash = false;
   bool average = false;  // the averages of weights instead of them
 };
@@ -120,12 +128,12 @@ struct ServeArguments {
   int64_t texts = 64;      // written at once
   std::string cache;  // memory of keys and values; empty: enough for these texts, or a part of the memory
   int64_t most_requests = 96;
-  double time_limit = 0;    // seconds of a request; 0: none
-  std::string log;          // of requests; empty: none
-  int port = 8000;          // 0: any that is free
-  int threads = 0;          // of a rank; 0: the cores divided among the ranks
-  int expert_parallel = 0;  // as of GenerateArguments
-  bool average = false;     // as of EvalArguments
+  double time_limit = 0;  // seconds of a request; 0: none
+  std::string log;        // of requests; empty: none
+  int port = 8000;        // 0: any that is free
+  int threads = 0;        // of a rank; 0: the cores divided among the ranks
+  SharingArguments sharing;
+  bool average = false;  // as of EvalArguments
 };
 void serve(const ServeArguments& arguments);
 

@@ -42,7 +42,7 @@ void replay(const ReplayArguments& arguments) {
         different);
     if (tells && !arguments.output.empty()) fmt::print("tensors are in {}\n", arguments.output);
   };
-  on_ranks(config.threads, body, config.device);
+  on_ranks({.threads = config.threads, .device = config.device}, body);
 }
 
 }  // namespace ziggurat::apps

@@ -54,7 +54,7 @@ void verify(const VerifyArguments& arguments) {
     train::verify(config, other, arguments.steps, tolerance, world, *other_world, report);
     if (tells) fmt::print("{} steps agree\n", arguments.steps);
   };
-  on_ranks(config.threads, body, device);
+  on_ranks({.threads = config.threads, .device = device}, body);
 }
 
 }  // namespace ziggurat::apps

@@ -110,10 +110,7 @@ Scorer::Scorer(const model::Gpt& model, Communicator& world, const ScorerOptions
         options.sequences);
 }
 
-bool Scorer::experts_are_shared() const {
-  const std::vector<int> sizes = model_.config().expert_parallel_sizes();
-  return std::any_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks > 1; });
-}
+bool Scorer::experts_are_shared() const { return model_.in_step(); }
 
 std::vector<Score> Scorer::score(std::span<const TokenRequest> requests, const Progress& progress) {
   for (const TokenRequest& request : requests) {

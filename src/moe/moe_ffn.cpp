@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include <ziggurat/core/span.h>
+#include <ziggurat/moe/alike_dispatcher.h>
 #include <ziggurat/moe/moe_ffn.h>
 #include <ziggurat/ops/add.h>
 #include <ziggurat/ops/gated_add.h>
@@ -12,8 +13,11 @@ namespace ziggurat::moe {
 MoeFfn::MoeFfn(nn::ParamStore& store, const std::string& name, const MoeConfig& config, const MoeShape& shape,
                const ProcessGroups& groups)
     : router_(store, name + ".router", config, shape.expert.width, shape.experts, shape.layer, groups.dp(),
-              groups.tp()),
-      dispatcher_(make_token_dispatcher(groups.ep(shape.expert_parallel), shape.experts)),
+              groups.token_parts()),
+      dispatcher_(
+          groups.plan().tokens_alike()
+              ? make_alike_dispatcher(groups, shape.experts, shape.expert_parallel)
+              : make_token_dispatcher(groups.ep(shape.expert_parallel), groups.expert_tp(), shape.experts)),
       experts_(store, name + ".experts", shape, groups.ep(shape.expert_parallel).rank(),
                config.identical_experts) {}
 

@@ -71,13 +71,16 @@ std::vector<Box> cut_rows(const Shape& shape, const std::vector<int64_t>& pieces
 }
 
 std::vector<Box> cut_columns(const Shape& shape, int64_t part, int64_t parts) {
-  const int last = shape.rank() - 1;
-  check(shape[last] % parts == 0, ErrorKind::config,
-        "parallel.tensor: the columns of a weight {} cannot be cut into {} equal parts", shape, parts);
-  Box box = rows_of(shape, 0, shape[0]);
-  const int64_t share = shape[last] / parts;
-  box.begin = with(box.begin, last, part * share), box.extent = with(box.extent, last, share);
-  return {box};
+  return {share_of(rows_of(shape, 0, shape[0]), shape.rank() - 1, part, parts)};
+}
+
+Box share_of(const Box& box, int dim, int64_t part, int64_t parts) {
+  const int64_t share = box.extent[dim] / parts;
+  check(share * parts == box.extent[dim], ErrorKind::config,
+        "parallel.tensor, expert_tensor: dim {} of a weight {} cannot be cut into {} equal parts: choose a "
+        "divisor of {}",
+        dim, box.extent, parts, box.extent[dim]);
+  return {with(box.begin, dim, box.begin[dim] + part * share), with(box.extent, dim, share)};
 }
 
 Tensor ParamStore::piece(const Tensor& slab, const ParamEntry& entry) {
@@ -97,7 +100,7 @@ Param& ParamStore::add(ParamSpec spec) {
   if (entry.numel > 0)
     for_each_held_run(spec, 0, 1, [&](int64_t first, int64_t, int64_t) { entry.first = first; });
   entry.spec = std::move(spec);
-  group.numel += align(entry.numel);
+  group.numel += align(std::max(entry.numel, entry.spec.room));
   group.owned = {0, group.numel};
   entries_.push_back(std::move(entry));
   return entries_.back().param;
@@ -110,7 +113,8 @@ ParamGroup& ParamStore::group_for(const ParamSpec& spec) {
   const auto last = std::find_if(groups_.rbegin(), groups_.rend(), [&](const ParamGroup& g) {
     return g.expert_parallel == spec.expert_parallel && g.cut == !spec.cut.empty() && g.dtype == dtype;
   });
-  if (last != groups_.rend() && last->numel + align(held_shape(spec).numel()) <= most) return *last;
+  const int64_t numel = align(std::max(held_shape(spec).numel(), spec.room));
+  if (last != groups_.rend() && last->numel + numel <= most) return *last;
   ParamGroup& group = groups_.emplace_back();
   group.expert_parallel = spec.expert_parallel;
   group.cut = !spec.cut.empty();
@@ -221,13 +225,22 @@ void ParamStore::to_panels() {
   }
 }
 
+void ParamStore::expect_values(size_t group, Work arrival) { arrivals_[group] = std::move(arrival); }
+
+void ParamStore::await_values(size_t group) const {
+  if (const auto found = arrivals_.find(group); found != arrivals_.end()) found->second.wait();
+}
+
+void ParamStore::await_values() const {
+  for (auto& [group, arrival] : arrivals_) arrival.wait();
+}
+
 void ParamStore::draw(const ParamEntry& entry, HostPieces& pieces) {
   const Tensor& values = entry.param.value;
   if (is_meta(values.device())) return;
   const ParamSpec& spec = entry.spec;
-  const int64_t row = spec.global_shape.rank() == 0
-                          ? 1
-                          : spec.global_shape.numel() / std::max<int64_t>(1, spec.global_shape[0]);
+  const int64_t row =
+      values.rank() == 0 ? 1 : entry.numel / std::max<int64_t>(1, values.dim(0));  // what is held of one
   // On the host identical rows are drawn once and copied.
   const bool repeats = spec.identical_rows && values.device() == Device::cpu;
   const int64_t drawn = repeats ? std::min(row, entry.numel) : entry.numel;

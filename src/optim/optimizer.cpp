@@ -26,10 +26,11 @@ Optimizer::Optimizer(nn::ParamStore& store, const ProcessGroups& groups, const O
 }
 
 Tensor Optimizer::update(double lr, const Tensor& squared_norms, const Tensor& losses, Arena& workspace,
-                         Stream& stream, const UpdateLimits& limits) {
+                         Stream& stream, const UpdateLimits& limits, bool behind) {
   check(!losses || losses.shape().rank() == 2, ErrorKind::argument,
         "[optimizer] expected losses [n, parts of a loss], got {}", losses.shape());
   ++steps_;
+  store_.await_values();  // of the update before: a parameter that nobody has used since
   visit_kernels<kernels::ClipKernels>(squared_norms, [&]<Device D, class T>() {
     kernels::clip<D>({squared_norms.numel(), squared_norms.data<double>(), config_.clip_grad,
                       losses ? losses.numel() : 0, losses ? losses.data<double>() : nullptr,
@@ -44,7 +45,7 @@ Tensor Optimizer::update(double lr, const Tensor& squared_norms, const Tensor& l
                       item.rounded, state_.moments(entry), item.runs},
                      step, workspace, stream);
   }
-  state_.share(stream);
+  state_.share(stream, behind);
   return clipped_;
 }
 

@@ -22,7 +22,7 @@ GradientReducer::GradientReducer(nn::ParamStore& store, const ProcessGroups& gro
   plan_norms();
   progress_.resize(store.groups().size());
   for (const nn::ParamEntry& entry : store.entries()) {
-    progress_[static_cast<size_t>(entry.group)].entries.push_back(&entry);
+    if (entry.numel > 0) progress_[static_cast<size_t>(entry.group)].entries.push_back(&entry);
   }
   for (const nn::ParamGroup& g : store.groups()) {
     Communicator* const ranks = &nn::replicas(g, groups);
@@ -75,11 +75,11 @@ void GradientReducer::plan_norms() {
     const int tp = groups_.tp().rank();
     const bool mine = experts ? groups_.expert_dp(spec.expert_parallel).rank() == 0
                               : next_rank(entry) == groups_.dp().rank() && (cut || tp == 0);
-    const int64_t first = parts + (experts ? spec.row_begin
-                                   : cut   ? tp
-                                           : 0),
+    const Communicator& cut_over = experts ? groups_.expert_tp() : groups_.tp();
+    const int64_t pieces = cut ? cut_over.size() : 1, of_piece = experts ? spec.global_shape[0] : 1;
+    const int64_t first = parts + (cut ? cut_over.rank() * of_piece : 0) + spec.row_begin,
                   held = experts ? spec.row_end - spec.row_begin : 1;
-    parts += experts ? spec.global_shape[0] : cut ? groups_.tp().size() : 1;
+    parts += pieces * of_piece;
     if (!mine || entry.numel == 0) continue;
     const Tensor gradient = entry.param.grad.reshape({held, entry.numel / held});
     for (int64_t r = 0; r < held; ++r) mine_.push_back({gradient.rows(r, r + 1), first + r});

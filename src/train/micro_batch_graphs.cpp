@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <ziggurat/train/micro_batch_graphs.h>
+#include <ziggurat/train/step_plan.h>
 #include <ziggurat/train/teacher.h>
 
 namespace ziggurat::train {
@@ -29,11 +30,12 @@ std::string why_no_graphs(const RunConfig& config, int world_size, bool devices_
   if (config.device != Device::cuda) return "the device is the CPU";
   if (config.train.graphs == Graphs::off) return "train.graphs is off";
   if (config.parallel.zero == 2) return "parallel.zero 2 lends gradients their memory as backward goes";
-  const model::ModelConfig model = model::fit_to_ranks(config.model, world_size);
+  const model::ModelConfig model = model_of(config, world_size);
   const auto shared = [](const std::vector<int>& sizes) {
     return std::any_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks > 1; });
   };
-  const bool shares_experts = shared(model.expert_parallel_sizes());
+  const bool sliced = model.has_experts() && config.parallel.expert_tensor > 1;
+  const bool shares_experts = sliced || shared(model.expert_parallel_sizes());
   if (config.distil.enabled()) {
     const std::optional<RunConfig> teacher = teacher_of(config);
     if (!teacher) return "the teacher's checkpoint is not there (distil.teacher)";
@@ -45,7 +47,7 @@ std::string why_no_graphs(const RunConfig& config, int world_size, bool devices_
   if ((shares_experts || config.parallel.tensor > 1) && !devices_exchange) {
     return "ranks exchange through the host within a micro-batch (expert_parallel, parallel.tensor)";
   }
-  if (shares_experts && !exchanges_are_static(config, model)) {
+  if (sliced || (shares_experts && !exchanges_are_static(config, model))) {
     return "experts are shared by ranks (expert_parallel), which learn in every layer how many rows come: a "
            "smaller moe.capacity_factor, or experts that drop tokens, would do without";
   }

@@ -97,6 +97,8 @@ constexpr auto kUnused = std::to_array<Unused>({
      kRemove},
     {"model.moe.balance_scope", [](Config c) { return c.model.moe.balance_coefficient == 0; }, kNoBalance,
      kRemove},
+    {"parallel.expert_tensor", [](Config c) { return !c.model.has_experts(); },
+     "no layer of the model has experts", kRemove},
     {"parallel.all_to_all", [](Config c) { return !c.model.has_experts(); },
      "no layer of the model has experts, which exchange tokens by all-to-alls", kRemove},
     {"model.rope_theta", [](Config c) { return c.model.positions != Positions::rope; },

@@ -19,20 +19,22 @@ namespace ziggurat::train {
 
 namespace {
 
-// What a run's config says of its model, as a teacher: whole on every rank but for its experts, however it
-// was trained, and with no balance over ranks to keep.
-RunConfig as_teacher(RunConfig config, objective::TeacherPrecision precision) {
+// What a run's config says of its model, as a teacher of `student`: cut as that is, its experts shared by all
+// ranks, however it was trained, and with no balance over ranks to keep.
+RunConfig as_teacher(RunConfig config, const RunConfig& student) {
+  const objective::TeacherPrecision precision = student.distil.precision;
   if (precision == objective::TeacherPrecision::bf16) config.precision = Precision::bf16;
   if (precision == objective::TeacherPrecision::fp32) config.precision = Precision::fp32;
   config.model.moe.balance_scope = moe::BalanceScope::micro_batch;
-  config.parallel.tensor = 1;
+  config.parallel.tensor = student.parallel.tensor;
+  config.parallel.expert_tensor = 1;
   return config;
 }
 
-RunConfig config_of(const CheckpointReader& checkpoint, objective::TeacherPrecision precision) {
+RunConfig config_of(const CheckpointReader& checkpoint, const RunConfig& student) {
   RunConfig config;
   parse_config(config, checkpoint.manifest().config, checkpoint.path());
-  return as_teacher(std::move(config), precision);
+  return as_teacher(std::move(config), student);
 }
 
 class LoadedTeacher final : public objective::Teacher {
@@ -42,7 +44,7 @@ class LoadedTeacher final : public objective::Teacher {
 
   void load(CheckpointReader& checkpoint) {
     model_.load(checkpoint);
-    hash_ = model_.weight_hash();
+    hash_ = model_.weight_hash(&checkpoint);
   }
   const model::Gpt& model() const override { return model_.model(); }
   const std::string& weight_hash() const override { return hash_; }
@@ -63,7 +65,7 @@ LoadOptions options_of(const RunConfig& config, Device device) {
 
 std::unique_ptr<objective::Teacher> load(const RunConfig& config, Communicator& world, Device device) {
   CheckpointReader checkpoint(config.distil.teacher);
-  const RunConfig its = config_of(checkpoint, config.distil.precision);
+  const RunConfig its = config_of(checkpoint, config);
   auto teacher = std::make_unique<LoadedTeacher>(its, ProcessGroups(world, layout_of(its, world.size())),
                                                  options_of(config, device));
   teacher->load(checkpoint);
@@ -109,7 +111,7 @@ std::optional<RunConfig> teacher_of(const RunConfig& config) {
   const objective::DistilConfig& distil = config.distil;
   if (std::filesystem::exists(distil.teacher)) {
     try {
-      return config_of(CheckpointReader(distil.teacher), distil.precision);
+      return config_of(CheckpointReader(distil.teacher), config);
     } catch (const Error&) {  // it may have begun to train
       if (distil.teacher_config.empty()) throw;
     }
@@ -117,12 +119,12 @@ std::optional<RunConfig> teacher_of(const RunConfig& config) {
   if (distil.teacher_config.empty() || !std::filesystem::exists(distil.teacher_config)) return {};
   RunConfig its;
   load_config(its, distil.teacher_config, {});
-  return as_teacher(std::move(its), distil.precision);
+  return as_teacher(std::move(its), config);
 }
 
 void check_teacher(const RunConfig& config, const SampleSource& data) {
   const CheckpointReader checkpoint(config.distil.teacher);
-  const RunConfig its = config_of(checkpoint, config.distil.precision);
+  const RunConfig its = config_of(checkpoint, config);
   const model::ModelConfig &teacher = its.model, &student = config.model;
   const std::filesystem::path its_run =
       std::filesystem::weakly_canonical(checkpoint.path()).parent_path().parent_path();
@@ -147,6 +149,24 @@ void check_teacher(const RunConfig& config, const SampleSource& data) {
          checkpoint.path(), before.empty() ? "the synthetic language" : "text",
          now.empty() ? "the synthetic language" : "text");
   }
+  if (const int tp = config.parallel.tensor; tp > 1) {
+    for (const model::CutSize& part : model::cut_sizes(teacher)) {
+      check(part.size % tp == 0, ErrorKind::config,
+            "parallel.tensor: {} ranks cut the teacher {} too, whose {} ({}) they cannot share evenly: "
+            "choose a "
+            "divisor of it, or parallel.tensor=1",
+            tp, checkpoint.path(), part.what, part.size);
+    }
+    check(teacher.padded_vocab() == student.padded_vocab(), ErrorKind::config,
+          "parallel.tensor: ranks share the vocabulary of teacher and student alike, but {} pads it to {} "
+          "rows, "
+          "model.vocab_multiple to {}: set model.vocab_multiple={}, or parallel.tensor=1",
+          checkpoint.path(), teacher.padded_vocab(), student.padded_vocab(), teacher.vocab_multiple);
+    check(teacher.qk_norm != nn::QkNorm::width, ErrorKind::config,
+          "parallel.tensor: {} normalises queries and keys over the heads of all ranks (qk_norm width): use "
+          "parallel.tensor=1",
+          checkpoint.path());
+  }
   check(config.batch.sequence_length <= teacher.max_sequence, ErrorKind::config,
         "distil.teacher: {} reads at most {} tokens (its model.max_sequence), batch.sequence_length is {}",
         checkpoint.path(), teacher.max_sequence, config.batch.sequence_length);
@@ -166,7 +186,7 @@ double teacher_flops(const Training& training, const RunConfig& config) {
 void start_from_teacher(const RunConfig& config, Training& training, Stream& stream) {
   const std::vector<int64_t>& layers = config.distil.init_layers;
   CheckpointReader checkpoint(config.distil.teacher);
-  const model::ModelConfig teacher = config_of(checkpoint, config.distil.precision).model;
+  const model::ModelConfig teacher = config_of(checkpoint, config).model;
   for (const int64_t layer : layers) {
     check(layer >= 0 && layer < teacher.layer_count(), ErrorKind::config,
           "distil.init_layers: expected layers of the teacher, 0 to {}, got {}", teacher.layer_count() - 1,

@@ -64,11 +64,16 @@ Tensor TrainStep::losses_of(const StepPlan& plan, int shift) const {
   return micro_losses_.rows(first, first + plan.micro_batches_per_rank);
 }
 
+// Faults on purpose come before ranks' gradients are added, and look at whole weights. A device's stream may
+// be recorded.
+bool TrainStep::exchanges_behind() const {
+  return config_.parallel.overlap && config_.device == Device::cpu && !injecting();
+}
+
 void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read) {
-  // Faults on purpose come before ranks' gradients are added. What passes through the host would hold it up.
-  const bool beside = config_.device == Device::cpu || training_.groups.world().devices_exchange();
-  const bool behind = config_.parallel.overlap && beside && !injecting();
-  accumulate(plan, counted_tokens, read, 0, {}, behind);
+  // What passes through the host would hold a GPU up.
+  const bool beside = config_.parallel.overlap && training_.groups.world().devices_exchange() && !injecting();
+  accumulate(plan, counted_tokens, read, 0, {}, beside || exchanges_behind());
 }
 
 void TrainStep::accumulate_alone(const StepPlan& plan, double counted_tokens, const ReadBatch& read,
@@ -117,9 +122,10 @@ StepResult TrainStep::finish(const StepPlan& plan, double counted_tokens, const 
   reach(Site::update, rank, number);
   Optimizer& optimizer = training_.optimizer;
   const int64_t updates = optimizer.steps_done();
-  StepResult result = told(plan, counted_tokens,
-                           optimizer.update(plan.lr, squared_norms, losses, executor_.workspace, stream,
-                                            {limits.grad_norm, limits.loss * counted_tokens}));
+  StepResult result =
+      told(plan, counted_tokens,
+           optimizer.update(plan.lr, squared_norms, losses, executor_.workspace, stream,
+                            {limits.grad_norm, limits.loss * counted_tokens}, exchanges_behind()));
   if (result.updated) training_.model.balance_experts(stream);
   if (!result.updated) optimizer.set_steps_done(updates);
   return result;

@@ -30,8 +30,7 @@ Training::Training(const RunConfig& config, ProcessGroups its_groups, Device dev
              .seed = static_cast<uint64_t>(config.seed),
              .reproducible = config.reproducible,
              .group_bytes = config.parallel.bucket}),
-      model(model::fit_to_ranks(config.model, groups.plan().world_size()), store, groups,
-            config.train.recompute),
+      model(model_of(config, groups.plan().world_size()), store, groups, config.train.recompute),
       objective(make_objective(config, groups, model, device)),
       optimizer(finalized(store, groups, config), groups, config.optimizer) {}
 

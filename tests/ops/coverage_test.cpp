@@ -53,6 +53,7 @@ const std::filesystem::path kRoot = test::source_dir();
 const std::map<std::string, std::string>& without_cuda_kernel() {
   static const std::map<std::string, std::string> reasons = {
       {"add", "runs elementwise's kernel"},
+      {"alike_ranks", "runs dispatch's kernels, and calls the communicator"},
       {"all_to_all", "no kernel: calls the communicator"},
       {"cached_attention", "the CPU backend comes first"},
       {"choose_rows", "runs dispatch's kernel"},
@@ -68,6 +69,7 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
 // none.
 const std::map<std::string, std::string>& own_gradient_check() {
   static const std::map<std::string, std::string> tests = {
+      {"alike_ranks", "RefusesTraining"},                      // inference only
       {"all_to_all", "RowsArriveAndGradientsReturn"},          // moves rows between ranks, changes no value
       {"cached_attention", "RefusesTraining"},                 // inference only
       {"choose_rows", "RefusesTraining"},                      // inference only

@@ -22,7 +22,8 @@ struct ExpertRows {
   Var leaving = {}, arriving = {};                    // on their way from begin_dispatch() to end_dispatch()
   Tensor arrival_of_row = {};                         // i32 [R'] the inverse of row_of_arrival
   std::span<const int64_t> sent = {}, received = {};  // rows to and from each rank
-  Tensor row_of_arrival = {};  // i32 [R'] where the rows, as they arrived by source rank, were put
+  std::span<const int64_t> shared = {};  // that each rank of the expert-tensor-parallel group received
+  Tensor row_of_arrival = {};            // i32 [R'] where the rows, as they arrived by source rank, were put
 };
 
 class TokenDispatcher {
@@ -41,8 +42,11 @@ class TokenDispatcher {
 // most half of it is empty.
 bool fit_blocks(int64_t places, int64_t choices);
 
-// Local for a group of one, else by all-to-all; rank r of the group holds experts [r, r + 1) * experts /
-// size. The group must outlive the dispatcher.
-std::unique_ptr<TokenDispatcher> make_token_dispatcher(Communicator& expert_parallel, int64_t experts);
+// Local for groups of one, else by all-to-all; rank r of `expert_parallel` holds experts [r, r + 1) * experts
+// / size. The ranks of `expert_tensor` hold parts of the same ones: what one of them receives all of them
+// compute, and what they make of it is summed. Tokens so cross to other ep places once, and are copied within
+// the innermost group (arXiv 2201.05596, section 5.3). Groups must outlive the dispatcher.
+std::unique_ptr<TokenDispatcher> make_token_dispatcher(Communicator& expert_parallel,
+                                                       Communicator& expert_tensor, int64_t experts);
 
 }  // namespace ziggurat::moe

@@ -27,9 +27,10 @@ class Optimizer {
   // or empty; both on the store's device. If the norm or a loss is not finite, or beyond its limit, nothing
   // is updated: whoever reads them sees that the scale is not finite, and takes the step back. Returns f64
   // [2] there, until the next update: the norm before clipping, and by what gradients were scaled. Nobody has
-  // waited. Takes scratch where the kind of optimizer needs some. Collective.
+  // waited. Takes scratch where the kind of optimizer needs some. `behind`: as of OptimizerState::share().
+  // Collective.
   Tensor update(double lr, const Tensor& squared_norms, const Tensor& losses, Arena& workspace,
-                Stream& stream, const UpdateLimits& limits = {});
+                Stream& stream, const UpdateLimits& limits = {}, bool behind = false);
 
   OptimizerState& state() { return state_; }
   const OptimizerState& state() const { return state_; }

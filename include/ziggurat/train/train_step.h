@@ -63,6 +63,7 @@ class TrainStep {
   Tensor losses_of(const StepPlan& plan, int shift) const;
 
  private:
+  bool exchanges_behind() const;  // what computes
   void accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift,
                   const After& after, bool behind);
   int64_t first_micro_batch(const StepPlan& plan, int shift) const;
