@@ -71,17 +71,13 @@ void evaluate_on(MpiRuntime& mpi, const EvalArguments& arguments, std::vector<ev
   // Products of parts of a matrix have the bits of the whole one's only where it lies in panels.
   const bool cut = layout.tensor > 1 || layout.expert_slice > 1;
   TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, arguments.average,
-                       world,
-                       int8  ? WeightForm::rows
-                       : cut ? WeightForm::panels
-                             : WeightForm::packed,
-                       layout, arguments.device);
+                       world, cut && !int8 ? WeightForm::panels : WeightForm::rows, layout, arguments.device);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
   check(length <= config.model.max_sequence, ErrorKind::argument,
         "--max-length: the model has {} positions, got {}", config.model.max_sequence, length);
   eval::Scorer scorer(trained.model(), trained.teams(),
-                      {.length = length, .batch_tokens = arguments.batch_tokens});
+                      {.length = length, .batch_tokens = arguments.batch_tokens, .copies = !cut && !int8 && arguments.device == Device::cpu});
   const eval::Subject subject{
       .model = trained.path(),
       .step = trained.step(),

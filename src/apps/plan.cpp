@@ -174,6 +174,7 @@ void plan(const PlanArguments& arguments) {
     bytes("code and libraries", memory.process);
     return bytes("total", memory.total());
   }
+  if (memory.graphs > 0) bytes("recorded micro-batches", memory.graphs);
   if (memory.spare > 0) bytes("spare, for uneven routing", memory.spare);
   line("total", format_bytes(double(memory.without_process())) + ", and some hundred MiB of CUDA's own");
   fmt::print("host memory of rank 0\n");

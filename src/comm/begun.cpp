@@ -5,11 +5,14 @@
 #include <algorithm>
 
 #include "comm/background.h"
+#include "comm/noted.h"
 #include <ziggurat/core/flight_log.h>
 
 namespace ziggurat {
 
 namespace {
+
+using comm::Noted;
 
 std::span<std::byte> bytes_of(const Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.raw()), static_cast<size_t>(tensor.bytes())};
@@ -20,6 +23,13 @@ bool on_host(const Tensor& tensor) { return tensor.device() == Device::cpu; }
 }  // namespace
 
 Work Communicator::begin_all_reduce(const Tensor& buffer, ReduceOrder order, Stream& stream) {
+  if (buffer.device() == Device::cuda && size_ > 1 && goes_between_devices(order)) {
+    begin("all_reduce", buffer, buffer, stream);
+    check_reducible(buffer, order);
+    const Noted noted(*this, time());
+    return behind(stream, Beside::sums,
+                  [&](Stream& beside) { device_all_reduce(buffer, ReduceOp::sum, beside); });
+  }
   const bool host = on_host(buffer) && size_ > 1;
   if (!host || sums_by_nodes(buffer.bytes(), order)) return all_reduce(buffer, ReduceOp::sum, order, stream);
   last_ = {last_.sequence + 1, "all_reduce", buffer.bytes()};
@@ -32,6 +42,13 @@ Work Communicator::begin_all_reduce(const Tensor& buffer, ReduceOrder order, Str
 
 Work Communicator::begin_reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order,
                                         Stream& stream) {
+  if (input.device() == Device::cuda && size_ > 1 && goes_between_devices(order)) {
+    begin("reduce_scatter", input, output, stream);
+    check_scatter(input, output, order);
+    const Noted noted(*this, time());
+    return behind(stream, Beside::sums,
+                  [&](Stream& beside) { device_reduce_scatter(input, output, beside); });
+  }
   const bool host = on_host(input) && size_ > 1;
   if (!host || sums_by_nodes(input.bytes(), order)) return reduce_scatter(input, output, order, stream);
   last_ = {last_.sequence + 1, "reduce_scatter", input.bytes()};

@@ -49,9 +49,7 @@ Communicator::Communicator(std::string name, int rank, int size, int64_t reduce_
         "[communicator] a chunk must hold at least one f64 (8 bytes), got {}", reduce_chunk_bytes);
 }
 
-Communicator::~Communicator() {
-  if (device_group_) std::erase(*device_users_, this);
-}
+Communicator::~Communicator() { leave_devices(); }
 
 std::string Communicator::where() const {
   return fmt::format("[{} #{} of {} bytes on '{}', rank {} of {}]", last_.name, last_.sequence, last_.bytes,
@@ -89,13 +87,20 @@ void Communicator::check_reducible(const Tensor& buffer, ReduceOrder order) cons
         where(), std::bit_floor(static_cast<unsigned>(size_)), std::bit_ceil(static_cast<unsigned>(size_)));
 }
 
+void Communicator::check_scatter(const Tensor& input, const Tensor& output, ReduceOrder order) const {
+  check_reducible(input, order);
+  check(leading(input) == size_ * leading(output) && row_elements(input) == row_elements(output),
+        ErrorKind::argument, "{} input {} is not output {} for each of {} ranks", where(), input.shape(),
+        output.shape(), size_);
+}
+
 std::unique_ptr<Communicator> Communicator::split(int color, int key, const std::string& name) {
   begin("split", 0);
   check(color >= 0, ErrorKind::argument, "{} color must not be negative, got {}", where(), color);
   if (size_ == 1) return make_self_communicator();
   const Noted noted(*this, time());
   std::unique_ptr<Communicator> group = do_split(color, key, name);
-  group->device_users_ = device_users_;
+  group->devices_ = devices_;
   group->times_ = times_;
   group->background_ = background_;
   if (node_options_) group->use_nodes(*node_options_);
@@ -174,10 +179,7 @@ Work Communicator::all_gather(const Tensor& input, const Tensor& output, Stream&
 Work Communicator::reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order,
                                   Stream& stream) {
   const bool has_memory = begin("reduce_scatter", input, output, stream);
-  check_reducible(input, order);
-  check(leading(input) == size_ * leading(output) && row_elements(input) == row_elements(output),
-        ErrorKind::argument, "{} input {} is not output {} for each of {} ranks", where(), input.shape(),
-        output.shape(), size_);
+  check_scatter(input, output, order);
   if (!has_memory) return {};
   if (size_ == 1) {
     copy_alone(input, output, stream);
@@ -218,6 +220,18 @@ Work Communicator::all_to_all(const Tensor& input, const Tensor& output, Stream&
 
 Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
                                 std::span<const int64_t> recv_rows, Stream& stream) {
+  return exchange_rows(input, send_rows, output, recv_rows, stream, false);
+}
+
+Work Communicator::begin_all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows,
+                                      const Tensor& output, std::span<const int64_t> recv_rows,
+                                      Stream& stream) {
+  return exchange_rows(input, send_rows, output, recv_rows, stream, true);
+}
+
+Work Communicator::exchange_rows(const Tensor& input, std::span<const int64_t> send_rows,
+                                 const Tensor& output, std::span<const int64_t> recv_rows, Stream& stream,
+                                 bool begin_only) {
   const Span span(stream.profile(), "all_to_all_v");
   const bool has_memory = begin("all_to_all_v", input, output, stream);
   check(input.rank() >= 1 && output.rank() >= 1 && row_elements(input) == row_elements(output),
@@ -248,16 +262,20 @@ Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> se
     copy_alone(input.rows(0, send_rows[0]), output.rows(0, send_rows[0]), stream);
     return {};
   }
-  return exchange_blocks(input, send_bytes_, output, receive_bytes_, stream);
+  return exchange_blocks(input, send_bytes_, output, receive_bytes_, stream, begin_only);
 }
 
 Work Communicator::exchange_blocks(const Tensor& input, const std::vector<int64_t>& send,
-                                   const Tensor& output, const std::vector<int64_t>& receive,
-                                   Stream& stream) {
+                                   const Tensor& output, const std::vector<int64_t>& receive, Stream& stream,
+                                   bool begin_only) {
   const Noted noted(*this, time());
   if (on_host(input)) return exchange_on_host(bytes_of(input), send, bytes_of(output), receive);
   if (goes_between_devices()) {
     count_flat(send);
+    if (begin_only) {
+      return behind(stream, Beside::exchanges,
+                    [&](Stream& beside) { device_all_to_all_v(input, send, output, receive, beside); });
+    }
     device_all_to_all_v(input, send, output, receive, stream);
   } else {
     staged_all_to_all_v(input, send, output, receive, stream);

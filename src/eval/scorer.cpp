@@ -84,7 +84,7 @@ class Scorer::Reader {
   Reader(const Scorer& scorer, int64_t sequences, int64_t context)
       : lockstep_(scorer.experts_are_shared()),
         decoder_(scorer.model_, sequences, context, scorer.options_.batch_tokens,
-                 scorer.options_.reproducible) {}
+                 scorer.options_.reproducible, scorer.options_.copies) {}
 
   int64_t passes(int64_t tokens) const { return decoder_.forwards(tokens); }
   infer::Decoder& decoder() { return decoder_; }

@@ -92,6 +92,7 @@ Executor::Executor(const model::Gpt& model, const ExecutorOptions& options)
       tape_(activations_, gradients_, workspace_, stream_),
       loads_(loads_of(model, loads_memory_)) {
   reset_loads();
+  if (options.copies) stream_.set_weight_rows(Stream::kAllRows);
 }
 
 // A device's arenas do not grow: the largest pass, run dry, tells what they need.

@@ -139,7 +139,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
   token_embedding_ = &store.add({.name = "embed.token.weight",
                                  .global_shape = table,
                                  .init = nn::Init::normal(embedding_std),
-                                 .product_rows = c.tied_embeddings ? ops::kVocabularyTile : 0,
+                                 .product = c.tied_embeddings,
                                  .cut = part});
   if (c.positions == Positions::learned) {
     position_embedding_ = &store.add(
@@ -162,7 +162,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
           : &store.add({.name = "head.weight",
                         .global_shape = table,
                         .init = c.init == InitRule::normal ? init : nn::Init::truncated_normal(inner_std(c)),
-                        .product_rows = ops::kVocabularyTile,
+                        .product = true,
                         .cut = part});
   end_of_layer();
   apply_width_rules(c, store);

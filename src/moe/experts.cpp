@@ -46,7 +46,7 @@ Experts::Experts(nn::ParamStore& store, const std::string& name, const MoeShape&
                   : place == 0 ? mine
                                : rows_of(global, spec.row_begin, spec.row_begin)};
     }
-    if (matrix) spec.product_rows = nn::held_shape(spec)[1];
+    spec.product = matrix;
     return &store.add(std::move(spec));
   };
   const int64_t E = shape.experts, C = mlp.width, F = mlp.hidden;

@@ -11,9 +11,10 @@ namespace {
 
 class LocalDispatcher final : public TokenDispatcher {
  public:
-  ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
+  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     return {.rows = ops::gather_tokens(tape, x, routing), .offsets = routing.offsets};
   }
+  void end_dispatch(Tape&, ExpertRows&) override {}
 
   Var combine(Tape& tape, Var outputs, const ExpertRows&, const ops::Routing& routing) override {
     const Span span(tape.stream().profile(), "combine");
@@ -29,29 +30,38 @@ class AllToAllDispatcher final : public TokenDispatcher {
   AllToAllDispatcher(Communicator& group, Communicator& sharing, int64_t experts)
       : group_(group), sharing_(sharing), ranks_(group.size()), local_experts_(experts / group.size()) {}
 
-  ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
+  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     const int64_t sharers = sharing_.size();
     const Tensor arriving = tape.save(DType::i32, {sharers * ranks_, local_experts_});
     const Tensor mine = arriving.rows(sharing_.rank() * ranks_, (sharing_.rank() + 1) * ranks_);
     group_.all_to_all(routing.counts, mine.reshape({routing.experts}), tape.stream()).wait();
     if (sharers > 1) sharing_.all_gather(mine, arriving, tape.stream()).wait();
-    ExpertRows to = rows_per_rank(tape, routing, arriving);
-    const ops::ArrivalOrder order =
-        ops::order_arrivals(tape, arriving, sum(to.shared), tape.stream().strict());
-    const Var leaving = ops::gather_tokens(tape, x, with_rows(routing, sum(to.sent)));
-    const Var arrived = ops::all_to_all_rows(tape, leaving, group_, to.sent, to.received);
-    const Var everyones = ops::gather_uneven_rows(tape, arrived, sharing_, to.shared);
-    to.rows = ops::permute_rows(tape, everyones, order.arrival_of_row);
-    to.offsets = order.offsets, to.row_of_arrival = order.row_of_arrival;
+    const bool in_blocks = exchanges_blocks(x.value().device()) &&
+                           fit_blocks(routing.experts * routing.capacity, routing.tokens * routing.top_k);
+    ExpertRows to = in_blocks ? whole_blocks(tape, routing) : rows_per_rank(tape, routing, arriving);
+    to.routing = in_blocks ? ops::in_blocks(tape, routing) : with_rows(routing, sum(to.sent));
+    const ops::ArrivalOrder order = ops::order_arrivals(
+        tape, arriving, sum(to.shared), tape.stream().strict(), in_blocks ? routing.capacity : 0);
+    to.offsets = order.offsets;
+    to.arrival_of_row = order.arrival_of_row, to.row_of_arrival = order.row_of_arrival;
+    to.leaving = ops::gather_tokens(tape, x, to.routing);
+    to.arriving = ops::begin_all_to_all_rows(tape, to.leaving, group_, to.sent, to.received, under_way_);
     return to;
   }
 
-  Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing& routing) override {
+  void end_dispatch(Tape& tape, ExpertRows& to) override {
+    const Var arrived =
+        ops::end_all_to_all_rows(tape, to.leaving, to.arriving, group_, to.sent, to.received, under_way_);
+    const Var everyones = ops::gather_uneven_rows(tape, arrived, sharing_, to.shared);
+    to.rows = ops::permute_rows(tape, everyones, to.arrival_of_row);
+  }
+
+  Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing&) override {
     const Var everyones = ops::permute_rows(tape, outputs, from.row_of_arrival);
     const Var leaving = ops::sum_uneven_rows(tape, everyones, sharing_, from.shared);
     const Var returned = ops::all_to_all_rows(tape, leaving, group_, from.received, from.sent);
     const Span span(tape.stream().profile(), "combine");
-    return ops::combine(tape, returned, with_rows(routing, sum(from.sent)));
+    return ops::combine(tape, returned, from.routing);
   }
 
  private:
@@ -65,6 +75,20 @@ class AllToAllDispatcher final : public TokenDispatcher {
     routing.token_of_row = routing.token_of_row.rows(0, rows);
     routing.choice_of_row = routing.choice_of_row.rows(0, rows);
     return routing;
+  }
+
+  // Devices that exchange by themselves take experts' whole capacity, where that is not much more than there
+  // is to send: nobody waits for counts then. A plan is of such devices.
+  bool exchanges_blocks(Device device) const {
+    return planned(device) == Device::cuda && sharing_.size() == 1 &&
+           (is_meta(device) || group_.devices_exchange());
+  }
+  ExpertRows whole_blocks(Tape& tape, const ops::Routing& routing) const {
+    auto *const each = tape.save_array<int64_t>(ranks_), *const all = tape.save_array<int64_t>(1);
+    std::fill_n(each, ranks_, local_experts_ * routing.capacity);
+    *all = routing.experts * routing.capacity;
+    const Rows rows(each, static_cast<size_t>(ranks_));
+    return {.sent = rows, .received = rows, .shared = {all, 1}};
   }
 
   // To and from each rank, and what its sharers received. On a device this is where the host waits for it.
@@ -107,9 +131,12 @@ class AllToAllDispatcher final : public TokenDispatcher {
 
   Communicator &group_, &sharing_;
   int64_t ranks_, local_experts_;
+  Work under_way_;  // of a dispatch, or its backward
 };
 
 }  // namespace
+
+bool fit_blocks(int64_t places, int64_t choices) { return places <= 2 * choices; }
 
 std::unique_ptr<TokenDispatcher> make_token_dispatcher(Communicator& expert_parallel,
                                                        Communicator& expert_tensor, int64_t experts) {

@@ -65,7 +65,7 @@ Linear::Linear(ParamStore& store, const std::string& name, int64_t in, int64_t o
   } else if (cut == Cut::in) {
     weight.cut = cut_columns(weight.global_shape, place, parts);
   }
-  weight.product_rows = held_shape(weight)[0];
+  weight.product = true;
   weight_ = &store.add(std::move(weight));
   if (cut == Cut::in) joins_ = part.tensor;
   if (!bias) return;

@@ -89,7 +89,7 @@ class Head {
     for (int64_t begin = 0; begin < rows; begin += kLogitsRows) {
       rows_ = std::min(kLogitsRows, rows - begin);
       products_.begin_chunk(begin, rows_);
-      const int32_t* own = shared_.own_targets(targets + begin, rows_, own_targets_, device_);
+      const int32_t* own = shared_.own_targets<D>(targets + begin, rows_, own_targets_, stream_);
       forward(targets + begin, own);
       if (backward_) backward(begin, own);
       double* const token_losses = args_.token_losses == nullptr ? nullptr : args_.token_losses + begin;
@@ -130,7 +130,7 @@ class Head {
                                          target_logit_, backward_ ? e : nullptr},
           stream_);
     }
-    shared_.tell_tiles(reference_, maximum_, sum_, target_logit_, rows_, device_, stream_);
+    shared_.tell_tiles<D>(reference_, maximum_, sum_, target_logit_, rows_, device_, stream_);
     kernels::cross_entropy<D>(kernels::CrossEntropyArgs<A>{rows_, shared_.all_tiles(), reference_, maximum_,
                                                            sum_, target_logit_, targets, args_.ignore_index,
                                                            grad_scale_, args_.z_loss, losses_, factor_},
@@ -191,9 +191,6 @@ class Head {
 
 Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets, const LossArgs& args) {
   check_arguments(x, weight.value, targets, args);
-  check(ranks_of(args) == 1 || planned(x.value().device()) == Device::cpu, ErrorKind::argument,
-        "[cross_entropy] ranks share a vocabulary on the CPU only, got x on {}",
-        to_string(x.value().device()));
   check(!weight.panels, ErrorKind::internal, "[cross_entropy] the head lies in panels, for inference alone");
   const Span span(tape.stream().profile(), "head");
   const bool backward = tape.recording();

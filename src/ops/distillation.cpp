@@ -140,7 +140,7 @@ class Distillation {
       rows_ = std::min(kLogitsRows, x_.dim(0) - begin);
       student_.begin_chunk(begin, rows_);
       teacher_.begin_chunk(begin, rows_);
-      const int32_t* own = shared_.own_targets(targets + begin, rows_, own_targets_, x_.device());
+      const int32_t* own = shared_.own_targets<D>(targets + begin, rows_, own_targets_, stream_);
       forward(targets + begin, own);
       meet(begin, targets + begin, own);
       shared_.add_up(divergence_, rows_, x_.device(), stream_);
@@ -206,7 +206,7 @@ class Distillation {
       add(teacher_logits_of(t), teacher_.columns(t), of_teacher_);
       if (scaled_) add(student_logits(t), student_.columns(t), of_student_);
     }
-    shared_.tell_tiles(reference_, maximum_, sum_, target_logit_, rows_, x_.device(), stream_);
+    shared_.tell_tiles<D>(reference_, maximum_, sum_, target_logit_, rows_, x_.device(), stream_);
     if (shared_.shared()) {
       add_up(of_teacher_);
       if (scaled_) add_up(of_student_);

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include <ziggurat/autograd/note_work.h>
+#include <ziggurat/kernels/expert_blocks.h>
 #include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/ops/router.h>
 #include <ziggurat/ops/shard_rows.h>
@@ -276,7 +277,7 @@ Routing own_tokens(Tape& tape, const Routing& all, int64_t first, int64_t n) {
     kernels::own_tokens<D>(
         {first, n, all.top_k, all.experts, all.offsets.data<int32_t>(), all.token_of_row.data<int32_t>(),
          all.choice_of_row.data<int32_t>(), own.counts.data<int32_t>(), own.offsets.data<int32_t>(),
-         own.row_of_choice.data<int32_t>(), own.token_of_row.data<int32_t>(),
+         own.row_of_choice.data<int32_t>(), own.rows, own.token_of_row.data<int32_t>(),
          own.choice_of_row.data<int32_t>()},
         tape.stream());
   });
@@ -286,6 +287,25 @@ Routing own_tokens(Tape& tape, const Routing& all, int64_t first, int64_t n) {
     own.choice_of_row = own.choice_of_row.rows(0, own.rows);
   }
   return own;
+}
+
+Routing in_blocks(Tape& tape, const Routing& r) {
+  Routing blocks = r;
+  blocks.rows = r.experts * r.capacity;
+  blocks.row_of_choice = tape.save(DType::i32, {r.tokens, r.top_k});
+  blocks.token_of_row = tape.save(DType::i32, {blocks.rows});
+  blocks.choice_of_row = tape.save(DType::i32, {blocks.rows});
+  note_kernel("expert_blocks", Pass::forward, r.row_of_choice, r.token_of_row, r.choice_of_row,
+              blocks.row_of_choice, blocks.token_of_row, blocks.choice_of_row);
+  visit_kernels<kernels::ExpertBlocksKernels>(r.weights.value(), [&]<Device D, class T>() {
+    kernels::expert_blocks<D>(
+        {r.tokens, r.top_k, r.experts, r.capacity, r.offsets.data<int32_t>(), r.expert.data<int32_t>(),
+         r.row_of_choice.data<int32_t>(), r.token_of_row.data<int32_t>(), r.choice_of_row.data<int32_t>(),
+         blocks.row_of_choice.data<int32_t>(), blocks.token_of_row.data<int32_t>(),
+         blocks.choice_of_row.data<int32_t>()},
+        tape.stream());
+  });
+  return blocks;
 }
 
 void add_statistics(Tape& tape, const Routing& r, double balance_coefficient, double z_coefficient,

@@ -7,6 +7,8 @@
 #include <limits>
 
 #include <ziggurat/comm/communicator.h>
+#include <ziggurat/kernels/elementwise.h>
+#include <ziggurat/kernels/embedding.h>
 #include <ziggurat/ops/cross_entropy.h>
 
 namespace ziggurat::ops {
@@ -35,25 +37,22 @@ class SharedVocabulary {
   int32_t ignored() const { return shared() ? kElsewhere : ignore_index_; }  // among own_targets()
   // Targets counted from this rank's first row; those of others, and ignored ones, are kElsewhere.
   // `own` [rows]: memory for them; untouched on one rank.
-  const int32_t* own_targets(const int32_t* targets, int64_t rows, int32_t* own, Device device) const {
+  template <Device D>
+  const int32_t* own_targets(const int32_t* targets, int64_t rows, int32_t* own, Stream& stream) const {
     if (!shared()) return targets;
-    for (int64_t i = 0; i < rows && !is_meta(device); ++i) {
-      const int64_t row = targets[i] - first_row_;
-      const bool mine = targets[i] != ignore_index_ && row >= 0 && row < table_rows_;
-      own[i] = mine ? static_cast<int32_t>(row) : kElsewhere;
-    }
+    kernels::rows_of_part<D>({rows, targets, first_row_, table_rows_, ignore_index_, own}, stream);
     return own;
   }
 
   // What softmax_tile has found of each own tile, [all_tiles, rows] at place(t): from now on of everybody's.
   // Ranks that hold no vocabulary add nothing. target_logit [rows]: zeros where it is not this rank's.
-  template <class A>
+  template <Device D, class A>
   void tell_tiles(A* reference, A* maximum, double* sum, A* target_logit, int64_t rows, Device device,
                   Stream& stream) const {
     if (!shared()) return;
-    gather(reference, kLow<A>, rows, device, stream);
-    gather(maximum, kLow<A>, rows, device, stream);
-    gather(sum, 0.0, rows, device, stream);
+    gather<D>(reference, kLow<A>, rows, device, stream);
+    gather<D>(maximum, kLow<A>, rows, device, stream);
+    gather<D>(sum, 0.0, rows, device, stream);
     add_up(target_logit, rows, device, stream);  // one rank's, and zeros
   }
 
@@ -79,11 +78,15 @@ class SharedVocabulary {
  private:
   static int64_t tiles_of(int64_t columns) { return (columns + kVocabularyTile - 1) / kVocabularyTile; }
 
-  template <class X>
+  template <Device D, class X>
   void gather(X* all, X nothing, int64_t rows, Device device, Stream& stream) const {
-    const int64_t n = rank_tiles() * rows, first = group_->rank() * n;
+    const int64_t n = rank_tiles() * rows, first = group_->rank() * n, told = first + tiles() * rows;
     const Tensor everyones(all, dtype_of<X>(), {ranks() * n}, device);
-    if (!is_meta(device)) std::fill(all + first + tiles() * rows, all + first + n, nothing);
+    if constexpr (kExists<kernels::ElementwiseKernels, D, X>) {
+      kernels::fill<D>(nothing, all + told, first + n - told, stream);
+    } else {  // sums, on a GPU
+      fill_zero(everyones.rows(told, first + n), stream);
+    }
     group_->all_gather(everyones.rows(first, first + n), everyones, stream).wait();
   }
 

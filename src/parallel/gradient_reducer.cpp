@@ -30,6 +30,7 @@ GradientReducer::GradientReducer(nn::ParamStore& store, const ProcessGroups& gro
     if (std::find(ranks_.begin(), ranks_.end(), ranks) == ranks_.end()) ranks_.push_back(ranks);
   }
   scattering_ = progress_.size();
+  recorded_.resize(progress_.size());
   if (lanes_per_rank_ == 1) return;  // the one lane is the gradient slab itself
   const int levels =
       std::bit_width(static_cast<uint64_t>(lanes_per_rank_)) - 1;  // the top sum stays in the slab
@@ -150,6 +151,19 @@ void GradientReducer::complete(const Param& param) {
     settle(group);
     if (!trees_.empty()) fold(store_.groups()[group], trees_[group], *stream_);
     begin_reduction(group, *stream_);
+  }
+}
+
+void GradientReducer::join() {
+  if (!behind_ || planned(store_.options().device) == Device::cpu) return;
+  for (Work& work : under_way_) work.wait();
+  under_way_.clear();
+  for (size_t group = 0; group < progress_.size(); ++group) recorded_[group] = progress_[group].reduced;
+}
+
+void GradientReducer::repeat() {
+  for (size_t group = 0; behind_ && group < progress_.size(); ++group) {
+    progress_[group].reduced = recorded_[group];
   }
 }
 

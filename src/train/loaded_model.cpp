@@ -42,12 +42,11 @@ RunConfig as_placed(RunConfig config, model::ModelConfig placed) {
 
 LoadedModel::LoadedModel(const RunConfig& config, ProcessGroups groups, const LoadOptions& options)
     : groups_(std::move(groups)),
-      store_(std::make_unique<nn::ParamStore>(
-          nn::ParamStore::Options{.compute = compute_dtype(config.precision),
-                                  .device = options.device,
-                                  .reproducible = options.reproducible,
-                                  .trainable = false,
-                                  .step_tokens = options.form == WeightForm::packed && planned(options.device) == Device::cpu ? 1 : 0})),
+      store_(
+          std::make_unique<nn::ParamStore>(nn::ParamStore::Options{.compute = compute_dtype(config.precision),
+                                                                   .device = options.device,
+                                                                   .reproducible = options.reproducible,
+                                                                   .trainable = false})),
       model_(std::make_unique<model::Gpt>(model_of(config, groups_.plan().world_size()), *store_, groups_,
                                           options.low_memory)) {
   store_->finalize();

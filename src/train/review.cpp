@@ -104,8 +104,6 @@ constexpr auto kUnused = std::to_array<Unused>({
      "no layer of the model has experts", kRemove},
     {"parallel.all_to_all", [](Config c) { return !c.model.has_experts(); },
      "no layer of the model has experts, which exchange tokens by all-to-alls", kRemove},
-    {"parallel.overlap", [](Config c) { return c.device == Device::cuda; },
-     "a GPU's gradients are summed after backward", kRemove},
     {"model.rope_theta", [](Config c) { return c.model.positions != Positions::rope; },
      "learned positions are not rotated", "remove it, or set model.positions=rope"},
     {"distil", [](Config c) { return !c.distil.enabled(); }, "distil.teacher names no teacher",

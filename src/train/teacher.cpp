@@ -51,7 +51,7 @@ class LoadedTeacher final : public objective::Teacher {
   const model::Gpt& model() const override { return model_.model(); }
   const std::string& weight_hash() const override { return hash_; }
   int64_t bytes() const override {
-    int64_t bytes = model_.weights().packed_bytes();
+    int64_t bytes = 0;
     for (const nn::ParamGroup& group : model_.weights().groups()) bytes += group.values.bytes();
     return bytes;
   }

@@ -31,11 +31,14 @@ TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& exec
       reducer_(training.store, training.groups,
                plan_step(config, training.groups.dp().size(), 0).lanes_per_rank,
                training.optimizer.clip_groups()),
-      graphs_(training.store, why_no_graphs(config, training.groups.world().size()).empty()),
+      graphs_(training.store, why_no_graphs(config, training.groups.world().size(),
+                                            training.groups.world().devices_exchange())
+                                  .empty()),
       latest_losses_(allocate(executor.numbers, DType::f64, {training.objective->part_count()})),
       micro_losses_(allocate(executor.numbers, DType::f64,
                              {most_micro_batches(config), training.objective->part_count()})) {
   executor_.tape.set_follower(&reducer_);
+  executor_.stream.set_weight_rows(tokens_of_rank(config, training.groups.dp().size()));
 }
 
 TrainStep::~TrainStep() { executor_.tape.set_follower(nullptr); }
@@ -69,7 +72,9 @@ bool TrainStep::exchanges_behind() const {
 }
 
 void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read) {
-  accumulate(plan, counted_tokens, read, 0, {}, exchanges_behind());
+  // What passes through the host would hold a GPU up.
+  const bool beside = config_.parallel.overlap && training_.groups.world().devices_exchange() && !injecting();
+  accumulate(plan, counted_tokens, read, 0, {}, beside || exchanges_behind());
 }
 
 void TrainStep::accumulate_alone(const StepPlan& plan, double counted_tokens, const ReadBatch& read,
@@ -94,7 +99,8 @@ void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const Re
     const int64_t micro_batch = first_micro_batch(plan, shift) + i;
     const bool last = i + 1 == plan.micro_batches_per_rank;
     reducer_.begin_micro_batch(stream, behind && last);
-    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
+    forward_backward(plan, counted_tokens, micro_batch, i == 0, behind && last, static_cast<bool>(after),
+                     read);
     reducer_.end_micro_batch();
     if (after && !last) after(micro_batch);
     if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane(stream);
@@ -127,7 +133,7 @@ StepResult TrainStep::finish(const StepPlan& plan, double counted_tokens, const 
 }
 
 void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, int64_t micro_batch, bool first,
-                                 bool by_kernels, const ReadBatch& read) {
+                                 bool reduces, bool by_kernels, const ReadBatch& read) {
   flight_log().note_progress();
   const model::TokenBatch batch = read(micro_batch);
   Tape& tape = executor_.tape;
@@ -144,11 +150,12 @@ void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, in
     const Tensor parts = training_.objective->loss(tape, there);
     tape.backward();
     copy(parts, latest_losses_, stream);
+    reducer_.join();
   };
   if (by_kernels) {
     work();
-  } else {
-    graphs_.run(tape, there, work);
+  } else if (!graphs_.run(tape, there, reduces, work)) {
+    reducer_.repeat();
   }
   copy(latest_losses_, micro_losses_.rows(micro_batch, micro_batch + 1).reshape(latest_losses_.shape()),
        stream);

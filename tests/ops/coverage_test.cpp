@@ -23,6 +23,7 @@
 #include <ziggurat/kernels/dropout.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/embedding.h>
+#include <ziggurat/kernels/expert_blocks.h>
 #include <ziggurat/kernels/few_rows.h>
 #include <ziggurat/kernels/gated_add.h>
 #include <ziggurat/kernels/gemm.h>
@@ -142,7 +143,7 @@ TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
                       kernels::BiasActivationKernels, kernels::CachedAttentionKernels, kernels::ClipKernels,
                       kernels::CrossEntropyKernels, kernels::DeviceRoofKernels, kernels::DispatchKernels,
                       kernels::DistillationKernels, kernels::DropoutKernels, kernels::ElementwiseKernels,
-                      kernels::EmbeddingKernels, kernels::FewRowsKernels, kernels::GatedAddKernels,
+                      kernels::EmbeddingKernels, kernels::ExpertBlocksKernels, kernels::FewRowsKernels, kernels::GatedAddKernels,
                       kernels::GemmKernels, kernels::GroupedLinearKernels, kernels::LabelSmoothingKernels,
                       kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
                       kernels::OwnTokensKernels, kernels::PackedLinearKernels, kernels::PanelLinearKernels,

@@ -135,6 +135,8 @@ class Communicator {
   // share a device, or a rank's build has no library for it.
   std::string use_devices();
 
+  bool devices_exchange() const { return devices_ != nullptr; }
+
   // From now on collectives on the host's memory may go by nodes, here and in groups that are split from this
   // one later, if every node holds equally many ranks of the group, and at least two; others stay flat, which
   // the log says. Devices that exchange by themselves find their nodes by themselves. Collective. Throws
@@ -177,6 +179,8 @@ class Communicator {
   // on by itself; else they are done at once. In shared memory a communication thread moves them on until
   // their Work is waited for, MPI's move in progress(). The buffers are not to be touched before. Any other
   // call on this communicator first waits for all that have begun, but small ones that go another way.
+  // Sums between devices that exchange by themselves go on beside `stream`, on one of their own; waiting for
+  // the Work holds what `stream` is given after that, and not the host. The stream outlives it.
   Work begin_all_reduce(const Tensor& buffer, ReduceOrder order, Stream& stream);
   Work begin_reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order, Stream& stream);
   Work begin_all_gather(const Tensor& input, const Tensor& output, Stream& stream);
@@ -190,6 +194,9 @@ class Communicator {
   // order. Input and output may have more rows than their sums: the rest is neither read nor written.
   Work all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
                     std::span<const int64_t> recv_rows, Stream& stream);
+  // The same, begun: on devices as begin_all_reduce, on the host as far as the implementation goes by itself.
+  Work begin_all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
+                          std::span<const int64_t> recv_rows, Stream& stream);
 
   // Strings of every rank, in rank order: for set-up, manifests and error reports, not for speed.
   std::vector<std::string> all_gather_text(const std::string& text);
@@ -255,12 +262,15 @@ class Communicator {
   bool passes_all_begun(int64_t bytes) const;
   comm::Moved move_in_background();
   void check_reducible(const Tensor& buffer, ReduceOrder order) const;
+  void check_scatter(const Tensor& input, const Tensor& output, ReduceOrder order) const;
   void tree_all_reduce(Bytes buffer, DType dtype);
   void tree_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   void gathered_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   Bytes scratch(int64_t bytes);
+  Work exchange_rows(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
+                     std::span<const int64_t> recv_rows, Stream& stream, bool begin_only);
   Work exchange_blocks(const Tensor& input, const std::vector<int64_t>& send, const Tensor& output,
-                       const std::vector<int64_t>& receive, Stream& stream);
+                       const std::vector<int64_t>& receive, Stream& stream, bool begin_only = false);
   // The primitives on the host's memory, flat or by nodes.
   void reduce_on_host(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order);
   void reduce_blocks_on_host(ConstBytes input, Bytes output, DType dtype, ReduceOrder order);
@@ -293,6 +303,11 @@ class Communicator {
   bool goes_between_devices(ReduceOrder order = ReduceOrder::any, ReduceOp op = ReduceOp::sum) const;
   template <class Call>
   void between_devices(const Call& call);
+  // call(stream): a collective on the stream that goes on beside the one given. What somebody is about to
+  // wait for is not queued behind sums of gradients.
+  enum class Beside : uint8_t { sums, exchanges };
+  Work behind(Stream& stream, Beside beside, const std::function<void(Stream& stream)>& call);
+  void leave_devices();
   void device_broadcast(const Tensor& buffer, int root, Stream& stream);
   void device_all_reduce(const Tensor& buffer, ReduceOp op, Stream& stream);
   void device_all_gather(const Tensor& input, const Tensor& output, Stream& stream);
@@ -322,8 +337,8 @@ class Communicator {
   std::vector<int> node_of_;                 // 0, 1, ... by rank; empty: nobody told
   int nodes_ = 1;
   std::unique_ptr<Levels> levels_;  // null: all is flat
-  // Of all groups that go back to one use_devices(): those with a group of devices. Null: not in use.
-  std::shared_ptr<std::vector<Communicator*>> device_users_;
+  struct Devices;
+  std::shared_ptr<Devices> devices_;  // of all groups that go back to one use_devices(); null: not in use
   std::unique_ptr<DeviceGroup> device_group_;  // made when the first device tensor comes
 };
 

@@ -33,6 +33,9 @@ struct ExecutorOptions {
   // Of a pass at most. A device's memory for it is taken at once, the CPU's grows.
   int64_t rows = 512;
   int64_t table_blocks = 0;  // in all block tables; 0: as many as the cache has
+  // Keep copies of the weights of linear layers, for the matrix library: as much memory again, for reading
+  // much at once. The model's values must not change meanwhile.
+  bool copies = false;
 };
 
 // Knows no sequences: what lies in which block is its caller's business. Experts drop nothing, whatever

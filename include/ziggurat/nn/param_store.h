@@ -49,9 +49,9 @@ struct ParamSpec {
   bool matrix = true;   // true: value in the compute dtype; false (norms, biases, router): in accum dtype
   bool decay = true;    // weight decay applies
   double lr_scale = 1;  // of the learning rate, not of what decays in a step
-  // Of the matrices in which products take it, for packed copies; 0: none do. The first product of a step
-  // writes its gradient, and nothing needs to zero it before (see Param::unwritten).
-  int64_t product_rows = 0;
+  // Products take it, and nothing else does: the first one of a step writes its gradient, and nothing needs
+  // to zero it before (see Param::unwritten).
+  bool product = false;
   bool small_product = false;  // a product takes it too, in accum dtype: for panels alone
 
   // Experts: this rank holds rows [row_begin, row_end) of the leading dim, shared over `expert_parallel`
@@ -133,13 +133,10 @@ class ParamStore {
     uint64_t seed = 1234;
     Reproducible reproducible = Reproducible::layout;
     bool trainable = true;  // false: no gradients (evaluation, a frozen teacher)
-    // Tokens of a step (in inference, of a pass), to know which packed copies pay; 0: none, as in strict
-    // training. There are none but on the CPU.
-    int64_t step_tokens = 0;
     // Of the gradients of a group, which more than one parameter does not exceed.
     int64_t group_bytes = int64_t{1} << 25;
   };
-  explicit ParamStore(const Options& options) : options_(options) {}
+  explicit ParamStore(const Options& options) : options_(options) { values_changed(); }
 
   // Registers a parameter; its tensors are filled in by finalize(). The reference stays valid.
   // Throws Error(internal) on a second parameter of the same name.
@@ -163,13 +160,13 @@ class ParamStore {
   void settle_gradients(Stream& stream);  // now: before anything but ops reads gradients
   // Of a scattered group: its parameters' gradients are zeros in `slab` [numel] from now on; or nowhere.
   void lend_gradients(size_t group, const Tensor& slab, Stream& stream);
-  void values_changed();  // whoever changes values says so: packed copies are made anew
+  void values_changed();  // whoever changes values says so (Param::version)
   // Values of a group that are still on their way from the ranks which updated them (ZeRO): who reads them,
   // or changes what they are sent from, first waits. A layer's groups are those of its entries.
   void expect_values(size_t group, Work arrival);
   void await_values(size_t group) const;
   void await_values() const;  // of all groups
-  int64_t packed_bytes() const;  // of packed copies, or of weights of 8 bits
+  int64_t int8_bytes() const;  // of weights of 8 bits
   // Rearranges the weights of products into panels, where they lie (kernels/panel_linear.h). For stores that
   // are not trainable, on the CPU, once their values are final: from then on only ops of inference read them.
   void to_panels();
@@ -202,7 +199,6 @@ class ParamStore {
   static Tensor piece(const Tensor& slab, const ParamEntry& entry);
   ParamGroup& group_for(const ParamSpec& spec);
   void draw(const ParamEntry& entry, HostPieces& pieces);
-  void add_packed_copies();
 
   Options options_;
   std::deque<ParamEntry> entries_;
@@ -210,8 +206,9 @@ class ParamStore {
   std::vector<ParamGroup> groups_;
   mutable std::map<size_t, Work> arrivals_;  // by group
   std::deque<Tensor> states_;
-  std::unique_ptr<Arena> arena_, packed_arena_;
-  std::deque<kernels::PackedWeights> packed_;
+  std::unique_ptr<Arena> arena_;
+  std::unique_ptr<Arena> int8_arena_;  // of weights of 8 bits
+  uint64_t version_;  // param.version points here
 };
 
 }  // namespace ziggurat::nn

@@ -13,12 +13,10 @@
 namespace ziggurat::train {
 
 //   rows    weights as a checkpoint has them
-//   packed  and copies of those of linear layers, for the matrix library: as much memory again, for reading
-//           much at once
 //   panels  weights in panels, in place: for texts that are written side by side
 //   int8    the same, those of products as the nearest numbers of 8 bits (ParamStore::to_int8_panels)
 // On a device they are rows, whatever is asked for: its matrix library wants no other.
-enum class WeightForm { rows, packed, panels, int8 };
+enum class WeightForm { rows, panels, int8 };
 
 struct LoadOptions {
   WeightForm form = WeightForm::rows;
@@ -39,7 +37,7 @@ class LoadedModel {
               const LoadOptions& options = {});
 
   void load(CheckpointReader& checkpoint);  // collective
-  // From rows to another form, once. WeightForm::packed is for the constructor alone.
+  // From rows to another form, once.
   void take_form(WeightForm form);
 
   const model::Gpt& model() const { return *model_; }

@@ -69,7 +69,7 @@ class TrainStep {
                   const After& after, bool behind);
   int64_t first_micro_batch(const StepPlan& plan, int shift) const;
   void forward_backward(const StepPlan& plan, double counted_tokens, int64_t micro_batch, bool first,
-                        bool by_kernels, const ReadBatch& read);
+                        bool reduces, bool by_kernels, const ReadBatch& read);
   StepResult told(const StepPlan& plan, double counted_tokens, const Tensor& clipped);
 
   const RunConfig& config_;

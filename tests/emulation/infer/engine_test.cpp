@@ -65,7 +65,7 @@ class EmulatedEngine : public EmulatedTest, public ::testing::WithParamInterface
 };
 
 TEST_P(EmulatedEngine, WritesTheTextsOfTheCpu) {
-  const test::BareModel cpu(config(), DType::f32), device(config(), DType::f32, nullptr, false, Device::cuda);
+  const test::BareModel cpu(config(), DType::f32), device(config(), DType::f32, nullptr, Device::cuda);
   infer::Engine here(cpu.model, kOptions), there(device.model, kOptions);
   const auto asked = requests(cpu.layout.vocab_size);
   const auto want = write(here, asked), got = write(there, asked);
@@ -81,7 +81,7 @@ TEST_P(EmulatedEngine, WritesTheTextsOfTheCpu) {
 
 // A text does not depend on what is written beside it, to the bit; nor on how its prompt was cut up.
 TEST_P(EmulatedEngine, WritesATextAloneAsBesideOthers) {
-  const test::BareModel device(config(), DType::bf16, nullptr, false, Device::cuda);
+  const test::BareModel device(config(), DType::bf16, nullptr, Device::cuda);
   const auto asked = requests(device.layout.vocab_size);
   infer::Engine together(device.model, kOptions);
   const auto want = write(together, asked);
@@ -94,7 +94,7 @@ TEST_P(EmulatedEngine, WritesATextAloneAsBesideOthers) {
 }
 
 TEST_P(EmulatedEngine, ScoresAsTheCpu) {
-  const test::BareModel cpu(config(), DType::f32), device(config(), DType::f32, nullptr, false, Device::cuda);
+  const test::BareModel cpu(config(), DType::f32), device(config(), DType::f32, nullptr, Device::cuda);
   const auto alone = make_self_communicator();
   const int64_t vocabulary = cpu.layout.vocab_size;
   std::vector<eval::TokenRequest> asked;
@@ -125,7 +125,7 @@ class EmulatedEngineAlone : public EmulatedTest {};
 
 // The host waits once for a pass: for its logits, and for its tables.
 TEST_F(EmulatedEngineAlone, APassWaitsForItsLogitsOnly) {
-  const test::BareModel device(test::tiny_model("pr_moe"), DType::f32, nullptr, false, Device::cuda);
+  const test::BareModel device(test::tiny_model("pr_moe"), DType::f32, nullptr, Device::cuda);
   infer::Executor executor(device.model, {.blocks = 2, .rows = 4});
   const std::vector<int32_t> blocks = {0, 1};
   infer::Pass pass;
@@ -141,11 +141,11 @@ TEST_F(EmulatedEngineAlone, APassWaitsForItsLogitsOnly) {
 
 TEST_F(EmulatedEngineAlone, WhatADeviceDoesNotWriteIsRefused) {
   run_on_threads(2, [](Communicator& world) {
-    const test::BareModel shared(test::tiny_model("pr_moe"), DType::f32, &world, false, Device::cuda);
+    const test::BareModel shared(test::tiny_model("pr_moe"), DType::f32, &world, Device::cuda);
     const std::string text =
         error_of(ErrorKind::argument, [&] { infer::Executor(shared.model, {.blocks = 1}); });
     EXPECT_NE(text.find("--device cpu"), std::string::npos) << text;
-    const test::BareModel dense(test::tiny_model("350m_dense"), DType::f32, &world, false, Device::cuda);
+    const test::BareModel dense(test::tiny_model("350m_dense"), DType::f32, &world, Device::cuda);
     EXPECT_NE(error_of(ErrorKind::argument, [&] { infer::Engine(dense.model, {}, &world); }).find("one rank"),
               std::string::npos);
   });

@@ -23,7 +23,7 @@ class Rank {
         store_({.compute = compute, .device = device, .reproducible = mode}),
         stream_(device, mode) {
     const int64_t held = 4 / world.size(), begin = held * world.rank();
-    store_.add({.name = "matrix", .global_shape = {30, 70}, .init = nn::Init::normal(1), .product_rows = 30});
+    store_.add({.name = "matrix", .global_shape = {30, 70}, .init = nn::Init::normal(1), .product = true});
     store_.add(
         {.name = "norm", .global_shape = {70}, .init = nn::Init::ones(), .matrix = false, .decay = false});
     store_.add({.name = "experts",

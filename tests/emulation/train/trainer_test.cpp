@@ -277,6 +277,58 @@ TEST_F(EmulatedTraining, NobodyWaitsForExchangesBetweenDevices) {
   }
 }
 
+// Matrices and tokens cut over two ranks, experts over all; through the host's memory and between devices.
+TEST_F(EmulatedTraining, RanksMayCutMatrices) {
+  RunConfig moe = pr_moe(), shared = pr_moe(), recomputed = dense();
+  moe.model.blocks[0].pattern[1].ffn = model::FfnKind::moe;
+  shared.model.blocks[0].pattern[1].expert_parallel = 2;
+  recomputed.train.recompute = true;
+  for (RunConfig config : {dense(), recomputed, moe, pr_moe(), shared}) {
+    config.parallel.tensor = 2;
+    const TrainingRun want = train_on_threads(config, 2, kSteps);
+    expect_same_to_rounding(train_on_threads(on_device(config), 2, kSteps), want);
+    expect_same_to_rounding(train_on_threads(on_device(config), 2, kSteps, {}, give_each_rank_its_device),
+                            want);
+  }
+}
+
+TEST_F(EmulatedTraining, MatricesMayBeCutBesideOtherLayouts) {
+  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+    RunConfig config = pr_moe();
+    config.precision = precision;
+    config.model.blocks[0].pattern[1].expert_parallel = 2;
+    config.parallel.tensor = 2, config.parallel.zero = 2;
+    if (precision == Precision::bf16) {
+      EXPECT_NEAR(train_on_threads(on_device(config), 4, 1).steps[0].loss,
+                  train_on_threads(config, 4, 1).steps[0].loss, 0.05);
+    } else {
+      expect_same_to_rounding(train_on_threads(on_device(config), 4, kSteps, {}, give_each_rank_its_device),
+                              train_on_threads(config, 4, kSteps));
+    }
+  }
+}
+
+// Gradients are summed beside what is left of backward, in any order that events allow, with the same bits.
+TEST_F(EmulatedTraining, GradientsMayBeSummedBehindBackward) {
+  for (const int zero : {0, 1, 2}) {
+    for (const train::Graphs graphs : {train::Graphs::off, train::Graphs::automatic}) {
+      RunConfig config = on_device(pr_moe());
+      config.batch.global_batch = 4 * config.batch.micro_batch;
+      config.parallel.bucket = 20'000;  // a parameter or a few
+      config.parallel.zero = zero, config.train.graphs = graphs;
+      config.parallel.overlap = false;
+      const TrainingRun want = train_on_threads(config, 2, 3, {}, give_each_rank_its_device);
+      config.parallel.overlap = true;
+      for (uint64_t seed = 1; seed <= 2; ++seed) {
+        reset(seed);
+        const TrainingRun got = train_on_threads(config, 2, 3, {}, give_each_rank_its_device);
+        test::expect_same_run(got, want, "overlap");
+        EXPECT_EQ(got.steps.back().graphs, want.steps.back().graphs);
+      }
+    }
+  }
+}
+
 // By name, what the work of a micro-batch depends on in other ways.
 struct GraphCase {
   const char* name;
@@ -400,6 +452,37 @@ TEST_F(EmulatedTraining, GraphsOfSeveralRanksAndAfterAResume) {
   EXPECT_EQ(got.steps.back().graphs, 1);
 }
 
+// Also where experts or matrices are shared, as long as the devices exchange by themselves.
+TEST_F(EmulatedTraining, GraphsOfRanksThatExchange) {
+  RunConfig shared = on_device(pr_moe()), cut = on_device(dense()), of_step = on_device(pr_moe());
+  shared.model.blocks[0].pattern[1].expert_parallel = 2;
+  cut.parallel.tensor = 2;
+  of_step.model.moe.balance_scope = moe::BalanceScope::global_batch;
+  for (RunConfig config : {shared, cut, of_step}) {
+    config.batch.global_batch = 6 * config.batch.micro_batch;
+    const TrainingRun want = train_on_threads(without_graphs(config), 2, 3, {}, give_each_rank_its_device);
+    const TrainingRun got = train_on_threads(config, 2, 3, {}, give_each_rank_its_device);
+    test::expect_same_run(got, want, "graphs");
+    EXPECT_EQ(got.steps.back().graphs, config.parallel.tensor == 2 ? 6 : 3);
+    EXPECT_EQ(got.steps.back().waits, want.steps.back().waits);
+  }
+}
+
+// Of experts on several ranks the host waits once a layer for counts, or never where all capacity is
+// exchanged.
+TEST_F(EmulatedTraining, HowOftenTheHostWaitsForSharedExperts) {
+  RunConfig config = on_device(pr_moe());
+  config.model.blocks[0].pattern[1].experts = 8;
+  config.model.blocks[0].pattern[1].expert_parallel = 2;
+  const auto waits = [&](int64_t micro_batches_of_rank) {
+    config.batch.global_batch = 2 * micro_batches_of_rank * config.batch.micro_batch;
+    return train_on_threads(config, 2, 1, {}, give_each_rank_its_device).steps[0].waits;
+  };
+  EXPECT_EQ(waits(4), waits(2)) << "capacity";
+  config.model.moe.drop = kernels::DropPolicy::none;
+  EXPECT_EQ(waits(4), waits(2) + 2) << "a layer, two more micro-batches";
+}
+
 // More micro-batches to a step change a factor of the balancing loss and of the loss's own gradient.
 TEST_F(EmulatedTraining, AGrowingBatchGoesOnWithItsGraphs) {
   RunConfig config = on_device(pr_moe());
@@ -415,15 +498,24 @@ TEST_F(EmulatedTraining, AGrowingBatchGoesOnWithItsGraphs) {
 
 TEST_F(EmulatedTraining, MicroBatchesThatAreNoGraphsSayWhy) {
   RunConfig config = on_device(pr_moe());
-  EXPECT_EQ(why_no_graphs(config, 2), "");
-  EXPECT_NE(why_no_graphs(without_graphs(config), 2).find("train.graphs is off"), std::string::npos);
+  const auto why = [&](int ranks, bool devices_exchange) {
+    return train::why_no_graphs(config, ranks, devices_exchange);
+  };
+  EXPECT_EQ(why(2, false), "");
+  EXPECT_NE(train::why_no_graphs(without_graphs(config), 2, true).find("train.graphs is off"),
+            std::string::npos);
   config.model.moe.balance_scope = moe::BalanceScope::global_batch;
-  EXPECT_EQ(why_no_graphs(config, 1), "");
-  EXPECT_NE(why_no_graphs(config, 2).find("balance_scope"), std::string::npos);
+  EXPECT_EQ(why(1, false), "");
+  EXPECT_EQ(why(2, true), "");
+  EXPECT_NE(why(2, false).find("balance_scope"), std::string::npos);
   config.model.blocks[0].pattern[1].expert_parallel = 2;
-  EXPECT_EQ(why_no_graphs(config, 1), "") << "one rank has all experts";
-  EXPECT_NE(why_no_graphs(config, 2).find("expert_parallel"), std::string::npos);
+  EXPECT_EQ(why(1, false), "") << "one rank has all experts";
+  EXPECT_NE(why(2, false).find("expert_parallel"), std::string::npos);
+  EXPECT_EQ(why(2, true), "");
   EXPECT_EQ(train_on_threads(config, 2, kSteps).steps.back().graphs, 0);
+  config.model.blocks[0].pattern[1].experts = 8;
+  config.model.moe.drop = kernels::DropPolicy::none;
+  EXPECT_NE(why(2, true).find("how many rows come"), std::string::npos);
 }
 
 TEST_F(EmulatedTraining, WhatTheDeviceDoesNotComputeIsRefusedByKey) {
