@@ -2,7 +2,7 @@
 
 #include <cstdlib>
 
-#include "apps/commands.h"
+#include "apps/machine.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/watch/stop_requests.h>

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include "apps/on_ranks.h"
 #include <ziggurat/config/config.h>
 #include <ziggurat/train/review.h>
