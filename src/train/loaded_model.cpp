@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <ziggurat/core/flight_log.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/io/content_hash.h>
 #include <ziggurat/tensor/host_pieces.h>
 #include <ziggurat/train/loaded_model.h>
@@ -42,6 +43,9 @@ LoadedModel::LoadedModel(CheckpointReader& checkpoint, const RunConfig& config, 
 
 void LoadedModel::load(CheckpointReader& checkpoint) {
   if (groups_.world().size() > 1) checkpoint.verify_together(groups_.world());
+  int64_t bytes = 0, done = 0;
+  for (const nn::ParamEntry& entry : store_->entries()) bytes += entry.param.value.bytes();
+  Progress progress("load", "", bytes);
   for (const nn::ParamEntry& entry : store_->entries()) {
     const nn::ParamSpec& spec = entry.spec;
     const int64_t begin = is_expert(spec) ? spec.row_begin : 0,
@@ -49,6 +53,7 @@ void LoadedModel::load(CheckpointReader& checkpoint) {
     checkpoint.read(
         {spec.name, spec.global_shape, rows_of(spec.global_shape, begin, end), entry.param.value});
     flight_log().note_progress();
+    progress.update(done += entry.param.value.bytes());
   }
   store_->values_changed();
 }
