@@ -17,10 +17,10 @@ struct MoeShape {
   int64_t layer = 0;        // part of the name of random streams
 };
 
-// This rank's experts: E MLPs of width C and hidden width F as stacked parameters, `<name>.up.weight` [E, F,
-// C],
-// `<name>.down.weight` [E, C, F], with SwiGLU `<name>.gate.weight` [E, F, C], with four matrices also
-// `<name>.value.weight`, and biases [E, F] and [E, C].
+// This rank's experts: E MLPs of width C and hidden width F as stacked parameters, `<name>.up.weight`
+// [E, F, C], `<name>.down.weight` [E, C, F], with SwiGLU `<name>.gate.weight` [E, F, C], with four matrices
+// also `<name>.value.weight`, and biases [E, F] and [E, C]. E is the layer's number of experts divided by the
+// ranks that share them.
 class Experts {
  public:
   // ep_rank: this rank's place in the expert-parallel group. identical: all experts start with the same
