@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <optional>
 
-#include "apps/commands.h"
+#include "apps/machine.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/flight_log.h>
 #include <ziggurat/core/log.h>

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <ziggurat/core/flight_log.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/io/content_hash.h>
 #include <ziggurat/tensor/host_pieces.h>
 #include <ziggurat/train/loaded_model.h>
@@ -81,6 +82,9 @@ void LoadedModel::take_form(WeightForm form) {
 
 void LoadedModel::load(CheckpointReader& checkpoint) {
   if (groups_.world().size() > 1) checkpoint.verify_together(groups_.world());
+  int64_t bytes = 0, done = 0;
+  for (const nn::ParamEntry& entry : store_->entries()) bytes += entry.param.value.bytes();
+  Progress progress("load", "", bytes);
   for (const nn::ParamEntry& entry : store_->entries()) {
     const nn::ParamSpec& spec = entry.spec;
     const Tensor values = entry.param.value.reshape({entry.numel});
@@ -89,6 +93,7 @@ void LoadedModel::load(CheckpointReader& checkpoint) {
           {spec.name, spec.global_shape, box, values.rows(at, at + box.numel()).reshape(box.extent)});
     });
     flight_log().note_progress();
+    progress.update(done += entry.param.value.bytes());
   }
   store_->values_changed();
 }

@@ -18,10 +18,10 @@ struct MoeShape {
   int64_t layer = 0;        // part of the name of random streams
 };
 
-// This rank's experts: E MLPs of width C and hidden width F as stacked parameters, `<name>.up.weight` [E, F,
-// C],
-// `<name>.down.weight` [E, C, F], with SwiGLU `<name>.gate.weight` [E, F, C], with four matrices also
-// `<name>.value.weight`, and biases [E, F] and [E, C].
+// This rank's experts: E MLPs of width C and hidden width F as stacked parameters, `<name>.up.weight`
+// [E, F, C], `<name>.down.weight` [E, C, F], with SwiGLU `<name>.gate.weight` [E, F, C], with four matrices
+// also `<name>.value.weight`, and biases [E, F] and [E, C]. E is the layer's number of experts divided by the
+// ranks that share them.
 // Where the ranks of `shape.expert.tensor` share their matrices (expert tensor parallelism), each has F / T
 // of the hidden width: what it computes of every row adds up, over ranks, to the expert's output. The bias of
 // that, [E, C], is in what the first of them computes, which alone holds it. In inference (tokens alike) each
