@@ -85,7 +85,7 @@ struct GenerateArguments {
   infer::SamplingOptions sampling;
   bool average = false;  // the averages of weights instead of them
   Device device = Device::cpu;
-  std::string weights;   // int8: of 8 bits; empty: as in training
+  std::string weights;  // int8: of 8 bits; empty: as in training
 };
 void generate(const GenerateArguments& arguments);
 

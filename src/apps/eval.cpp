@@ -77,7 +77,9 @@ void evaluate_on(MpiRuntime& mpi, const EvalArguments& arguments, std::vector<ev
   check(length <= config.model.max_sequence, ErrorKind::argument,
         "--max-length: the model has {} positions, got {}", config.model.max_sequence, length);
   eval::Scorer scorer(trained.model(), trained.teams(),
-                      {.length = length, .batch_tokens = arguments.batch_tokens, .copies = !cut && !int8 && arguments.device == Device::cpu});
+                      {.length = length,
+                       .batch_tokens = arguments.batch_tokens,
+                       .copies = !cut && !int8 && arguments.device == Device::cpu});
   const eval::Subject subject{
       .model = trained.path(),
       .step = trained.step(),

@@ -211,7 +211,9 @@ void generate_on(MpiRuntime& mpi, const GenerateArguments& arguments) {
     for (Prompt& prompt : prompts) prompt.ids = ids_of(prompt, *tokenizer, window);
   }
 
-  const LoadedModel loaded(reader, config, world, {.form = form_of(arguments.weights), .layout = layout, .device = arguments.device});
+  const LoadedModel loaded(
+      reader, config, world,
+      {.form = form_of(arguments.weights), .layout = layout, .device = arguments.device});
   constexpr int64_t kTogether = 64;  // more than most texts; a cache for more may be large
   infer::Engine engine(loaded.model(),
                        {.window = window,

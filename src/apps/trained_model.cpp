@@ -30,8 +30,8 @@ TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& pre
   parse_config(config_, reader_.manifest().config, reader_.path());
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
   if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());
-  loaded_ = std::make_unique<LoadedModel>(reader_, config_, world,
-                                          train::LoadOptions{.form = form, .layout = layout, .device = device});
+  loaded_ = std::make_unique<LoadedModel>(
+      reader_, config_, world, train::LoadOptions{.form = form, .layout = layout, .device = device});
 }
 
 }  // namespace ziggurat::apps

@@ -118,7 +118,8 @@ Engine::Engine(const model::Gpt& model, const EngineOptions& options, Communicat
     : world_(world),
       team_(model.alike_ranks()),
       scheduler_(scheduler_options(model, options, world)),
-      worker_(checked(model, world), executor_options(scheduler_.options(), options.reproducible), options.allowed),
+      worker_(checked(model, world), executor_options(scheduler_.options(), options.reproducible),
+              options.allowed),
       results_(static_cast<size_t>(scheduler_.options().ranks)) {}
 
 void Engine::check(const TextRequest& request) const {

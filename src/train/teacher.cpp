@@ -151,15 +151,17 @@ void check_model(const RunConfig& config, const RunConfig& teacher, const std::s
   const int tp = config.parallel.tensor;
   if (tp == 1) return;
   for (const model::CutSize& part : model::cut_sizes(teacher.model)) {
-    check(part.size % tp == 0, ErrorKind::config,
-          "parallel.tensor: {} ranks cut the teacher {} too, whose {} ({}) they cannot share evenly: choose a "
-          "divisor of it, or parallel.tensor=1",
-          tp, name, part.what, part.size);
+    check(
+        part.size % tp == 0, ErrorKind::config,
+        "parallel.tensor: {} ranks cut the teacher {} too, whose {} ({}) they cannot share evenly: choose a "
+        "divisor of it, or parallel.tensor=1",
+        tp, name, part.what, part.size);
   }
-  check(teacher.model.padded_vocab() == config.model.padded_vocab(), ErrorKind::config,
-        "parallel.tensor: ranks share the vocabulary of teacher and student alike, but {} pads it to {} rows, "
-        "model.vocab_multiple to {}: set model.vocab_multiple={}, or parallel.tensor=1",
-        name, teacher.model.padded_vocab(), config.model.padded_vocab(), teacher.model.vocab_multiple);
+  check(
+      teacher.model.padded_vocab() == config.model.padded_vocab(), ErrorKind::config,
+      "parallel.tensor: ranks share the vocabulary of teacher and student alike, but {} pads it to {} rows, "
+      "model.vocab_multiple to {}: set model.vocab_multiple={}, or parallel.tensor=1",
+      name, teacher.model.padded_vocab(), config.model.padded_vocab(), teacher.model.vocab_multiple);
   check(teacher.model.qk_norm != nn::QkNorm::width, ErrorKind::config,
         "parallel.tensor: {} normalises queries and keys over the heads of all ranks (qk_norm width): use "
         "parallel.tensor=1",

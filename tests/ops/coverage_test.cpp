@@ -138,18 +138,18 @@ void expect_all_declared() {
 }
 
 TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
-  expect_all_declared<kernels::AdafactorKernels, kernels::LionKernels, kernels::MuonKernels,
-                      kernels::WeightAverageKernels, kernels::AdamWKernels, kernels::AttentionKernels,
-                      kernels::BiasActivationKernels, kernels::CachedAttentionKernels, kernels::ClipKernels,
-                      kernels::CrossEntropyKernels, kernels::DeviceRoofKernels, kernels::DispatchKernels,
-                      kernels::DistillationKernels, kernels::DropoutKernels, kernels::ElementwiseKernels,
-                      kernels::EmbeddingKernels, kernels::ExpertBlocksKernels, kernels::FewRowsKernels, kernels::GatedAddKernels,
-                      kernels::GemmKernels, kernels::GroupedLinearKernels, kernels::LabelSmoothingKernels,
-                      kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
-                      kernels::OwnTokensKernels, kernels::PackedLinearKernels, kernels::PanelLinearKernels,
-                      kernels::WeightProductKernels, kernels::QkNormKernels, kernels::RandomNormalKernels,
-                      kernels::RmsNormKernels, kernels::RopeKernels, kernels::RouterKernels,
-                      kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels, kernels::SwigluKernels>();
+  expect_all_declared<
+      kernels::AdafactorKernels, kernels::LionKernels, kernels::MuonKernels, kernels::WeightAverageKernels,
+      kernels::AdamWKernels, kernels::AttentionKernels, kernels::BiasActivationKernels,
+      kernels::CachedAttentionKernels, kernels::ClipKernels, kernels::CrossEntropyKernels,
+      kernels::DeviceRoofKernels, kernels::DispatchKernels, kernels::DistillationKernels,
+      kernels::DropoutKernels, kernels::ElementwiseKernels, kernels::EmbeddingKernels,
+      kernels::ExpertBlocksKernels, kernels::FewRowsKernels, kernels::GatedAddKernels, kernels::GemmKernels,
+      kernels::GroupedLinearKernels, kernels::LabelSmoothingKernels, kernels::LayerNormKernels,
+      kernels::LinearKernels, kernels::MixKernels, kernels::OwnTokensKernels, kernels::PackedLinearKernels,
+      kernels::PanelLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
+      kernels::RandomNormalKernels, kernels::RmsNormKernels, kernels::RopeKernels, kernels::RouterKernels,
+      kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels, kernels::SwigluKernels>();
 }
 
 TEST(OpCoverage, TheListOfReasonsIsNotStale) {

@@ -153,20 +153,19 @@ TEST_P(AnyLayout, IsTheRunOfOneRank) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, AnyLayout,
-                         ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
-                                           Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
-                                           Case{"dense_fp32", false, train::Precision::fp32, nullptr},
-                                           Case{"dense_bf16", false, train::Precision::bf16, nullptr},
-                                           Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
-                                           Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
-                                           Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
-                                           Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2},
-                                           Case{"gated_dropless_fp64", true, train::Precision::fp64, dropless,
-                                                false},
-                                           Case{"clip_groups_fp64", true, train::Precision::fp64, nullptr,
-                                                true, true}),
-                         [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Models, AnyLayout,
+    ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
+                      Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
+                      Case{"dense_fp32", false, train::Precision::fp32, nullptr},
+                      Case{"dense_bf16", false, train::Precision::bf16, nullptr},
+                      Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
+                      Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
+                      Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
+                      Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2},
+                      Case{"gated_dropless_fp64", true, train::Precision::fp64, dropless, false},
+                      Case{"clip_groups_fp64", true, train::Precision::fp64, nullptr, true, true}),
+    [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
 
 // What one layout saves any other reads: weights and moments are those of the global tensors.
 TEST(LayoutCheckpoints, GoOnUnderAnyOther) {

@@ -165,7 +165,7 @@ class ParamStore {
   // or changes what they are sent from, first waits. A layer's groups are those of its entries.
   void expect_values(size_t group, Work arrival);
   void await_values(size_t group) const;
-  void await_values() const;  // of all groups
+  void await_values() const;   // of all groups
   int64_t int8_bytes() const;  // of weights of 8 bits
   // Rearranges the weights of products into panels, where they lie (kernels/panel_linear.h). For stores that
   // are not trainable, on the CPU, once their values are final: from then on only ops of inference read them.
@@ -208,7 +208,7 @@ class ParamStore {
   std::deque<Tensor> states_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Arena> int8_arena_;  // of weights of 8 bits
-  uint64_t version_;  // param.version points here
+  uint64_t version_;                   // param.version points here
 };
 
 }  // namespace ziggurat::nn
