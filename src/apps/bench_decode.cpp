@@ -5,12 +5,14 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include "apps/random_model.h"
 #include <ziggurat/bench/roof.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/timer.h>
 #include <ziggurat/infer/decoder.h>
 #include <ziggurat/infer/sampler.h>
+#include <ziggurat/kernels/int8_weights.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/run_config.h>
 
@@ -26,9 +28,11 @@ int64_t active_bytes(const nn::ParamStore& store, const model::ModelConfig& conf
     const Tensor& value = entry.param.value;
     const bool head = entry.spec.name == "embed.token.weight" && config.tied_embeddings;
     int64_t rows = value.dim(0);
+    const int64_t in = value.dim(value.rank() - 1);
+    const int64_t held = entry.param.int8 ? kernels::Int8Weights::bytes(entry.numel / in, in) : value.bytes();
     if (entry.spec.name.starts_with("embed.") && !head) rows = std::min(rows, texts);
     if (entry.spec.expert_parallel > 0) rows = std::min(rows, texts * config.moe.top_k);
-    bytes += value.bytes() / value.dim(0) * rows;
+    bytes += held / value.dim(0) * rows;
   }
   return bytes;
 }
@@ -86,7 +90,7 @@ class Decoding {
 
 Measured measure(const train::RunConfig& config, const BenchDecodeArguments& arguments) {
   const auto self = make_self_communicator();
-  const RandomModel random(config, *self);
+  const RandomModel random(config, *self, arguments.weights);
   Decoding decoding(random.model(), arguments);
   Measured best;
   best.weights = active_bytes(random.store(), random.layout(), arguments.texts);
@@ -118,8 +122,9 @@ void print(const train::RunConfig& config, const BenchDecodeArguments& arguments
   const auto steps = static_cast<double>(arguments.tokens), texts = static_cast<double>(arguments.texts);
   const double step = m.seconds / steps, bound = static_cast<double>(m.weights) / m.bandwidth;
   const double bound_with_cache = static_cast<double>(m.weights + m.cache) / m.bandwidth;
-  fmt::print("{}: {} side by side, {} threads, {} tokens after {}\n", config.name, arguments.texts,
-             thread_count(), arguments.tokens, arguments.context);
+  fmt::print("{}: {} side by side, {} threads, {} tokens after {}{}\n", config.name, arguments.texts,
+             thread_count(), arguments.tokens, arguments.context,
+             arguments.weights.empty() ? "" : ", weights of 8 bits");
   fmt::print("  {:<24}{:10.1f} tokens/s  {:8.3f} ms a step\n", "generating", texts / step, 1e3 * step);
   fmt::print("  {:<24}{:10.1f} tokens/s  {:8.3f} ms: {:.1f} MB of active weights at {:.1f} GB/s\n",
              "memory bound", texts / bound, 1e3 * bound, static_cast<double>(m.weights) / 1e6,
@@ -145,6 +150,7 @@ std::string json(const train::RunConfig& config, const BenchDecodeArguments& arg
       {"texts", arguments.texts},
       {"context", arguments.context},
       {"tokens", arguments.tokens},
+      {"weights", arguments.weights.empty() ? "as precision" : arguments.weights},
       {"seconds_per_step", m.seconds / tokens},
       {"tokens_per_second", texts * tokens / m.seconds},
       {"active_weight_bytes_per_step", m.weights},

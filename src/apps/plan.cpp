@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
-#include <numeric>
 
 #include <nlohmann/json.hpp>
 
@@ -95,9 +94,7 @@ void plan(const PlanArguments& arguments) {
   for (const train::Warning& warning : train::warnings_of(config)) {
     fmt::print(stderr, "warning: {}\n", train::to_string(warning));
   }
-  const std::vector<int> sizes = config.model.expert_parallel_sizes();
-  const int most_ep = sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end());
-  const int world = arguments.ranks > 0 ? arguments.ranks : std::lcm(most_ep, config.parallel.tensor);
+  const int world = arguments.ranks > 0 ? arguments.ranks : train::ranks_asked_for(config);
   train::check_for_ranks(config, world);
 
   const ParallelPlan layout = train::layout_of(config, world);
@@ -177,6 +174,7 @@ void plan(const PlanArguments& arguments) {
     bytes("code and libraries", memory.process);
     return bytes("total", memory.total());
   }
+  if (memory.graphs > 0) bytes("recorded micro-batches", memory.graphs);
   if (memory.spare > 0) bytes("spare, for uneven routing", memory.spare);
   line("total", format_bytes(double(memory.without_process())) + ", and some hundred MiB of CUDA's own");
   fmt::print("host memory of rank 0\n");

@@ -1,7 +1,7 @@
 // A model of a config with initial weights, to be measured.
 #pragma once
 
-#include <memory>
+#include <string>
 
 #include <ziggurat/comm/communicator.h>
 #include <ziggurat/model/gpt.h>
@@ -13,13 +13,16 @@ namespace ziggurat::apps {
 // they can; it must outlive the model.
 class RandomModel {
  public:
-  RandomModel(const train::RunConfig& config, Communicator& world)
+  // `weights`: int8, or empty, as --weights.
+  RandomModel(const train::RunConfig& config, Communicator& world, const std::string& weights = "")
       : layout_(model::fit_to_ranks(model::share_experts(config.model, world.size()), world.size())),
         groups_(world, ParallelPlan(world.size(), layout_.expert_parallel_sizes())),
         store_({.compute = train::compute_dtype(config.precision), .trainable = false}),
         model_(layout_, store_, groups_) {
+    check(weights.empty() || config.precision != train::Precision::fp64, ErrorKind::argument,
+          "--weights int8: the config computes in fp64; set precision=bf16 or fp32");
     store_.finalize();
-    store_.to_panels();
+    weights == "int8" ? store_.to_int8_panels() : store_.to_panels();
   }
   const model::Gpt& model() const { return model_; }
   const nn::ParamStore& store() const { return store_; }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -87,11 +88,37 @@ int32_t Sampler::choose(const T* logits, const SamplingOptions& options, const D
   return draw(options, static_cast<double>(rng.uniform(static_cast<uint64_t>(place.position))));
 }
 
+// std::max_element, of numbers that are finite: each lane keeps its first largest, which makes vector loops.
+template <class T>
+static const T* first_largest(const T* begin, const T* end) {
+  constexpr size_t kLanes = 64;
+  std::array<T, kLanes> largest;
+  std::array<int32_t, kLanes> block{};  // where a lane has it from
+  largest.fill(*begin);
+  const auto blocks = static_cast<int32_t>((end - begin) / static_cast<int64_t>(kLanes));
+  for (int32_t b = 0; b < blocks; ++b) {
+    const T* const at = begin + b * static_cast<int64_t>(kLanes);
+    for (size_t i = 0; i < kLanes; ++i) {
+      block[i] = at[i] > largest[i] ? b : block[i];
+      largest[i] = at[i] > largest[i] ? at[i] : largest[i];
+    }
+  }
+  const T* first = begin;
+  for (size_t i = 0; blocks > 0 && i < kLanes; ++i) {
+    const T* const at = begin + static_cast<size_t>(block[i]) * kLanes + i;
+    if (*at > *first || (*at == *first && at < first)) first = at;
+  }
+  for (const T* at = begin + blocks * static_cast<int64_t>(kLanes); at < end; ++at) {
+    if (*at > *first) first = at;
+  }
+  return first;
+}
+
 template <class T>
 int32_t Sampler::likeliest(const T* logits) const {
   const T* best = logits + allowed_.front().begin;
   for (const TokenRange& range : allowed_) {
-    const T* const here = std::max_element(logits + range.begin, logits + range.end);
+    const T* const here = first_largest(logits + range.begin, logits + range.end);
     if (*here > *best) best = here;
   }
   return static_cast<int32_t>(best - logits);

@@ -181,6 +181,20 @@ std::vector<int> ModelConfig::expert_parallel_sizes() const {
   return sizes;
 }
 
+std::vector<CutSize> cut_sizes(const ModelConfig& m) {
+  std::vector<CutSize> sizes{
+      {"model.heads", "model.heads", m.heads},
+      {"model.kv_heads", "the key and value heads", m.key_value_heads()},
+      {"model.vocab_multiple", "the vocabulary with its padding", m.padded_vocab()},
+  };
+  if (m.has(FfnKind::dense)) sizes.push_back({"model.ffn_hidden", "the width of MLPs", m.ffn_width()});
+  if (m.has(FfnKind::residual_moe)) {
+    sizes.push_back(
+        {"model.moe.residual_hidden", "the width of the MLPs beside experts", m.residual_width()});
+  }
+  return sizes;
+}
+
 ModelConfig share_experts(ModelConfig config, int ranks) {
   for (BlockRun& run : config.blocks) {
     for (BlockSpec& block : run.pattern) block.expert_parallel = ranks;

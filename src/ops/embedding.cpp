@@ -1,3 +1,4 @@
+#include <ops/panels.h>
 #include <ops/position_checks.h>
 
 #include <ziggurat/autograd/note_work.h>
@@ -54,16 +55,12 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
 Var embedding_of_part(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length,
                       const Param& table, int64_t first, int64_t vocabulary) {
   const Tensor& w = table.value;
-  check(planned(w.device()) == Device::cpu, ErrorKind::argument,
-        "[embedding] a part of a table exists on the CPU only, got one on {}", to_string(w.device()));
-  auto* const own = tape.save_array<int32_t>(n);
-  if (!is_meta(w.device())) {
-    check_tokens(tokens, n, sequence_length, vocabulary);
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t row = tokens[i] - first;
-      own[i] = row >= 0 && row < w.dim(0) ? static_cast<int32_t>(row) : -1;
-    }
-  }
+  if (w.device() == Device::cpu) check_tokens(tokens, n, sequence_length, vocabulary);
+  auto* const own = tape.save(DType::i32, {n}).data<int32_t>();
+  visit_kernels<kernels::EmbeddingKernels>(w, [&]<Device D, class T>() {
+    kernels::rows_of_part<D>({.n = n, .ids = tokens, .first = first, .rows = w.dim(0), .row_of_part = own},
+                             tape.stream());
+  });
   return look_up(tape, own, n, sequence_length, table, nullptr, nullptr);
 }
 
@@ -82,7 +79,7 @@ Var look_up(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_lengt
     visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
       const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();
       kernels::panel_gather<D>(kernels::PanelGatherArgs<T>{n, cols, w.dim(0), tokens, positions, w.data<T>(),
-                                                           p, y.value().data<T>()},
+                                                           p, y.value().data<T>(), int8_weights(table)},
                                tape.stream());
     });
     return y;

@@ -7,6 +7,13 @@
 
 namespace ziggurat::ops {
 
+inline kernels::Int8Weights int8_weights(const Param& weight) {
+  const Tensor& w = weight.value;
+  const int64_t in = w.dim(w.rank() - 1);
+  if (!weight.int8) return {};
+  return kernels::Int8Weights::at(w.raw(), w.numel() / in, in);
+}
+
 // y [rows, out], of TY, = activation(x [rows, in] weight[e]^T + bias[e]) for the rows of each group.
 template <Device D, class T, class TY>
 void panel_product(Tape& tape, const kernels::RowGroups& groups, const T* x, int64_t rows,
@@ -18,7 +25,7 @@ void panel_product(Tape& tape, const kernels::RowGroups& groups, const T* x, int
       kernels::PanelLinearArgs<T, TY>{groups, rows, w.dim(w.rank() - 1), w.dim(w.rank() - 2), x,
                                       w.template data<T>(),
                                       bias == nullptr ? nullptr : bias->value.template data<Accum<T>>(),
-                                      activation, y.template data<TY>()},
+                                      activation, y.template data<TY>(), int8_weights(weight)},
       tape.workspace(), tape.stream());
 }
 

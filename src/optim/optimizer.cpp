@@ -63,13 +63,14 @@ void Optimizer::clip(const Tensor& squared_norms, const Tensor& losses, const Up
 }
 
 Tensor Optimizer::update(double lr, const Tensor& squared_norms, const Tensor& losses, Arena& workspace,
-                         Stream& stream, const UpdateLimits& limits) {
+                         Stream& stream, const UpdateLimits& limits, bool behind) {
   check(!losses || losses.shape().rank() == 2, ErrorKind::argument,
         "[optimizer] expected losses [n, parts of a loss], got {}", losses.shape());
   check(config_.clip_groups.empty() || squared_norms.dim(0) == clipped_.dim(0) - 1, ErrorKind::argument,
         "[optimizer] expected squared norms of {} clip groups, got {}", clipped_.dim(0) - 1,
         squared_norms.shape());
   ++steps_;
+  store_.await_values();  // of the update before: a parameter that nobody has used since
   clip(squared_norms, losses, limits, stream);
   for (const Item& item : items_) {
     const nn::ParamEntry& entry = *item.entry;
@@ -78,7 +79,7 @@ Tensor Optimizer::update(double lr, const Tensor& squared_norms, const Tensor& l
                       item.rounded, state_.moments(entry), item.runs},
                      {lr, item.grad_scale, steps_, store_.options().seed}, workspace, stream);
   }
-  state_.share(stream);
+  state_.share(stream, behind);
   return clipped_;
 }
 

@@ -23,13 +23,14 @@ GradientReducer::GradientReducer(nn::ParamStore& store, const ProcessGroups& gro
   plan_norms(norm_groups);
   progress_.resize(store.groups().size());
   for (const nn::ParamEntry& entry : store.entries()) {
-    progress_[static_cast<size_t>(entry.group)].entries.push_back(&entry);
+    if (entry.numel > 0) progress_[static_cast<size_t>(entry.group)].entries.push_back(&entry);
   }
   for (const nn::ParamGroup& g : store.groups()) {
     Communicator* const ranks = &nn::replicas(g, groups);
     if (std::find(ranks_.begin(), ranks_.end(), ranks) == ranks_.end()) ranks_.push_back(ranks);
   }
   scattering_ = progress_.size();
+  recorded_.resize(progress_.size());
   if (lanes_per_rank_ == 1) return;  // the one lane is the gradient slab itself
   const int levels =
       std::bit_width(static_cast<uint64_t>(lanes_per_rank_)) - 1;  // the top sum stays in the slab
@@ -101,11 +102,11 @@ void GradientReducer::plan_norms(const std::vector<int>& norm_groups) {
     const int tp = groups_.tp().rank();
     const bool mine = experts ? groups_.expert_dp(spec.expert_parallel).rank() == 0
                               : next_rank(entry) == groups_.dp().rank() && (cut || tp == 0);
-    const int64_t first = parts_ + (experts ? spec.row_begin
-                                    : cut   ? tp
-                                            : 0),
+    const Communicator& cut_over = experts ? groups_.expert_tp() : groups_.tp();
+    const int64_t pieces = cut ? cut_over.size() : 1, of_piece = experts ? spec.global_shape[0] : 1;
+    const int64_t first = parts_ + (cut ? cut_over.rank() * of_piece : 0) + spec.row_begin,
                   held = experts ? spec.row_end - spec.row_begin : 1;
-    parts_ += experts ? spec.global_shape[0] : cut ? groups_.tp().size() : 1;
+    parts_ += pieces * of_piece;
     if (!mine || entry.numel == 0) continue;
     const Tensor gradient = entry.param.grad.reshape({held, entry.numel / held});
     const int norm_group = norm_groups.empty() ? 0 : norm_groups[i];
@@ -150,6 +151,19 @@ void GradientReducer::complete(const Param& param) {
     settle(group);
     if (!trees_.empty()) fold(store_.groups()[group], trees_[group], *stream_);
     begin_reduction(group, *stream_);
+  }
+}
+
+void GradientReducer::join() {
+  if (!behind_ || planned(store_.options().device) == Device::cpu) return;
+  for (Work& work : under_way_) work.wait();
+  under_way_.clear();
+  for (size_t group = 0; group < progress_.size(); ++group) recorded_[group] = progress_[group].reduced;
+}
+
+void GradientReducer::repeat() {
+  for (size_t group = 0; behind_ && group < progress_.size(); ++group) {
+    progress_[group].reduced = recorded_[group];
   }
 }
 

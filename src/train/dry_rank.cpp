@@ -7,7 +7,9 @@ namespace ziggurat::train {
 DryRank::DryRank(const RunConfig& c, int world_size, int rank)
     : config(c),
       training(c, ProcessGroups::planned(layout_of(c, world_size), rank), meta_of(c.device)),
-      executor(c, meta_of(c.device), {Arena::kUnlimited, Arena::kUnlimited, Arena::kUnlimited}, 0) {}
+      executor(c, meta_of(c.device), {Arena::kUnlimited, Arena::kUnlimited, Arena::kUnlimited}, 0) {
+  executor.stream.set_weight_rows(tokens_of_rank(c, training.groups.dp().size()));
+}
 
 model::TokenBatch DryRank::batch() const {
   static constexpr int32_t kSome = 0;  // tables that are there, which nobody reads

@@ -53,6 +53,8 @@ const std::vector<KeyNote>& key_notes() {
       {"batch.sequence_length", nullptr, "2048"},
       {"parallel", "plan/parallel_plan.h, comm", nullptr},
       {"parallel.tensor", "nn/layers.h, ops/shard_rows.h", "1.3B dense: 4, 6.7B dense: 8"},
+      {"parallel.expert_tensor", "moe/experts.h, moe/token_dispatcher.h",
+       "1 in training; expert-slicing in inference, where there are more GPUs than experts"},
       {"parallel.overlap", "parallel/gradient_reducer.h", nullptr},
       {"parallel.bucket", "nn/param_store.h", nullptr},
       {"parallel.all_to_all", "comm/communicator.h", "hierarchical, for inference"},

@@ -21,20 +21,22 @@ namespace ziggurat::train {
 
 namespace {
 
-// What a run's config says of its model, as a teacher: whole on every rank but for its experts, however it
-// was trained, and with no balance over ranks to keep.
-RunConfig as_teacher(RunConfig config, objective::TeacherPrecision precision) {
+// What a run's config says of its model, as a teacher of `student`: cut as that is, its experts shared by all
+// ranks, however it was trained, and with no balance over ranks to keep.
+RunConfig as_teacher(RunConfig config, const RunConfig& student) {
+  const objective::TeacherPrecision precision = student.distil.precision;
   if (precision == objective::TeacherPrecision::bf16) config.precision = Precision::bf16;
   if (precision == objective::TeacherPrecision::fp32) config.precision = Precision::fp32;
   config.model.moe.balance_scope = moe::BalanceScope::micro_batch;
-  config.parallel.tensor = 1;
+  config.parallel.tensor = student.parallel.tensor;
+  config.parallel.expert_tensor = 1;
   return config;
 }
 
-RunConfig config_of(const CheckpointReader& checkpoint, objective::TeacherPrecision precision) {
+RunConfig config_of(const CheckpointReader& checkpoint, const RunConfig& student) {
   RunConfig config;
   parse_config(config, checkpoint.manifest().config, checkpoint.path());
-  return as_teacher(std::move(config), precision);
+  return as_teacher(std::move(config), student);
 }
 
 class LoadedTeacher final : public objective::Teacher {
@@ -44,12 +46,12 @@ class LoadedTeacher final : public objective::Teacher {
 
   void load(CheckpointReader& checkpoint) {
     model_.load(checkpoint);
-    hash_ = model_.weight_hash();
+    hash_ = model_.weight_hash(&checkpoint);
   }
   const model::Gpt& model() const override { return model_.model(); }
   const std::string& weight_hash() const override { return hash_; }
   int64_t bytes() const override {
-    int64_t bytes = model_.weights().packed_bytes();
+    int64_t bytes = 0;
     for (const nn::ParamGroup& group : model_.weights().groups()) bytes += group.values.bytes();
     return bytes;
   }
@@ -65,7 +67,7 @@ LoadOptions options_of(const RunConfig& config, Device device) {
 
 std::unique_ptr<objective::Teacher> load(const RunConfig& config, Communicator& world, Device device) {
   CheckpointReader checkpoint(config.distil.teacher);
-  const RunConfig its = config_of(checkpoint, config.distil.precision);
+  const RunConfig its = config_of(checkpoint, config);
   auto teacher = std::make_unique<LoadedTeacher>(its, ProcessGroups(world, layout_of(its, world.size())),
                                                  options_of(config, device));
   teacher->load(checkpoint);
@@ -111,7 +113,7 @@ std::optional<RunConfig> teacher_of(const RunConfig& config) {
   const objective::DistilConfig& distil = config.distil;
   if (std::filesystem::exists(distil.teacher)) {
     try {
-      return config_of(CheckpointReader(distil.teacher), distil.precision);
+      return config_of(CheckpointReader(distil.teacher), config);
     } catch (const Error&) {  // it may have begun to train
       if (distil.teacher_config.empty()) throw;
     }
@@ -119,7 +121,7 @@ std::optional<RunConfig> teacher_of(const RunConfig& config) {
   if (distil.teacher_config.empty() || !std::filesystem::exists(distil.teacher_config)) return {};
   RunConfig its;
   load_config(its, distil.teacher_config, {});
-  return as_teacher(std::move(its), distil.precision);
+  return as_teacher(std::move(its), config);
 }
 
 namespace {
@@ -146,6 +148,24 @@ void check_model(const RunConfig& config, const RunConfig& teacher, const std::s
   check((teacher.precision == Precision::fp64) == f64, ErrorKind::config,
         "distil.teacher: {} was trained {} fp64, so its student is too: set precision", name,
         f64 ? "without" : "in");
+  const int tp = config.parallel.tensor;
+  if (tp == 1) return;
+  for (const model::CutSize& part : model::cut_sizes(teacher.model)) {
+    check(
+        part.size % tp == 0, ErrorKind::config,
+        "parallel.tensor: {} ranks cut the teacher {} too, whose {} ({}) they cannot share evenly: choose a "
+        "divisor of it, or parallel.tensor=1",
+        tp, name, part.what, part.size);
+  }
+  check(
+      teacher.model.padded_vocab() == config.model.padded_vocab(), ErrorKind::config,
+      "parallel.tensor: ranks share the vocabulary of teacher and student alike, but {} pads it to {} rows, "
+      "model.vocab_multiple to {}: set model.vocab_multiple={}, or parallel.tensor=1",
+      name, teacher.model.padded_vocab(), config.model.padded_vocab(), teacher.model.vocab_multiple);
+  check(teacher.model.qk_norm != nn::QkNorm::width, ErrorKind::config,
+        "parallel.tensor: {} normalises queries and keys over the heads of all ranks (qk_norm width): use "
+        "parallel.tensor=1",
+        name);
 }
 
 void check_teacher_tokenizer(const std::string& name, const std::string& before, const std::string& now) {
@@ -212,7 +232,7 @@ void check_teacher_config(const RunConfig& config, const RunConfig& teacher, con
 void check_teacher(const RunConfig& config, const SampleSource& data) {
   const CheckpointReader checkpoint(config.distil.teacher);
   check_apart(config, checkpoint.path());
-  check_teacher_config(config, config_of(checkpoint, config.distil.precision), checkpoint.path());
+  check_teacher_config(config, config_of(checkpoint, config), checkpoint.path());
   const std::string before = tokenizer_of(checkpoint), now = data.tokenizer_sha256();
   check_teacher_tokenizer(checkpoint.path(), before, now);
   if (before.empty() != now.empty()) {
@@ -253,7 +273,7 @@ double teacher_flops(const Training& training, const RunConfig& config) {
 void start_from_teacher(const RunConfig& config, Training& training, Stream& stream) {
   const std::vector<int64_t>& layers = config.distil.init_layers;
   CheckpointReader checkpoint(config.distil.teacher);
-  check_teacher_config(config, config_of(checkpoint, config.distil.precision), checkpoint.path());
+  check_teacher_config(config, config_of(checkpoint, config), checkpoint.path());
   if (training.groups.world().size() > 1) checkpoint.verify_together(training.groups.world());
   for (TensorSlice& slice : held_parameters(training.optimizer.state())) {
     slice.name = name_in_teacher(slice.name, layers);

@@ -57,6 +57,21 @@ assert one == two, (one, two)
 PY
 done
 expect_text eval.log "mine" "perplexity" "exact_match"
+
+# Weights of 8 bits: the same on 1 and 2 ranks, and what they change is small.
+for ranks in 1 2; do
+  mpirun -n $ranks "$ziggurat" eval --checkpoint run/checkpoints --tasks lambada,mine.jsonl --data "$sets" --any-size \
+    --weights int8 --output int8.$ranks.json >eval.log 2>&1 || { cat eval.log; fail "eval of 8 bits on $ranks ranks"; }
+done
+python3 - <<'PY' || fail "evaluation of 8 bits"
+import json
+one, two, whole = (json.load(open(f"{name}.json")) for name in ("int8.1", "int8.2", "current.1"))
+assert one["results"] == two["results"], (one, two)
+for task, of_8_bits in one["results"].items():
+    (p8,), (p,) = ([v for k, v in r.items() if k.startswith("perplexity,")] for r in (of_8_bits, whole["results"][task]))
+    print(f"{task}: perplexity {p} with the weights of the checkpoint, {p8} with 8 bits")
+    assert 0 < abs(p8 / p - 1) < 0.01, (task, p8, p)
+PY
 expect_end 0 hashes.txt "$ziggurat" eval --tasks boolq --data "$sets" --any-size --form v0 --request-hash --dump-requests r.jsonl
 expect_text hashes.txt "boolq 8 requests 091dc39bbb51fab41c91c74ecb15ae6134f71205c14197bb6d865b4957a91536"
 [ "$(wc -l <r.jsonl)" = 8 ] || fail "expected 8 requests in r.jsonl"

@@ -39,6 +39,13 @@ assert two.startswith("--- 1\n" + one + "--- 2\non a"), (one, two)  # the same t
 assert samples.startswith("--- 1\n" + one + "--- 2\nthe café"), (one, samples)
 PYTHON
 
+# Weights of 8 bits: alone as beside another, and by another name an error.
+"${long[@]}" --weights int8 --checkpoint run --prompt "the café" >one8 2>log || { cat log; fail "--weights int8"; }
+"${long[@]}" --weights int8 --checkpoint run --prompt "the café" --prompt "on a" >two8 2>log || fail "--weights int8"
+[ "$(head -n 2 two8 | tail -n 1)" = "$(head -n 1 one8)" ] || fail "--weights int8: another text beside another"
+expect_end 2 out "${long[@]}" --weights int4 --checkpoint run --prompt the
+expect_text out "--weights" "int8"
+
 # One line of JSON for each text, prompts from files and standard input, stops, penalties.
 printf 'the café' >prompt.txt
 printf 'on a' | "${long[@]}" --checkpoint run --file prompt.txt --file - --json >json 2>log || { cat log; fail "--json"; }

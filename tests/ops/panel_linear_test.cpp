@@ -51,8 +51,9 @@ void PrintTo(const PanelCase& c, std::ostream* os) {
   *os << c.offsets.back() << " rows of " << c.offsets.size() - 1 << " experts, " << c.in << " to " << c.out;
 }
 
+// Of `int8` the products are those of the weights that its numbers and scales stand for.
 template <class T>
-void expect_products(const PanelCase& c, DType dtype) {
+void expect_products(const PanelCase& c, DType dtype, bool int8) {
   const auto experts = static_cast<int64_t>(c.offsets.size()) - 1;
   const int64_t rows = c.offsets.back();
   OpBench bench;
@@ -60,7 +61,24 @@ void expect_products(const PanelCase& c, DType dtype) {
                w = bench.tensor("w", dtype, {experts, c.out, c.in}),
                bias = bench.tensor("bias", accum_dtype(dtype), {experts, c.out}),
                y = bench.zeros(dtype, {rows, c.out});
-  const auto xs = test::to_doubles(x), ws = test::to_doubles(w), bs = test::to_doubles(bias);
+  const Tensor memory =
+      bench.zeros(DType::f32, {kernels::Int8Weights::bytes(experts * c.out, c.in) / int64_t{sizeof(float)}});
+  const auto numbers = kernels::Int8Weights::at(memory.raw(), experts * c.out, c.in);
+  const auto xs = test::to_doubles(x), bs = test::to_doubles(bias);
+  auto ws = test::to_doubles(w);
+  if constexpr (!std::is_same_v<T, double>) {
+    if (int8) {
+      kernels::quantise<Device::cpu>(w.data<T>(), experts, c.out, c.in, memory.raw());
+      for (size_t i = 0; i < ws.size(); ++i) {
+        const auto at = static_cast<int64_t>(i), row = at / c.in, matrix = row / c.out;
+        const int64_t place =
+            matrix * c.out * c.in + kernels::place_of_number(row % c.out, at % c.in, c.out, c.in);
+        const double scale = numbers.scales[row], value = scale * numbers.numbers[place];
+        ASSERT_LE(std::abs(value - ws[i]), scale * (0.5 + 1e-5)) << i;  // the nearest
+        ws[i] = value;
+      }
+    }
+  }
   std::vector<double> want;
   for (int64_t e = 0; e < experts; ++e) {
     for (int64_t r = c.offsets[static_cast<size_t>(e)]; r < c.offsets[static_cast<size_t>(e) + 1]; ++r) {
@@ -86,7 +104,8 @@ void expect_products(const PanelCase& c, DType dtype) {
                                        w.template data<T>(),
                                        c.bias ? bias.template data<Accum<T>>() : nullptr,
                                        c.activation,
-                                       part.template data<T>()},
+                                       part.template data<T>(),
+                                       int8 ? numbers : kernels::Int8Weights{}},
         bench.tape().workspace(), bench.tape().stream());
     return test::to_doubles(part);
   };
@@ -115,18 +134,31 @@ class PanelLinear : public testing::TestWithParam<PanelCase> {};
 
 TEST_P(PanelLinear, EqualsTheDefinitionInAnyCompany) {
   const OneThread one_thread;
-  expect_products<float>(GetParam(), DType::f32);
-  expect_products<bf16>(GetParam(), DType::bf16);
-  expect_products<double>(GetParam(), DType::f64);
+  expect_products<float>(GetParam(), DType::f32, false);
+  expect_products<bf16>(GetParam(), DType::bf16, false);
+  expect_products<double>(GetParam(), DType::f64, false);
+  expect_products<float>(GetParam(), DType::f32, true);
+  expect_products<bf16>(GetParam(), DType::bf16, true);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, PanelLinear,
-                         testing::Values(PanelCase{1, 1, {0, 1}, ops::Activation::none, false},
-                                         PanelCase{48, kPanelRows, {0, 13}, ops::Activation::none, true},
-                                         PanelCase{
-                                             33, 2 * kPanelRows + 3, {0, 7}, ops::Activation::gelu_erf, true},
-                                         PanelCase{64, 40, {0, 2, 2, 9}, ops::Activation::gelu_erf, false},
-                                         PanelCase{7, 100, {0, 0, 5, 6}, ops::Activation::none, true}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, PanelLinear,
+    testing::Values(PanelCase{1, 1, {0, 1}, ops::Activation::none, false},
+                    PanelCase{48, kPanelRows, {0, 13}, ops::Activation::none, true},
+                    PanelCase{33, 2 * kPanelRows + 3, {0, 7}, ops::Activation::gelu_erf, true},
+                    PanelCase{64, 40, {0, 2, 2, 9}, ops::Activation::gelu_erf, false},
+                    PanelCase{7, 100, {0, 0, 5, 6}, ops::Activation::none, true},
+                    PanelCase{34, kPanelRows + 1, {0, 71}, ops::Activation::none, true}));
+
+TEST(PanelLinear, RowsOfZerosAndOfOneWeightKeepTheirValues) {
+  const std::vector<float> weights = {0, 0, 0, -3, 0, 127};  // two rows
+  OpBench bench;
+  void* const memory = bench.zeros(DType::f32, {kernels::Int8Weights::bytes(2, 3) / 4}).raw();
+  kernels::quantise<Device::cpu>(weights.data(), 1, 2, 3, memory);
+  const auto [numbers, scales] = kernels::Int8Weights::at(memory, 2, 3);
+  EXPECT_EQ(std::vector(scales, scales + 2), (std::vector<float>{0, 1}));
+  EXPECT_EQ(std::vector(numbers, numbers + 6), (std::vector<int8_t>{0, -3, 0, 0, 0, 127}));  // by columns
+}
 
 TEST(PanelLinear, LooksUpWhatRowsDo) {
   OpBench bench;
@@ -185,6 +217,47 @@ TEST(PanelLinear, ModelsComputeTheSame) {
       }
     }
   }
+}
+
+// Models of 8 bits: as of the weights that their numbers stand for, and a row's bits in any company.
+TEST(PanelLinear, ModelsOfInt8ComputeWithWhatTheirNumbersStandFor) {
+  const OneThread one_thread;
+  for (const char* name : {"350m_dense", "pr_moe", "modern_moe"}) {
+    test::BareModel rows(test::tiny_model(name), DType::f32), numbers(test::tiny_model(name), DType::f32);
+    for (nn::ParamEntry& e : rows.store.entries()) {
+      if (!e.spec.product) continue;
+      float* const w = e.param.value.data<float>();
+      const int64_t in = e.param.value.dim(e.param.value.rank() - 1);
+      for (int64_t at = 0; at < e.numel; at += in) {
+        const float largest = std::abs(*std::max_element(
+            w + at, w + at + in, [](float a, float b) { return std::abs(a) < std::abs(b); }));
+        for (int64_t k = at; k < at + in && largest > 0; ++k) {
+          w[k] = std::round(w[k] / (largest / 127)) * (largest / 127);
+        }
+      }
+    }
+    numbers.store.to_int8_panels();
+    EXPECT_GT(numbers.store.int8_bytes(), 0);
+    const std::vector<int32_t> text = test::random_tokens(30, rows.layout.vocab_size);
+    const std::vector<double> want = rows.recomputed(text);
+    std::vector<std::vector<double>> logits(2);  // of one pass, and token by token
+    for (size_t way : {0, 1}) {
+      infer::Decoder decoder(numbers.model, 1, 32, way == 0 ? 30 : 1, Reproducible::strict);
+      std::vector<int32_t> wanted(text.size());
+      std::iota(wanted.begin(), wanted.end(), 0);
+      decoder.read(std::vector<int32_t>(text.size(), 0), text, wanted, [&](size_t, const Tensor& l) {
+        const std::vector<double> part = test::to_doubles(l);
+        logits[way].insert(logits[way].end(), part.begin(), part.end());
+      });
+    }
+    EXPECT_EQ(logits[0], logits[1]) << name;
+    test::expect_within(logits[0], want, test::random_walk(DType::f32, 10'000) * test::largest(want), name);
+  }
+}
+
+TEST(PanelLinearMisuse, Int8IsRefusedForF64) {
+  test::BareModel model(test::tiny_model("350m_dense"), DType::f64);
+  EXPECT_THROW(model.store.to_int8_panels(), Error);
 }
 
 TEST(PanelLinearMisuse, TrainingIsRefused) {

@@ -13,6 +13,7 @@
 #include <ziggurat/build_config.h>
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/kernels/bias_activation.h>
+#include <ziggurat/kernels/int8_weights.h>
 #include <ziggurat/kernels/row_groups.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
@@ -42,6 +43,14 @@ constexpr int64_t place_in_panels(int64_t row, int64_t column, int64_t out, int6
 template <Device D, class T>
 void to_panels(T* weights, int64_t count, int64_t out, int64_t in);
 
+// The nearest Int8Weights of weights [count, out, in], in memory of Int8Weights::bytes(count out, in): scales
+// = the largest |weight| of the row / 127, numbers rounded to the nearest. For T = float and bf16.
+template <Device D, class T>
+void quantise(const T* weights, int64_t count, int64_t out, int64_t in, void* memory);
+constexpr int64_t place_of_number(int64_t row, int64_t column, int64_t out, int64_t in) {
+  return place_in_panels<int8_t>(row, column, out, in);
+}
+
 template <class T, class TY>
 struct PanelLinearArgs {
   RowGroups groups;  // of any number of rows each
@@ -50,7 +59,8 @@ struct PanelLinearArgs {
   const T* weight = nullptr;       // [experts] in panels of [out, in]
   const Accum<T>* bias = nullptr;  // [experts, out], or null
   Activation activation = Activation::none;
-  TY* y = nullptr;  // [rows, out], rounded once
+  TY* y = nullptr;        // [rows, out], rounded once
+  Int8Weights int8 = {};  // instead of `weight`; not for f64. Scales multiply the sums, before the bias
 };
 
 // Instantiated for (T, TY) = (float, float), (bf16, bf16), (bf16, float), (double, double).
@@ -58,7 +68,7 @@ template <Device D, class T, class TY>
 void panel_linear(const PanelLinearArgs<T, TY>& args, Arena& workspace, Stream& stream);
 
 // Embedding (kernels/embedding.h) from a table [out, in] in panels: y [rows, in] = its rows `tokens`, and
-// rows of a second table, as it is, by position. The same bits.
+// rows of a second table, as it is, by position. The same bits. A negative token: zeros.
 template <class T>
 struct PanelGatherArgs {
   int64_t rows = 0, in = 0, out = 0;
@@ -66,6 +76,7 @@ struct PanelGatherArgs {
   const T* table = nullptr;
   const T* position_table = nullptr;  // [> every position, in], or null
   T* y = nullptr;
+  Int8Weights int8 = {};  // instead of `table`, as of PanelLinearArgs
 };
 template <Device D, class T>
 void panel_gather(const PanelGatherArgs<T>& args, Stream& stream);

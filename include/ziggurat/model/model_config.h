@@ -176,6 +176,13 @@ struct ModelConfig {
 // ranks, up to its expert_parallel, that divides both the world and the experts. So one config runs on a
 // cluster and on a laptop.
 ModelConfig fit_to_ranks(ModelConfig config, int world_size);
+// What tensor parallelism cuts into equal parts: in words, how many there are, and the key that says so.
+struct CutSize {
+  const char* key;
+  const char* what;
+  int64_t size;
+};
+std::vector<CutSize> cut_sizes(const ModelConfig& config);
 // Lets up to `ranks` ranks share the experts of every layer, whatever the config says: fit_to_ranks() then
 // finds how many can.
 ModelConfig share_experts(ModelConfig config, int ranks);

@@ -33,9 +33,9 @@ class Optimizer {
   // back. Returns f64 [1, 2] or [1 + clip groups, 2] there, until the next update: the norm before clipping
   // of the whole model, and by what gradients were scaled; with groups in the config 1 or not finite, and
   // then come those of each group. Nobody has waited. Takes scratch where the kind of optimizer needs some.
-  // Collective.
+  // `behind`: as of OptimizerState::share(). Collective.
   Tensor update(double lr, const Tensor& squared_norms, const Tensor& losses, Arena& workspace,
-                Stream& stream, const UpdateLimits& limits = {});
+                Stream& stream, const UpdateLimits& limits = {}, bool behind = false);
 
   OptimizerState& state() { return state_; }
   const OptimizerState& state() const { return state_; }

@@ -43,6 +43,11 @@ class GradientReducer final : public GradientFollower {
   // Around each micro-batch, while the reducer follows its tape. `behind`: it is the step's last, and what is
   // complete may be reduced at once.
   void begin_micro_batch(Stream& stream, bool behind);
+  // What is on its way on devices is held for by what the stream is given from now on: the end of a recorded
+  // micro-batch.
+  void join();
+  // Instead of backward, where a graph did what was last recorded of a micro-batch that was `behind` or not.
+  void repeat();
   void end_micro_batch();
   void end_lane(Stream& stream);  // strict mode: folds the lane's gradient into the tree
   void reduce(Stream& stream);    // sums over ranks; afterwards ParamStore::owned_gradient is the step's
@@ -101,7 +106,8 @@ class GradientReducer final : public GradientFollower {
   std::vector<Communicator*> ranks_;          // that groups are reduced over
   std::vector<std::unique_ptr<Loan>> loans_;  // as many as are out at once
   std::vector<Work> under_way_;
-  size_t scattering_ = 0;  // the group whose sum is under way; none: as many as there are
+  std::vector<bool> recorded_;  // per group: reduced behind backward, when that last ran
+  size_t scattering_ = 0;       // the group whose sum is under way; none: as many as there are
   Work scatter_;
   Stream* stream_ = nullptr;  // of the micro-batch under way
   bool behind_ = false;

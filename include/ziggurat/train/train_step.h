@@ -64,11 +64,12 @@ class TrainStep {
   Tensor losses_of(const StepPlan& plan, int shift) const;
 
  private:
+  bool exchanges_behind() const;  // what computes
   void accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift,
                   const After& after, bool behind);
   int64_t first_micro_batch(const StepPlan& plan, int shift) const;
   void forward_backward(const StepPlan& plan, double counted_tokens, int64_t micro_batch, bool first,
-                        bool by_kernels, const ReadBatch& read);
+                        bool reduces, bool by_kernels, const ReadBatch& read);
   StepResult told(const StepPlan& plan, double counted_tokens, const Tensor& clipped);
 
   const RunConfig& config_;

@@ -60,6 +60,22 @@ void list_generating(Cases& add) {
             return [=, &lab] { panel_linear<D>(args, lab.workspace(), lab.stream()); };
           });
     }
+    static constexpr int64_t kRows = S::kFfn, kIn = S::kWidth;
+    add("panel_linear.int8", shape_of({1, kRows, kIn}), reads(kRows * kIn, 1), [](Lab& lab) {
+      auto* const memory = lab.values<float>(Int8Weights::bytes(kRows, kIn) / int64_t{sizeof(float)});
+      quantise<D>(lab.values<T>(kRows * kIn), 1, kRows, kIn, memory);
+      const PanelLinearArgs<T, T> args{lab.equal_shares(1, 1),
+                                       1,
+                                       kIn,
+                                       kRows,
+                                       lab.values<T>(kIn),
+                                       nullptr,
+                                       nullptr,
+                                       Activation::none,
+                                       lab.values<T>(kRows),
+                                       Int8Weights::at(memory, kRows, kIn)};
+      return [=, &lab] { panel_linear<D>(args, lab.workspace(), lab.stream()); };
+    });
   }
   if constexpr (kExists<CachedAttentionKernels, D, T>) {
     static constexpr AttentionShape H = S::kHeads;
