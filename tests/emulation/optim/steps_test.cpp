@@ -34,10 +34,10 @@ class Rank {
                 .expert_parallel = world.size()});
     if (shares) store_.shard(groups_);
     store_.finalize();
-    reducer_ = std::make_unique<parallel::GradientReducer>(store_, groups_,
-                                                           mode == Reproducible::strict ? kLanes : 1);
     config.clip_grad = 10;
     optimizer_ = std::make_unique<Optimizer>(store_, groups_, config);
+    reducer_ = std::make_unique<parallel::GradientReducer>(
+        store_, groups_, mode == Reproducible::strict ? kLanes : 1, optimizer_->clip_groups());
   }
 
   // With gradients that are a function of rank and micro-batch, times `factor`.
@@ -168,6 +168,26 @@ TEST_F(EmulatedSteps, OfEveryRuleEqualTheCpus) {
           test::expect_within(got.values.at(name), values, tolerance, name);
         }
       }
+    }
+  }
+}
+
+TEST_F(EmulatedSteps, OfClipGroupsEqualTheCpus) {
+  OptimizerConfig config;
+  config.clip_groups = {{"experts", "experts", 3}, {"norm", "norm", 0}};
+  for (const bool shares : {false, true}) {
+    State want, got;
+    run(2, Device::cpu, DType::f32, Reproducible::layout, shares, want, config);
+    run(2, Device::cuda, DType::f32, Reproducible::layout, shares, got, config);
+    // Norm and scale of all, of the rest and of the groups.
+    const std::vector<double>& told = want.values.at("rank 0 norm and scale 0");
+    ASSERT_EQ(told.size(), 8U);
+    EXPECT_LT(told[3], 1);
+    EXPECT_LT(told[5], told[3]);
+    EXPECT_EQ(told[7], 1);
+    for (const auto& [name, values] : want.values) {
+      test::expect_within(got.values.at(name), values, 32 * 0x1p-24 * std::max(1.0, test::largest(values)),
+                          name);
     }
   }
 }
