@@ -88,11 +88,9 @@ void plan(const PlanArguments& arguments) {
   const std::optional<train::RunConfig> teacher =
       config.distil.enabled() ? train::teacher_of(config) : std::nullopt;
   if (config.distil.enabled() && !teacher) {
-    fmt::print(
-        stderr,
-        "note: distil.teacher: {} is not on this machine, so it is not counted; name the config that it is "
-        "trained by with distil.teacher_config\n",
-        config.distil.teacher);
+    fmt::print(stderr,
+               "note: the teacher is not counted: name the config that it is trained by with "
+               "distil.teacher_config\n");
   }
   for (const train::Warning& warning : train::warnings_of(config)) {
     fmt::print(stderr, "warning: {}\n", train::to_string(warning));

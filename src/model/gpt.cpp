@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include <ziggurat/model/gpt.h>
+#include <ziggurat/model/width_rules.h>
 #include <ziggurat/ops/add.h>
 #include <ziggurat/ops/alike_ranks.h>
 #include <ziggurat/ops/choose_rows.h>
@@ -164,6 +165,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
                         .product = true,
                         .cut = part});
   end_of_layer();
+  apply_width_rules(c, store);
 }
 
 void Gpt::await_values(int64_t layer) const {

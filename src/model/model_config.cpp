@@ -141,6 +141,9 @@ void ModelConfig::validate(Problems& problems) const {
                  "normalising a head of one number leaves nothing but its sign: make heads wider, or say "
                  "width or none");
   }
+  if (mup_base_hidden > 0 && init != InitRule::normal) {
+    problems.add("mup_base_hidden", "its rules scale a constant init_std: set it to 0, or use init normal");
+  }
   if (layer_count() > kMostLayers) {
     problems.add("blocks", fmt::format("expected at most {} layers (repeat x pattern), got {}", kMostLayers,
                                        layer_count()));

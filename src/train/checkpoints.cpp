@@ -12,6 +12,7 @@
 #include <ziggurat/core/log.h>
 #include <ziggurat/core/timer.h>
 #include <ziggurat/io/random_id.h>
+#include <ziggurat/optim/rules.h>
 #include <ziggurat/train/checkpoints.h>
 #include <ziggurat/train/finite.h>
 #include <ziggurat/train/replica_check.h>
@@ -128,6 +129,13 @@ std::string Checkpoints::load(CheckpointReader& checkpoint) {
     const bool held = std::find(saved.begin(), saved.end(), slice.name) != saved.end();
     held ? checkpoint.read(slice) : fill_zero(slice.data, executor_.stream);
     flight_log().note_progress();
+  }
+  if (config_.optimizer.average > 0 && !holds_average(checkpoint)) {
+    start_average(training_.optimizer.state(), executor_.stream);
+    if (training_.cursor.step > 0) {
+      info("optimizer.average: {} holds none, it begins as the weights of step {}", checkpoint.path(),
+           training_.cursor.step);
+    }
   }
   training_.optimizer.state().publish(executor_.stream);
   training_.optimizer.set_steps_done(training_.cursor.step - training_.cursor.left_out);

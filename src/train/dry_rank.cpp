@@ -35,8 +35,8 @@ void DryRank::micro_batch(parallel::GradientReducer& reducer) {
 
 void DryRank::update() {
   Arena norms("norms", Arena::kUnlimited, executor.stream.device());
-  training.optimizer.update(config.optimizer.lr, allocate(norms, DType::f64, {1}), {}, executor.workspace,
-                            executor.stream);
+  const Tensor squared_norms = allocate(norms, DType::f64, {1 + std::ssize(config.optimizer.clip_groups), 1});
+  training.optimizer.update(config.optimizer.lr, squared_norms, {}, executor.workspace, executor.stream);
 }
 
 void DryRank::evaluation() {

@@ -48,7 +48,8 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   plan.global_parameters = store.global_parameters();
 
   const Device device = store.options().device;
-  parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank);
+  parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank,
+                                    built.training.optimizer.clip_groups());
   const int64_t launched = device_work().planned;
   built.micro_batch(reducer);
   plan.graphs = bytes_of_graphs(config, world_size, step, device_work().planned - launched);

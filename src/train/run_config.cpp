@@ -344,6 +344,13 @@ void RunConfig::validate(Problems& problems) const {
                  "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
                  "them: use 0, or kind adamw or lion");
   }
+  if (model.mup_base_hidden > 0 && takes_matrices(optimizer.kind)) {
+    problems.add(
+        "model.mup_base_hidden",
+        fmt::format("its rules are those of Adam and Lion: set it to 0, or use optimizer.kind adamw or "
+                    "lion; got {}",
+                    enum_text(optimizer.kind)));
+  }
   if (optimizer.average > 0 && device == Device::cuda) {
     problems.add("optimizer.average",
                  "averages are kept on the CPU only so far: set it to 0, or use device=cpu");

@@ -29,7 +29,8 @@ TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& exec
       training_(training),
       executor_(executor),
       reducer_(training.store, training.groups,
-               plan_step(config, training.groups.dp().size(), 0).lanes_per_rank),
+               plan_step(config, training.groups.dp().size(), 0).lanes_per_rank,
+               training.optimizer.clip_groups()),
       graphs_(training.store, why_no_graphs(config, training.groups.world().size(),
                                             training.groups.world().devices_exchange())
                                   .empty()),
@@ -166,13 +167,14 @@ StepResult TrainStep::told(const StepPlan& plan, double counted_tokens, const Te
   const Tensor losses = micro_losses_.rows(0, plan.micro_batches);
   StepResult result;
   result.losses.resize(static_cast<size_t>(losses.numel()));
-  double norm_and_scale[2] = {};
+  std::vector<double> norms_and_scales(static_cast<size_t>(clipped.numel()));
   training_.groups.world().watch(stream);
   copy(losses, Tensor(result.losses.data(), DType::f64, losses.shape()), stream);
-  copy(clipped, Tensor(norm_and_scale, DType::f64, {2}), stream);
+  copy(clipped, Tensor(norms_and_scales.data(), DType::f64, clipped.shape()), stream);
   stream.wait();
-  result.grad_norm = norm_and_scale[0];
-  result.updated = std::isfinite(norm_and_scale[1]);
+  result.grad_norm = norms_and_scales[0];
+  result.updated = std::isfinite(norms_and_scales[1]);
+  for (size_t i = 2; i < norms_and_scales.size(); i += 2) result.group_norms.push_back(norms_and_scales[i]);
   const std::vector<objective::LossPart>& parts = training_.objective->parts();
   for (size_t part = 0; part < parts.size(); ++part) {
     double sum = 0;  // by their global numbers: the same on every layout

@@ -55,6 +55,7 @@ struct Case {
   train::Precision precision;
   void (*change)(model::ModelConfig&);
   bool drops = true;
+  bool clips_groups = false;
 };
 void PrintTo(const Case& c, std::ostream* os) { *os << c.name; }
 
@@ -92,6 +93,10 @@ class AnyLayout : public ::testing::TestWithParam<Case> {
     train::RunConfig config =
         c.experts ? test::small_pr_moe(folder_.path(), layout.ep) : test::small_dense(folder_.path());
     if (c.change != nullptr) c.change(config.model);
+    if (c.clips_groups) {
+      config.optimizer.clip_grad = 0.05;
+      config.optimizer.clip_groups = {{"experts", "*.experts.*", 0.02}, {"norms", "*norm*", 0.01}};
+    }
     config.precision = c.precision;
     config.parallel.tensor = layout.tp;
     config.parallel.expert_tensor = layout.expert_tp;
@@ -129,6 +134,12 @@ TEST_P(AnyLayout, IsTheRunOfOneRank) {
       EXPECT_NEAR(got.loss, want.loss, tolerance) << "step " << i;
       EXPECT_NEAR(got.auxiliary_loss, want.auxiliary_loss, tolerance) << "step " << i;
       EXPECT_NEAR(got.grad_norm, want.grad_norm, tolerance * want.grad_norm) << "step " << i;
+      ASSERT_EQ(got.grad_norms.size(), GetParam().clips_groups ? 3U : 0U);
+      for (size_t g = 0; g < got.grad_norms.size(); ++g) {
+        EXPECT_EQ(got.grad_norms[g].first, want.grad_norms[g].first);
+        EXPECT_NEAR(got.grad_norms[g].second, want.grad_norms[g].second, tolerance * want.grad_norm)
+            << got.grad_norms[g].first << ", step " << i;
+      }
       if (GetParam().precision == train::Precision::bf16) continue;  // a choice may fall the other way
       EXPECT_EQ(got.drop_rate(), want.drop_rate()) << "step " << i;
     }
@@ -142,18 +153,19 @@ TEST_P(AnyLayout, IsTheRunOfOneRank) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, AnyLayout,
-                         ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
-                                           Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
-                                           Case{"dense_fp32", false, train::Precision::fp32, nullptr},
-                                           Case{"dense_bf16", false, train::Precision::bf16, nullptr},
-                                           Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
-                                           Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
-                                           Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
-                                           Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2},
-                                           Case{"gated_dropless_fp64", true, train::Precision::fp64, dropless,
-                                                false}),
-                         [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Models, AnyLayout,
+    ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
+                      Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
+                      Case{"dense_fp32", false, train::Precision::fp32, nullptr},
+                      Case{"dense_bf16", false, train::Precision::bf16, nullptr},
+                      Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
+                      Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
+                      Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
+                      Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2},
+                      Case{"gated_dropless_fp64", true, train::Precision::fp64, dropless, false},
+                      Case{"clip_groups_fp64", true, train::Precision::fp64, nullptr, true, true}),
+    [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
 
 // What one layout saves any other reads: weights and moments are those of the global tensors.
 TEST(LayoutCheckpoints, GoOnUnderAnyOther) {

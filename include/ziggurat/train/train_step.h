@@ -17,8 +17,9 @@ namespace ziggurat::train {
 
 // The same on every rank.
 struct StepResult {
-  double loss = 0;             // cross-entropy per counted token, nats
-  double grad_norm = 0;        // before clipping
+  double loss = 0;                  // cross-entropy per counted token, nats
+  double grad_norm = 0;             // before clipping
+  std::vector<double> group_norms;  // of optimizer.clip_groups, the rest first; none: there are none
   std::vector<double> parts;   // of the step's loss, in the order of Objective::parts(); the first is `loss`
   std::vector<double> losses;  // parts of each micro-batch, before any mean, by its number
   bool updated = false;        // or something is not finite or beyond the limits: all is as it was

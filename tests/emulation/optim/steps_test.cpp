@@ -17,7 +17,8 @@ constexpr int64_t kLanes = 2, kMicroBatches = 4;  // of a rank
 // A rank's parameters: replicated ones, and experts shared by all ranks.
 class Rank {
  public:
-  Rank(Communicator& world, Device device, DType compute, Reproducible mode, bool shares = false)
+  Rank(Communicator& world, Device device, DType compute, Reproducible mode, bool shares = false,
+       bool clips_groups = false)
       : groups_(world, ParallelPlan(world.size(), {world.size()})),
         store_({.compute = compute, .device = device, .reproducible = mode}),
         stream_(device, mode) {
@@ -33,9 +34,11 @@ class Rank {
                 .expert_parallel = world.size()});
     if (shares) store_.shard(groups_);
     store_.finalize();
-    reducer_ = std::make_unique<parallel::GradientReducer>(store_, groups_,
-                                                           mode == Reproducible::strict ? kLanes : 1);
-    optimizer_ = std::make_unique<Optimizer>(store_, groups_, OptimizerConfig{.clip_grad = 10});
+    OptimizerConfig config{.clip_grad = 10};
+    if (clips_groups) config.clip_groups = {{"experts", "experts", 3}, {"norm", "norm", 0}};
+    optimizer_ = std::make_unique<Optimizer>(store_, groups_, config);
+    reducer_ = std::make_unique<parallel::GradientReducer>(
+        store_, groups_, mode == Reproducible::strict ? kLanes : 1, optimizer_->clip_groups());
   }
 
   // With gradients that are a function of rank and micro-batch, times `factor`.
@@ -86,9 +89,10 @@ struct State {
   std::map<std::string, std::vector<double>> values;  // by rank and name
 };
 
-void run(int ranks, Device device, DType compute, Reproducible mode, bool shares, State& state) {
+void run(int ranks, Device device, DType compute, Reproducible mode, bool shares, State& state,
+         bool clips_groups = false) {
   const auto body = [&](Communicator& world) {
-    Rank rank(world, device, compute, mode, shares);
+    Rank rank(world, device, compute, mode, shares, clips_groups);
     const auto put = [&](const std::string& name, const Tensor& tensor) {
       const std::vector<double> values = rank.read(tensor);
       const std::lock_guard lock(state.mutex);
@@ -127,6 +131,24 @@ TEST_F(EmulatedSteps, EqualTheCpus) {
           test::expect_within(got.values.at(name), values, tolerance, name);
         }
       }
+    }
+  }
+}
+
+TEST_F(EmulatedSteps, OfClipGroupsEqualTheCpus) {
+  for (const bool shares : {false, true}) {
+    State want, got;
+    run(2, Device::cpu, DType::f32, Reproducible::layout, shares, want, true);
+    run(2, Device::cuda, DType::f32, Reproducible::layout, shares, got, true);
+    const std::vector<double>& told =
+        want.values.at("rank 0 norm and scale 0");  // of all, the rest, the groups
+    ASSERT_EQ(told.size(), 8U);
+    EXPECT_LT(told[3], 1);
+    EXPECT_LT(told[5], told[3]);
+    EXPECT_EQ(told[7], 1);
+    for (const auto& [name, values] : want.values) {
+      test::expect_within(got.values.at(name), values, 32 * 0x1p-24 * std::max(1.0, test::largest(values)),
+                          name);
     }
   }
 }
