@@ -168,6 +168,28 @@ void check_model(const RunConfig& config, const RunConfig& teacher, const std::s
         name);
 }
 
+// With tensor parallelism the ranks cut the teacher as they cut the student.
+void check_cuts(const RunConfig& config, const model::ModelConfig& teacher, const std::string& name) {
+  const int tp = config.parallel.tensor;
+  if (tp == 1) return;
+  for (const model::CutSize& part : model::cut_sizes(teacher)) {
+    check(
+        part.size % tp == 0, ErrorKind::config,
+        "parallel.tensor: {} ranks cut the teacher {} too, whose {} ({}) they cannot share evenly: choose a "
+        "divisor of it, or parallel.tensor=1",
+        tp, name, part.what, part.size);
+  }
+  check(
+      teacher.padded_vocab() == config.model.padded_vocab(), ErrorKind::config,
+      "parallel.tensor: ranks share the vocabulary of teacher and student alike, but {} pads it to {} rows, "
+      "model.vocab_multiple to {}: set model.vocab_multiple={}, or parallel.tensor=1",
+      name, teacher.padded_vocab(), config.model.padded_vocab(), teacher.vocab_multiple);
+  check(teacher.qk_norm != nn::QkNorm::width, ErrorKind::config,
+        "parallel.tensor: {} normalises queries and keys over the heads of all ranks (qk_norm width): use "
+        "parallel.tensor=1",
+        name);
+}
+
 void check_teacher_tokenizer(const std::string& name, const std::string& before, const std::string& now) {
   check(
       before.empty() || now.empty() || before == now, ErrorKind::config,
@@ -224,6 +246,7 @@ void check_init_layers(const RunConfig& config, const model::ModelConfig& teache
 // As far as configs and manifests tell.
 void check_teacher_config(const RunConfig& config, const RunConfig& teacher, const std::string& name) {
   check_model(config, teacher, name);
+  check_cuts(config, teacher.model, name);
   if (!config.distil.init_layers.empty()) check_init_layers(config, teacher.model, name);
 }
 

@@ -1,4 +1,5 @@
 #include <ziggurat/core/log.h>
+#include <ziggurat/train/step_plan.h>
 #include <ziggurat/train/teacher.h>
 #include <ziggurat/train/training.h>
 
