@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include "apps/sharing.h"
 #include "apps/trained_model.h"
 #include <ziggurat/core/log.h>

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include "apps/sharing.h"
 #include "apps/trained_model.h"
 #include <ziggurat/checkpoint/checkpoint.h>
@@ -213,7 +214,7 @@ void generate_on(MpiRuntime& mpi, const GenerateArguments& arguments) {
 
   const LoadedModel loaded(
       reader, config, world,
-      {.form = form_of(arguments.weights), .layout = layout, .device = arguments.device});
+      {.form = form_of(arguments.weights), .device = arguments.device, .layout = layout});
   constexpr int64_t kTogether = 64;  // more than most texts; a cache for more may be large
   infer::Engine engine(loaded.model(),
                        {.window = window,

@@ -3,6 +3,7 @@
 #include <csignal>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include "apps/sharing.h"
 #include "apps/trained_model.h"
 #include <ziggurat/config/units.h>
