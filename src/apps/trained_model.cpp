@@ -31,7 +31,7 @@ TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& pre
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
   if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());
   loaded_ = std::make_unique<LoadedModel>(
-      reader_, config_, world, train::LoadOptions{.form = form, .layout = layout, .device = device});
+      reader_, config_, world, train::LoadOptions{.form = form, .device = device, .layout = layout});
 }
 
 }  // namespace ziggurat::apps
