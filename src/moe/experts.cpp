@@ -68,18 +68,21 @@ Experts::Experts(nn::ParamStore& store, const std::string& name, const MoeShape&
   if (alike || place == 0) down_bias_ = bias;
 }
 
-Var Experts::operator()(Tape& tape, Var x, const Tensor& offsets) const {
-  Var inner = ops::grouped_linear(tape, x, offsets, *up_weight_, up_bias_, activation_of(kind_));
+// R rows, C their width, F the experts' inner width.
+Var Experts::operator()(Tape& tape, Var x_RC, const Tensor& offsets) const {
+  Var inner_RF = ops::grouped_linear(tape, x_RC, offsets, *up_weight_, up_bias_, activation_of(kind_));
   if (value_weight_ != nullptr) {
-    inner = ops::multiply(tape, ops::grouped_linear(tape, x, offsets, *value_weight_, value_bias_), inner);
+    inner_RF =
+        ops::multiply(tape, ops::grouped_linear(tape, x_RC, offsets, *value_weight_, value_bias_), inner_RF);
   }
   if (gate_weight_ != nullptr) {
-    inner = ops::swiglu(tape, ops::grouped_linear(tape, x, offsets, *gate_weight_, gate_bias_), inner);
+    inner_RF =
+        ops::swiglu(tape, ops::grouped_linear(tape, x_RC, offsets, *gate_weight_, gate_bias_), inner_RF);
   }
   const auto whole = [&](Var part) {
     return tensor_.tokens_alike ? ops::gather_columns(tape, part, *tensor_.group) : part;
   };
-  return whole(ops::grouped_linear(tape, whole(inner), offsets, *down_weight_, down_bias_));
+  return whole(ops::grouped_linear(tape, whole(inner_RF), offsets, *down_weight_, down_bias_));
 }
 
 }  // namespace ziggurat::moe

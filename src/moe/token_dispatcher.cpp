@@ -9,59 +9,61 @@ namespace ziggurat::moe {
 
 namespace {
 
+// Shapes by the letters at the end of a name: N tokens, C their width, E = P L experts, L of them on each of
+// P ranks, whose experts S ranks share; R rows, one for each choice of a token that an expert takes: those
+// that leave a rank, that arrive there, or that its experts see.
 class LocalDispatcher final : public TokenDispatcher {
  public:
-  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
-    return {.rows = ops::gather_tokens(tape, x, routing), .offsets = routing.offsets};
+  ExpertRows begin_dispatch(Tape& tape, Var x_NC, const ops::Routing& routing) override {
+    return {.rows = ops::gather_tokens(tape, x_NC, routing), .offsets = routing.offsets};
   }
   void end_dispatch(Tape&, ExpertRows&) override {}
 
-  Var combine(Tape& tape, Var outputs, const ExpertRows&, const ops::Routing& routing) override {
+  Var combine(Tape& tape, Var outputs_RC, const ExpertRows&, const ops::Routing& routing) override {
     const Span span(tape.stream().profile(), "combine");
-    return ops::combine(tape, outputs, routing);
+    return ops::combine(tape, outputs_RC, routing);
   }
 };
 
-// ranks P, local experts L, ranks T that share these. Rows leave sorted by expert, so already by rank; they
-// arrive by (source, local expert), those of all T by (which of T, source, local expert), and are put in the
-// order (local expert, which of T, source).
+// Rows leave sorted by expert, so already by rank; they arrive by (source, local expert), those of all
+// sharers by (sharer, source, local expert), and are put in the order (local expert, sharer, source).
 class AllToAllDispatcher final : public TokenDispatcher {
  public:
   AllToAllDispatcher(Communicator& group, Communicator& sharing, int64_t experts)
       : group_(group), sharing_(sharing), ranks_(group.size()), local_experts_(experts / group.size()) {}
 
-  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
+  ExpertRows begin_dispatch(Tape& tape, Var x_NC, const ops::Routing& routing) override {
     const int64_t sharers = sharing_.size();
-    const Tensor arriving = tape.save(DType::i32, {sharers * ranks_, local_experts_});
-    const Tensor mine = arriving.rows(sharing_.rank() * ranks_, (sharing_.rank() + 1) * ranks_);
-    group_.all_to_all(routing.counts, mine.reshape({routing.experts}), tape.stream()).wait();
-    if (sharers > 1) sharing_.all_gather(mine, arriving, tape.stream()).wait();
-    const bool in_blocks = exchanges_blocks(x.value().device()) &&
+    const Tensor counts_SPL = tape.save(DType::i32, {sharers * ranks_, local_experts_});
+    const Tensor counts_PL = counts_SPL.rows(sharing_.rank() * ranks_, (sharing_.rank() + 1) * ranks_);
+    group_.all_to_all(routing.counts, counts_PL.reshape({routing.experts}), tape.stream()).wait();
+    if (sharers > 1) sharing_.all_gather(counts_PL, counts_SPL, tape.stream()).wait();
+    const bool in_blocks = exchanges_blocks(x_NC.value().device()) &&
                            fit_blocks(routing.experts * routing.capacity, routing.tokens * routing.top_k);
-    ExpertRows to = in_blocks ? whole_blocks(tape, routing) : rows_per_rank(tape, routing, arriving);
+    ExpertRows to = in_blocks ? whole_blocks(tape, routing) : rows_per_rank(tape, routing, counts_SPL);
     to.routing = in_blocks ? ops::in_blocks(tape, routing) : with_rows(routing, sum(to.sent));
     const ops::ArrivalOrder order = ops::order_arrivals(
-        tape, arriving, sum(to.shared), tape.stream().strict(), in_blocks ? routing.capacity : 0);
+        tape, counts_SPL, sum(to.shared), tape.stream().strict(), in_blocks ? routing.capacity : 0);
     to.offsets = order.offsets;
     to.arrival_of_row = order.arrival_of_row, to.row_of_arrival = order.row_of_arrival;
-    to.leaving = ops::gather_tokens(tape, x, to.routing);
+    to.leaving = ops::gather_tokens(tape, x_NC, to.routing);
     to.arriving = ops::begin_all_to_all_rows(tape, to.leaving, group_, to.sent, to.received, under_way_);
     return to;
   }
 
   void end_dispatch(Tape& tape, ExpertRows& to) override {
-    const Var arrived =
+    const Var arrived_RC =
         ops::end_all_to_all_rows(tape, to.leaving, to.arriving, group_, to.sent, to.received, under_way_);
-    const Var everyones = ops::gather_uneven_rows(tape, arrived, sharing_, to.shared);
-    to.rows = ops::permute_rows(tape, everyones, to.arrival_of_row);
+    const Var everyones_RC = ops::gather_uneven_rows(tape, arrived_RC, sharing_, to.shared);
+    to.rows = ops::permute_rows(tape, everyones_RC, to.arrival_of_row);
   }
 
-  Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing&) override {
-    const Var everyones = ops::permute_rows(tape, outputs, from.row_of_arrival);
-    const Var leaving = ops::sum_uneven_rows(tape, everyones, sharing_, from.shared);
-    const Var returned = ops::all_to_all_rows(tape, leaving, group_, from.received, from.sent);
+  Var combine(Tape& tape, Var outputs_RC, const ExpertRows& from, const ops::Routing&) override {
+    const Var everyones_RC = ops::permute_rows(tape, outputs_RC, from.row_of_arrival);
+    const Var leaving_RC = ops::sum_uneven_rows(tape, everyones_RC, sharing_, from.shared);
+    const Var returned_RC = ops::all_to_all_rows(tape, leaving_RC, group_, from.received, from.sent);
     const Span span(tape.stream().profile(), "combine");
-    return ops::combine(tape, returned, from.routing);
+    return ops::combine(tape, returned_RC, from.routing);
   }
 
  private:
@@ -92,14 +94,14 @@ class AllToAllDispatcher final : public TokenDispatcher {
   }
 
   // To and from each rank, and what its sharers received. On a device this is where the host waits for it.
-  ExpertRows rows_per_rank(Tape& tape, const ops::Routing& routing, const Tensor& arriving) {
+  ExpertRows rows_per_rank(Tape& tape, const ops::Routing& routing, const Tensor& counts_SPL) {
     const int64_t sharers = sharing_.size();
     auto *sent = tape.save_array<int64_t>(ranks_), *received = tape.save_array<int64_t>(ranks_),
          *shared = tape.save_array<int64_t>(sharers);
     const auto n = static_cast<size_t>(ranks_);
     const ExpertRows rows{
         .sent = {sent, n}, .received = {received, n}, .shared = {shared, static_cast<size_t>(sharers)}};
-    if (is_meta(arriving.device())) {  // planning: every expert gets its share, from everyone
+    if (is_meta(counts_SPL.device())) {  // planning: every expert gets its share, from everyone
       const int64_t E = routing.experts, share = routing.rows / E, rest = routing.rows % E;
       for (int64_t r = 0; r < ranks_; ++r) {
         const int64_t one_more = std::clamp(rest - r * local_experts_, int64_t{0}, local_experts_);
@@ -108,13 +110,13 @@ class AllToAllDispatcher final : public TokenDispatcher {
       std::fill_n(shared, sharers, sum(rows.received));
       return rows;
     }
-    const int32_t *leaving = routing.counts.data<int32_t>(), *coming = arriving.data<int32_t>();
-    if (arriving.device() == Device::cuda) {
+    const int32_t *leaving = routing.counts.data<int32_t>(), *coming = counts_SPL.data<int32_t>();
+    if (counts_SPL.device() == Device::cuda) {
       auto *leaving_copy = tape.save_array<int32_t>(routing.experts),
-           *coming_copy = tape.save_array<int32_t>(arriving.numel());
+           *coming_copy = tape.save_array<int32_t>(counts_SPL.numel());
       group_.watch(tape.stream());
       copy(routing.counts, Tensor(leaving_copy, DType::i32, {routing.experts}), tape.stream());
-      copy(arriving, Tensor(coming_copy, DType::i32, arriving.shape()), tape.stream());
+      copy(counts_SPL, Tensor(coming_copy, DType::i32, counts_SPL.shape()), tape.stream());
       tape.stream().wait();
       leaving = leaving_copy, coming = coming_copy;
     }
