@@ -23,10 +23,15 @@ struct PlanArguments {
   std::string cluster;  // a file; empty: no simulation
   bool search = false;  // for the fastest layout there
   bool json = false;
+  std::string serving_cluster;  // a file: the time of a token there, instead
+  std::string parallel;         // as of SharingArguments
+  int64_t texts = 1;            // of a rank
+  int64_t context = 128;        // tokens that each has
 };
 
 void plan(const PlanArguments& arguments);
-void simulate(const PlanArguments& arguments);  // plan --simulate
+void simulate(const PlanArguments& arguments);    // plan --simulate
+void plan_serve(const PlanArguments& arguments);  // plan --serve
 
 struct VerifyArguments {
   ConfigArguments config;

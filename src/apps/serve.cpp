@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <csignal>
 
+#include <malloc.h>
+
 #include "apps/commands.h"
 #include "apps/machine.h"
 #include "apps/sharing.h"
@@ -48,6 +50,15 @@ int64_t least_of(Communicator& world, int64_t tokens) {
   return tokens;
 }
 
+// The heap of a server whose hundred threads each take some megabytes for a request, and give them back. By
+// default the library keeps a heap for every few of them, and raises the size from which memory goes back to
+// the system at once to the largest that was ever freed: what was needed once would stay for weeks.
+void bound_heap() {
+  ::mallopt(M_ARENA_MAX, 2);
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);  // above: from the system, and back
+  ::mallopt(M_TRIM_THRESHOLD, 4 << 20);
+}
+
 // On each rank; the first one answers.
 void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
   Communicator& world = mpi.world();
@@ -89,6 +100,7 @@ void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
 }  // namespace
 
 void serve(const ServeArguments& arguments) {
+  bound_heap();
   on_ranks(ranks_of(arguments.sharing, arguments.threads, arguments.device),
            [&](MpiRuntime& mpi) { serve_on(mpi, arguments); });
 }

@@ -28,14 +28,16 @@ class HandedOn final : public TokenDispatcher {
         local_(reached_ / exchange.size()),
         inner_(make_token_dispatcher(exchange, alone, reached_)) {}
 
-  ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
+  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     check_on_host(routing.offsets);
     own_ = own_rows(tape, routing);
     const std::span<const int32_t> tokens(own_.token_of_row.data<int32_t>(), static_cast<size_t>(own_.rows));
     const Var rows = ops::choose_rows(tape, x, tokens);
     own_ = each_a_token(tape, own_, rows.dtype());
-    return inner_->dispatch(tape, rows, own_);
+    return inner_->begin_dispatch(tape, rows, own_);
   }
+
+  void end_dispatch(Tape& tape, ExpertRows& rows) override { inner_->end_dispatch(tape, rows); }
 
   Var combine(Tape& tape, Var outputs, const ExpertRows& dispatched, const ops::Routing& routing) override {
     const Var brought = inner_->combine(tape, outputs, dispatched, own_);
@@ -100,16 +102,22 @@ class ComputedTogether final : public TokenDispatcher {
         local_(experts / exchange.size()),
         inner_(make_token_dispatcher(exchange, alone, experts)) {}
 
-  ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
+  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     check_on_host(routing.offsets);
-    brought_ = inner_->dispatch(tape, x, routing);
+    brought_ = inner_->begin_dispatch(tape, x, routing);
+    return {};
+  }
+
+  void end_dispatch(Tape& tape, ExpertRows& to) override {
+    inner_->end_dispatch(tape, brought_);
     const Tensor counts = all_counts(tape, brought_.offsets);
     const std::span<const int64_t> rows = sums(tape, counts);
     order_ = ops::order_arrivals(tape, counts, std::accumulate(rows.begin(), rows.end(), int64_t{0}),
                                  tape.stream().strict());
     const Var all = ops::gather_rows_v(tape, brought_.rows, rows, fold_);
     first_own_ = std::accumulate(rows.begin(), rows.begin() + fold_.rank(), int64_t{0});
-    return {.rows = ops::permute_rows(tape, all, order_.arrival_of_row), .offsets = order_.offsets};
+    to.rows = ops::permute_rows(tape, all, order_.arrival_of_row);
+    to.offsets = order_.offsets;
   }
 
   Var combine(Tape& tape, Var outputs, const ExpertRows&, const ops::Routing& routing) override {

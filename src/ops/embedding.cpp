@@ -74,7 +74,8 @@ Var look_up(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_lengt
   const Var y = tape.output(w.dtype(), {n, cols}, wants_grad);
 
   if (table.panels) {
-    check(!tape.recording() && (positions != nullptr || n == 0), ErrorKind::internal,
+    const bool has_positions = position_table == nullptr || positions != nullptr || n == 0;
+    check(!tape.recording() && has_positions, ErrorKind::internal,
           "[embedding] a table in panels is for inference, with explicit positions");
     visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
       const T* p = position_table == nullptr ? nullptr : position_table->value.data<T>();

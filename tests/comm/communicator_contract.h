@@ -3,8 +3,10 @@
 #pragma once
 
 #include <bit>
+#include <chrono>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -237,6 +239,26 @@ TEST_P(CommunicatorContract, AllToAllVMovesRowsOfAnyWidth) {
       contract::all_to_all_v<bf16>(group, width);
       contract::all_to_all_v<int32_t>(group, width);
     }
+  });
+}
+
+TEST_P(CommunicatorContract, AwaitedBroadcastsMayBeLongInComing) {
+  on_every_group([](contract::Group& group) {
+    Stream stream;
+    for (int root = 0; root < group.size(); ++root) {
+      contract::Buffer<int32_t> buffer({7, 3});
+      for (int64_t i = 0; i < 21; ++i) {
+        buffer.values[static_cast<size_t>(i)] = contract::tagged<int32_t>(group.rank(), i);
+      }
+      // Later than others look for it without a pause.
+      if (group.rank() == root && root == 0) std::this_thread::sleep_for(std::chrono::milliseconds(4));
+      group.communicator().await_broadcast(buffer.tensor, root, stream);
+      for (int64_t i = 0; i < 21; ++i) {
+        EXPECT_EQ(buffer.values[static_cast<size_t>(i)], contract::tagged<int32_t>(root, i));
+      }
+    }
+    const contract::Buffer<int32_t> any({1, 1});
+    EXPECT_THROW(group.communicator().await_broadcast(any.tensor, group.size(), stream), Error);
   });
 }
 

@@ -35,8 +35,30 @@ void add_plan(CLI::App& app) {
   command
       ->add_flag("--search", arguments->search, "with --simulate: the fastest layouts that its memory holds")
       ->needs(cluster);
+  CLI::Option* serve =
+      command
+          ->add_option("--serve", arguments->serving_cluster,
+                       "the time of a token of the finished model on this cluster, term by term, instead")
+          ->transform(not_empty())
+          ->excludes(cluster);
+  command
+      ->add_option("--parallel", arguments->parallel,
+                   "with --serve: how ranks share the model, as of `ziggurat serve`")
+      ->transform(not_empty())
+      ->needs(serve);
+  command->add_option("--texts", arguments->texts, "with --serve: written at once, for each rank")
+      ->capture_default_str()
+      ->transform(whole_number(1, 1 << 20))
+      ->needs(serve);
+  command->add_option("--context", arguments->context, "with --serve: tokens that each text has already")
+      ->capture_default_str()
+      ->transform(whole_number(0, 1 << 30))
+      ->needs(serve);
   command->add_flag("--json", arguments->json, "machine-readable");
-  command->callback([arguments] { arguments->cluster.empty() ? plan(*arguments) : simulate(*arguments); });
+  command->callback([arguments] {
+    if (!arguments->serving_cluster.empty()) return plan_serve(*arguments);
+    arguments->cluster.empty() ? plan(*arguments) : simulate(*arguments);
+  });
 }
 
 void add_verify(CLI::App& app) {
