@@ -162,7 +162,8 @@ void print(const train::RunConfig& config, const BenchDecodeArguments& arguments
   fmt::print("  {:<24}{:10.1f} %         with {:.1f} MB of keys and values\n", "of the bound",
              100 * bound_with_cache / step, static_cast<double>(m.cache) / 1e6);
   fmt::print("  {:<24}{:10.1f} tokens/s, the first time {:.1f}\n", "reading the contexts",
-             tokens_of_contexts(arguments) / m.prefill_seconds, tokens_of_contexts(arguments) / m.cold_seconds);
+             tokens_of_contexts(arguments) / m.prefill_seconds,
+             tokens_of_contexts(arguments) / m.cold_seconds);
   fmt::print("  {:<24}{:10.1f} %         of {:.1f} MFLOP a token at {:.1f} GFLOP/s\n", "of its products",
              100 * prefill_of_bound(arguments, m), m.context_flops / 1e6, m.products / 1e9);
   fmt::print("time a step by span\n");
