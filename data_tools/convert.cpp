@@ -1,6 +1,7 @@
 #include "data_tools/convert.h"
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 
 #include "data_tools/file_exchange.h"
@@ -246,7 +247,8 @@ void convert_to_megatron(const ConvertOptions& options) {
   exchange.discard();
   make_folder(exchange.staging());
   try {
-    write_megatron(stream, exchange.staging() / name);
+    Progress progress("convert", "tokens");
+    write_megatron(stream, exchange.staging() / name, std::ref(progress));
   } catch (...) {
     exchange.discard();
     throw;

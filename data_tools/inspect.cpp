@@ -32,6 +32,8 @@ void for_each_block(const TokenStream& stream, const Body& body) {
 
 std::vector<int64_t> histogram(const TokenStream& stream) {
   std::vector<int64_t> counts(static_cast<size_t>(stream.vocab_size()));
+  Progress progress("count tokens", "tokens", stream.size());
+  int64_t done = 0;
   for_each_block(stream, [&](const int32_t* tokens, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       check(tokens[i] >= 0 && tokens[i] < stream.vocab_size(), ErrorKind::data,
@@ -39,6 +41,7 @@ std::vector<int64_t> histogram(const TokenStream& stream) {
             stream.vocab_size());
       ++counts[static_cast<size_t>(tokens[i])];
     }
+    progress.update(done += count);
   });
   return counts;
 }

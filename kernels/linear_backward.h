@@ -4,11 +4,14 @@
 #include <ziggurat/kernels/bias_activation.h>
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/linear.h>
+#include <ziggurat/kernels/packed_weights.h>
 
 namespace ziggurat::kernels {
 
+// `packed`: copies of the weight, or null.
 template <Device D, class T>
-void linear_backward_of_products(const LinearGradArgs<T>& g, Arena& workspace, Stream& stream) {
+void linear_backward_of_products(const LinearGradArgs<T>& g, PackedWeights* packed, Arena& workspace,
+                                 Stream& stream) {
   const LinearArgs<T>& f = g.forward;
   const bool activated = f.activation != Activation::none;
   const ArenaScope scope(workspace);
@@ -28,8 +31,8 @@ void linear_backward_of_products(const LinearGradArgs<T>& g, Arena& workspace, S
   }
   // dx = dz weight
   if (g.dx != nullptr) {
-    weight_product<D>(WeightProduct<T, T>{Side::backward, f.rows, f.out, f.in, dz, f.weight, f.packed, 0,
-                                          g.dx, g.accumulate_dx},
+    weight_product<D>(WeightProduct<T, T>{Side::backward, f.rows, f.out, f.in, dz, f.weight, packed, 0, g.dx,
+                                          g.accumulate_dx},
                       workspace, stream);
   }
 }

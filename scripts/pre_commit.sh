@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What a commit should pass, in a minute: formatting of the staged files, layers, syntax of scripts, leftovers, and the unit
-# tests of the rooms that changed, where they are built.
-#   scripts/pre_commit.sh              checks what is staged
+# What a commit should pass: formatting of the staged files, layers, syntax of scripts, leftovers, the unit tests of the
+# rooms that changed, where they are built, and clang-tidy, where it is installed (half a minute for a file).
+#   scripts/pre_commit.sh              checks what is staged; TIDY=0: without clang-tidy
 #   scripts/pre_commit.sh --install    git asks it before every commit (git commit --no-verify does without)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,11 +22,12 @@ problem() { echo "pre-commit: $*" >&2; problems=1; }
 mapfile -t staged < <(git diff --cached --name-only --diff-filter=d)
 [ ${#staged[@]} -gt 0 ] || exit 0
 format=$(command -v clang-format-14 || command -v clang-format || true)
-rooms=()
+rooms=() sources=()
 for file in "${staged[@]}"; do
   case $file in
     *.h|*.cpp|*.cu|*.cuh)
       [ -z "$format" ] || "$format" --dry-run --Werror "$file" 2>/dev/null || problem "$file: not formatted: scripts/lint.sh --fix"
+      case $file in src/*.cpp|kernels/cpu/*.cpp|data_tools/*.cpp) sources+=("$file") ;; esac
       case $file in
         src/*|include/ziggurat/*|tests/unit/*) rooms+=("$(sed -E 's#^(src|include/ziggurat|tests/unit)/([^/]+)/.*#\2#' <<<"$file")") ;;
       esac ;;
@@ -46,5 +47,9 @@ if [ ${#rooms[@]} -gt 0 ] && [ -x $tests ]; then
   done | sort -u | sed 's/$/.*:*\/&.*/' | paste -sd:)
   [ -z "$suites" ] || OMP_WAIT_POLICY=passive $tests --gtest_brief=1 --gtest_filter="$suites" >"$log" 2>&1 ||
     { grep -B 8 '^\[  FAILED' "$log" >&2; problem "unit tests: $tests --gtest_filter='$suites'"; }
+fi
+if [ ${#sources[@]} -gt 0 ] && [ "${TIDY:-1}" != 0 ] && [ -e build/release/compile_commands.json ] &&
+  { command -v clang-tidy-14 || command -v clang-tidy; } >/dev/null; then
+  scripts/tidy.sh "${sources[@]}" >"$log" 2>&1 || { grep -E 'error|warning' "$log" >&2; problem "clang-tidy: scripts/tidy.sh"; }
 fi
 exit $problems

@@ -120,6 +120,10 @@ void order_arrivals(const ArrivalOrderArgs& g, Arena& workspace, Stream& stream)
   const ArenaScope scope(workspace);
   auto* next = workspace.take<int64_t>(g.ranks);  // arrival of each source
   if (DryRun::on()) return;
+  if (g.block > 0) {
+    std::fill_n(g.arrival_of_row, g.rows, -1);
+    std::fill_n(g.row_of_arrival, g.rows, -1);
+  }
   int64_t arrivals = 0;
   for (int64_t source = 0; source < g.ranks; ++source) {
     next[source] = arrivals;
@@ -130,6 +134,7 @@ void order_arrivals(const ArrivalOrderArgs& g, Arena& workspace, Stream& stream)
   for (int64_t e = 0; e < g.experts; ++e) {
     for (int64_t source = 0; source < g.ranks; ++source) {
       if (source < g.sources) *offset++ = static_cast<int32_t>(row);
+      if (g.block > 0) next[source] = (source * g.experts + e) * g.block;
       for (int64_t i = 0; i < g.arriving[source * g.experts + e]; ++i, ++row) {
         g.arrival_of_row[row] = static_cast<int32_t>(next[source]++);
         g.row_of_arrival[g.arrival_of_row[row]] = static_cast<int32_t>(row);

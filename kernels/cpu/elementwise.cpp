@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -37,6 +39,12 @@ void multiply(const T* a, const T* b, T* y, bool accumulate, int64_t n, Stream& 
   });
 }
 
+template <Device D, class T>
+void fill(T value, T* y, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "fill");
+  parallel_for_blocks(n, kBlock, [=](int64_t begin, int64_t end) { std::fill(y + begin, y + end, value); });
+}
+
 template <Device D, class From, class To>
 void convert(const From* x, To* y, int64_t n, Stream& stream) {
   const Span span(stream.profile(), "convert");
@@ -54,6 +62,9 @@ template void add<Device::cpu>(const double*, const double*, double*, int64_t, S
 template void multiply<Device::cpu>(const float*, const float*, float*, bool, int64_t, Stream&);
 template void multiply<Device::cpu>(const bf16*, const bf16*, bf16*, bool, int64_t, Stream&);
 template void multiply<Device::cpu>(const double*, const double*, double*, bool, int64_t, Stream&);
+template void fill<Device::cpu>(float, float*, int64_t, Stream&);
+template void fill<Device::cpu>(bf16, bf16*, int64_t, Stream&);
+template void fill<Device::cpu>(double, double*, int64_t, Stream&);
 template void convert<Device::cpu>(const bf16*, float*, int64_t, Stream&);
 template void convert<Device::cpu>(const float*, bf16*, int64_t, Stream&);
 template void convert<Device::cpu>(const float*, float*, int64_t, Stream&);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <ziggurat/kernels/embedding.h>
+#include <ziggurat/runtime/dry_run.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::kernels {
@@ -57,6 +58,18 @@ void embedding_backward(const EmbeddingGradArgs<T>& g, Stream& stream) {
   });
 }
 
+template <Device D>
+void rows_of_part(const RowsOfPartArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "rows_of_part");
+  if (DryRun::on()) return;
+  for (int64_t i = 0; i < g.n; ++i) {
+    const int64_t row = g.ids[i] - g.first;
+    const bool inside = g.ids[i] != g.none && row >= 0 && row < g.rows;
+    g.row_of_part[i] = inside ? static_cast<int32_t>(row) : -1;
+  }
+}
+
+template void rows_of_part<Device::cpu>(const RowsOfPartArgs&, Stream&);
 template void embedding_forward<Device::cpu>(const EmbeddingArgs<float>&, Stream&);
 template void embedding_forward<Device::cpu>(const EmbeddingArgs<bf16>&, Stream&);
 template void embedding_forward<Device::cpu>(const EmbeddingArgs<double>&, Stream&);

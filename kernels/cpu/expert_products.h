@@ -10,6 +10,7 @@
 
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/grouped_linear.h>
+#include <ziggurat/kernels/weight_copies.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::kernels {
@@ -34,7 +35,8 @@ class ExpertProducts {
       : g_(g),
         side_(side),
         accumulate_(accumulate),
-        packed_(g.packed != nullptr && g.packed->has(side) ? g.packed : nullptr),
+        packed_(weight_copies(WeightRole::expert, g.weight, g.version, g.groups.experts * g.out, g.out, g.in,
+                              stream)),
         n_(side == Side::forward ? g.out : g.in),
         k_(side == Side::forward ? g.in : g.out) {
     weights_ = workspace.take<const O*>(g.groups.experts);

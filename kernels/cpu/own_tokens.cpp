@@ -23,6 +23,8 @@ void own_tokens(const OwnTokensArgs& g, Stream& stream) {
     g.counts[e] = rows - g.offsets[e];
   }
   g.offsets[g.experts] = rows;
+  std::fill(g.token_of_row + rows, g.token_of_row + g.rows, -1);
+  std::fill(g.choice_of_row + rows, g.choice_of_row + g.rows, -1);
 }
 
 template void own_tokens<Device::cpu>(const OwnTokensArgs&, Stream&);

@@ -140,6 +140,10 @@ void panel_gather(const PanelGatherArgs<T>& g, Stream& stream) {
     for (int64_t i = begin; i < end; ++i) {
       T* const y = g.y + i * g.in;
       const int64_t token = g.tokens[i];
+      if (token < 0) {
+        std::fill_n(y, g.in, T(0.0F));
+        continue;
+      }
       for (int64_t k = 0; k < g.in; ++k) {
         y[k] = g.int8 ? T(g.int8.scales[token] *
                           static_cast<float>(g.int8.numbers[place_of_number(token, k, g.out, g.in)]))

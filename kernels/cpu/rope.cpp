@@ -45,8 +45,8 @@ void rotation_tables(double theta, int64_t head_dim, int64_t positions, bool inv
 }
 
 template <Device D, class A>
-void rotation_rows(double theta, int64_t head_dim, const int32_t* positions, int64_t rows, A* cosine,
-                   A* sine) {
+void rotation_rows(double theta, int64_t head_dim, const int32_t* positions, int64_t rows, A* cosine, A* sine,
+                   Stream&) {
   const int64_t half = head_dim / 2;
   parallel_for_blocks(rows, 16, [&](int64_t begin, int64_t end) {
     for (int64_t j = 0; j < half; ++j) {
@@ -95,8 +95,8 @@ void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
 
 template void rotation_tables<Device::cpu>(double, int64_t, int64_t, bool, float*, float*);
 template void rotation_tables<Device::cpu>(double, int64_t, int64_t, bool, double*, double*);
-template void rotation_rows<Device::cpu>(double, int64_t, const int32_t*, int64_t, float*, float*);
-template void rotation_rows<Device::cpu>(double, int64_t, const int32_t*, int64_t, double*, double*);
+template void rotation_rows<Device::cpu>(double, int64_t, const int32_t*, int64_t, float*, float*, Stream&);
+template void rotation_rows<Device::cpu>(double, int64_t, const int32_t*, int64_t, double*, double*, Stream&);
 template void rope<Device::cpu>(const RopeArgs<float>&, Arena&, Stream&);
 template void rope<Device::cpu>(const RopeArgs<bf16>&, Arena&, Stream&);
 template void rope<Device::cpu>(const RopeArgs<double>&, Arena&, Stream&);

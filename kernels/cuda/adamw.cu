@@ -49,16 +49,7 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(AdamWArgs<float> g, Fac
   store(g.moment1 + at, m);
   store(g.moment2 + at, v);
   store(g.master + at, p);
-  if (g.compute == nullptr) return;
-  if constexpr (N == 1) {
-    g.compute[at] = rounded<bf16>(p.v[0]);
-  } else {
-    const auto pair = [&](int i) {
-      return static_cast<unsigned>(rounded<bf16>(p.v[i]).bits) |
-             static_cast<unsigned>(rounded<bf16>(p.v[i + 1]).bits) << 16;
-    };
-    *reinterpret_cast<uint2*>(g.compute + at) = make_uint2(pair(0), pair(2));
-  }
+  if (g.compute != nullptr) store_rounded(g.compute + at, p);
 }
 
 __device__ __forceinline__ void put(float value, unsigned, float& to) { to = value; }
@@ -101,8 +92,7 @@ void adamw_update(const AdamWArgs<T, P, M>& g, Stream& stream) {
     if (g.n == 0) return;
     const int64_t pairs = (g.n + static_cast<int64_t>(g.first % 2) + 1) / 2;
     launch(rounding_kernel<P, M>, blocks_for(pairs, kThreads), kThreads, 0, stream, g, factors);
-  } else if (fit_lanes(g.n, g.gradient, g.master, g.moment1, g.moment2) &&
-             reinterpret_cast<uintptr_t>(g.compute) % 8 == 0) {
+  } else if (fit_lanes(g.n, g.gradient, g.master, g.moment1, g.moment2) && fit_rounded(g.compute)) {
     launch(adamw_kernel<4>, blocks_for(g.n, kThreads * 4), kThreads, 0, stream, g, factors);
   } else {
     launch(adamw_kernel<1>, blocks_for(g.n, kThreads), kThreads, 0, stream, g, factors);

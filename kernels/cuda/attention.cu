@@ -2,9 +2,10 @@
 // that one of them sees, with a running maximum and sum a row (Milakov and Gimelshein 2018; Dao 2023,
 // FlashAttention-2, algorithm 1). Backward, with p = e^(score - log_sum_exp) once more: by blocks of queries
 // for dq, and by blocks of keys, over the query heads of their group in order, for dk and dv. Tiles are
-// copied while the ones before are worked on; those that no row sees are not touched. Sums and probabilities
-// are f32; bf16 rounds p and ds as they enter the next product, which tensor cores do, f32 uses FMAs. A
-// library that suits a call is asked first (lib/attention_plan.h).
+// copied while the ones before are worked on; those that no row of a block sees, as before a window or
+// another document, are not touched. Sums and probabilities are f32; bf16 rounds p and ds as they enter the
+// next product, which tensor cores do, f32 uses FMAs. A library that suits a call is asked first
+// (lib/attention_plan.h).
 //
 // Floor: products'. 2 B H T^2 d FLOPs forward; 7 B H T^2 d backward, since scores and dp are computed in both
 // passes, and 8 above head_dim 128, where dk and dv are two. (5 in one pass would need sums by atomics, whose
@@ -62,15 +63,16 @@ using BackwardTiles = Tiles<T, kCols, kFewRows<T, kCols>, 2>;
 // A block's part: `rows` rows from `begin` on of one head of a sequence. The blocks that have most to do come
 // first.
 struct Part {
-  int64_t sequence, head;
-  int begin, end;
+  int sequence, head, begin, end;
 };
 template <int kRows, bool last_first>
 __device__ __forceinline__ Part part_of_block(const AttentionShape& s, int64_t heads) {
   const auto all = static_cast<unsigned>(s.batch * heads), rest = blockIdx.x % all;
   const unsigned tile = last_first ? gridDim.x / all - 1 - blockIdx.x / all : blockIdx.x / all;
   const int begin = static_cast<int>(tile) * kRows, length = static_cast<int>(s.length);
-  return {rest / heads, rest % heads, begin, min(begin + kRows, length)};
+  const auto of_sequence = static_cast<unsigned>(heads);
+  return {static_cast<int>(rest / of_sequence), static_cast<int>(rest % of_sequence), begin,
+          min(begin + kRows, length)};
 }
 template <int kRows>
 unsigned parts(const AttentionShape& s, int64_t heads) {
@@ -98,26 +100,62 @@ struct Least {
   __device__ int operator()(int a, int b) const { return a < b ? a : b; }
 };
 
-// The first key that one of the rows [begin, end) sees.
-template <int kThreads>
-__device__ __forceinline__ int first_key_of(const int32_t* first_key, int begin, int end) {
-  if (first_key == nullptr) return 0;
-  int first = begin;
-  for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kThreads)
-    first = min(first, first_key[i]);
-  return block_reduce<Least, kThreads>(first);
-}
-// Behind the last row that sees one of the keys [begin, end).
-template <int kThreads>
-__device__ __forceinline__ int end_of_rows_that_see(const int32_t* first_key, int begin, int end,
-                                                    int length) {
-  if (first_key == nullptr) return length;
-  int last = begin;
-  for (int i = begin + static_cast<int>(threadIdx.x); i < length; i += kThreads) {
-    if (first_key[i] < end) last = i;
+// Which keys the rows of one sequence see.
+struct Sight {
+  template <class Args>
+  __device__ Sight(const Args& g, int64_t first_row)
+      : first_key(g.first_key == nullptr ? nullptr : g.first_key + first_row),
+        last_key(g.last_key == nullptr ? nullptr : g.last_key + first_row),
+        length(static_cast<int>(g.shape.length)),
+        window(g.window > 0 && g.window < length ? static_cast<int>(g.window) : length) {}
+
+  // Row i sees the keys first(i) to last(i).
+  __device__ __forceinline__ int first(int i) const {
+    const int within = max(0, i - window + 1);
+    return first_key == nullptr ? within : max(within, first_key[i]);
   }
-  return 1 - block_reduce<Least, kThreads>(-last);
-}
+  __device__ __forceinline__ int last(int i) const { return last_key == nullptr ? i : last_key[i]; }
+
+  // The first key that one of the rows [begin, end) sees, and what lies behind the last.
+  template <int kThreads>
+  __device__ __forceinline__ int begin_of_keys(int begin, int end) const {
+    if (first_key == nullptr) return first(begin);
+    int least = begin;
+    for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kThreads) least = min(least, first(i));
+    return block_reduce<Least, kThreads>(least);
+  }
+  template <int kThreads>
+  __device__ __forceinline__ int end_of_keys(int begin, int end) const {
+    if (last_key == nullptr) return end;
+    int most = begin;
+    for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kThreads) most = max(most, last(i));
+    return 1 - block_reduce<Least, kThreads>(-most);
+  }
+
+  // The first row that sees one of the keys [begin, end), and what lies behind the last.
+  template <int kThreads>
+  __device__ __forceinline__ int begin_of_rows(int begin) const {
+    if (last_key == nullptr) return begin;
+    int least = begin;
+    for (int i = static_cast<int>(threadIdx.x); i < begin; i += kThreads) {
+      if (last(i) >= begin) least = min(least, i);
+    }
+    return block_reduce<Least, kThreads>(least);
+  }
+  template <int kThreads>
+  __device__ __forceinline__ int end_of_rows(int begin, int end) const {
+    const int within = min(length, end - 1 + window);
+    if (first_key == nullptr) return within;
+    int most = begin;
+    for (int i = begin + static_cast<int>(threadIdx.x); i < within; i += kThreads) {
+      if (first_key[i] < end) most = i;
+    }
+    return 1 - block_reduce<Least, kThreads>(-most);
+  }
+
+  const int32_t *first_key, *last_key;  // of the sequence's rows, or null
+  int length, window;
+};
 
 // A row's four lanes.
 __device__ __forceinline__ float quad_sum(float value) {
@@ -221,17 +259,17 @@ __device__ __forceinline__ void write_rows(const float (&c)[N][4], const float (
 }
 
 // Scores of a warp's 16 rows with the keys from `key` on, scaled, to base 2, and hidden ones -infinity; each
-// lane's two rows see the keys first[r] to row + 8 r.
+// lane's two rows see the keys first[r] to last[r].
 template <int N>
-__device__ __forceinline__ void scale_and_hide(float (&s)[N][4], float scale, int key, int row,
-                                               const int (&first)[2]) {
-  const bool all_seen = key + 8 * N - 1 <= row && key >= first[0] && key >= first[1];
+__device__ __forceinline__ void scale_and_hide(float (&s)[N][4], float scale, int key, const int (&first)[2],
+                                               const int (&last)[2]) {
+  const bool all_seen = key + 8 * N - 1 <= min(last[0], last[1]) && key >= first[0] && key >= first[1];
 #pragma unroll
   for (int n = 0; n < N; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int r = i / 2, at = key + 8 * n + lane_of_warp() % 4 * 2 + i % 2;
-      const bool seen = all_seen || (at <= row + 8 * r && at >= first[r]);
+      const bool seen = all_seen || (at <= last[r] && at >= first[r]);
       s[n][i] = seen ? s[n][i] * scale : Maximum::kNeutral<float>;
     }
   }
@@ -245,43 +283,47 @@ __global__ void __launch_bounds__(ForwardTiles<T, kCols>::kThreads, kBlocks)
   const AttentionShape& s = g.shape;
   const Part part = part_of_block<Tile::kRows, true>(s, s.heads);
   const int d = static_cast<int>(s.head_dim), end = part.end;
-  const int32_t* const first_key = g.first_key == nullptr ? nullptr : g.first_key + part.sequence * s.length;
+  const Sight sight(g, part.sequence * s.length);
   const T* const rows = g.qkv + part.sequence * s.length * s.width();
   const T* const k = rows + s.k_column() + part.head / s.group() * d;
   const T* const v = rows + s.v_column() + part.head / s.group() * d;
-  const int first_of_all = first_key_of<kThreads>(first_key, part.begin, end);
+  const int first_of_all = sight.begin_of_keys<kThreads>(part.begin, end),
+            end_of_all = sight.end_of_keys<kThreads>(part.begin, end);
   const auto begin_copy = [&](int tile, int buffer) {
     const int key = first_of_all + tile * Tile::kStream;
     if (tile == 0) {
       copy_tile<kThreads, Tile::kRows, kCols>(rows + part.begin * s.width() + part.head * d, s.width(),
                                               end - part.begin, d, fits, Tile::resident(0));
     }
-    copy_tile<kThreads, Tile::kStream, kCols>(k + key * s.width(), s.width(), end - key, d, fits,
+    copy_tile<kThreads, Tile::kStream, kCols>(k + key * s.width(), s.width(), end_of_all - key, d, fits,
                                               Tile::streamed(buffer, 0));
-    copy_tile<kThreads, Tile::kStream, kCols>(v + key * s.width(), s.width(), end - key, d, fits,
+    copy_tile<kThreads, Tile::kStream, kCols>(v + key * s.width(), s.width(), end_of_all - key, d, fits,
                                               Tile::streamed(buffer, 1));
   };
 
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = lane_of_warp();
-  const int last = part.begin + 16 * warp + 15, row = last - 15 + lane / 4;  // and row + 8
+  const int row = part.begin + 16 * warp + lane / 4;  // and row + 8
   const int64_t head_row = (part.sequence * s.heads + part.head) * s.length;
-  int first[2];
+  int first[2], last[2];
   for (int r = 0; r < 2; ++r) {
-    first[r] = first_key == nullptr || row + 8 * r >= end ? 0 : first_key[row + 8 * r];
+    const int i = row + 8 * r;
+    first[r] = i >= end ? 0 : sight.first(i);
+    last[r] = i >= end ? i : sight.last(i);
   }
+  const int last_of_warp = __reduce_max_sync(kWholeWarp, max(last[0], last[1]));
   const Keep keep(g.dropout);
   const auto length = static_cast<uint64_t>(s.length),
              element = static_cast<uint64_t>(head_row + row) * length + static_cast<uint64_t>(lane % 4 * 2);
   const float scale = static_cast<float>(g.scale) * kLog2E;
   float y[kCols / 8][4] = {}, max[2] = {Maximum::kNeutral<float>, Maximum::kNeutral<float>}, sum[2] = {};
 
-  const int tiles = (end - first_of_all + Tile::kStream - 1) / Tile::kStream;
+  const int tiles = (end_of_all - first_of_all + Tile::kStream - 1) / Tile::kStream;
   for_each_tile(tiles, begin_copy, [&](int tile, int buffer) {
     const int key = first_of_all + tile * Tile::kStream;
-    if (key > last) return;
+    if (key > last_of_warp) return;
     float p[N][4] = {};
     add_product_of_rows<kCols>(p, Tile::resident(0) + 16 * warp * Tile::kStride, Tile::streamed(buffer, 0));
-    scale_and_hide(p, scale, key, row, first);
+    scale_and_hide(p, scale, key, first, last);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float top = max[r];
@@ -357,12 +399,13 @@ __global__ void __launch_bounds__(BackwardTiles<T, kCols>::kThreads, kBlocks)
   const Part part = part_of_block<Tile::kRows, true>(s, s.heads);
   const int d = static_cast<int>(s.head_dim), end = part.end;
   const int64_t y_width = s.heads * d, first_row = part.sequence * s.length;
-  const int32_t* const first_key = g.first_key == nullptr ? nullptr : g.first_key + first_row;
+  const Sight sight(g, first_row);
   const T* const rows = g.qkv + first_row * s.width();
   const T* const dy = g.dy + first_row * y_width + part.head * d;
   const T* const k = rows + s.k_column() + part.head / s.group() * d;
   const T* const v = rows + s.v_column() + part.head / s.group() * d;
-  const int first_of_all = first_key_of<kThreads>(first_key, part.begin, end);
+  const int first_of_all = sight.begin_of_keys<kThreads>(part.begin, end),
+            end_of_all = sight.end_of_keys<kThreads>(part.begin, end);
   const auto begin_copy = [&](int tile, int buffer) {
     const int key = first_of_all + tile * Tile::kStream;
     if (tile == 0) {
@@ -371,38 +414,40 @@ __global__ void __launch_bounds__(BackwardTiles<T, kCols>::kThreads, kBlocks)
       copy_tile<kThreads, Tile::kRows, kCols>(dy + part.begin * y_width, y_width, end - part.begin, d, fits,
                                               Tile::resident(1));
     }
-    copy_tile<kThreads, Tile::kStream, kCols>(k + key * s.width(), s.width(), end - key, d, fits,
+    copy_tile<kThreads, Tile::kStream, kCols>(k + key * s.width(), s.width(), end_of_all - key, d, fits,
                                               Tile::streamed(buffer, 0));
-    copy_tile<kThreads, Tile::kStream, kCols>(v + key * s.width(), s.width(), end - key, d, fits,
+    copy_tile<kThreads, Tile::kStream, kCols>(v + key * s.width(), s.width(), end_of_all - key, d, fits,
                                               Tile::streamed(buffer, 1));
   };
 
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = lane_of_warp();
-  const int last = part.begin + 16 * warp + 15, row = last - 15 + lane / 4;  // and row + 8
+  const int row = part.begin + 16 * warp + lane / 4;  // and row + 8
   const int64_t head_row = (part.sequence * s.heads + part.head) * s.length;
-  int first[2];
+  int first[2], last[2];
   float lse[2], row_delta[2];
   for (int r = 0; r < 2; ++r) {
     const int i = row + 8 * r;
-    first[r] = first_key == nullptr || i >= end ? 0 : first_key[i];
+    first[r] = i >= end ? 0 : sight.first(i);
+    last[r] = i >= end ? i : sight.last(i);
     lse[r] = i >= end ? 0.0f : g.log_sum_exp[head_row + i] * kLog2E;
     row_delta[r] = i >= end ? 0.0f : delta[head_row + i];
   }
+  const int last_of_warp = __reduce_max_sync(kWholeWarp, max(last[0], last[1]));
   const Keep keep(g.dropout);
   const auto length = static_cast<uint64_t>(s.length),
              element = static_cast<uint64_t>(head_row + row) * length + static_cast<uint64_t>(lane % 4 * 2);
   const float scale = static_cast<float>(g.scale) * kLog2E;
   float dq[kCols / 8][4] = {};
 
-  const int tiles = (end - first_of_all + Tile::kStream - 1) / Tile::kStream;
+  const int tiles = (end_of_all - first_of_all + Tile::kStream - 1) / Tile::kStream;
   for_each_tile(tiles, begin_copy, [&](int tile, int buffer) {
     const int key = first_of_all + tile * Tile::kStream;
-    if (key > last) return;
+    if (key > last_of_warp) return;
     float p[N][4] = {}, ds[N][4] = {};  // ds = p (keep dp - delta)
     const int mine = 16 * warp * Tile::kStride;
     add_product_of_rows<kCols>(p, Tile::resident(0) + mine, Tile::streamed(buffer, 0));
     add_product_of_rows<kCols>(ds, Tile::resident(1) + mine, Tile::streamed(buffer, 1));
-    scale_and_hide(p, scale, key, row, first);
+    scale_and_hide(p, scale, key, first, last);
     const uint32_t kept = keep.bits<N>(element + static_cast<uint64_t>(key), 8 * length);
 #pragma unroll
     for (int n = 0; n < N; ++n) {
@@ -426,18 +471,21 @@ __global__ void __launch_bounds__(BackwardTiles<T, kCols>::kThreads, kBlocks)
   constexpr int kThreads = Tile::kThreads, N = Tile::kStream / 8;
   struct Query {
     float lse, delta;
-    int first;
+  };
+  struct Seen {  // by a query
+    int first, last;
   };
   __shared__ Query queries[2][Tile::kStream];
+  __shared__ Seen seen_by[2][Tile::kStream];
   const AttentionShape& s = g.shape;
   const Part part = part_of_block<Tile::kRows, false>(s, s.kv_heads);
-  const int d = static_cast<int>(s.head_dim), length = static_cast<int>(s.length);
+  const int d = static_cast<int>(s.head_dim);
   const int64_t y_width = s.heads * d, first_row = part.sequence * s.length;
-  const int32_t* const first_key = g.first_key == nullptr ? nullptr : g.first_key + first_row;
   const T* const rows = g.qkv + first_row * s.width();
-  const int end = end_of_rows_that_see<kThreads>(first_key, part.begin, part.end, length);
-  const int tiles = (end - part.begin + Tile::kStream - 1) / Tile::kStream;  // of one head
-  const int64_t first_head = part.head * s.group();
+  const int begin = Sight(g, first_row).template begin_of_rows<kThreads>(part.begin),
+            end = Sight(g, first_row).template end_of_rows<kThreads>(part.begin, part.end);
+  const int tiles = (end - begin + Tile::kStream - 1) / Tile::kStream;  // of one head
+  const int group = static_cast<int>(s.group()), first_head = part.head * group;
 
   const auto begin_copy = [&](int tile, int buffer) {
     if (tile == 0) {
@@ -448,18 +496,19 @@ __global__ void __launch_bounds__(BackwardTiles<T, kCols>::kThreads, kBlocks)
       copy_tile<kThreads, Tile::kRows, kCols>(v, s.width(), part.end - part.begin, d, fits,
                                               Tile::resident(1));
     }
-    const int64_t head = first_head + tile / tiles;
-    const int query = part.begin + tile % tiles * Tile::kStream;
+    const int head = first_head + tile / tiles;
+    const int query = begin + tile % tiles * Tile::kStream;
     copy_tile<kThreads, Tile::kStream, kCols>(rows + query * s.width() + head * d, s.width(), end - query, d,
                                               fits, Tile::streamed(buffer, 0));
     copy_tile<kThreads, Tile::kStream, kCols>(g.dy + (first_row + query) * y_width + head * d, y_width,
                                               end - query, d, fits, Tile::streamed(buffer, 1));
     const int i = static_cast<int>(threadIdx.x);
     if (i < Tile::kStream) {
+      const Sight sight(g, part.sequence * s.length);
       const int64_t at = (part.sequence * s.heads + head) * s.length + query + i;
-      queries[buffer][i] = query + i < end ? Query{g.log_sum_exp[at] * kLog2E, delta[at],
-                                                   first_key == nullptr ? 0 : first_key[query + i]}
-                                           : Query{0, 0, 0x7fffffff};  // sees none
+      const bool exists = query + i < end;
+      queries[buffer][i] = exists ? Query{g.log_sum_exp[at] * kLog2E, delta[at]} : Query{0, 0};
+      seen_by[buffer][i] = exists ? Seen{sight.first(query + i), sight.last(query + i)} : Seen{0, -1};
     }
   };
 
@@ -469,10 +518,11 @@ __global__ void __launch_bounds__(BackwardTiles<T, kCols>::kThreads, kBlocks)
   const float scale = static_cast<float>(g.scale) * kLog2E;
   float dk[kCols / 8][4] = {}, dv[kCols / 8][4] = {};
 
-  for_each_tile(static_cast<int>(s.group()) * tiles, begin_copy, [&](int tile, int buffer) {
-    const int query = part.begin + tile % tiles * Tile::kStream;
-    if (query + Tile::kStream <= part.begin + 16 * warp) return;  // all before the warp's keys
-    float p[N][4] = {}, ds[N][4] = {};                            // transposed: ds = p (keep dp - delta)
+  for_each_tile(group * tiles, begin_copy, [&](int tile, int buffer) {
+    const int query = begin + tile % tiles * Tile::kStream;
+    const bool before = query + Tile::kStream <= part.begin + 16 * warp;
+    if (before && g.last_key == nullptr) return;  // of the warp's keys none is seen
+    float p[N][4] = {}, ds[N][4] = {};            // transposed: ds = p (keep dp - delta)
     const int mine = 16 * warp * Tile::kStride;
     add_product_of_rows<kCols>(p, Tile::resident(0) + mine, Tile::streamed(buffer, 0));
     if constexpr (kKey) {
@@ -482,13 +532,20 @@ __global__ void __launch_bounds__(BackwardTiles<T, kCols>::kThreads, kBlocks)
     const auto element = static_cast<uint64_t>((head_row + query + lane % 4 * 2) * s.length + key);
     const uint32_t bits = keep.bits<N>(element, 8, static_cast<uint64_t>(s.length));
 #pragma unroll
-    for (int n = 0; n < N; ++n) {
+    for (int n = 0; n < N; ++n) {  // apart from what follows, which then needs fewer registers
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int column = 8 * n + lane % 4 * 2 + i % 2, row = key + i / 2 * 8;
-        const Query& q = queries[buffer][column];
-        const bool seen = row <= query + column && row >= q.first;
-        const float e = seen ? exp2f(p[n][i] * scale - q.lse) : 0.0f;
+        const Seen& by = seen_by[buffer][column];
+        p[n][i] = row <= by.last && row >= by.first ? p[n][i] * scale : Maximum::kNeutral<float>;
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const Query& q = queries[buffer][8 * n + lane % 4 * 2 + i % 2];
+        const float e = exp2f(p[n][i] - q.lse);
         const float kept = keep.factor(bits, n, i);
         p[n][i] = e * kept;
         ds[n][i] = e * (kept * ds[n][i] - q.delta);

@@ -88,7 +88,8 @@ __global__ void __launch_bounds__(kThreads) order_arrivals_kernel(ArrivalOrderAr
     if (e < expert || (e == expert && s < source)) before += rows;
     if (i < source * g.experts + expert) arrived += rows;
   }
-  const int row = block_sum<kThreads>(before), arrival = block_sum<kThreads>(arrived);
+  const int row = block_sum<kThreads>(before), packed = block_sum<kThreads>(arrived);
+  const int arrival = g.block > 0 ? static_cast<int>((source * g.experts + expert) * g.block) : packed;
   const int rows = g.arriving[source * g.experts + expert];
   if (threadIdx.x == 0) {
     if (source < g.sources) g.offsets[expert * g.sources + source] = row;
@@ -98,6 +99,9 @@ __global__ void __launch_bounds__(kThreads) order_arrivals_kernel(ArrivalOrderAr
     g.arrival_of_row[row + i] = arrival + i;
     g.row_of_arrival[arrival + i] = row + i;
   }
+  for (int64_t i = rows + threadIdx.x; i < g.block; i += kThreads) g.row_of_arrival[arrival + i] = -1;
+  if (expert < g.experts - 1 || source < g.ranks - 1) return;
+  for (int64_t i = row + rows + threadIdx.x; i < g.rows; i += kThreads) g.arrival_of_row[i] = -1;
 }
 
 template <bool scatter, class T>

@@ -35,6 +35,16 @@ __global__ void __launch_bounds__(kThreads)
   write(y + at, accumulate, product);
 }
 
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads) fill_kernel(T value, T* y, int64_t n) {
+  const int64_t at = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;
+  if (at >= n) return;
+  Values<T, N> values;
+#pragma unroll
+  for (int i = 0; i < N; ++i) values.v[i] = to_float(value);
+  store(y + at, values);
+}
+
 template <class From, class To, int N>
 __global__ void __launch_bounds__(kThreads) convert_kernel(const From* x, To* y, int64_t n) {
   const int64_t at = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;
@@ -91,6 +101,17 @@ void multiply(const T* a, const T* b, T* y, bool accumulate, int64_t n, Stream& 
   }
 }
 
+template <Device D, class T>
+void fill(T value, T* y, int64_t n, Stream& stream) {
+  const Span span(stream.profile(), "fill");
+  constexpr int kN = kLanes<T>;
+  if (fit_lanes(n, y)) {
+    launch(fill_kernel<T, kN>, blocks_for(n, kThreads * kN), kThreads, 0, stream, value, y, n);
+  } else {
+    launch(fill_kernel<T, 1>, blocks_for(n, kThreads), kThreads, 0, stream, value, y, n);
+  }
+}
+
 template <Device D, class From, class To>
 void convert(const From* x, To* y, int64_t n, Stream& stream) {
   const Span span(stream.profile(), "convert");
@@ -108,6 +129,8 @@ template void add<Device::cuda>(const float*, const float*, float*, int64_t, Str
 template void add<Device::cuda>(const bf16*, const bf16*, bf16*, int64_t, Stream&);
 template void multiply<Device::cuda>(const float*, const float*, float*, bool, int64_t, Stream&);
 template void multiply<Device::cuda>(const bf16*, const bf16*, bf16*, bool, int64_t, Stream&);
+template void fill<Device::cuda>(float, float*, int64_t, Stream&);
+template void fill<Device::cuda>(bf16, bf16*, int64_t, Stream&);
 template void convert<Device::cuda>(const bf16*, float*, int64_t, Stream&);
 template void convert<Device::cuda>(const float*, bf16*, int64_t, Stream&);
 template void convert<Device::cuda>(const float*, float*, int64_t, Stream&);

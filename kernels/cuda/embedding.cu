@@ -17,10 +17,12 @@ constexpr int kThreads = 128;
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads) embedding_forward_kernel(EmbeddingArgs<T> g, Keys positions) {
   const int64_t row = blockIdx.x;
-  const T* token = g.table + g.tokens[row] * g.cols;
+  const bool has_row = g.tokens[row] >= 0;
+  const T* token = g.table + (has_row ? g.tokens[row] : 0) * g.cols;
   const T* place = g.position_table == nullptr ? nullptr : g.position_table + positions[row] * g.cols;
   for (int64_t j = threadIdx.x * N; j < g.cols; j += kThreads * N) {
-    Values<T, N> y = load<N>(token + j);
+    Values<T, N> y{};
+    if (has_row) y = load<N>(token + j);
     if (place != nullptr) {
       const Values<T, N> other = load<N>(place + j);
 #pragma unroll
@@ -28,6 +30,13 @@ __global__ void __launch_bounds__(kThreads) embedding_forward_kernel(EmbeddingAr
     }
     store(g.y + row * g.cols + j, y);
   }
+}
+
+__global__ void __launch_bounds__(kThreads) rows_of_part_kernel(RowsOfPartArgs g) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= g.n) return;
+  const int64_t row = g.ids[i] - g.first;
+  g.row_of_part[i] = g.ids[i] != g.none && row >= 0 && row < g.rows ? static_cast<int32_t>(row) : -1;
 }
 
 }  // namespace
@@ -50,6 +59,13 @@ void embedding_backward(const EmbeddingGradArgs<T>& g, Stream& stream) {
   add_rows(positions, g.rows, g.cols, g.dy, nullptr, g.dposition_table, stream);
 }
 
+template <Device D>
+void rows_of_part(const RowsOfPartArgs& g, Stream& stream) {
+  const Span span(stream.profile(), "rows_of_part");
+  launch(rows_of_part_kernel, blocks_for(g.n, kThreads), kThreads, 0, stream, g);
+}
+
+template void rows_of_part<Device::cuda>(const RowsOfPartArgs&, Stream&);
 template void embedding_forward<Device::cuda>(const EmbeddingArgs<float>&, Stream&);
 template void embedding_forward<Device::cuda>(const EmbeddingArgs<bf16>&, Stream&);
 template void embedding_backward<Device::cuda>(const EmbeddingGradArgs<float>&, Stream&);

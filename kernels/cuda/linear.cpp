@@ -27,7 +27,7 @@ BiasActivationArgs<T> multiply_with_epilogue(const LinearArgs<T>& g, Arena& work
     }
   }
   weight_product<Device::cuda>(
-      WeightProduct<T, T>{Side::forward, g.rows, g.out, g.in, g.x, g.weight, g.packed, 0, g.z}, workspace,
+      WeightProduct<T, T>{Side::forward, g.rows, g.out, g.in, g.x, g.weight, nullptr, 0, g.z}, workspace,
       stream);
   return left;
 }
@@ -41,7 +41,7 @@ void linear_forward(const LinearArgs<T>& g, Arena& workspace, Stream& stream) {
 
 template <Device D, class T>
 void linear_backward(const LinearGradArgs<T>& g, Arena& workspace, Stream& stream) {
-  linear_backward_of_products<D>(g, workspace, stream);
+  linear_backward_of_products<D>(g, nullptr, workspace, stream);
 }
 
 template void linear_forward<Device::cuda>(const LinearArgs<float>&, Arena&, Stream&);

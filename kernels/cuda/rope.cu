@@ -13,15 +13,16 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// cosine, sine [positions, half]
+// cosine, sine [rows, half], of rows at these positions; null: at 0, 1, ...
 __global__ void __launch_bounds__(kThreads)
-    rotation_tables_kernel(double theta, int64_t head_dim, int64_t positions, bool inverse, float* cosine,
-                           float* sine) {
+    rotations_kernel(double theta, int64_t head_dim, const int32_t* positions, int64_t rows, bool inverse,
+                     float* cosine, float* sine) {
   const int64_t half = head_dim / 2, at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (at >= positions * half) return;
+  if (at >= rows * half) return;
+  const int64_t position = positions == nullptr ? at / half : positions[at / half];
   const double frequency = pow(theta, -2.0 * static_cast<double>(at % half) / static_cast<double>(head_dim));
   // In half turns, as exact as the angle itself: sin() of many turns needs a table in local memory.
-  const double half_turns = static_cast<double>(at / half) * frequency * 0.318309886183790672;
+  const double half_turns = static_cast<double>(position) * frequency * 0.318309886183790672;
   double s, c;
   sincospi(half_turns, &s, &c);
   cosine[at] = static_cast<float>(c);
@@ -67,14 +68,23 @@ void rope(const RopeArgs<T>& g, Arena& workspace, Stream& stream) {
   const ArenaScope scope(workspace);
   auto* const cosine = workspace.take_on_device<float>(shape.length * half);
   auto* const sine = workspace.take_on_device<float>(shape.length * half);
-  launch(rotation_tables_kernel, blocks_for(shape.length * half, kThreads), kThreads, 0, stream, g.theta,
-         shape.head_dim, shape.length, g.inverse, cosine, sine);
+  launch(rotations_kernel, blocks_for(shape.length * half, kThreads), kThreads, 0, stream, g.theta,
+         shape.head_dim, nullptr, shape.length, g.inverse, cosine, sine);
   const auto rows = static_cast<unsigned>(shape.width() > 0 ? shape.rows() : 0);
   // Where halves of heads are multiples of 16 bytes, so are heads and rows.
   launch(fit_lanes(half, g.x, g.y) ? rope_kernel<T, kLanes<T>> : rope_kernel<T, 1>, rows, kThreads, 0, stream,
          g, cosine, sine);
 }
 
+template <Device D, class A>
+void rotation_rows(double theta, int64_t head_dim, const int32_t* positions, int64_t rows, A* cosine, A* sine,
+                   Stream& stream) {
+  const Span span(stream.profile(), "rotation_rows");
+  launch(rotations_kernel, blocks_for(rows * (head_dim / 2), kThreads), kThreads, 0, stream, theta, head_dim,
+         positions, rows, false, cosine, sine);
+}
+
+template void rotation_rows<Device::cuda>(double, int64_t, const int32_t*, int64_t, float*, float*, Stream&);
 template void rope<Device::cuda>(const RopeArgs<float>&, Arena&, Stream&);
 template void rope<Device::cuda>(const RopeArgs<bf16>&, Arena&, Stream&);
 

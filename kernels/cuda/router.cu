@@ -7,6 +7,7 @@
 // keys and gumbel 4 S E to write and 15 integer operations a value; the tables are 4 S k bytes each. The sums
 // in double that follow are one block each, a launch's time: they read 8 S bytes at most, and else some
 // numbers for each expert.
+#include <kernels/cuda/device/dynamic_shared.h>
 #include <kernels/cuda/device/launch.h>
 #include <kernels/cuda/device/number.h>
 #include <kernels/cuda/device/reduce.h>
@@ -51,6 +52,24 @@ __global__ void __launch_bounds__(kThreads) router_softmax_kernel(RouterSoftmaxA
   g.entropy[s] = logf(sum) - mean_logit;  // -sum p log p, with log p = z - lse
 }
 
+__global__ void __launch_bounds__(kThreads) router_sigmoid_kernel(RouterSigmoidArgs<float> g) {
+  const int64_t s = token_of_warp();
+  if (s >= g.tokens) return;
+  const float* z = g.logits + s * g.experts;
+  float* score = g.scores + s * g.experts;
+  float sum = 0, entropy = 0;
+  for (int64_t e = lane(); e < g.experts; e += kWarp) sum += score[e] = sigmoid(z[e]);
+  sum = warp_sum(sum);
+  for (int64_t e = lane(); e < g.experts; e += kWarp) {
+    const float share = score[e] / sum;
+    if (score[e] > 0) entropy -= share * logf(share);
+  }
+  entropy = warp_sum(entropy);
+  if (lane() != 0) return;
+  g.sum[s] = sum;
+  g.entropy[s] = entropy;
+}
+
 struct Candidate {
   float value;
   int expert;  // -1: none
@@ -62,52 +81,115 @@ __device__ __forceinline__ Candidate better(Candidate a, Candidate b) {
   return first ? a : b;
 }
 
-__global__ void __launch_bounds__(kThreads) router_choose_kernel(RouterChooseArgs<float> g) {
-  const int64_t s = token_of_warp();
-  if (s >= g.tokens) return;
-  const float* z = g.logits + s * g.experts;
-  int32_t* chosen = g.expert + s * g.top_k;
-  for (int64_t j = 0; j < g.top_k; ++j) {
-    const bool noisy = g.noise == ChoiceNoise::rsample || (g.noise == ChoiceNoise::second_expert && j == 1);
-    const float* gumbel = noisy ? g.gumbel + s * g.experts : nullptr;
-    // The largest value; of equals, the first. A NaN is passed over, unless it is the first of the rest: then
-    // nothing is larger.
-    Candidate best{0, -1};
-    int first = static_cast<int>(g.experts);
-    for (int e = lane(); e < g.experts; e += kWarp) {
-      bool taken = false;
-      for (int64_t i = 0; i < j; ++i) taken = taken || chosen[i] == e;
-      if (taken) continue;
-      const float value = gumbel == nullptr ? z[e] : z[e] + gumbel[e];
-      first = min(first, e);
-      if (value == value) best = better(best, {value, e});
-    }
+// By a warp: the largest of n values among those not taken; of equals, the first. A NaN is passed over,
+// unless it is the first of the rest: then nothing is larger.
+template <class Value, class Taken>
+__device__ __forceinline__ int best_of_rest(int n, const Value& value, const Taken& taken) {
+  Candidate best{0, -1};
+  int first = n;
+  for (int e = lane(); e < n; e += kWarp) {
+    if (taken(e)) continue;
+    const float of_this = value(e);
+    first = min(first, e);
+    if (of_this == of_this) best = better(best, {of_this, e});
+  }
 #pragma unroll
-    for (int bits = kWarp / 2; bits > 0; bits /= 2) {
-      best = better(best, {__shfl_xor_sync(kWholeWarp, best.value, bits),
-                           __shfl_xor_sync(kWholeWarp, best.expert, bits)});
-    }
-    first = __reduce_min_sync(kWholeWarp, first);
-    const float of_first = gumbel == nullptr ? z[first] : z[first] + gumbel[first];
-    if (lane() == 0) chosen[j] = of_first == of_first ? best.expert : first;
+  for (int bits = kWarp / 2; bits > 0; bits /= 2) {
+    best = better(best, {__shfl_xor_sync(kWholeWarp, best.value, bits),
+                         __shfl_xor_sync(kWholeWarp, best.expert, bits)});
+  }
+  first = __reduce_min_sync(kWholeWarp, first);
+  const float of_first = value(first);
+  return of_first == of_first ? best.expert : first;
+}
+
+// A token's k choices, best first, by a warp.
+template <class Value>
+__device__ __forceinline__ void choose_best(int experts, int top_k, const Value& value, int32_t* chosen) {
+  for (int j = 0; j < top_k; ++j) {
+    const auto taken = [&](int e) {
+      bool yes = false;
+      for (int i = 0; i < j; ++i) yes = yes || chosen[i] == e;
+      return yes;
+    };
+    const int best = best_of_rest(
+        experts, [&](int e) { return value(e, j); }, taken);
+    if (lane() == 0) chosen[j] = best;
     __syncwarp();  // the next round reads it
   }
 }
 
-// Which choice = token * k + j is number `slot`.
-__device__ __forceinline__ int choice_of_slot(const RouterAssignArgs<float>& g, int slot) {
-  if (g.order == SlotOrder::token_first) return slot;
-  const int tokens = static_cast<int>(g.tokens);
-  return slot % tokens * static_cast<int>(g.top_k) + slot / tokens;
+__global__ void __launch_bounds__(kThreads) router_choose_kernel(RouterChooseArgs<float> g) {
+  const int64_t s = token_of_warp();
+  if (s >= g.tokens) return;
+  const float* z = g.logits + s * g.experts;
+  const float* gumbel = g.gumbel + s * g.experts;
+  const auto value = [&](int e, int j) {
+    const bool noisy = g.noise == ChoiceNoise::rsample || (g.noise == ChoiceNoise::second_expert && j == 1);
+    return noisy ? z[e] + gumbel[e] : z[e];
+  };
+  choose_best(static_cast<int>(g.experts), static_cast<int>(g.top_k), value, g.expert + s * g.top_k);
 }
 
-__global__ void __launch_bounds__(kThreadsOfAssign) count_choices_kernel(RouterAssignArgs<float> g) {
-  const int expert = static_cast<int>(blockIdx.x), choices = static_cast<int>(g.tokens * g.top_k);
+// A group of experts of one token.
+struct Group {
+  float value;
+  int chosen;
+};
+__global__ void __launch_bounds__(kThreads) router_choose_limited_kernel(RouterLimitedChoiceArgs<float> g) {
+  const int64_t s = token_of_warp();
+  if (s >= g.tokens) return;
+  const int experts = static_cast<int>(g.experts), groups = static_cast<int>(g.groups),
+            size = experts / groups;
+  Group* const of_group = dynamic_shared<Group>() + warp() * groups;
+  const float* score = g.scores + s * experts;
+  const auto of_expert = [&](int e) { return g.bias == nullptr ? score[e] : score[e] + g.bias[e]; };
+  const bool limited = g.chosen_groups < g.groups;
+  for (int group = 0; limited && group < groups; ++group) {
+    const auto own = [&](int e) { return of_expert(group * size + e); };
+    int second = -1;
+    float sum = 0;
+    // Of the best two at most: what a group is judged by is the caller's choice between one and two.
+    for (int i = 0; i < min(static_cast<int>(g.best_of_group), size); ++i) {
+      const int best = best_of_rest(size, own, [&](int e) { return e == second; });
+      sum += own(best);
+      second = best;
+    }
+    if (lane() == 0) of_group[group] = {sum, 0};
+    __syncwarp();
+  }
+  for (int i = 0; limited && i < g.chosen_groups; ++i) {
+    const int best = best_of_rest(
+        groups, [&](int group) { return of_group[group].value; },
+        [&](int group) { return of_group[group].chosen != 0; });
+    __syncwarp();  // before it is written
+    if (lane() == 0) of_group[best].chosen = 1;
+    __syncwarp();
+  }
+  const auto value = [&](int e, int) {
+    return !limited || of_group[e / size].chosen != 0 ? of_expert(e) : Maximum::kNeutral<float>;
+  };
+  choose_best(experts, static_cast<int>(g.top_k), value, g.expert + s * g.top_k);
+}
+
+// Which choice = token * k + j is number `slot`, of all groups of tokens.
+__device__ __forceinline__ int choice_of_slot(const RouterAssignArgs<float>& g, int slot) {
+  if (g.order == SlotOrder::token_first) return slot;
+  const int tokens = static_cast<int>(g.tokens / g.groups), k = static_cast<int>(g.top_k);
+  const int group = slot / (tokens * k), in_group = slot % (tokens * k);
+  return group * tokens * k + in_group % tokens * k + in_group / tokens;
+}
+
+// of_group [groups, E] choices. Block (expert, group).
+__global__ void __launch_bounds__(kThreadsOfAssign)
+    count_choices_kernel(RouterAssignArgs<float> g, int32_t* of_group) {
+  const int expert = static_cast<int>(blockIdx.x), group = static_cast<int>(blockIdx.y),
+            choices = static_cast<int>(g.tokens / g.groups * g.top_k), end = (group + 1) * choices;
   int count = 0;
-  for (int c = static_cast<int>(threadIdx.x); c < choices; c += kThreadsOfAssign)
+  for (int c = group * choices + static_cast<int>(threadIdx.x); c < end; c += kThreadsOfAssign)
     count += g.expert[c] == expert;
   count = block_sum<kThreadsOfAssign>(count);
-  if (threadIdx.x == 0) g.counts_before[expert] = count;
+  if (threadIdx.x == 0) of_group[group * g.experts + expert] = count;
 }
 
 // How many threads before this one say yes, after `before`, to which the block's number is added. All come.
@@ -167,30 +249,38 @@ __device__ unsigned long long least_kept_key(const RouterAssignArgs<float>& g, i
   return prefix;
 }
 
-// candidates [S k]: all choices, sorted by expert, in slot order
+// candidates [S k]: all choices, sorted by expert, in slot order. of_group [groups, E]: choices; where there
+// is one group, g.counts_before.
 __global__ void __launch_bounds__(kThreadsOfAssign)
-    assign_rows_kernel(RouterAssignArgs<float> g, int32_t* candidates) {
+    assign_rows_kernel(RouterAssignArgs<float> g, const int32_t* of_group, int32_t* candidates) {
   const int expert = static_cast<int>(blockIdx.x), choices = static_cast<int>(g.tokens * g.top_k);
   const int thread = static_cast<int>(threadIdx.x);
   const bool drops = g.drop != DropPolicy::none;
   const auto capacity = static_cast<int>(g.capacity);
   const auto kept_of = [&](int count) { return drops ? min(count, capacity) : count; };
 
+  const int experts = static_cast<int>(g.experts), groups = static_cast<int>(g.groups);
   int lower_choices = 0, lower_rows = 0;  // of the experts before
-  for (int e = thread; e < expert; e += kThreadsOfAssign) {
-    const int count = g.counts_before[e];
-    lower_choices += count;
-    lower_rows += kept_of(count);
+  for (int i = thread; i < groups * experts; i += kThreadsOfAssign) {
+    if (i % experts >= expert) continue;
+    lower_choices += of_group[i];
+    lower_rows += kept_of(of_group[i]);
   }
   candidates += block_sum<kThreadsOfAssign>(lower_choices);
   int row = block_sum<kThreadsOfAssign>(lower_rows);
-  const int n = g.counts_before[expert];
+  int own_choices = 0, own_rows = 0;
+  for (int group = 0; group < groups; ++group) {
+    const int count = of_group[group * experts + expert];
+    own_choices += count;
+    own_rows += kept_of(count);
+  }
   if (thread == 0) {
-    g.counts[expert] = kept_of(n);
+    if (groups > 1) g.counts_before[expert] = own_choices;
+    g.counts[expert] = own_rows;
     g.offsets[expert] = row;
   }
-  if (expert == static_cast<int>(g.experts) - 1) {  // whose rows are the last
-    const int rows = row + kept_of(n);
+  if (expert == experts - 1) {  // whose rows are the last
+    const int rows = row + own_rows;
     if (thread == 0) g.offsets[g.experts] = rows;
     for (int64_t i = rows + thread; i < g.rows; i += kThreadsOfAssign)
       g.token_of_row[i] = g.choice_of_row[i] = -1;
@@ -205,19 +295,23 @@ __global__ void __launch_bounds__(kThreadsOfAssign)
   }
   __syncthreads();
 
-  const bool full = drops && n > capacity, by_key = full && g.drop != DropPolicy::position;
-  const unsigned long long least = by_key ? least_kept_key(g, expert, candidates, n) : 0;
-  for (int first = 0; first < n; first += kThreadsOfAssign) {
-    const int i = first + thread;
-    const int choice = i < n ? candidates[i] : -1;
-    bool kept = choice >= 0;
-    if (full) kept = kept && (by_key ? key_of(g, expert, choice) >= least : i < capacity);
-    const int at = numbered(kept, row);
-    if (choice >= 0) g.row_of_choice[choice] = kept ? at : -1;
-    if (kept) {
-      g.token_of_row[at] = choice / static_cast<int>(g.top_k);
-      g.choice_of_row[at] = choice % static_cast<int>(g.top_k);
+  for (int group = 0; group < groups; ++group) {
+    const int n = of_group[group * experts + expert];
+    const bool full = drops && n > capacity, by_key = full && g.drop != DropPolicy::position;
+    const unsigned long long least = by_key ? least_kept_key(g, expert, candidates, n) : 0;
+    for (int first = 0; first < n; first += kThreadsOfAssign) {
+      const int i = first + thread;
+      const int choice = i < n ? candidates[i] : -1;
+      bool kept = choice >= 0;
+      if (full) kept = kept && (by_key ? key_of(g, expert, choice) >= least : i < capacity);
+      const int at = numbered(kept, row);
+      if (choice >= 0) g.row_of_choice[choice] = kept ? at : -1;
+      if (kept) {
+        g.token_of_row[at] = choice / static_cast<int>(g.top_k);
+        g.choice_of_row[at] = choice % static_cast<int>(g.top_k);
+      }
     }
+    candidates += n;
   }
 }
 
@@ -238,7 +332,7 @@ __global__ void __launch_bounds__(kThreads) router_weights_kernel(RouterWeightAr
   const float divisor = weight_divisor(g, s);
   for (int64_t c = s * g.top_k; c < (s + 1) * g.top_k; ++c) {
     const float p = g.probabilities[s * g.experts + g.expert[c]];
-    g.weights[c] = g.row_of_choice[c] < 0 ? 0.0f : p / divisor;
+    g.weights[c] = g.row_of_choice[c] < 0 ? 0.0f : g.scale * p / divisor;
   }
 }
 
@@ -252,7 +346,10 @@ __global__ void __launch_bounds__(kWarp* kWarpsOfMeans) router_means_kernel(Rout
   double sum = 0;
   int count = 0;
   for (int64_t s = group * length + warp(); s < (group + 1) * length; s += kWarpsOfMeans) {
-    if (expert < g.experts) sum += static_cast<double>(g.probabilities[s * g.experts + expert]);
+    if (expert < g.experts) {
+      const float p = g.probabilities[s * g.experts + expert];
+      sum += static_cast<double>(g.sum == nullptr ? p : p / g.sum[s]);
+    }
     for (int64_t j = 0; j < g.counted_choices; ++j) count += g.expert[s * g.top_k + j] == expert;
   }
   sums[warp()][lane()] = sum;
@@ -273,7 +370,7 @@ constexpr int kThreadsOfSums = 1024;
 __global__ void __launch_bounds__(kThreadsOfSums) router_token_losses_kernel(RouterTokenLossArgs<float> g) {
   double z = 0, entropy = 0;
   for (int64_t s = threadIdx.x; s < g.tokens; s += kThreadsOfSums) {
-    const auto lse = static_cast<double>(g.lse[s]);
+    const double lse = g.lse == nullptr ? 0.0 : static_cast<double>(g.lse[s]);
     z += lse * lse;
     entropy += static_cast<double>(g.entropy[s]);
   }
@@ -340,10 +437,10 @@ __global__ void router_add_losses_kernel(const double* sums, double* total) {
   total[1] += reinterpret_cast<const RouterSums*>(sums)->latest_z;
 }
 
-// A token's derivatives by its probabilities.
+// A token's derivatives by its probabilities, of the balancing loss and of the weights.
 //   d balance / dp_e = E fraction_e / S
-//   w_j = kept_j p_j / q, q the sum over the counted choices:
-//   dp_j += (kept_j dw_j - counted_j sum_i dw_i w_i) / q
+//   w_j = kept_j c p_j / q, c the scale, q the sum over the counted choices:
+//   dp_j += (kept_j c dw_j - counted_j sum_i dw_i w_i) / q
 struct ProbabilityGradient {
   __device__ ProbabilityGradient(const RouterGradArgs<float>& args, int64_t token, double balance_per_token)
       : g(args), s(token), balance(balance_per_token), divisor(weight_divisor(args.forward, token)) {
@@ -352,18 +449,22 @@ struct ProbabilityGradient {
     const int64_t groups = g.groups > 0 ? g.groups : 1, length = g.forward.tokens / groups;
     fraction = g.fraction + s / (length > 0 ? length : 1) * g.forward.experts;
   }
-  __device__ float operator[](int64_t e) const {
+  __device__ float of_balance(int64_t e) const {
+    return balance == 0 ? 0.0f : static_cast<float>(balance * fraction[e]);
+  }
+  __device__ float of_weights(int64_t e) const {
     const RouterWeightArgs<float>& f = g.forward;
-    float dp = balance == 0 ? 0.0f : static_cast<float>(balance * fraction[e]);
+    float dp = 0;
     for (int64_t c = s * f.top_k; c < (s + 1) * f.top_k; ++c) {
       if (f.expert[c] != e) continue;
       const bool kept = f.row_of_choice[c] >= 0, clamped = divisor <= kEpsilon;  // then it is a constant
       const bool counted = !clamped && (f.renormalise == Renormalise::chosen ||
                                         (f.renormalise == Renormalise::survivors && kept));
-      dp += ((kept ? g.dweights[c] : 0.0f) - (counted ? dw_w : 0.0f)) / divisor;
+      dp += ((kept ? f.scale * g.dweights[c] : 0.0f) - (counted ? dw_w : 0.0f)) / divisor;
     }
     return dp;
   }
+  __device__ float operator[](int64_t e) const { return of_balance(e) + of_weights(e); }
   const RouterGradArgs<float>& g;
   int64_t s;
   double balance;
@@ -371,7 +472,7 @@ struct ProbabilityGradient {
   const double* fraction;
 };
 
-// dlogit_e = p_e (dp_e - sum_i p_i dp_i) + z_coefficient 2 lse p_e / S
+// dlogit_e = p_e (dp_e - sum_i p_i dp_i) + z_coefficient 2 lse p_e / S; of sigmoids p_e (1 - p_e) dp_e
 __global__ void __launch_bounds__(kThreads)
     router_backward_kernel(RouterGradArgs<float> g, double per_token) {
   const int64_t s = token_of_warp(), experts = g.forward.experts;
@@ -380,14 +481,42 @@ __global__ void __launch_bounds__(kThreads)
   const double balance = g.balance_coefficient * scale * static_cast<double>(experts) * per_token;
   const float* p = g.forward.probabilities + s * experts;
   const ProbabilityGradient dp(g, s, balance);
+  float* dlogits = g.dlogits + s * experts;
+  if (g.score == RouterScore::sigmoid) {  // n = p / sum:  dp_e += (dn_e - sum_i n_i dn_i) / sum
+    const float sum = g.lse[s];
+    float n_dn = 0;
+    for (int64_t e = lane(); e < experts; e += kWarp) n_dn += p[e] / sum * dp.of_balance(e);
+    n_dn = warp_sum(n_dn);
+    for (int64_t e = lane(); e < experts; e += kWarp) {
+      const float d = p[e] * (1 - p[e]) * ((dp.of_balance(e) - n_dn) / sum + dp.of_weights(e));
+      dlogits[e] = g.accumulate ? dlogits[e] + d : d;
+    }
+    return;
+  }
   float dot = 0;
   for (int64_t e = lane(); e < experts; e += kWarp) dot += p[e] * dp[e];
   dot = warp_sum(dot);
   const float z = static_cast<float>(g.z_coefficient * scale * 2 * per_token) * g.lse[s];
-  float* dlogits = g.dlogits + s * experts;
   for (int64_t e = lane(); e < experts; e += kWarp) {
     const float d = p[e] * (dp[e] - dot + z);
     dlogits[e] = g.accumulate ? dlogits[e] + d : d;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    router_loads_kernel(const double* sums, int64_t experts, double* loads) {
+  const int64_t e = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (e < experts) loads[e] = sums[router_sums_size(0) + e];
+}
+
+// Loads are whole numbers, whose sum no order changes.
+__global__ void __launch_bounds__(kThreadsOfSums)
+    router_move_bias_kernel(const double* loads, int64_t experts, double rate, float* bias) {
+  double sum = 0;
+  for (int64_t e = threadIdx.x; e < experts; e += kThreadsOfSums) sum += loads[e];
+  const double mean = block_sum<kThreadsOfSums>(sum) / static_cast<double>(experts);
+  for (int64_t e = threadIdx.x; e < experts; e += kThreadsOfSums) {
+    if (loads[e] != mean) bias[e] += static_cast<float>(loads[e] < mean ? rate : -rate);
   }
 }
 
@@ -426,6 +555,19 @@ void router_softmax(const RouterSoftmaxArgs<T>& g, Stream& stream) {
 }
 
 template <Device D, class T>
+void router_sigmoid(const RouterSigmoidArgs<T>& g, Stream& stream) {
+  const Span span(stream.profile(), "router_sigmoid");
+  launch(router_sigmoid_kernel, blocks_for(g.tokens, kWarps), kThreads, 0, stream, g);
+}
+
+template <Device D, class T>
+void router_choose_limited(const RouterLimitedChoiceArgs<T>& g, Arena&, Stream& stream) {
+  const Span span(stream.profile(), "router_choose_limited");
+  launch(router_choose_limited_kernel, blocks_for(g.tokens, kWarps), kThreads,
+         kWarps * static_cast<size_t>(g.groups) * sizeof(Group), stream, g);
+}
+
+template <Device D, class T>
 void router_choose(const RouterChooseArgs<T>& g, Stream& stream) {
   const Span span(stream.profile(), "router_choose");
   launch(router_choose_kernel, blocks_for(g.tokens, kWarps), kThreads, 0, stream, g);
@@ -436,9 +578,11 @@ void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream& strea
   const Span span(stream.profile(), "router_assign");
   const ArenaScope scope(workspace);
   auto* const candidates = workspace.take_on_device<int32_t>(g.tokens * g.top_k);
-  const auto experts = static_cast<unsigned>(g.experts);
-  launch(count_choices_kernel, experts, kThreadsOfAssign, 0, stream, g);
-  launch(assign_rows_kernel, experts, kThreadsOfAssign, 0, stream, g, candidates);
+  auto* const of_group =
+      g.groups == 1 ? g.counts_before : workspace.take_on_device<int32_t>(g.groups * g.experts);
+  const auto experts = static_cast<unsigned>(g.experts), groups = static_cast<unsigned>(g.groups);
+  launch(count_choices_kernel, dim3(experts, groups), kThreadsOfAssign, 0, stream, g, of_group);
+  launch(assign_rows_kernel, experts, kThreadsOfAssign, 0, stream, g, of_group, candidates);
 }
 
 template <Device D, class T>
@@ -492,6 +636,18 @@ void router_add_losses(const double* sums, double* total, Stream& stream) {
   launch(router_add_losses_kernel, 1, 1, 0, stream, sums, total);
 }
 
+template <Device D>
+void router_loads(const double* sums, int64_t experts, double* loads, Stream& stream) {
+  const Span span(stream.profile(), "router_loads");
+  launch(router_loads_kernel, blocks_for(experts, kThreads), kThreads, 0, stream, sums, experts, loads);
+}
+
+template <Device D, class T>
+void router_move_bias(const double* loads, int64_t experts, double rate, T* bias, Stream& stream) {
+  const Span span(stream.profile(), "router_move_bias");
+  launch(router_move_bias_kernel, 1, kThreadsOfSums, 0, stream, loads, experts, rate, bias);
+}
+
 template <Device D, class T>
 void router_backward(const RouterGradArgs<T>& g, Arena&, Stream& stream) {
   const Span span(stream.profile(), "router_backward");
@@ -514,6 +670,10 @@ void router_gumbel(const RouterNoise& noise, float* gumbel, int64_t n, Stream& s
 }
 
 template void router_softmax<Device::cuda>(const RouterSoftmaxArgs<float>&, Stream&);
+template void router_sigmoid<Device::cuda>(const RouterSigmoidArgs<float>&, Stream&);
+template void router_choose_limited<Device::cuda>(const RouterLimitedChoiceArgs<float>&, Arena&, Stream&);
+template void router_loads<Device::cuda>(const double*, int64_t, double*, Stream&);
+template void router_move_bias<Device::cuda>(const double*, int64_t, double, float*, Stream&);
 template void router_choose<Device::cuda>(const RouterChooseArgs<float>&, Stream&);
 template void router_assign<Device::cuda>(const RouterAssignArgs<float>&, Arena&, Stream&);
 template void router_weights<Device::cuda>(const RouterWeightArgs<float>&, Stream&);

@@ -80,6 +80,23 @@ for config in "$here"/configs/tiny/*.yaml; do
   done
 done
 
+# What no config has.
+modern=$here/configs/tiny/modern_moe.yaml
+for change in model.window=20 data.ul2.until=100K,data.ul2.sentinels=8,data.ul2.bidirectional=true \
+    optimizer.kind=lion optimizer.kind=muon optimizer.kind=adafactor,optimizer.average=0.9; do
+  # shellcheck disable=SC2086
+  item "verify modern_moe $change" 300 "$ziggurat" verify "$modern" device=cuda ${change//,/ }
+done
+# What one checkpoint writes.
+item "the same text" 300 bash -c 'set -e
+  cd "$(mktemp -d)"
+  "$1" train "$2" model.vocab_size=260 model.init_std=0.3 train.tokens=40K checkpoint.every=1000 output=run
+  for device in cpu cuda; do
+    "$1" generate --checkpoint run --tokenizer bytes --prompt "The answer" --tokens 40 --temperature 0 \
+      --device $device >$device
+  done
+  cmp cpu cuda' _ "$ziggurat" "$here/configs/tiny/pr_moe.yaml"
+
 # What this GPU can do, and how near every kernel comes: both tables are shown whole.
 item roofs 300 "$ziggurat" bench roof --device cuda && sed 's/^/  /' "$logs/roofs.log"
 item kernels 900 "$ziggurat" bench kernels --device cuda && sed 's/^/  /' "$logs/kernels.log"

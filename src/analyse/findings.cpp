@@ -42,7 +42,7 @@ std::map<int32_t, Choices> by_kind(const RoutedLayer& layer, const std::vector<i
   return kinds;
 }
 
-// The mean of value(choices) over kinds with `least` tokens, and how many there are.
+// The mean of value(choices) over kinds with `least` tokens, and how many there are; of none it is no number.
 template <class Value>
 std::pair<double, int64_t> mean_over(const std::map<int32_t, Choices>& kinds, int64_t least,
                                      const Value& value) {
@@ -53,7 +53,7 @@ std::pair<double, int64_t> mean_over(const std::map<int32_t, Choices>& kinds, in
     sum += value(kind, choices);
     ++n;
   }
-  return {n == 0 ? 0 : sum / static_cast<double>(n), n};
+  return {n == 0 ? NAN : sum / static_cast<double>(n), n};
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ std::string chart(const std::string& title, const std::string& x_name, const std
   double low = INFINITY, high = -INFINITY, top = 0;
   for (const Curve& c : curves) {
     for (const double x : c.x) low = std::min(low, x), high = std::max(high, x);
-    for (const double y : c.y) top = std::max(top, y);
+    for (const double y : c.y) top = std::isfinite(y) ? std::max(top, y) : top;
   }
   if (!(high > low)) high = low + 1;
   if (top <= 0) top = 1;
@@ -79,13 +79,14 @@ std::string chart(const std::string& title, const std::string& x_name, const std
     const Curve& c = curves[i];
     std::string points;
     for (size_t p = 0; p < c.x.size(); ++p) {
+      if (!std::isfinite(c.y[p])) continue;
       const double x = kLeft + kWidth * (c.x[p] - low) / (high - low),
                    y = kTop + kHeight * (1 - c.y[p] / top);
       points += fmt::format("{:.1f},{:.1f} ", x, y);
       svg += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2\" fill=\"{}\"/>", x, y, colour(i));
     }
     svg += fmt::format("<polyline points=\"{}\" stroke=\"{}\"/>", points, colour(i));
-    svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" fill=\"{}\">{}</text>", kLeft + kWidth + 8,
+    svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" style=\"fill:{}\">{}</text>", kLeft + kWidth + 8,
                        kTop + 10 + 14 * static_cast<double>(i), colour(i), escaped(c.name));
   }
   return svg + "</svg>\n";
@@ -102,10 +103,10 @@ std::string heat_map(const std::string& title, const std::vector<std::string>& r
   }
   const double cell = std::clamp(560.0 / static_cast<double>(std::max<size_t>(columns, 1)), 4.0, 22.0);
   const double high = std::min(cell, 18.0), left = 110;
-  std::string svg =
-      fmt::format("<svg width=\"{:.0f}\" height=\"{:.0f}\"><text x=\"0\" y=\"13\" class=\"t\">{}</text>",
-                  left + cell * static_cast<double>(columns) + 4,
-                  22 + high * static_cast<double>(values.size()), escaped(title));
+  std::string svg = fmt::format(
+      "<svg width=\"{:.0f}\" height=\"{:.0f}\"><text x=\"0\" y=\"13\" class=\"t\">{}</text>",
+      std::max(left + cell * static_cast<double>(columns) + 4, 7.5 * static_cast<double>(title.size())),
+      22 + high * static_cast<double>(values.size()), escaped(title));
   for (size_t r = 0; r < values.size(); ++r) {
     const double y = 20 + high * static_cast<double>(r);
     svg += fmt::format("<text x=\"{}\" y=\"{:.1f}\" class=\"e\">{}</text>", left - 5, y + high * 0.75,
@@ -130,9 +131,11 @@ Numbers counting(size_t n, double step) {
 
 Numbers column(const Json& rows, const char* name) {
   Numbers out;
-  for (const Json& row : rows) out.push_back(row[name].get<double>());
+  for (const Json& row : rows) out.push_back(row[name].is_number() ? row[name].get<double>() : NAN);
   return out;
 }
+
+constexpr const char* kNone = "\u2014";  // nothing was counted
 
 std::string overview(const Json& f) {
   std::string out =
@@ -145,13 +148,14 @@ std::string overview(const Json& f) {
     const Json& s = layer["specialisation"];
     out += fmt::format(
         "<tr><td>{}<td>{}<td>{}<td>{:.2f}<td>{:.2f} "
-        "%<td>{:.3f}<td>{:.3f}<td>{:.3f}<td>{:.3f}<td>{:.4f}<td>{:.4f}"
+        "%<td>{}<td>{}<td>{}<td>{:.3f}<td>{}<td>{}"
         "</tr>",
         layer["layer"].get<int64_t>(), layer["experts"].get<int64_t>(), layer["top_k"].get<int64_t>(),
         *std::max_element(load.begin(), load.end()) * static_cast<double>(load.size()),
-        100 * layer["drop_rate"].get<double>(), s["input"].get<double>(), s["next"].get<double>(),
-        s["predicted"].get<double>(), 1 / static_cast<double>(load.size()),
-        layer["token_deviation"].get<double>(), layer["position_deviation"].get<double>());
+        100 * layer["drop_rate"].get<double>(), number_text(s["input"], 3, kNone),
+        number_text(s["next"], 3, kNone), number_text(s["predicted"], 3, kNone),
+        1 / static_cast<double>(load.size()), number_text(layer["token_deviation"], 4, kNone),
+        number_text(layer["position_deviation"], 4, kNone));
   }
   return out + "</table>";
 }
@@ -173,6 +177,23 @@ std::string all_layers(const Json& f) {
   out += "<h2>Learnt early</h2>" +
          chart("router saturation: choices that are the last checkpoint's", "step", saturations);
   return out + chart("distance of token ids' experts from the last checkpoint's", "step", distances);
+}
+
+// A token that is white space is seen as one.
+std::string visible(const std::string& token) {
+  std::string out;
+  for (const char c : token) {
+    if (c == '\n') {
+      out += "\\n";
+    } else if (c == '\t') {
+      out += "\\t";
+    } else if (c == '\r') {
+      out += "\\r";
+    } else {
+      out += c;
+    }
+  }
+  return out;
 }
 
 std::string one_layer(const Json& f, const Json& layer) {
@@ -200,8 +221,9 @@ std::string one_layer(const Json& f, const Json& layer) {
     for (const Json& t : layer["own_tokens"][e]) {
       const std::string text =
           t.contains("text") ? t["text"].get<std::string>() : std::to_string(t["token"].get<int64_t>());
-      tokens += fmt::format("<code title=\"id {}, {} times\">{}</code> {:.0f} % ", t["token"].get<int64_t>(),
-                            t["count"].get<int64_t>(), escaped(text), 100 * t["share"].get<double>());
+      tokens +=
+          fmt::format("<code title=\"id {}, {} times\">{}</code> {:.0f} % ", t["token"].get<int64_t>(),
+                      t["count"].get<int64_t>(), escaped(visible(text)), 100 * t["share"].get<double>());
     }
     out += fmt::format("<tr><td>{}<td>{:.3f}<td class=\"l\">{}</tr>", e, load[0][e], tokens);
   }
@@ -223,7 +245,8 @@ constexpr const char* kReading =
     "averaged over ids (OLMoE's vocabulary specialisation). Deviation over experts: how unevenly the choices "
     "of "
     "one token id, or of one position, are spread; the former larger than the latter is OpenMoE's "
-    "context-independent specialisation. Saturation and distances compare each checkpoint with the last "
+    "context-independent specialisation; \u2014: nothing was there often enough. Saturation and distances "
+    "compare each checkpoint with the last "
     "one.</p>";
 
 }  // namespace

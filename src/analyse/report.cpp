@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include <ziggurat/analyse/report.h>
 
@@ -74,7 +75,18 @@ Json to_json(const RoutingReport& report) {
   return out;
 }
 
+std::string number_text(const Json& value, int digits, const char* none) {
+  const double number = value.is_number() ? value.get<double>() : NAN;
+  return std::isfinite(number) ? fmt::format("{:.{}f}", number, digits) : none;
+}
+
 std::string tables(const Json& f) {
+  bool none = false;  // of a mean: there was nothing to take it over
+  const auto text = [&](const Json& value, int digits) {
+    const std::string shown = number_text(value, digits, "none");
+    none = none || shown == "none";
+    return shown;
+  };
   std::string out = fmt::format("{}: {} tokens, step {}\n\n", f["model"].get<std::string>(),
                                 f["tokens"].get<int64_t>(), f["checkpoints"].back()["step"].get<int64_t>());
   out += fmt::format("{:>6} {:>9} {:>9} {:>9} {:>15} {:>25} {:>19}\n", "", "experts", "largest", "dropped",
@@ -83,30 +95,33 @@ std::string tables(const Json& f) {
       fmt::format("{:>6} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9}\n", "layer", "/ top-k",
                   "load", "%", "start", "end %", "input", "next", "predicted", "token", "position");
   for (const Json& layer : f["layers"]) {
-    const auto number = [](const Json& value) { return value.get<double>(); };
     const auto load = layer["load"].get<std::vector<double>>();
     const auto drops = layer["drop_by_position"].get<std::vector<double>>();
     const Json& s = layer["specialisation"];
-    out += fmt::format(
-        "{:>6} {:>9} {:>9.2f} {:>9.2f} {:>7.2f} {:>7.2f} {:>7.3f} {:>7.3f} {:>9.3f} {:>9.4f} {:>9.4f}\n",
-        layer["layer"].get<int64_t>(),
-        fmt::format("{}/{}", layer["experts"].get<int64_t>(), layer["top_k"].get<int64_t>()),
-        *std::max_element(load.begin(), load.end()) * static_cast<double>(load.size()),
-        100 * number(layer["drop_rate"]), 100 * drops.front(), 100 * drops.back(), number(s["input"]),
-        number(s["next"]), number(s["predicted"]), number(layer["token_deviation"]),
-        number(layer["position_deviation"]));
+    out += fmt::format("{:>6} {:>9} {:>9.2f} {:>9.2f} {:>7.2f} {:>7.2f} {:>7} {:>7} {:>9} {:>9} {:>9}\n",
+                       layer["layer"].get<int64_t>(),
+                       fmt::format("{}/{}", layer["experts"].get<int64_t>(), layer["top_k"].get<int64_t>()),
+                       *std::max_element(load.begin(), load.end()) * static_cast<double>(load.size()),
+                       100 * layer["drop_rate"].get<double>(), 100 * drops.front(), 100 * drops.back(),
+                       text(s["input"], 3), text(s["next"], 3), text(s["predicted"], 3),
+                       text(layer["token_deviation"], 4), text(layer["position_deviation"], 4));
   }
-  if (f["checkpoints"].size() < 2) return out;
+  const auto with_note = [&] {
+    if (!none) return out;
+    return out + fmt::format("\nnone: no id, or position, was there {} times (--least)\n",
+                             f["least_occurrences"].get<int64_t>());
+  };
+  if (f["checkpoints"].size() < 2) return with_note();
   out += fmt::format("\n{:>6} {:>9} {:>11} {:>7} {:>17}\n", "layer", "step", "saturation", "top-1",
                      "token distance");
   for (const Json& layer : f["layers"]) {
     for (const Json& at : layer["checkpoints"]) {
-      out += fmt::format("{:>6} {:>9} {:>11.3f} {:>7.3f} {:>17.3f}\n", layer["layer"].get<int64_t>(),
+      out += fmt::format("{:>6} {:>9} {:>11.3f} {:>7.3f} {:>17}\n", layer["layer"].get<int64_t>(),
                          at["step"].get<int64_t>(), at["saturation"].get<double>(),
-                         at["saturation_top_1"].get<double>(), at["token_distance"].get<double>());
+                         at["saturation_top_1"].get<double>(), text(at["token_distance"], 3));
     }
   }
-  return out;
+  return with_note();
 }
 
 }  // namespace ziggurat::analyse

@@ -46,7 +46,8 @@ train::RunConfig without_noise(train::RunConfig config) {
 }
 
 void add_routed(model::Gpt& model, const train::RunConfig& config, const SampleSource& source,
-                int64_t sequences, int32_t source_number, RoutedTokens& to) {
+                int64_t sequences, int32_t source_number, RoutedTokens& to,
+                const std::function<void(int64_t done)>& progress) {
   const int64_t length = config.batch.sequence_length, width = config.batch.micro_batch;
   const train::Executor::Memory any{Arena::all_memory(), Arena::all_memory(), Arena::all_memory()};
   train::Executor executor(config, Device::cpu, any, 1024), asking(config, Device::cpu, any, 1024);
@@ -68,6 +69,7 @@ void add_routed(model::Gpt& model, const train::RunConfig& config, const SampleS
     to.next.insert(to.next.end(), batch.targets, batch.targets + batch.size());
     for (int64_t i = 0; i < batch.size(); ++i) to.position.push_back(static_cast<int32_t>(i % length));
     to.source.insert(to.source.end(), static_cast<size_t>(batch.size()), source_number);
+    if (progress) progress(std::min(first + width, sequences));
   }
   model.observe_routing({});
 }

@@ -9,6 +9,7 @@
 #include <ziggurat/analyse/report.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/amounts.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/io/files.h>
 #include <ziggurat/model/same_model.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -94,17 +95,24 @@ void analyse_routing(const AnalyseArguments& arguments) {
   report.sources = arguments.data;
   report.length = last.config.batch.sequence_length;
   report.least = arguments.least;
+  const auto sequences_of = [&](const SampleSource& text) {
+    return std::min(arguments.sequences, text.samples_per_epoch());
+  };
+  int64_t total = 0, done = 0;
+  for (const auto& text : texts) total += static_cast<int64_t>(opened.size()) * sequences_of(*text);
+  Progress progress("analyse", "sequences", total);
   for (const Opened& one : opened) {
     LoadedModel loaded(*one.reader, one.config, *self);
     analyse::Snapshot snapshot{one.reader->path(), one.reader->manifest().step, {}};
     for (size_t i = 0; i < texts.size(); ++i) {
-      const int64_t sequences = std::min(arguments.sequences, texts[i]->samples_per_epoch());
+      const int64_t sequences = sequences_of(*texts[i]);
       analyse::add_routed(loaded.model(), one.config, *texts[i], sequences, static_cast<int32_t>(i),
-                          snapshot.routed);
+                          snapshot.routed, [&](int64_t here) { progress.update(done + here); });
+      done += sequences;
     }
-    fmt::print(stderr, "step {}: {} tokens\n", snapshot.step, snapshot.routed.tokens());
     report.snapshots.push_back(std::move(snapshot));
   }
+  progress.finish(total);
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(*last.reader, last.config, arguments.tokenizer);
   if (tokenizer != nullptr) {
     report.text_of = [&tokenizer](int32_t id) { return valid_text(tokenizer->decode({&id, 1})); };

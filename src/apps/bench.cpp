@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include <ziggurat/bench/device_roof.h>
 #include <ziggurat/bench/gemm_bound.h>
 #include <ziggurat/bench/roof.h>

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include <ziggurat/bench/comm_roof.h>
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/runtime/parallel_for.h>

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include "apps/random_model.h"
 #include <ziggurat/bench/roof.h>
 #include <ziggurat/config/config.h>

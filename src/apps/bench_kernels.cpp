@@ -7,6 +7,7 @@
 #include "apps/commands.h"
 #include "apps/kernel_cases/lab.h"
 #include "apps/kernel_timing.h"
+#include "apps/machine.h"
 #include <ziggurat/bench/device_roof.h>
 #include <ziggurat/bench/roof.h>
 #include <ziggurat/kernels/gemm.h>

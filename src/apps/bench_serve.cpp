@@ -168,7 +168,7 @@ void tell(const train::RunConfig& config, const BenchServeArguments& a, int rank
 void bench_serve(const BenchServeArguments& arguments) {
   train::RunConfig config;
   load_config(config, arguments.config.path, arguments.config.overrides);
-  on_ranks(arguments.threads, [&](MpiRuntime& mpi) {
+  on_ranks({.threads = arguments.threads}, [&](MpiRuntime& mpi) {
     Communicator& world = mpi.world();
     const RandomModel random(config, world, arguments.weights);
     const int64_t longest = 3 * (arguments.prompt + arguments.tokens) / 2 + 2,

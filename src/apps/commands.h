@@ -1,33 +1,14 @@
-// What the sub-commands do, and what they are told. main.cpp fills the arguments in; errors are thrown.
+// What the sub-commands do, and what they are told. apps/options fills the arguments in; errors are thrown.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include <ziggurat/comm/mpi.h>
 #include <ziggurat/eval/task.h>
 #include <ziggurat/infer/sampler.h>
 #include <ziggurat/runtime/device.h>
 
 namespace ziggurat::apps {
-
-// choose_thread_count; the warning goes to stderr.
-void use_threads(int asked, const char* option, int local_ranks = 1);
-
-// The device that a config names is this rank's GPU from now on, and GPUs exchange by themselves where each
-// rank has its own. Collective. Throws Error(device) with its cure where there is none, or none that this
-// build has kernels for.
-void use_device(Device device, MpiRuntime& mpi);
-
-// The node of this rank: of so many consecutive ranks, or, if 0, of those that share a machine's memory.
-int node_of(int ranks_per_node, const MpiRuntime& mpi, const Communicator& world);
-
-// `world`, of the ranks of mpi.world(), and groups that are split from it know their nodes from now on
-// (node_of). Collective.
-void use_nodes(int ranks_per_node, AllToAll all_to_all, const MpiRuntime& mpi, Communicator& world);
-
-// Of --shard-size; throws Error where it is no number of bytes or makes a file of every row.
-int64_t parse_shard_size(const std::string& text);
 
 struct ConfigArguments {
   std::string path;                    // YAML file
@@ -86,17 +67,25 @@ void config_schema();
 void config_help(const std::string& key);                       // empty: all
 void config_explain(const ConfigArguments& config, int ranks);  // 0: as plan
 
+// How ranks that mpirun started share a model that is asked, and look after each other (apps/sharing.h).
+struct SharingArguments {
+  std::string parallel;      // keys of model::InferenceLayout, as tensor=2,expert_slice=2
+  int expert_parallel = 0;   // InferenceLayout::expert, by an older name
+  double watch_timeout = 0;  // WatchConfig::timeout
+};
+
 struct GenerateArguments {
   std::string checkpoint, tokenizer;
   std::vector<std::string> prompts, files, stops;  // files: -: standard input
   int64_t samples = 1;                             // of each prompt
   int64_t max_new_tokens = 64;
-  int threads = 0;          // of a rank; 0: the cores divided among the ranks
-  int expert_parallel = 0;  // ranks that share the experts; 0: all that can
+  int threads = 0;  // of a rank; 0: the cores divided among the ranks
+  SharingArguments sharing;
   bool json = false;
   infer::SamplingOptions sampling;
   bool average = false;  // the averages of weights instead of them
-  std::string weights;   // int8: of 8 bits; empty: as in training
+  Device device = Device::cpu;
+  std::string weights;  // int8: of 8 bits; empty: as in training
 };
 void generate(const GenerateArguments& arguments);
 
@@ -110,8 +99,10 @@ struct EvalArguments {
   int64_t max_length = 0;  // tokens that the model sees; 0: as in training
   int64_t batch_tokens = 1024;
   int threads = 0;  // of a rank; 0: the cores divided among the ranks
+  SharingArguments sharing;
   bool any_size = false, request_hash = false;
   bool average = false;  // the averages of weights instead of them
+  Device device = Device::cpu;
 };
 void eval(const EvalArguments& arguments);
 
@@ -123,12 +114,13 @@ struct ServeArguments {
   int64_t texts = 64;      // written at once
   std::string cache;  // memory of keys and values; empty: enough for these texts, or a part of the memory
   int64_t most_requests = 96;
-  double time_limit = 0;    // seconds of a request; 0: none
-  std::string log;          // of requests; empty: none
-  int port = 8000;          // 0: any that is free
-  int threads = 0;          // of a rank; 0: the cores divided among the ranks
-  int expert_parallel = 0;  // as of GenerateArguments
-  bool average = false;     // as of EvalArguments
+  double time_limit = 0;  // seconds of a request; 0: none
+  std::string log;        // of requests; empty: none
+  int port = 8000;        // 0: any that is free
+  int threads = 0;        // of a rank; 0: the cores divided among the ranks
+  SharingArguments sharing;
+  bool average = false;  // as of EvalArguments
+  Device device = Device::cpu;
 };
 void serve(const ServeArguments& arguments);
 
@@ -136,6 +128,7 @@ struct LogitsArguments {
   std::string checkpoint, output;
   std::vector<int32_t> tokens;
   bool average = false;  // as of EvalArguments
+  Device device = Device::cpu;
 };
 void logits(const LogitsArguments& arguments);
 

@@ -191,7 +191,7 @@ int print(const std::vector<Finding>& findings, const Communicator& world) {
 }  // namespace
 
 void doctor(const std::string& folder) {
-  on_ranks(0, [&](MpiRuntime& mpi) {
+  on_ranks({}, [&](MpiRuntime& mpi) {
     Communicator& world = mpi.world();
     MachineFacts machine;
     read_processor(machine);

@@ -5,7 +5,8 @@
 #include <filesystem>
 
 #include "apps/commands.h"
-#include "apps/on_ranks.h"
+#include "apps/machine.h"
+#include "apps/sharing.h"
 #include "apps/trained_model.h"
 #include <ziggurat/core/log.h>
 #include <ziggurat/core/progress.h>
@@ -63,15 +64,23 @@ void check_distinct(const std::vector<std::string>& files) {
   }
 }
 
-void evaluate_on(Communicator& world, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
+void evaluate_on(MpiRuntime& mpi, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
+  Communicator& world = mpi.world();
+  const model::InferenceLayout layout = layout_of(arguments.sharing);
+  use_nodes(layout.ranks_per_node, layout.all_to_all, mpi, world);
   const bool int8 = arguments.weights == "int8";
+  // Products of parts of a matrix have the bits of the whole one's only where it lies in panels.
+  const bool cut = layout.tensor > 1 || layout.expert_slice > 1;
   TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer, arguments.average,
-                       world, int8 ? WeightForm::rows : WeightForm::packed);
+                       world, cut && !int8 ? WeightForm::panels : WeightForm::rows, layout, arguments.device);
   const train::RunConfig& config = trained.config();
   const int64_t length = arguments.max_length > 0 ? arguments.max_length : config.batch.sequence_length;
   check(length <= config.model.max_sequence, ErrorKind::argument,
         "--max-length: the model has {} positions, got {}", config.model.max_sequence, length);
-  eval::Scorer scorer(trained.model(), world, {.length = length, .batch_tokens = arguments.batch_tokens});
+  eval::Scorer scorer(trained.model(), trained.teams(),
+                      {.length = length,
+                       .batch_tokens = arguments.batch_tokens,
+                       .copies = !cut && !int8 && arguments.device == Device::cpu});
   const eval::Subject subject{
       .model = trained.path(),
       .step = trained.step(),
@@ -123,8 +132,8 @@ void eval(const EvalArguments& arguments) {
     if (!arguments.dump_requests.empty()) write_requests(tasks, arguments.dump_requests);
   }
   if (arguments.checkpoint.empty()) return;
-  on_ranks(arguments.threads,
-           [&](MpiRuntime& mpi) { evaluate_on(mpi.world(), arguments, std::move(tasks)); });
+  on_ranks(ranks_of(arguments.sharing, arguments.threads, arguments.device),
+           [&](MpiRuntime& mpi) { evaluate_on(mpi, arguments, std::move(tasks)); });
 }
 
 }  // namespace ziggurat::apps

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/shard_size.h"
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/log.h>

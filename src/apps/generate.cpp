@@ -11,7 +11,8 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
-#include "apps/on_ranks.h"
+#include "apps/machine.h"
+#include "apps/sharing.h"
 #include "apps/trained_model.h"
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/config/config.h>
@@ -193,7 +194,10 @@ class Generation {
 };
 
 // On each rank; the first one has the prompts and shows the texts.
-void generate_on(Communicator& world, const GenerateArguments& arguments) {
+void generate_on(MpiRuntime& mpi, const GenerateArguments& arguments) {
+  Communicator& world = mpi.world();
+  const model::InferenceLayout layout = layout_of(arguments.sharing);
+  use_nodes(layout.ranks_per_node, layout.all_to_all, mpi, world);
   CheckpointReader reader(arguments.checkpoint);
   if (arguments.average) reader.use_averages();
   train::RunConfig config;
@@ -208,9 +212,9 @@ void generate_on(Communicator& world, const GenerateArguments& arguments) {
     for (Prompt& prompt : prompts) prompt.ids = ids_of(prompt, *tokenizer, window);
   }
 
-  const int share = arguments.expert_parallel > 0 ? arguments.expert_parallel : world.size();
-  config.model = model::share_experts(std::move(config.model), share);
-  const LoadedModel loaded(reader, config, world, {.form = form_of(arguments.weights)});
+  const LoadedModel loaded(
+      reader, config, world,
+      {.form = form_of(arguments.weights), .device = arguments.device, .layout = layout});
   constexpr int64_t kTogether = 64;  // more than most texts; a cache for more may be large
   infer::Engine engine(loaded.model(),
                        {.window = window,
@@ -232,7 +236,8 @@ void generate_on(Communicator& world, const GenerateArguments& arguments) {
 }  // namespace
 
 void generate(const GenerateArguments& arguments) {
-  on_ranks(arguments.threads, [&](MpiRuntime& mpi) { generate_on(mpi.world(), arguments); });
+  on_ranks(ranks_of(arguments.sharing, arguments.threads, arguments.device),
+           [&](MpiRuntime& mpi) { generate_on(mpi, arguments); });
 }
 
 }  // namespace ziggurat::apps

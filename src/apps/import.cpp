@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "apps/commands.h"
+#include "apps/shard_size.h"
 #include <ziggurat/checkpoint/staged_folder.h>
 #include <ziggurat/comm/agreement.h>
 #include <ziggurat/comm/mpi.h>

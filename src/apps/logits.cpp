@@ -10,6 +10,7 @@
 #include <ziggurat/config/config.h>
 #include <ziggurat/infer/decoder.h>
 #include <ziggurat/io/files.h>
+#include <ziggurat/runtime/gpus.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/run_config.h>
 
@@ -33,8 +34,9 @@ void logits(const LogitsArguments& arguments) {
   }
 
   set_thread_count(available_cores());
+  if (arguments.device == Device::cuda) check_gpu(look_for_gpus(), 0);
   const auto self = make_self_communicator();
-  const train::LoadedModel loaded(reader, config, *self);  // all experts in this process
+  const train::LoadedModel loaded(reader, config, *self, {.device = arguments.device});  // all experts here
 
   infer::Decoder decoder(loaded.model(), 1, n);
   std::vector<float> rows(static_cast<size_t>(n * vocabulary));

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
-#include <numeric>
 
 #include <nlohmann/json.hpp>
 
@@ -88,18 +87,14 @@ void plan(const PlanArguments& arguments) {
   const std::optional<train::RunConfig> teacher =
       config.distil.enabled() ? train::teacher_of(config) : std::nullopt;
   if (config.distil.enabled() && !teacher) {
-    fmt::print(
-        stderr,
-        "note: distil.teacher: {} is not on this machine, so it is not counted; name the config that it is "
-        "trained by with distil.teacher_config\n",
-        config.distil.teacher);
+    fmt::print(stderr,
+               "note: the teacher is not counted: name the config that it is trained by with "
+               "distil.teacher_config\n");
   }
   for (const train::Warning& warning : train::warnings_of(config)) {
     fmt::print(stderr, "warning: {}\n", train::to_string(warning));
   }
-  const std::vector<int> sizes = config.model.expert_parallel_sizes();
-  const int most_ep = sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end());
-  const int world = arguments.ranks > 0 ? arguments.ranks : std::lcm(most_ep, config.parallel.tensor);
+  const int world = arguments.ranks > 0 ? arguments.ranks : train::ranks_asked_for(config);
   train::check_for_ranks(config, world);
 
   const ParallelPlan layout = train::layout_of(config, world);
@@ -179,6 +174,7 @@ void plan(const PlanArguments& arguments) {
     bytes("code and libraries", memory.process);
     return bytes("total", memory.total());
   }
+  if (memory.graphs > 0) bytes("recorded micro-batches", memory.graphs);
   if (memory.spare > 0) bytes("spare, for uneven routing", memory.spare);
   line("total", format_bytes(double(memory.without_process())) + ", and some hundred MiB of CUDA's own");
   fmt::print("host memory of rank 0\n");

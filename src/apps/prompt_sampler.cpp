@@ -21,8 +21,8 @@ PromptSampler::PromptSampler(const train::RunConfig& config) : config_(config) {
   check(!config.data.tokenizer.empty(), ErrorKind::config,
         "eval.prompts: texts need the run's tokenizer: name it in data.tokenizer");
   check(config.device == Device::cpu, ErrorKind::config,
-        "eval.prompts: a model writes texts on the CPU only, and this run is on a GPU; leave the key out and "
-        "use `ziggurat generate` with the checkpoints");
+        "eval.prompts: a run on a GPU has taken its memory before the first step, and none for texts; leave "
+        "the key out and use `ziggurat generate` with the checkpoints");
   tokenizer_ = load_tokenizer(config.data.tokenizer);
   check(tokenizer_->vocab_size() <= config.model.vocab_size, ErrorKind::config,
         "data.tokenizer: {} has {} tokens, but model.vocab_size is {}", config.data.tokenizer,

@@ -1,10 +1,13 @@
 // ziggurat replay: a past step of a run once more, with the same bits.
 #include <cstdio>
+#include <functional>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include "apps/on_ranks.h"
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/config/config.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/train/replay.h>
 #include <ziggurat/train/run_config.h>
 
@@ -33,7 +36,9 @@ void replay(const ReplayArguments& arguments) {
       fmt::print("step {}: loss {:.6f} ({:a}), {}\n", step.record.step, step.record.loss, step.record.loss,
                  beside);
     };
-    train::replay({arguments.checkpoint, arguments.step, arguments.dump, arguments.output}, world, report);
+    Progress progress("replay", "steps");
+    train::replay({arguments.checkpoint, arguments.step, arguments.dump, arguments.output}, world, report,
+                  std::ref(progress));
     check(
         different == 0, ErrorKind::numeric,
         "{} steps have another loss than the run recorded. The same bits need the same program, ranks, "
@@ -42,7 +47,7 @@ void replay(const ReplayArguments& arguments) {
         different);
     if (tells && !arguments.output.empty()) fmt::print("tensors are in {}\n", arguments.output);
   };
-  on_ranks(config.threads, body, config.device);
+  on_ranks({.threads = config.threads, .device = config.device}, body);
 }
 
 }  // namespace ziggurat::apps

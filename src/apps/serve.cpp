@@ -3,7 +3,8 @@
 #include <csignal>
 
 #include "apps/commands.h"
-#include "apps/on_ranks.h"
+#include "apps/machine.h"
+#include "apps/sharing.h"
 #include "apps/trained_model.h"
 #include <ziggurat/config/units.h>
 #include <ziggurat/core/amounts.h>
@@ -20,10 +21,11 @@ namespace {
 int64_t cache_tokens(const ServeArguments& arguments, const model::Gpt& model, int64_t length) {
   constexpr int64_t kShare = 4;  // of the machine's memory
   const model::ModelConfig& c = model.config();
-  const int64_t of_token =
-                    2 * c.layer_count() * c.key_value_heads() * c.head_width() * size_of(model.dtype()),
+  const int64_t of_token = 2 * c.layer_count() * model.own_key_value_heads() * c.head_width() *
+                           size_of(model.dtype()),
                 all = infer::cache_tokens_for(arguments.texts, length);
   if (arguments.cache.empty()) {
+    if (model.device() != Device::cpu) return all;  // what does not fit is told by the memory's name
     const int64_t share = Arena::all_memory() / kShare / of_token;
     return std::min(all, std::max(share, infer::cache_tokens_for(1, length)));
   }
@@ -49,9 +51,10 @@ int64_t least_of(Communicator& world, int64_t tokens) {
 // On each rank; the first one answers.
 void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
   Communicator& world = mpi.world();
+  const model::InferenceLayout layout = layout_of(arguments.sharing);
+  use_nodes(layout.ranks_per_node, layout.all_to_all, mpi, world);
   const TrainedModel trained(arguments.checkpoint, arguments.precision, arguments.tokenizer,
-                             arguments.average, world, form_of(arguments.weights),
-                             arguments.expert_parallel > 0 ? arguments.expert_parallel : world.size());
+                             arguments.average, world, form_of(arguments.weights), layout, arguments.device);
   const int64_t most = trained.config().model.max_sequence,
                 length = arguments.max_length > 0 ? arguments.max_length
                                                   : std::min(trained.config().batch.sequence_length, most);
@@ -86,7 +89,8 @@ void serve_on(MpiRuntime& mpi, const ServeArguments& arguments) {
 }  // namespace
 
 void serve(const ServeArguments& arguments) {
-  on_ranks(arguments.threads, [&](MpiRuntime& mpi) { serve_on(mpi, arguments); });
+  on_ranks(ranks_of(arguments.sharing, arguments.threads, arguments.device),
+           [&](MpiRuntime& mpi) { serve_on(mpi, arguments); });
 }
 
 }  // namespace ziggurat::apps

@@ -1,10 +1,12 @@
 // ziggurat plan CONFIG --simulate CLUSTER: what a step of the run would take there, phase by phase.
 #include <algorithm>
+#include <functional>
 
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include <ziggurat/config/config.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/train/layout_search.h>
 #include <ziggurat/train/record_step.h>
 #include <ziggurat/train/review.h>
@@ -92,7 +94,9 @@ void print_changes(const train::RunConfig& config, const train::Layout& layout) 
 
 void search(const PlanArguments& arguments, const train::RunConfig& config, const ClusterConfig& cluster,
             int ranks) {
-  const std::vector<train::Layout> layouts = train::search_layouts(config, cluster, ranks);
+  Progress progress("search", "layouts");
+  const std::vector<train::Layout> layouts =
+      train::search_layouts(config, cluster, ranks, std::ref(progress));
   const auto fitting =
       std::count_if(layouts.begin(), layouts.end(), [](const train::Layout& l) { return l.fits; });
   check(fitting > 0, ErrorKind::config,

@@ -13,6 +13,10 @@ TaskEvaluator::TaskEvaluator(const train::RunConfig& config, Communicator& world
     : config_(config), world_(world) {
   check(!config.data.tokenizer.empty(), ErrorKind::config,
         "eval.tasks: texts need the run's tokenizer: name it in data.tokenizer");
+  check(
+      config.device == Device::cpu, ErrorKind::config,
+      "eval.tasks: a run on a GPU has taken its memory before the first step, and none for texts; leave the "
+      "key out and use `ziggurat eval` with the checkpoints");
   tokenizer_ = load_tokenizer(config.data.tokenizer);
   check(tokenizer_->vocab_size() <= config.model.vocab_size, ErrorKind::config,
         "data.tokenizer: {} has {} tokens, but model.vocab_size is {}", config.data.tokenizer,

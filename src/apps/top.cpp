@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include <unistd.h>
+#include <fmt/format.h>
 
 #include "apps/commands.h"
 #include <ziggurat/core/amounts.h>
@@ -89,7 +89,7 @@ std::string screen(const report::RunHistory& run) {
 void top(const std::string& run, double every) {
   report::HistoryReader reader(run);
   set_quiet(true);  // no progress of reading between the pictures
-  const bool live = ::isatty(STDOUT_FILENO) != 0;
+  const bool live = is_terminal(STDOUT_FILENO);
   while (true) {
     if (reader.read_more() || !live) {
       fmt::print("{}{}", live ? "\033[H\033[2J" : "", screen(reader.history()));

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include "apps/prompt_sampler.h"
 #include "apps/task_evaluator.h"
 #include <ziggurat/bench/roof.h>

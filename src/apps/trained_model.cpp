@@ -24,14 +24,14 @@ train::Precision precision_of(const std::string& name, train::Precision trained,
 
 TrainedModel::TrainedModel(const std::string& checkpoint, const std::string& precision,
                            const std::string& tokenizer, bool average, Communicator& world, WeightForm form,
-                           int expert_parallel)
+                           const model::InferenceLayout& layout, Device device)
     : reader_(checkpoint) {
   if (average) reader_.use_averages();
   parse_config(config_, reader_.manifest().config, reader_.path());
   tokenizer_ = train::find_tokenizer(reader_, config_, tokenizer).tokenizer;
   if (!precision.empty()) config_.precision = precision_of(precision, config_.precision, reader_.path());
-  if (expert_parallel > 0) config_.model = model::share_experts(std::move(config_.model), expert_parallel);
-  loaded_ = std::make_unique<LoadedModel>(reader_, config_, world, train::LoadOptions{.form = form});
+  loaded_ = std::make_unique<LoadedModel>(
+      reader_, config_, world, train::LoadOptions{.form = form, .device = device, .layout = layout});
 }
 
 }  // namespace ziggurat::apps

@@ -23,10 +23,10 @@ class TrainedModel {
   // Collective over `world`, as LoadedModel.
   // `checkpoint`: as CheckpointReader. `precision`: of activations and products, bf16 or fp32; empty: as in
   // training. `tokenizer`: a path, or empty: the one that the model was trained with. `average`: the averages
-  // of the weights instead of them. `expert_parallel`: ranks that may share experts; 0: as in training.
+  // of the weights instead of them.
   TrainedModel(const std::string& checkpoint, const std::string& precision, const std::string& tokenizer,
-               bool average, Communicator& world, WeightForm form = WeightForm::rows,
-               int expert_parallel = 0);
+               bool average, Communicator& world, WeightForm form, const model::InferenceLayout& layout,
+               Device device = Device::cpu);
 
   const train::RunConfig& config() const { return config_; }
   const model::Gpt& model() const { return loaded_->model(); }
@@ -34,7 +34,8 @@ class TrainedModel {
   const std::string& path() const { return reader_.path(); }
   int64_t step() const { return reader_.manifest().step; }
 
-  std::string weight_hash() const { return loaded_->weight_hash(); }  // collective; not after take_form
+  Communicator& teams() const { return loaded_->teams(); }
+  std::string weight_hash() { return loaded_->weight_hash(&reader_); }  // collective; not after take_form
   void take_form(WeightForm form) { loaded_->take_form(form); }
 
  private:

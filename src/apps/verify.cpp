@@ -1,12 +1,15 @@
 // ziggurat verify CONFIG: the first steps of a run on two devices, tensor by tensor.
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 
 #include <fmt/ranges.h>
 
 #include "apps/commands.h"
+#include "apps/machine.h"
 #include "apps/on_ranks.h"
 #include <ziggurat/config/config.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/train/review.h>
 #include <ziggurat/train/verify.h>
 
@@ -51,10 +54,11 @@ void verify(const VerifyArguments& arguments) {
           step.step, step.first ? step.first->what : "", step.first ? step.first->difference : 0.0,
           tolerance);
     };
-    train::verify(config, other, arguments.steps, tolerance, world, *other_world, report);
+    Progress progress("verify", "steps");
+    train::verify(config, other, arguments.steps, tolerance, world, *other_world, report, std::ref(progress));
     if (tells) fmt::print("{} steps agree\n", arguments.steps);
   };
-  on_ranks(config.threads, body, device);
+  on_ranks({.threads = config.threads, .device = device}, body);
 }
 
 }  // namespace ziggurat::apps

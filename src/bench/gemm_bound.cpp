@@ -24,7 +24,7 @@ GemmBound::GemmBound(const train::RunConfig& config, int world_size)
       operands_(train::compute_dtype(config.precision)),
       sums_(accum_dtype(operands_)) {
   if (kernels::bf16_gemm() == kernels::Bf16Gemm::widened && operands_ == DType::bf16) operands_ = DType::f32;
-  const model::ModelConfig m = model::fit_to_ranks(config.model, world_size);
+  const model::ModelConfig m = train::model_of(config, world_size);
   const int64_t tokens = config.batch.micro_batch * config.batch.sequence_length;
   passes_ = train::tokens_of_rank(config, train::layout_of(config, world_size).dp().size) / tokens;
   // Of what tensor parallelism cuts, a rank's part.
@@ -46,8 +46,9 @@ GemmBound::GemmBound(const train::RunConfig& config, int world_size)
     if (layer.ffn == model::FfnKind::residual_moe) {
       add_ffn(&Times::linear, 1, tokens, m.residual_width() / tp);
     }
-    const int64_t held = layer.experts / layer.expert_parallel;
-    add_ffn(&Times::expert, held, tokens / tp * m.moe.top_k / held, m.expert_width());
+    // Of experts' matrices a rank has a part, for the tokens of all that share them.
+    const int64_t held = layer.experts / layer.expert_parallel, cut = config.parallel.expert_tensor;
+    add_ffn(&Times::expert, held, cut * tokens / tp * m.moe.top_k / held, m.expert_width() / cut);
   }
   add(&Times::head, 1, tokens, width, tp == 1 ? m.vocab_size : m.padded_vocab() / tp);
   attention_ = {static_cast<int64_t>(m.layers().size()), config.batch.micro_batch * m.heads / tp,

@@ -196,6 +196,9 @@ Manifest manifest_from_json(const json& body, int64_t version, const std::string
 
 Manifest read_manifest(const std::string& step_directory) {
   const std::string where = step_directory + "/" + kManifestName;
+  check(std::filesystem::exists(std::filesystem::symlink_status(where)), ErrorKind::checkpoint,
+        "[checkpoint] {} has no {}, which is written last: it was never complete, or lost it; {}",
+        step_directory, kManifestName, kTakeAnother);
   const std::string text = ReadOnlyFile(where, ErrorKind::checkpoint, Links::refused).read_all();
   const json body = with_cure(kTakeAnother, [&] {
     check_own_hash(text, where);

@@ -3,6 +3,7 @@
 #include <bit>
 #include <numeric>
 
+#include "comm/background.h"
 #include "comm/begun.h"
 #include "comm/host_bytes.h"
 #include "comm/levels.h"
@@ -48,9 +49,7 @@ Communicator::Communicator(std::string name, int rank, int size, int64_t reduce_
         "[communicator] a chunk must hold at least one f64 (8 bytes), got {}", reduce_chunk_bytes);
 }
 
-Communicator::~Communicator() {
-  if (device_group_) std::erase(*device_users_, this);
-}
+Communicator::~Communicator() { leave_devices(); }
 
 std::string Communicator::where() const {
   return fmt::format("[{} #{} of {} bytes on '{}', rank {} of {}]", last_.name, last_.sequence, last_.bytes,
@@ -58,8 +57,9 @@ std::string Communicator::where() const {
 }
 
 // Numbers the collective and checks what all of them ask. False: there is no memory to move (a meta device).
-bool Communicator::begin(const char* name, const Tensor& input, const Tensor& output, const Stream& stream) {
-  begin(name, input.bytes());
+bool Communicator::begin(const char* name, const Tensor& input, const Tensor& output, const Stream& stream,
+                         bool alike) {
+  begin(name, input.bytes(), alike && on_host(input));
   check(input.device() == output.device(), ErrorKind::argument, "{} input is on {}, output on {}", where(),
         to_string(input.device()), to_string(output.device()));
   check(input.device() != Device::cuda || stream.device() == Device::cuda, ErrorKind::argument,
@@ -87,27 +87,35 @@ void Communicator::check_reducible(const Tensor& buffer, ReduceOrder order) cons
         where(), std::bit_floor(static_cast<unsigned>(size_)), std::bit_ceil(static_cast<unsigned>(size_)));
 }
 
+void Communicator::check_scatter(const Tensor& input, const Tensor& output, ReduceOrder order) const {
+  check_reducible(input, order);
+  check(leading(input) == size_ * leading(output) && row_elements(input) == row_elements(output),
+        ErrorKind::argument, "{} input {} is not output {} for each of {} ranks", where(), input.shape(),
+        output.shape(), size_);
+}
+
 std::unique_ptr<Communicator> Communicator::split(int color, int key, const std::string& name) {
   begin("split", 0);
   check(color >= 0, ErrorKind::argument, "{} color must not be negative, got {}", where(), color);
   if (size_ == 1) return make_self_communicator();
   const Noted noted(*this, time());
   std::unique_ptr<Communicator> group = do_split(color, key, name);
-  group->device_users_ = device_users_;
+  group->devices_ = devices_;
   group->times_ = times_;
+  group->background_ = background_;
   if (node_options_) group->use_nodes(*node_options_);
   return group;
 }
 
 void Communicator::barrier() {
-  begin("barrier", 0);
+  begin("barrier", 0, true);
   if (size_ == 1) return;
   const Noted noted(*this, time());
   do_barrier();
 }
 
 Work Communicator::broadcast(const Tensor& buffer, int root, Stream& stream) {
-  const bool has_memory = begin("broadcast", buffer, buffer, stream);
+  const bool has_memory = begin("broadcast", buffer, buffer, stream, true);
   check(0 <= root && root < size_, ErrorKind::argument, "{} root {} is not in the group", where(), root);
   if (!has_memory || size_ == 1) return {};
   const Noted noted(*this, time());
@@ -121,9 +129,19 @@ Work Communicator::broadcast(const Tensor& buffer, int root, Stream& stream) {
   return {};
 }
 
+void Communicator::await_broadcast(const Tensor& buffer, int root, Stream& stream) {
+  const bool has_memory = begin("broadcast", buffer, buffer, stream);
+  check(0 <= root && root < size_ && (on_host(buffer) || !has_memory), ErrorKind::argument,
+        "{} expected a root of the group and the host's memory, got root {} and memory on {}", where(), root,
+        to_string(buffer.device()));
+  if (!has_memory || size_ == 1) return;
+  const Noted noted(*this, time());
+  do_await_broadcast(bytes_of(buffer), root);
+}
+
 Work Communicator::all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder order, Stream& stream) {
   const Span span(stream.profile(), "all_reduce");
-  const bool has_memory = begin("all_reduce", buffer, buffer, stream);
+  const bool has_memory = begin("all_reduce", buffer, buffer, stream, true);
   check_reducible(buffer, order);
   if (!has_memory || size_ == 1) return {};
   const Noted noted(*this, time());
@@ -138,7 +156,7 @@ Work Communicator::all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder ord
 }
 
 Work Communicator::all_gather(const Tensor& input, const Tensor& output, Stream& stream) {
-  const bool has_memory = begin("all_gather", input, output, stream);
+  const bool has_memory = begin("all_gather", input, output, stream, true);
   check(leading(output) == size_ * leading(input) && row_elements(output) == row_elements(input),
         ErrorKind::argument, "{} input {} of each of {} ranks does not fill output {}", where(),
         input.shape(), size_, output.shape());
@@ -161,10 +179,7 @@ Work Communicator::all_gather(const Tensor& input, const Tensor& output, Stream&
 Work Communicator::reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order,
                                   Stream& stream) {
   const bool has_memory = begin("reduce_scatter", input, output, stream);
-  check_reducible(input, order);
-  check(leading(input) == size_ * leading(output) && row_elements(input) == row_elements(output),
-        ErrorKind::argument, "{} input {} is not output {} for each of {} ranks", where(), input.shape(),
-        output.shape(), size_);
+  check_scatter(input, output, order);
   if (!has_memory) return {};
   if (size_ == 1) {
     copy_alone(input, output, stream);
@@ -181,94 +196,12 @@ Work Communicator::reduce_scatter(const Tensor& input, const Tensor& output, Red
   return {};
 }
 
-// A collective under way, and what its end has to know.
-struct Communicator::Begun {
-  std::unique_ptr<BegunCollective> collective;
-  int64_t event;
-  CollectiveTime* time;
-  double moved = 0;  // seconds that this rank has spent on it
-  double spent = 0;  // and on it and others since it began: in the rest it did something else
-  Timer since = {};
-};
-
-Work Communicator::begin_all_reduce(const Tensor& buffer, ReduceOrder order, Stream& stream) {
-  const bool host = on_host(buffer) && size_ > 1;
-  if (!host || sums_by_nodes(buffer.bytes(), order)) return all_reduce(buffer, ReduceOp::sum, order, stream);
-  last_ = {last_.sequence + 1, "all_reduce", buffer.bytes()};
-  check_reducible(buffer, order);
-  auto collective = begin_reduce_all(bytes_of(buffer), buffer.dtype(), order);
-  if (collective) return keep_begun(std::move(collective));
-  --last_.sequence;
-  return all_reduce(buffer, ReduceOp::sum, order, stream);
-}
-
-Work Communicator::begin_reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order,
-                                        Stream& stream) {
-  const bool host = on_host(input) && size_ > 1;
-  if (!host || sums_by_nodes(input.bytes(), order)) return reduce_scatter(input, output, order, stream);
-  last_ = {last_.sequence + 1, "reduce_scatter", input.bytes()};
-  check_reducible(input, order);
-  check(input.dtype() == output.dtype() && input.numel() == size_ * output.numel(), ErrorKind::argument,
-        "{} input {} is not output {} for each of {} ranks", where(), input.shape(), output.shape(), size_);
-  auto collective = begin_reduce_blocks(bytes_of(input), bytes_of(output), input.dtype(), order);
-  if (collective) return keep_begun(std::move(collective));
-  --last_.sequence;
-  return reduce_scatter(input, output, order, stream);
-}
-
 CollectiveTime& Communicator::time() {
   for (const auto& [name, time] : time_of_) {
     if (name == last_.name) return *time;
   }
   time_of_.emplace_back(last_.name, &(*times_)[fmt::format("{} on {}", last_.name, name_)]);
   return *time_of_.back().second;
-}
-
-Work Communicator::keep_begun(std::unique_ptr<BegunCollective> collective) {
-  CollectiveTime& its_time = time();
-  ++its_time.calls;
-  its_time.bytes += last_.bytes;
-  const int64_t event = flight_log().note_collective(last_.name, name_, last_.sequence, last_.bytes);
-  begun_.push_back(std::make_unique<Begun>(Begun{std::move(collective), event, &its_time}));
-  progress();
-  const int64_t number = begun_before_ + static_cast<int64_t>(begun_.size());
-  return Work([this, number] { finish_begun(number); });
-}
-
-void Communicator::end_first_begun() {
-  const Begun& first = *begun_.front();
-  flight_log().end_noted(first.event);
-  first.time->exposed += first.moved;
-  first.time->hidden += first.since.seconds() - first.spent;
-  begun_.pop_front();
-  ++begun_before_;
-}
-
-// In their order: a pair of ranks has one line.
-void Communicator::progress() {
-  while (!begun_.empty()) {
-    const Timer moving;
-    const bool done = begun_.front()->collective->advance();
-    begun_.front()->moved += moving.seconds();
-    for (const auto& begun : begun_) begun->spent += moving.seconds();
-    if (!done) return;
-    end_first_begun();
-  }
-}
-
-void Communicator::finish_begun(int64_t until) {
-  while (begun_before_ < until) {
-    const Timer moving;
-    begun_.front()->collective->finish();
-    begun_.front()->moved += moving.seconds();
-    for (const auto& begun : begun_) begun->spent += moving.seconds();
-    end_first_begun();
-  }
-}
-
-std::unique_ptr<BegunCollective> Communicator::begin_reduce_all(Bytes, DType, ReduceOrder) { return nullptr; }
-std::unique_ptr<BegunCollective> Communicator::begin_reduce_blocks(ConstBytes, Bytes, DType, ReduceOrder) {
-  return nullptr;
 }
 
 Work Communicator::all_to_all(const Tensor& input, const Tensor& output, Stream& stream) {
@@ -287,6 +220,18 @@ Work Communicator::all_to_all(const Tensor& input, const Tensor& output, Stream&
 
 Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
                                 std::span<const int64_t> recv_rows, Stream& stream) {
+  return exchange_rows(input, send_rows, output, recv_rows, stream, false);
+}
+
+Work Communicator::begin_all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows,
+                                      const Tensor& output, std::span<const int64_t> recv_rows,
+                                      Stream& stream) {
+  return exchange_rows(input, send_rows, output, recv_rows, stream, true);
+}
+
+Work Communicator::exchange_rows(const Tensor& input, std::span<const int64_t> send_rows,
+                                 const Tensor& output, std::span<const int64_t> recv_rows, Stream& stream,
+                                 bool begin_only) {
   const Span span(stream.profile(), "all_to_all_v");
   const bool has_memory = begin("all_to_all_v", input, output, stream);
   check(input.rank() >= 1 && output.rank() >= 1 && row_elements(input) == row_elements(output),
@@ -317,16 +262,20 @@ Work Communicator::all_to_all_v(const Tensor& input, std::span<const int64_t> se
     copy_alone(input.rows(0, send_rows[0]), output.rows(0, send_rows[0]), stream);
     return {};
   }
-  return exchange_blocks(input, send_bytes_, output, receive_bytes_, stream);
+  return exchange_blocks(input, send_bytes_, output, receive_bytes_, stream, begin_only);
 }
 
 Work Communicator::exchange_blocks(const Tensor& input, const std::vector<int64_t>& send,
-                                   const Tensor& output, const std::vector<int64_t>& receive,
-                                   Stream& stream) {
+                                   const Tensor& output, const std::vector<int64_t>& receive, Stream& stream,
+                                   bool begin_only) {
   const Noted noted(*this, time());
   if (on_host(input)) return exchange_on_host(bytes_of(input), send, bytes_of(output), receive);
   if (goes_between_devices()) {
     count_flat(send);
+    if (begin_only) {
+      return behind(stream, Beside::exchanges,
+                    [&](Stream& beside) { device_all_to_all_v(input, send, output, receive, beside); });
+    }
     device_all_to_all_v(input, send, output, receive, stream);
   } else {
     staged_all_to_all_v(input, send, output, receive, stream);

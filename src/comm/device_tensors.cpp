@@ -1,5 +1,6 @@
 // Collectives on tensors of devices by the devices themselves: queued on the stream, and the host goes on.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <thread>
 
@@ -30,6 +31,27 @@ DeviceGroup::Number number(DType dtype) {
 
 }  // namespace
 
+// What goes on beside the streams that compute has streams for all groups together, in which the collectives
+// of every rank come in one order. Events are kept for the next collectives: none is made in steady state.
+struct Communicator::Devices {
+  struct Done {
+    Event event{Device::cuda};
+    Stream* of = nullptr;  // that has to wait for it; null: free
+  };
+
+  std::vector<Communicator*> users;               // groups with a group of devices
+  std::array<std::unique_ptr<Stream>, 2> beside;  // by Beside
+  Event ready{Device::cuda};
+  std::deque<Done> done;
+
+  Done& take_done(Stream& of) {
+    const auto free = std::find_if(done.begin(), done.end(), [](const Done& d) { return d.of == nullptr; });
+    Done& taken = free == done.end() ? done.emplace_back() : *free;
+    taken.of = &of;
+    return taken;
+  }
+};
+
 std::string Communicator::use_devices() {
   if (size_ == 1) return "";
   const std::string missing = device_groups_missing();
@@ -43,13 +65,13 @@ std::string Communicator::use_devices() {
         static_cast<size_t>(std::find(places.begin(), places.end(), places[r]) - places.begin());
     if (first < r) return fmt::format("ranks {} and {} share the device {}", first, r, places[r]);
   }
-  if (!device_users_) device_users_ = std::make_shared<std::vector<Communicator*>>();
+  if (!devices_) devices_ = std::make_shared<Devices>();
   return "";
 }
 
 // A fixed tree is of sums: a maximum has the same bits in every order.
 bool Communicator::goes_between_devices(ReduceOrder order, ReduceOp op) const {
-  return device_users_ != nullptr && (order == ReduceOrder::any || op == ReduceOp::max);
+  return devices_ != nullptr && (order == ReduceOrder::any || op == ReduceOp::max);
 }
 
 void Communicator::make_device_group() {
@@ -57,7 +79,11 @@ void Communicator::make_device_group() {
   if (rank_ == 0) id = make_device_group_id();
   do_broadcast(id, 0);
   device_group_ = ziggurat::make_device_group(id, rank_, size_);
-  device_users_->push_back(this);
+  devices_->users.push_back(this);
+}
+
+void Communicator::leave_devices() {
+  if (device_group_) std::erase(devices_->users, this);
 }
 
 // With the group of devices, and its errors under the name of the collective under way.
@@ -69,6 +95,18 @@ void Communicator::between_devices(const Call& call) {
   } catch (const Error& error) {
     fail(error.kind(), "{} {}", where(), error.what());
   }
+}
+
+Work Communicator::behind(Stream& stream, Beside kind, const std::function<void(Stream& stream)>& call) {
+  std::unique_ptr<Stream>& own = devices_->beside[static_cast<size_t>(kind)];
+  if (!own) own = std::make_unique<Stream>(stream.device());
+  Stream& beside = *own;
+  devices_->ready.record(stream);
+  devices_->ready.hold(beside);
+  call(beside);
+  Devices::Done& done = devices_->take_done(stream);
+  done.event.record(beside);
+  return Work([&done] { done.event.hold(*std::exchange(done.of, nullptr)); });
 }
 
 void Communicator::device_broadcast(const Tensor& buffer, int root, Stream& stream) {
@@ -101,14 +139,14 @@ void Communicator::device_all_to_all_v(const Tensor& input, const std::vector<in
 }
 
 void Communicator::watch(Stream& stream) {
-  if (device_users_ == nullptr || device_users_->empty() || stream.device() != Device::cuda) return;
+  if (devices_ == nullptr || devices_->users.empty() || stream.device() != Device::cuda) return;
   const comm::Noted noted(*this, "wait for device");
   while (!backend(stream.device()).done(stream)) {
-    for (const Communicator* user : *device_users_) {
+    for (const Communicator* user : devices_->users) {
       const std::string failure = user->device_group_->failure();
       if (failure.empty()) continue;
       // The stream may wait in each of them, for ranks that give up where the failed one's do.
-      for (Communicator* other : *device_users_) other->device_group_->abort();
+      for (Communicator* other : devices_->users) other->device_group_->abort();
       fail(ErrorKind::communication, "{} or a collective before it failed on the devices: {}", user->where(),
            failure);
     }

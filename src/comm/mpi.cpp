@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <memory>
+#include <thread>
 
 #include <mpi.h>
 
@@ -73,6 +75,8 @@ class BegunInSharedMemory final : public BegunCollective {
       : channels_(channels), steps_(std::move(steps)) {}
   bool advance() override { return steps_.advance(); }
   void finish() override { channels_.finish(steps_); }
+  bool by_any_thread() const override { return true; }  // its steps call nothing of MPI
+  uint64_t messages() const override { return channels_.messages(); }
 
  private:
   const comm::SharedChannels& channels_;
@@ -115,6 +119,7 @@ class MpiCommunicator final : public Communicator {
   // Takes ownership of `comm`.
   MpiCommunicator(const std::string& group_name, MPI_Comm comm, Identity id, const MpiLimits& limits)
       : Communicator(group_name, id.rank, id.size, limits.reduce_bytes), comm_(comm), limits_(limits) {
+    use_background();  // but groups that are split from others use theirs
     if (limits.shared_from == MpiLimits::kNever || size() == 1) return;
     const int64_t slot_bytes = comm::SharedChannels::slot_bytes(size(), limits.slot_bytes);
     window_ = comm::SharedWindow::create(comm_, comm::SharedChannels::segment_bytes(size(), slot_bytes));
@@ -124,6 +129,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   ~MpiCommunicator() override {
+    leave_background();
     window_.reset();
     int finalized = 0;
     MPI_Finalized(&finalized);
@@ -200,6 +206,28 @@ class MpiCommunicator final : public Communicator {
     return begun;
   }
 
+  std::unique_ptr<BegunCollective> begin_gather(ConstBytes input, Bytes output) override {
+    const auto bytes = static_cast<int64_t>(input.size());
+    const std::vector<Bytes> blocks = cut(output, std::vector<int64_t>(static_cast<size_t>(size()), bytes));
+    const bool in_place = input.data() == blocks[static_cast<size_t>(rank())].data();
+    if (through_shared_memory(bytes)) {
+      copy_bytes(input, blocks[static_cast<size_t>(rank())]);
+      return std::make_unique<BegunInSharedMemory>(
+          *channels_, channels_->exchange_in_steps(
+                          std::vector<ConstBytes>(static_cast<size_t>(size()), input), blocks, where()));
+    }
+    if (bytes > limits_.message_bytes) return nullptr;
+    const int count = static_cast<int>(bytes);
+    auto begun = std::make_unique<BegunInMpi>(where(), std::vector<std::byte>(), Bytes());
+    check_call(MPI_Iallgather(in_place ? MPI_IN_PLACE : input.data(), count, MPI_BYTE, output.data(), count,
+                              MPI_BYTE, comm_, begun->request()),
+               "MPI_Iallgather");
+    return begun;
+  }
+
+  // What is not sent through shared memory leaves the channels alone.
+  bool passes_begun(int64_t bytes) const override { return !through_shared_memory(bytes); }
+
   std::unique_ptr<Communicator> do_split(int color, int key, const std::string& group_name) override {
     MPI_Comm group = MPI_COMM_NULL;
     check_call(MPI_Comm_split(comm_, color, key, &group), "MPI_Comm_split");
@@ -211,6 +239,25 @@ class MpiCommunicator final : public Communicator {
   void do_broadcast(Bytes buffer, int root) override {
     for_each_chunk(static_cast<int64_t>(buffer.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
       check_call(MPI_Bcast(buffer.data() + begin, static_cast<int>(n), MPI_BYTE, root, comm_), "MPI_Bcast");
+    });
+  }
+
+  // Blocking calls of MPI never let go of their core.
+  void do_await_broadcast(Bytes buffer, int root) override {
+    constexpr auto kBusy = std::chrono::milliseconds(1), kLongestSleep = std::chrono::milliseconds(1);
+    for_each_chunk(static_cast<int64_t>(buffer.size()), limits_.message_bytes, [&](int64_t begin, int64_t n) {
+      MPI_Request request;
+      check_call(MPI_Ibcast(buffer.data() + begin, static_cast<int>(n), MPI_BYTE, root, comm_, &request),
+                 "MPI_Ibcast");
+      const auto began = std::chrono::steady_clock::now();
+      std::chrono::microseconds sleep(20);
+      for (int done = 0;;) {
+        check_call(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+        if (done != 0) return;
+        if (std::chrono::steady_clock::now() - began < kBusy) continue;
+        std::this_thread::sleep_for(sleep);
+        sleep = std::min<std::chrono::microseconds>(2 * sleep, kLongestSleep);
+      }
     });
   }
 

@@ -220,12 +220,12 @@ void SharedChannels::reduce_scatter(ConstBytes input, Bytes output, DType dtype,
   finish(steps);
 }
 
-void SharedChannels::exchange(const std::vector<ConstBytes>& send, const std::vector<Bytes>& receive,
-                              const std::string& where) {
+Steps SharedChannels::exchange_in_steps(std::vector<ConstBytes> send, std::vector<Bytes> receive,
+                                        std::string where) {
   std::vector<int64_t> sent(segments_.size(), 0), received(segments_.size(), 0);
-  bool done = false, moved = false;
-  const auto move = [&] {
-    done = true, moved = false;
+  for (bool done = false; !done;) {
+    done = true;
+    bool moved = false;
     for (int i = 1; i < size(); ++i) {
       const int to = (rank_ + i) % size(), from = (rank_ + size() - i) % size();
       const ConstBytes out = send[static_cast<size_t>(to)];
@@ -247,11 +247,14 @@ void SharedChannels::exchange(const std::vector<ConstBytes>& send, const std::ve
       }
       if (out_at < out_bytes || in_at < in_bytes) done = false;
     }
-    return done || moved;
-  };
-  do {
-    wait_until(move);
-  } while (!done);
+    if (!done && !moved) co_await Steps::give_way();
+  }
+}
+
+void SharedChannels::exchange(const std::vector<ConstBytes>& send, const std::vector<Bytes>& receive,
+                              const std::string& where) {
+  Steps steps = exchange_in_steps(send, receive, where);
+  finish(steps);
 }
 
 }  // namespace ziggurat::comm

@@ -45,7 +45,9 @@ class SharedChannels {
   // The same, which give way instead of waiting. Until they are done no other call may be made.
   Steps all_reduce_in_steps(Bytes buffer, DType dtype, ReduceOp op, std::string where);
   Steps reduce_scatter_in_steps(ConstBytes input, Bytes output, DType dtype, std::string where);
+  Steps exchange_in_steps(std::vector<ConstBytes> send, std::vector<Bytes> receive, std::string where);
   void finish(Steps& steps) const;  // waits
+  uint64_t messages() const;        // moved by this rank so far
   // send[r] goes to rank r, receive[r] comes from it. Empty entries, and this rank's own, move nothing.
   void exchange(const std::vector<ConstBytes>& send, const std::vector<Bytes>& receive,
                 const std::string& where);
@@ -59,7 +61,6 @@ class SharedChannels {
   bool can_push(int to) const;
   bool can_pull(int from) const;
   bool can_pull_from_all() const;
-  uint64_t messages() const;  // moved by this rank so far
   void push(int to, ConstBytes data, int64_t total);
   ConstBytes front(int from, int64_t bytes, int64_t total, const std::string& where) const;
   void release(int from);

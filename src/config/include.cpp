@@ -17,10 +17,23 @@ namespace fs = std::filesystem;
 constexpr int kMaxFiles = 100;  // in all: bounds files that include each other twice and twice again
 
 // The bytes of a file, one more than allowed at most; `why` says why there are none.
+// What a file of that folder is called that somebody may have meant, as a question; may be "".
+std::string file_beside(const std::string& path) {
+  const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (fs::directory_iterator entry(folder, ignored), end; !ignored && entry != end;
+       entry.increment(ignored)) {
+    if (entry->path().extension() == ".yaml") names.push_back(entry->path().filename().string());
+  }
+  const std::string near = nearest_word(fs::path(path).filename().string(), names);
+  return near.empty() ? "" : fmt::format("; did you mean '{}'?", near);
+}
+
 std::string read_bytes(const std::string& path, std::string& why) {
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) {
-    why = "a directory";
+    why = "a directory; name a YAML file in it";
     return "";
   }
   errno = 0;
@@ -28,7 +41,7 @@ std::string read_bytes(const std::string& path, std::string& why) {
   std::string bytes(kMaxFileBytes + 1, '\0');
   stream.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   if (!stream.eof() && stream.fail()) {
-    why = errno != 0 ? std::strerror(errno) : "a read error";
+    why = (errno != 0 ? std::strerror(errno) : "a read error") + file_beside(path);
     return "";
   }
   bytes.resize(static_cast<size_t>(stream.gcount()));
@@ -65,9 +78,11 @@ class Includer {
     std::string why;
     const std::string bytes = read_bytes(path, why);
     if (!why.empty()) {
-      problems_.add_line(from.source ? fmt::format("{}: include: expected a readable file, got {}: {}",
-                                                   from.text(), in_quotes(path), why)
-                                     : fmt::format("{}: expected a readable file, got: {}", path, why));
+      problems_.add_line(from.source
+                             ? fmt::format("{}: include: expected a readable file, got {}: {}; a path "
+                                           "counts from the folder of the file that includes it",
+                                           from.text(), in_quotes(path), why)
+                             : fmt::format("{}: expected a readable file, got: {}", path, why));
       return kRefused;
     }
     return resolve(read_yaml(bytes, path, YamlSource::file, problems_), path);

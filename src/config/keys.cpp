@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "config/node.h"
+#include "config/other_names.h"
 #include <ziggurat/config/explain.h>
 
 namespace ziggurat {
@@ -94,8 +95,14 @@ void for_each_key(const TypeInfo& type, void* value, const KeyVisitor& visit) {
 std::string nearest_key(const TypeInfo& root, std::string_view path, const std::string& name) {
   const std::string parent = key_in_lists(path);
   const std::vector<KnownKey> keys = known_keys(root);
+  const auto known = [&](std::string_view key) {
+    return std::any_of(keys.begin(), keys.end(), [&](const KnownKey& one) { return one.path == key; });
+  };
   const auto beside = [&](const KnownKey& key) { return key.path == join_key(parent, key.name); };
 
+  for (const OtherName& other : other_names()) {
+    if (other.theirs == name && known(other.ours)) return std::string(other.ours);
+  }
   std::vector<std::string> siblings;
   for (const KnownKey& key : keys) {
     if (beside(key)) siblings.push_back(key.name);
@@ -114,7 +121,8 @@ std::string nearest_key(const TypeInfo& root, std::string_view path, const std::
     for (std::string& phrase : phrases(key.help, parts)) words.add(std::move(phrase), key);
   }
   const std::string elsewhere = words.nearest(name);
-  return elsewhere.empty() ? words.nearest(join_key(path, name)) : elsewhere;
+  const bool stray = !parent.empty() && !known(parent);  // nor is the struct one of the config
+  return elsewhere.empty() && stray ? words.nearest(join_key(path, name)) : elsewhere;
 }
 
 }  // namespace ziggurat

@@ -14,8 +14,8 @@ using KeyVisitor = std::function<void(const std::string& key, const Field& field
 void for_each_key(const TypeInfo& type, void* value, const KeyVisitor& visit);
 
 // The full path of the key that somebody meant who wrote `name` in the struct at `path` ("" = the whole
-// config), "" if none is near. Compared are names, those in the same struct first, full paths, and the words
-// of the help: lernin_rate is near to what optimizer.lr says of itself.
+// config), "" if none is near. Compared are the names that other trainers have, ours, those in the same
+// struct first, and the words of the help: lernin_rate is near to what optimizer.lr says of itself.
 std::string nearest_key(const TypeInfo& root, std::string_view path, const std::string& name);
 
 }  // namespace ziggurat

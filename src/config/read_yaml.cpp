@@ -209,6 +209,28 @@ bool clean_text(std::string_view text, const Place& source, std::string& out, Pr
   return true;
 }
 
+// The mistakes that people make, by what yaml-cpp calls them.
+std::string cure_of(const YAML::Exception& error, const std::string& text) {
+  size_t begin = 0;
+  for (int line = 0; line < error.mark.line && begin != text.npos; ++line) {
+    begin = text.find('\n', begin);
+    if (begin != text.npos) ++begin;
+  }
+  const size_t word = begin == text.npos ? text.npos : text.find_first_not_of(" \t", begin);
+  if (word != text.npos && text.substr(begin, word - begin).find('\t') != text.npos) {
+    return "; the line begins with a tab: indent with spaces";
+  }
+  const std::string& what = error.msg;
+  if (what.find("flow not found") != what.npos || what.find("end of map") != what.npos) {
+    return "; is a bracket left open?";
+  }
+  if (what.find("EOF in scalar") != what.npos) return "; is a quote left open?";
+  if (what.find("illegal map value") != what.npos) {
+    return "; keys of one map begin in one column, and a text with ': ' in it stands in quotes";
+  }
+  return "";
+}
+
 }  // namespace
 
 Node read_yaml(std::string_view text, const std::string& source, YamlSource kind, Problems& problems) {
@@ -231,8 +253,8 @@ Node read_yaml(std::string_view text, const std::string& source, YamlSource kind
   } catch (const Stop&) {
     return nothing;
   } catch (const YAML::Exception& e) {
-    problems.add_line(
-        fmt::format("{}: expected valid YAML, got an error: {}", builder.place(e.mark).text(), e.msg));
+    problems.add_line(fmt::format("{}: expected valid YAML, got an error: {}{}", builder.place(e.mark).text(),
+                                  e.msg, cure_of(e, clean)));
     return nothing;
   }
   Node root = builder.take_root();

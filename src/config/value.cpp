@@ -96,7 +96,8 @@ ParsedScalar parse_choice(const Field& field, const std::string& text) {
     if (name.name == text) return {.value = name.value, .note = "", .ok = true};
     names.push_back(name.name);
   }
-  const std::string near = nearest_word(text, names);
+  // Words of two or three letters are near to anything: gpu is not cpu.
+  const std::string near = text.size() > 3 ? nearest_word(text, names) : "";
   return {.value = {}, .note = near.empty() ? "" : fmt::format("; did you mean '{}'?", near)};
 }
 

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <ziggurat/core/amounts.h>
 #include <ziggurat/core/progress.h>
@@ -16,7 +15,7 @@ Progress::Progress(std::string job, std::string unit, int64_t total)
       unit_(std::move(unit)),
       total_(total),
       tells_(speaks() && !is_quiet()),
-      terminal_(::isatty(STDERR_FILENO) != 0) {}
+      terminal_(is_terminal(STDERR_FILENO)) {}
 
 Progress::~Progress() {
   if (tells_) clear_status();

@@ -63,7 +63,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const Path& path) {
   if (!std::filesystem::is_directory(status)) return load_file(path);
   const TokenizerFiles files = files_in(path);
   check(static_cast<bool>(files), ErrorKind::data,
-        "{} holds no tokenizer: expected tokenizer.json, tokenizer.model, or vocab.bpe and encoder.json",
+        "{} holds no tokenizer: expected tokenizer.json, tokenizer.model, or vocab.bpe and encoder.json; "
+        "make one with `ziggurat data train-tokenizer`, or name another folder",
         path.string());
   if (!files.file.empty()) return load_file(files.file);
   return std::make_unique<BpeTokenizer>(read_gpt2_files(files.merges, files.vocab));

@@ -83,9 +83,15 @@ Path find_in_folder(const Path& folder, const std::string& split) {
   for (const Path& path : entries_of(folder)) {
     if (path.filename().string().ends_with("-" + split + ".json")) found.push_back(path);
   }
+  check(
+      !found.empty(), ErrorKind::data,
+      "{}: expected a manifest *-{}.json in this folder, found none; make shards of text with `ziggurat data "
+      "tokenize`, or name the folder that it wrote to",
+      folder.string(), split);
   check(found.size() == 1, ErrorKind::data,
-        "{}: expected exactly one manifest *-{}.json in this folder, found {}; name the manifest itself",
-        folder.string(), split, found.size());
+        "{}: expected one manifest *-{}.json in this folder, found {}; name one of them, {}, or mix them by "
+        "weight with data.blend",
+        folder.string(), split, found.size(), std::min(found[0], found[1]).string());
   return found[0];
 }
 

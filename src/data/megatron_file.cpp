@@ -156,7 +156,8 @@ void write_raw(OutputFile& out, const std::vector<T>& values) {
   out.write(std::as_bytes(std::span(values)));
 }
 
-void write_bin(const TokenStream& stream, bool wide, OutputFile& out) {
+void write_bin(const TokenStream& stream, bool wide, OutputFile& out,
+               const std::function<void(int64_t done, int64_t total)>& progress) {
   std::vector<int32_t> tokens(static_cast<size_t>(std::min(kCrcBlockTokens, stream.size())));
   std::vector<uint16_t> narrow;
   for (int64_t first = 0; first < stream.size(); first += kCrcBlockTokens) {
@@ -164,6 +165,7 @@ void write_bin(const TokenStream& stream, bool wide, OutputFile& out) {
     stream.read(first, static_cast<int64_t>(tokens.size()), tokens.data());
     narrow.assign(tokens.begin(), tokens.end());
     wide ? write_raw(out, tokens) : write_raw(out, narrow);
+    if (progress) progress(first + static_cast<int64_t>(tokens.size()), stream.size());
   }
 }
 
@@ -199,12 +201,13 @@ bool is_megatron(const Path& input) {
 
 Path megatron_prefix(const Path& input) { return with_suffix(input, ""); }
 
-void write_megatron(const TokenStream& stream, const Path& prefix) {
+void write_megatron(const TokenStream& stream, const Path& prefix,
+                    const std::function<void(int64_t done, int64_t total)>& progress) {
   const std::vector<int64_t> starts = stream.document_starts();
   const bool wide = stream.vocab_size() == 0 || stream.vocab_size() >= 65500;
   const Path bin = with_suffix(prefix, ".bin"), index = with_suffix(prefix, ".idx");
   if (bin.has_parent_path()) make_folder(bin.parent_path());
-  replace_file(bin, [&](OutputFile& out) { write_bin(stream, wide, out); });
+  replace_file(bin, [&](OutputFile& out) { write_bin(stream, wide, out, progress); });
   // Last: where it stands the pair is whole.
   replace_file(index, [&](OutputFile& out) { write_index(starts, wide, out); });
 }

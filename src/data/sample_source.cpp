@@ -250,16 +250,19 @@ std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split
                                       sequence_length, vocab_size);
 }
 
-void check_samples(const DataConfig& config, Split split, int64_t sequence_length, int64_t vocab_size) {
+std::string check_samples(const DataConfig& config, Split split, int64_t sequence_length,
+                          int64_t vocab_size) {
   const std::vector<NamedSource> sources = sources_of(config, split);
-  if (sources.empty() || is_synthetic(sources)) return;
+  if (sources.empty() || is_synthetic(sources)) return "";
   DatasetOptions options = dataset_options(config, split, sequence_length, vocab_size, 1);
   const bool needs_documents = options.order == OrderKind::megatron;
   options.order = OrderKind::keyed;
   options.verify_below = -1;
-  for (const auto& dataset : open_datasets(config, sources, split, options)) {
+  const auto datasets = open_datasets(config, sources, split, options);
+  for (const auto& dataset : datasets) {
     if (needs_documents) dataset->stream().document_starts();
   }
+  return datasets.front()->tokenizer_sha256();
 }
 
 bool is_synthetic(const DataConfig& config, Split split) { return is_synthetic(sources_of(config, split)); }

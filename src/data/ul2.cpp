@@ -47,6 +47,23 @@ int64_t raw_tokens(const Denoiser& denoiser, int64_t room) {
 
 constexpr uint64_t kFirstCut = 1;  // uniform 0 chooses the denoiser
 
+// What a denoiser makes of a sample, whatever its text: a corrupted text of `inputs` tokens out of `raw`, and
+// answers up to token `written`.
+struct Made {
+  int64_t raw = 0, inputs = 0, written = 0;
+  Corruption corruption = {};
+};
+
+Made made_of(const Denoiser& denoiser, int64_t room, bool ends) {
+  if (denoiser.span == 0) {
+    const Corruption c = corruption_of(denoiser, room);
+    return {room, room - c.taken, room, c};
+  }
+  const int64_t n = raw_tokens(denoiser, room - (ends ? 1 : 0));
+  const Corruption c = corruption_of(denoiser, n);
+  return {n, n - c.taken + c.spans, n + 2 * c.spans + (ends ? 1 : 0), c};
+}
+
 }  // namespace
 
 std::vector<Denoiser> denoisers_of(const Ul2Config& config) {
@@ -76,18 +93,16 @@ int64_t most_spans(const Ul2Config& config, int64_t sequence_length) {
 int64_t denoise(const Denoiser& denoiser, const Philox& random, std::span<const int32_t> raw,
                 const Sentinels& sentinels, int32_t eod, int32_t* tokens, int32_t* targets) {
   const auto room = static_cast<int64_t>(raw.size()), length = room - 1;
+  const Made made = made_of(denoiser, room, eod >= 0);
   std::vector<int32_t> text;
-  int64_t inputs = 0;
   if (denoiser.span == 0) {
     text.assign(raw.begin(), raw.end());
-    inputs = room - corruption_of(denoiser, room).taken;
   } else {
-    const int64_t n = raw_tokens(denoiser, room - (eod >= 0 ? 1 : 0));
-    const Corruption c = corruption_of(denoiser, n);
+    const Corruption& c = made.corruption;
     check(c.spans <= sentinels.count, ErrorKind::internal, "[ul2] {} spans, but {} sentinels", c.spans,
           sentinels.count);
     Draws draws(random, kFirstCut);
-    const std::vector<int64_t> kept = random_segments(n - c.taken, c.spans, draws),
+    const std::vector<int64_t> kept = random_segments(made.raw - c.taken, c.spans, draws),
                                taken = random_segments(c.taken, c.spans, draws);
     std::vector<int32_t> answers;
     const int32_t* at = raw.data();
@@ -101,17 +116,15 @@ int64_t denoise(const Denoiser& denoiser, const Philox& random, std::span<const 
       at += taken[k];
     }
     if (eod >= 0) answers.push_back(eod);
-    inputs = static_cast<int64_t>(text.size());
     text.insert(text.end(), answers.begin(), answers.end());
   }
-  const auto written = static_cast<int64_t>(text.size());
   text.resize(static_cast<size_t>(room), std::max(eod, 0));
   for (int64_t i = 0; i < length; ++i) {
     tokens[i] = text[static_cast<size_t>(i)];
-    const bool counts = i + 1 >= inputs && i + 1 < written;
+    const bool counts = i + 1 >= made.inputs && i + 1 < made.written;
     targets[i] = counts ? text[static_cast<size_t>(i + 1)] : -1;
   }
-  return inputs;
+  return made.inputs;
 }
 
 Ul2Samples::Ul2Samples(std::unique_ptr<SampleSource> source, const Ul2Config& config, uint64_t seed,
@@ -123,18 +136,26 @@ Ul2Samples::Ul2Samples(std::unique_ptr<SampleSource> source, const Ul2Config& co
       until_(config.until / sequence_length),
       sentinels_{vocab_size, config.sentinels} {}
 
-int64_t Ul2Samples::denoise_sample(int64_t position, int32_t* tokens, int32_t* targets) const {
-  const auto length = static_cast<size_t>(sequence_length_);
-  std::vector<int32_t> raw(tokens, tokens + length);
-  raw.push_back(targets[length - 1]);
-  const Philox random(seed_, Purpose::denoising, static_cast<uint64_t>(position));
+Philox Ul2Samples::random_of(int64_t position) const {
+  return {seed_, Purpose::denoising, static_cast<uint64_t>(position)};
+}
+
+const Denoiser& Ul2Samples::denoiser_of(const Philox& random) const {
   double shares = 0;
   for (const Denoiser& d : denoisers_) shares += d.share;
   double rest = random.uniform(0) * shares;
   size_t chosen = 0;
   while (chosen + 1 < denoisers_.size() && rest >= denoisers_[chosen].share)
     rest -= denoisers_[chosen++].share;
-  return denoise(denoisers_[chosen], random, raw, sentinels_, source_->eod_id(), tokens, targets);
+  return denoisers_[chosen];
+}
+
+void Ul2Samples::denoise_sample(int64_t position, int32_t* tokens, int32_t* targets) const {
+  const auto length = static_cast<size_t>(sequence_length_);
+  std::vector<int32_t> raw(tokens, tokens + length);
+  raw.push_back(targets[length - 1]);
+  const Philox random = random_of(position);
+  denoise(denoiser_of(random), random, raw, sentinels_, source_->eod_id(), tokens, targets);
 }
 
 void Ul2Samples::load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const {
@@ -144,13 +165,24 @@ void Ul2Samples::load(int64_t first, int64_t count, int32_t* tokens, int32_t* ta
   }
 }
 
-// What a sample's text is does not matter here.
 void Ul2Samples::load_prefixes(int64_t first, int64_t count, int32_t* lengths) const {
   std::fill_n(lengths, count, 0);
-  std::vector<int32_t> tokens(static_cast<size_t>(sequence_length_)), targets(tokens.size());
+  const bool ends = source_->eod_id() >= 0;
   for (int64_t i = 0; i < std::min(count, until_ - first); ++i) {
-    lengths[i] = static_cast<int32_t>(denoise_sample(first + i, tokens.data(), targets.data()));
+    const Denoiser& denoiser = denoiser_of(random_of(first + i));
+    lengths[i] = static_cast<int32_t>(made_of(denoiser, sequence_length_ + 1, ends).inputs);
   }
+}
+
+int64_t Ul2Samples::known_targets(int64_t first, int64_t count) const {
+  const bool ends = source_->eod_id() >= 0;
+  const int64_t denoised = std::clamp<int64_t>(until_ - first, 0, count);
+  int64_t targets = (count - denoised) * sequence_length_;
+  for (int64_t i = 0; i < denoised; ++i) {
+    const Made made = made_of(denoiser_of(random_of(first + i)), sequence_length_ + 1, ends);
+    targets += made.written - made.inputs;
+  }
+  return targets;
 }
 
 // Without `until`: a run may go over to next tokens earlier or later than it was meant to.

@@ -84,7 +84,7 @@ class Scorer::Reader {
   Reader(const Scorer& scorer, int64_t sequences, int64_t context)
       : lockstep_(scorer.experts_are_shared()),
         decoder_(scorer.model_, sequences, context, scorer.options_.batch_tokens,
-                 scorer.options_.reproducible) {}
+                 scorer.options_.reproducible, scorer.options_.copies) {}
 
   int64_t passes(int64_t tokens) const { return decoder_.forwards(tokens); }
   infer::Decoder& decoder() { return decoder_; }
@@ -110,10 +110,7 @@ Scorer::Scorer(const model::Gpt& model, Communicator& world, const ScorerOptions
         options.sequences);
 }
 
-bool Scorer::experts_are_shared() const {
-  const std::vector<int> sizes = model_.config().expert_parallel_sizes();
-  return std::any_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks > 1; });
-}
+bool Scorer::experts_are_shared() const { return model_.in_step(); }
 
 std::vector<Score> Scorer::score(std::span<const TokenRequest> requests, const Progress& progress) {
   for (const TokenRequest& request : requests) {

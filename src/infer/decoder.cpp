@@ -21,11 +21,15 @@ int64_t checked_context(const model::Gpt& model, int64_t sequences, int64_t cont
 }  // namespace
 
 Decoder::Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t pass_tokens,
-                 Reproducible reproducible)
+                 Reproducible reproducible, bool copies)
     : context_(checked_context(model, sequences, context)),
       pass_tokens_(pass_tokens),
       pool_(sequences * blocks_for(context), kBlock),
-      executor_(model, {.blocks = pool_.blocks(), .reproducible = reproducible}),
+      executor_(model, {.blocks = pool_.blocks(),
+                        .reproducible = reproducible,
+                        .rows = pass_tokens,
+                        .table_blocks = sequences * blocks_for(context),
+                        .copies = copies}),
       sequences_(static_cast<size_t>(sequences)) {
   for (Sequence& sequence : sequences_) sequence.blocks.reserve(static_cast<size_t>(blocks_for(context)));
 }

@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "infer/step_message.h"
+#include <ziggurat/core/flight_log.h>
 #include <ziggurat/infer/engine.h>
 #include <ziggurat/infer/next_token.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -20,10 +21,11 @@ int64_t window_of(const model::ModelConfig& config, const EngineOptions& options
   return window;
 }
 
-SchedulerOptions scheduler_options(const model::ModelConfig& config, const EngineOptions& options,
+SchedulerOptions scheduler_options(const model::Gpt& model, const EngineOptions& options,
                                    const Communicator* world) {
+  const model::ModelConfig& config = model.config();
   SchedulerOptions o;
-  o.ranks = world == nullptr ? 1 : world->size();
+  o.ranks = world == nullptr ? 1 : world->size() / model.alike_ranks();
   o.window = window_of(config, options);
   o.slides = slides(config);
   o.step_rows = options.step_rows;
@@ -34,11 +36,22 @@ SchedulerOptions scheduler_options(const model::ModelConfig& config, const Engin
   return o;
 }
 
+// Its texts, and what ranks tell each other of them, are on the host.
+const model::Gpt& checked(const model::Gpt& model, const Communicator* world) {
+  check(
+      model.device() == Device::cpu || world == nullptr || world->size() == 1, ErrorKind::argument,
+      "[engine] on GPUs texts are written by one rank so far, got {}: start one process, or use --device cpu",
+      world == nullptr ? 1 : world->size());
+  return model;
+}
+
 ExecutorOptions executor_options(const SchedulerOptions& options, Reproducible reproducible) {
   return {.blocks = options.blocks,
           .block = options.block,
           .window = options.slides ? options.window : 0,
-          .reproducible = reproducible};
+          .reproducible = reproducible,
+          .rows = options.step_rows,
+          .table_blocks = cache_tokens_for(options.texts, options.window) / options.block};
 }
 
 }  // namespace
@@ -53,6 +66,10 @@ Worker::Worker(const model::Gpt& model, const ExecutorOptions& options,
                const std::vector<TokenRange>& allowed)
     : vocabulary_(model.config().vocab_size), executor_(model, options) {
   for (int i = 0; i < thread_count(); ++i) samplers_.emplace_back(vocabulary_, allowed);
+}
+
+void Worker::help(const RankPlan& plan) {
+  executor_.run(plan.pass, [](size_t, const Tensor&) {});
 }
 
 const std::vector<RowResult>& Worker::run(const RankPlan& plan) {
@@ -99,8 +116,10 @@ void Worker::answer(const RowTask& task, const Tensor& logits, size_t row, Sampl
 
 Engine::Engine(const model::Gpt& model, const EngineOptions& options, Communicator* world)
     : world_(world),
-      scheduler_(scheduler_options(model.config(), options, world)),
-      worker_(model, executor_options(scheduler_.options(), options.reproducible), options.allowed),
+      team_(model.alike_ranks()),
+      scheduler_(scheduler_options(model, options, world)),
+      worker_(checked(model, world), executor_options(scheduler_.options(), options.reproducible),
+              options.allowed),
       results_(static_cast<size_t>(scheduler_.options().ranks)) {}
 
 void Engine::check(const TextRequest& request) const {
@@ -119,52 +138,81 @@ void Engine::submit(TextRequest request) {
 void Engine::step(const TextEvents& events) {
   const std::span<const RankPlan> plans = scheduler_.plan(events);
   if (std::all_of(plans.begin(), plans.end(), [](const RankPlan& p) { return p.pass.rows() == 0; })) return;
-  if (!alone()) tell(plans);
+  if (!alone()) {
+    flight_log().begin_phase(Phase::step, scheduler_.counts().steps + 1);
+    tell(plans);
+  }
   results_.front() = worker_.run(plans.front());
   if (!alone()) {
     const int64_t longest = longest_answer(plans, vocabulary());
     exchange(longest);
     for (size_t r = 1; r < plans.size(); ++r) {
-      const auto answer = std::span(answers_).subspan(r * static_cast<size_t>(longest));
+      const auto first = r * static_cast<size_t>(team_ * longest);
+      const auto answer = std::span(answers_).subspan(first, static_cast<size_t>(longest));
       read_results(answer, plans[r].tasks, vocabulary(), results_[r]);
     }
   }
   scheduler_.commit(results_, events);
 }
 
+void Engine::keep_in_touch() {
+  if (alone()) return;
+  message_.assign(1, 0);
+  write_pause(message_);
+  send();
+  world_->barrier();
+}
+
 void Engine::end() {
-  if (!alone()) tell({});
+  if (alone()) return;
+  tell({});
+  flight_log().begin_phase(Phase::end, scheduler_.counts().steps);
 }
 
 void Engine::follow() {
   PlanOfRank mine;
-  while (true) {
-    tell({});
-    if (!read_plan(message_, world_->rank(), vocabulary(), mine)) return;
-    const std::vector<RowResult>& results = worker_.run(mine.plan);
+  for (int64_t step = 1;; ++step) {
+    flight_log().begin_phase(Phase::step, step);
+    hear();
+    const Told told = read_plan(message_, world_->rank() / team_, vocabulary(), mine);
+    if (told == Told::end) return flight_log().begin_phase(Phase::end, step - 1);
+    if (told == Told::pause) {
+      world_->barrier();
+      --step;
+      continue;
+    }
+    const bool answers = world_->rank() % team_ == 0;
+    if (!answers) worker_.help(mine.plan);
+    const auto* results = answers ? &worker_.run(mine.plan) : nullptr;
     message_.clear();
-    write_results(results, mine.plan.tasks, message_);
+    if (answers) write_results(*results, mine.plan.tasks, message_);
     exchange(mine.longest_answer);
   }
 }
 
 // Rank 0's message to all. Most fit a first part of fixed size, whose length nobody has to be told.
+constexpr size_t kFirst = 1024;
+
 void Engine::tell(std::span<const RankPlan> plans) {
-  constexpr size_t kFirst = 1024;
-  if (world_->rank() == 0) {
-    message_.assign(1, 0);
-    write_plans(plans, message_);
-    message_[0] = static_cast<int32_t>(message_.size());
-  }
-  const auto broadcast = [&](size_t begin, size_t n) {
-    const Tensor part(message_.data() + begin, DType::i32, {static_cast<int64_t>(n)});
-    world_->broadcast(part, 0, stream_).wait();
-  };
+  message_.assign(1, 0);
+  write_plans(plans, message_);
+  send();
+}
+
+void Engine::send() {
+  message_[0] = static_cast<int32_t>(message_.size());
+  hear();
+}
+
+void Engine::hear() {
   message_.resize(std::max(message_.size(), kFirst));
-  broadcast(0, kFirst);
+  const auto part = [&](size_t begin, size_t n) {
+    return Tensor(message_.data() + begin, DType::i32, {static_cast<int64_t>(n)});
+  };
+  world_->await_broadcast(part(0, kFirst), 0, stream_);
   const auto size = static_cast<size_t>(message_[0]);
   message_.resize(std::max(size, kFirst));
-  if (size > kFirst) broadcast(kFirst, size - kFirst);
+  if (size > kFirst) world_->broadcast(part(kFirst, size - kFirst), 0, stream_).wait();
   message_.erase(message_.begin());
 }
 

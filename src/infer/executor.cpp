@@ -1,15 +1,30 @@
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include <ziggurat/infer/executor.h>
 #include <ziggurat/kernels/few_rows.h>
 #include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/tensor/host_values.h>
 
 namespace ziggurat::infer {
 
 namespace {
 
 constexpr int64_t kLogitsRows = 256;  // at once: they take 4 bytes x vocabulary each
+
+int64_t bytes_of_loads(const model::Gpt& model) {
+  int64_t bytes = 1;
+  for (const moe::MoeStats* layer : model.moe_stats()) bytes += layer->sums().bytes() + Arena::kAlignment;
+  return bytes;
+}
+std::vector<Tensor> loads_of(const model::Gpt& model, Arena& memory) {
+  std::vector<Tensor> loads;
+  for (const moe::MoeStats* layer : model.moe_stats()) {
+    loads.push_back(allocate(memory, DType::f64, layer->sums().shape()));
+  }
+  return loads;
+}
 
 }  // namespace
 
@@ -31,53 +46,141 @@ void Pass::add_row(int32_t token, int64_t position, bool is_wanted) {
   sequence.push_back(static_cast<int32_t>(dropped.size()) - 1);
 }
 
+namespace {
+
+// Of the tables, int32: tokens, positions and sequences of rows; begin and dropped of sequences, of which
+// there are no more than rows; and blocks.
+int64_t table_size(const ExecutorOptions& options) { return 5 * options.rows + 1 + options.table_blocks; }
+
+ExecutorOptions checked(const model::Gpt& model, ExecutorOptions options) {
+  if (options.table_blocks == 0) options.table_blocks = options.blocks;
+  if (planned(model.device()) == Device::cpu) return options;
+  const std::vector<int> sizes = model.config().expert_parallel_sizes();
+  check(std::all_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks == 1; }), ErrorKind::argument,
+        "[executor] on a GPU a model whose experts several ranks share only learns so far: to write with it "
+        "start one process, or use --device cpu");
+  check(model.dtype() != DType::f64, ErrorKind::argument,
+        "[executor] a model of fp64 computes on the CPU only: use --device cpu");
+  return options;
+}
+
+int64_t logits_bytes(const model::Gpt& model, const ExecutorOptions& options) {
+  return std::min(kLogitsRows, options.rows) * model.config().padded_vocab() * size_of(DType::f32);
+}
+
+}  // namespace
+
+struct Executor::Place {
+  Tape& tape;
+  Arena& activations;
+  std::span<const Tensor> loads;
+};
+
 Executor::Executor(const model::Gpt& model, const ExecutorOptions& options)
     : model_(model),
-      options_(options),
-      cache_(model.make_cache(options.blocks, options.block)),
-      activations_("activations", Arena::all_memory()),
-      gradients_("gradients", 1),
-      workspace_("workspace", Arena::all_memory()),
-      loads_memory_("loads of experts", Arena::all_memory()),
-      stream_(Device::cpu, options.reproducible),
-      tape_(activations_, gradients_, workspace_, stream_) {
-  for (const moe::MoeStats* layer : model.moe_stats()) {
-    loads_.push_back(allocate(loads_memory_, DType::f64, layer->sums().shape()));
-  }
+      options_(checked(model, options)),
+      cache_(model.make_cache(options_.blocks, options_.block)),
+      tables_(model.device(),
+              model.device() == Device::cuda ? table_size(options_) * size_of(DType::i32) : 0),
+      logits_(model.device(), model.device() == Device::cuda ? logits_bytes(model, options_) : 0),
+      most_(most_of_a_pass()),
+      activations_("activations", most_.activations, model.device()),
+      gradients_("gradients", 1, model.device()),
+      workspace_("workspace", most_.workspace, model.device()),
+      loads_memory_("loads of experts", bytes_of_loads(model), model.device()),
+      stream_(model.device(), options.reproducible),
+      tape_(activations_, gradients_, workspace_, stream_),
+      loads_(loads_of(model, loads_memory_)) {
   reset_loads();
+  if (options.copies) stream_.set_weight_rows(Stream::kAllRows);
+}
+
+// A device's arenas do not grow: the largest pass, run dry, tells what they need.
+Executor::Memory Executor::most_of_a_pass() {
+  if (model_.device() == Device::cpu) return {Arena::all_memory(), Arena::all_memory()};
+  const Device dry = meta_of(model_.device());
+  Arena activations("activations", Arena::kUnlimited, dry), gradients("gradients", 1, dry),
+      workspace("workspace", Arena::kUnlimited, dry), memory("loads of experts", Arena::kUnlimited, dry);
+  Stream stream(dry, options_.reproducible);
+  Tape tape(activations, gradients, workspace, stream);
+  const std::vector<Tensor> loads = loads_of(model_, memory);
+  Pass pass;
+  const std::vector<int32_t> blocks(static_cast<size_t>(options_.table_blocks), 0);
+  pass.add_sequence(blocks, 0);
+  for (int64_t i = 0; i < options_.rows; ++i) pass.add_row(0, 0, true);
+  pass.dropped.resize(static_cast<size_t>(options_.rows), 0);
+  pass.begin.resize(pass.dropped.size() + 1, 0);
+  run(pass, {tape, activations, loads}, [](size_t, const Tensor&) {});
+  return {activations.high_water(), workspace.high_water()};
 }
 
 void Executor::run(const Pass& pass, const LogitsVisitor& visit) {
-  tape_.begin({.training = false, .dropless = true});
   // Products from panels, and of few rows, are our own, which wait for nobody; others the matrix library's.
   std::optional<InPieces> pieces;
   const bool few = pass.rows() <= kernels::kFewRows && options_.reproducible != Reproducible::strict;
   if (model_.in_panels() || few) pieces.emplace();
-  const ops::CacheRows rows{
-      pass.sequence.data(),
-      pass.positions.data(),
-      {options_.block, std::ssize(pass.dropped), pass.blocks.data(), pass.begin.data(), pass.dropped.data()},
-      options_.window,
-      {}};
-  const Var hidden = model_.forward(tape_, {.tokens = pass.tokens.data(),
-                                            .sequences = pass.rows(),
-                                            .length = 1,
-                                            .positions = pass.positions.data(),
-                                            .cached = {&cache_, rows},
-                                            .wanted = pass.wanted,
-                                            .moe_sums = loads_});
+  const Place place{tape_, activations_, loads_};
+  if (model_.device() == Device::cpu) return run(pass, place, visit);
+  run(pass, place, [&](size_t first, const Tensor& logits) {
+    const Tensor here(logits_.data(), logits.dtype(), logits.shape());
+    copy(logits, here, stream_);
+    stream_.wait();
+    visit(first, here);
+  });
+  stream_.wait();  // the tables may be written again
+}
+
+void Executor::run(const Pass& pass, const Place& place, const LogitsVisitor& visit) {
+  Tape& tape = place.tape;
+  tape.begin({.training = false, .dropless = true});
+  ops::CacheRows rows;
+  rows.window = options_.window;
+  const int32_t* const tokens = send(pass, tape, rows);
+  const Var hidden = model_.forward(tape, {.tokens = tokens,
+                                           .sequences = pass.rows(),
+                                           .length = 1,
+                                           .positions = rows.position,
+                                           .cached = {&cache_, rows},
+                                           .wanted = pass.wanted,
+                                           .moe_sums = place.loads});
   for (int64_t row = 0; row < hidden.dim(0); row += kLogitsRows) {
-    const ArenaScope scope(activations_);
+    const ArenaScope scope(place.activations);
     const int64_t n = std::min(kLogitsRows, hidden.dim(0) - row);
-    visit(static_cast<size_t>(row), model_.logits(tape_, hidden, row, n).value());
+    visit(static_cast<size_t>(row), model_.logits(tape, hidden, row, n).value());
   }
+}
+
+// The pass's tables where kernels read them, in the tape's memory: those of `rows`, and the tokens.
+const int32_t* Executor::send(const Pass& pass, Tape& tape, ops::CacheRows& rows) {
+  const auto place = [&](const auto& at) {
+    const int32_t* const tokens = at(pass.tokens);
+    rows.position = at(pass.positions);
+    rows.sequence = at(pass.sequence);
+    rows.tables = {options_.block, std::ssize(pass.dropped), at(pass.blocks), at(pass.begin),
+                   at(pass.dropped)};
+    return tokens;
+  };
+  if (model_.device() == Device::cpu) {
+    return place([](const std::vector<int32_t>& table) { return table.data(); });
+  }
+  check(pass.rows() <= options_.rows && std::ssize(pass.blocks) <= options_.table_blocks &&
+            std::ssize(pass.dropped) <= options_.rows,
+        ErrorKind::internal, "[executor] {} rows of {} sequences in {} blocks, where {} and {} were planned",
+        pass.rows(), pass.dropped.size(), pass.blocks.size(), options_.rows, options_.table_blocks);
+  auto* const here = static_cast<int32_t*>(tables_.data());
+  const Tensor there = tape.save(DType::i32, {table_size(options_)});
+  int64_t used = 0;
+  const int32_t* const tokens = place([&](const std::vector<int32_t>& table) {
+    std::copy(table.begin(), table.end(), here + used);
+    return there.data<int32_t>() + std::exchange(used, used + std::ssize(table));
+  });
+  if (used > 0) copy(Tensor(here, DType::i32, {used}), there.rows(0, used), tape.stream());
+  return tokens;
 }
 
 std::vector<moe::MoeSums> Executor::loads() const {
   std::vector<moe::MoeSums> sums;
-  for (const Tensor& layer : loads_) {
-    sums.push_back(moe::moe_sums({layer.data<double>(), static_cast<size_t>(layer.numel())}));
-  }
+  for (const Tensor& layer : loads_) sums.push_back(moe::moe_sums(host_values(layer, stream_)));
   return sums;
 }
 

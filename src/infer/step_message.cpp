@@ -102,9 +102,13 @@ int64_t alternatives_of(const RowTask& task, int64_t vocabulary) {
   return std::min(task.alternatives, vocabulary);
 }
 
+constexpr int32_t kEnd = 0, kPause = -1;  // instead of a number of teams
+
 }  // namespace
 
-// Ranks (0: the end), then for each rank the size of its plan, and the plans.
+void write_pause(Message& to) { to.push_back(kPause); }
+
+// Teams, then for each the size of its plan, and the plans.
 void write_plans(std::span<const RankPlan> plans, Message& to) {
   Writer out(to);
   out.add(static_cast<int32_t>(plans.size()));
@@ -117,21 +121,23 @@ void write_plans(std::span<const RankPlan> plans, Message& to) {
   }
 }
 
-bool read_plan(const Message& from, int rank, int64_t vocabulary, PlanOfRank& to) {
+Told read_plan(const Message& from, int team, int64_t vocabulary, PlanOfRank& to) {
   Reader in(from);
-  const auto ranks = static_cast<size_t>(in.next());
-  if (ranks == 0) return false;
+  const int32_t teams = in.next();
+  if (teams == kEnd) return Told::end;
+  if (teams == kPause) return Told::pause;
+  const auto ranks = static_cast<size_t>(teams);
   std::vector<size_t> sizes;
   for (size_t r = 0; r < ranks; ++r) sizes.push_back(static_cast<size_t>(in.next()));
   to.longest_answer = 0;
   RankPlan other;
   for (size_t r = 0; r < ranks; ++r) {
-    RankPlan& plan = r == static_cast<size_t>(rank) ? to.plan : other;
+    RankPlan& plan = r == static_cast<size_t>(team) ? to.plan : other;
     read(in, plan);
     to.longest_answer = std::max(to.longest_answer, answer_size(plan.tasks, vocabulary));
     in.skip(sizes[r]);
   }
-  return true;
+  return Told::step;
 }
 
 int64_t answer_size(std::span<const RowTask> tasks, int64_t vocabulary) {

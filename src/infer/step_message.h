@@ -11,14 +11,16 @@ namespace ziggurat::infer {
 
 using Message = std::vector<int32_t>;
 
-// The plans of all ranks; none: the end of the last step.
+// The plans of all teams; none: the end of the last step.
 void write_plans(std::span<const RankPlan> plans, Message& to);
-// Those of one rank, and how long the longest answer will be. False: there are no more steps.
+void write_pause(Message& to);  // instead of a step: there is nothing to do yet
+// Those of one team, and how long the longest answer will be.
 struct PlanOfRank {
   RankPlan plan;
   int64_t longest_answer = 0;
 };
-bool read_plan(const Message& from, int rank, int64_t vocabulary, PlanOfRank& to);
+enum class Told { step, pause, end };
+Told read_plan(const Message& from, int team, int64_t vocabulary, PlanOfRank& to);
 
 // Numbers that the results of a plan take.
 int64_t answer_size(std::span<const RowTask> tasks, int64_t vocabulary);

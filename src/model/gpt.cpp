@@ -1,7 +1,10 @@
+#include <algorithm>
 #include <cmath>
 
 #include <ziggurat/model/gpt.h>
+#include <ziggurat/model/width_rules.h>
 #include <ziggurat/ops/add.h>
+#include <ziggurat/ops/alike_ranks.h>
 #include <ziggurat/ops/choose_rows.h>
 #include <ziggurat/ops/dropout.h>
 #include <ziggurat/ops/dropout_add.h>
@@ -24,7 +27,7 @@ double output_std(const ModelConfig& c, int64_t inputs) {
   return c.init_std / std::sqrt(2.0 * static_cast<double>(c.layer_count()));
 }
 
-nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner, nn::TensorParallel tensor = nullptr) {
+nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner, nn::TensorParallel tensor = {}) {
   return {c.activation,
           c.hidden,
           inner,
@@ -33,6 +36,10 @@ nn::MlpShape mlp_shape(const ModelConfig& c, int64_t inner, nn::TensorParallel t
           output_std(c, inner),
           c.init == InitRule::variance_scaling,
           tensor};
+}
+
+nn::TensorParallel cut_by(const ProcessGroups& groups) {
+  return {&groups.tp(), groups.plan().tokens_alike()};
 }
 
 nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer, nn::TensorParallel tensor) {
@@ -58,16 +65,17 @@ nn::AttentionLayerShape attention_shape(const ModelConfig& c, int64_t layer, nn:
 Block::Block(nn::ParamStore& store, const ModelConfig& c, const BlockSpec& spec, int64_t layer,
              const ProcessGroups& groups)
     : norm1_(store, fmt::format("blocks.{}.norm1", layer), c.norm, c.hidden, c.norm_eps),
-      attention_(store, fmt::format("blocks.{}.attention", layer), attention_shape(c, layer, &groups.tp())),
+      attention_(store, fmt::format("blocks.{}.attention", layer), attention_shape(c, layer, cut_by(groups))),
       norm2_(store, fmt::format("blocks.{}.norm2", layer), c.norm, c.hidden, c.norm_eps),
       dropout_(c.dropout.hidden),
       layer_(layer) {
   const std::string name = fmt::format("blocks.{}", layer);
-  const moe::MoeShape experts{mlp_shape(c, c.expert_width()), mlp_shape(c, c.residual_width(), &groups.tp()),
-                              spec.experts, spec.expert_parallel, layer};
+  const moe::MoeShape experts{
+      mlp_shape(c, c.expert_width(), {&groups.expert_tp(), groups.plan().tokens_alike()}),
+      mlp_shape(c, c.residual_width(), cut_by(groups)), spec.experts, spec.expert_parallel, layer};
   switch (spec.ffn) {
     case FfnKind::dense:
-      ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c, c.ffn_width(), &groups.tp()));
+      ffn_ = std::make_unique<nn::Mlp>(store, name + ".mlp", mlp_shape(c, c.ffn_width(), cut_by(groups)));
       break;
     case FfnKind::moe:
       ffn_ = std::make_unique<moe::MoeFfn>(store, name + ".moe", c.moe, experts, groups);
@@ -108,7 +116,21 @@ Var Block::operator()(Tape& tape, Var x, const nn::Sequences& sequences, const T
 }
 
 Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& groups, bool recompute)
-    : config_(c), recompute_(recompute), tensor_(groups.tp()) {
+    : config_(c),
+      store_(store),
+      recompute_(recompute),
+      tensor_(groups.tp()),
+      tokens_alike_(groups.plan().tokens_alike()) {
+  const std::vector<int>& shared_by = groups.plan().ep_sizes();
+  in_step_ = (!shared_by.empty() && shared_by.back() > 1) || groups.expert_tp().size() > tensor_.size();
+  size_t registered = store.entries().size();
+  const auto end_of_layer = [&] {
+    std::vector<size_t>& its = groups_of_.emplace_back();
+    for (; registered < store.entries().size(); ++registered) {
+      const auto group = static_cast<size_t>(store.entries()[registered].group);
+      if (std::find(its.begin(), its.end(), group) == its.end()) its.push_back(group);
+    }
+  };
   const nn::Init init = nn::Init::normal(c.init_std);
   const Shape table{c.padded_vocab(), c.hidden};
   std::vector<Box> part;  // of a table of the vocabulary
@@ -117,12 +139,13 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
   token_embedding_ = &store.add({.name = "embed.token.weight",
                                  .global_shape = table,
                                  .init = nn::Init::normal(embedding_std),
-                                 .product_rows = c.tied_embeddings ? ops::kVocabularyTile : 0,
+                                 .product = c.tied_embeddings,
                                  .cut = part});
   if (c.positions == Positions::learned) {
     position_embedding_ = &store.add(
         {.name = "embed.position.weight", .global_shape = {c.max_sequence, c.hidden}, .init = init});
   }
+  end_of_layer();
   const std::vector<BlockSpec> layers = c.layers();
   for (size_t i = 0; i < layers.size(); ++i) {
     blocks_.push_back(std::make_unique<Block>(store, c, layers[i], static_cast<int64_t>(i), groups));
@@ -130,6 +153,7 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
       routers_.push_back(router);
       moe_stats_.push_back(&router->stats());
     }
+    end_of_layer();
   }
   final_norm_ = std::make_unique<nn::Norm>(store, "final_norm", c.norm, c.hidden, c.norm_eps);
   head_ =
@@ -138,8 +162,14 @@ Gpt::Gpt(const ModelConfig& c, nn::ParamStore& store, const ProcessGroups& group
           : &store.add({.name = "head.weight",
                         .global_shape = table,
                         .init = c.init == InitRule::normal ? init : nn::Init::truncated_normal(inner_std(c)),
-                        .product_rows = ops::kVocabularyTile,
+                        .product = true,
                         .cut = part});
+  end_of_layer();
+  apply_width_rules(c, store);
+}
+
+void Gpt::await_values(int64_t layer) const {
+  for (const size_t group : groups_of_[static_cast<size_t>(layer + 1)]) store_.await_values(group);
 }
 
 // Every rank looks up all tokens in its part of the table.
@@ -164,16 +194,34 @@ Var Gpt::embed_own_rows(Tape& tape, const TokenBatch& batch) const {
   return ops::add(tape, x, ops::embedding(tape, positions, n, batch.length, *position_embedding_));
 }
 
+// Every rank looks up all tokens in its part of the table, and has them all.
+Var Gpt::embed_alike_rows(Tape& tape, const TokenBatch& batch) const {
+  const int64_t n = batch.size(), first = tensor_.rank() * token_embedding_->value.dim(0);
+  const Var own = ops::embedding_of_part(tape, batch.tokens, n, batch.length, *token_embedding_, first,
+                                         config_.padded_vocab());
+  const Var x = ops::join(tape, own, tensor_);
+  if (position_embedding_ == nullptr) return x;
+  return ops::add(tape, x, ops::embedding(tape, batch.positions, n, batch.length, *position_embedding_));
+}
+
+Var Gpt::embed(Tape& tape, const TokenBatch& batch) const {
+  if (tensor_.size() > 1) return tokens_alike_ ? embed_alike_rows(tape, batch) : embed_own_rows(tape, batch);
+  return ops::embedding(tape, batch.tokens, batch.size(), batch.length, *token_embedding_,
+                        position_embedding_, batch.positions);
+}
+
 Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   check(batch.length <= config_.max_sequence, ErrorKind::argument, "[gpt] {} tokens exceed max_sequence {}",
         batch.length, config_.max_sequence);
-  check(tensor_.size() == 1 || (batch.cached.cache == nullptr && !batch.wanted), ErrorKind::internal,
-        "[gpt] a model that {} ranks share by tensor parallelism has no cache", tensor_.size());
+  check(
+      tensor_.size() == 1 || tokens_alike_ == (batch.cached.cache != nullptr), ErrorKind::internal,
+      "[gpt] of {} ranks that share a model's matrices, those with parts of the tokens train, and those with "
+      "all of them extend cached sequences",
+      tensor_.size());
   check(batch.moe_sums.empty() || batch.moe_sums.size() == moe_stats_.size(), ErrorKind::argument,
         "[gpt] expected sums of {} MoE layers, got {}", moe_stats_.size(), batch.moe_sums.size());
-  Var x = tensor_.size() > 1 ? embed_own_rows(tape, batch)
-                             : ops::embedding(tape, batch.tokens, batch.size(), batch.length,
-                                              *token_embedding_, position_embedding_, batch.positions);
+  await_values(-1);
+  Var x = embed(tape, batch);
   x = ops::dropout(tape, x, config_.dropout.embedding, Purpose::embedding_dropout, 0);
   const auto tell = [&](int64_t layer) {
     if (observer_) observer_(layer, x.value());
@@ -189,12 +237,14 @@ Var Gpt::forward(Tape& tape, const TokenBatch& batch) const {
   for (const auto& block : blocks_) {
     if (block == blocks_.back()) sequences.wanted = batch.wanted;
     const Tensor* const sums = moe_sums != nullptr && block->router() != nullptr ? moe_sums++ : nullptr;
+    await_values(layer);
     const auto run = [block = block.get(), sequences, sums](Tape& t, Var in) {
       return (*block)(t, in, sequences, sums);
     };
     x = recompute_ ? tape.recompute(x, run) : run(tape, x);
     tell(layer++);
   }
+  await_values(layer);
   x = (*final_norm_)(tape, x);
   tell(layer);
   return x;
@@ -205,13 +255,18 @@ Var Gpt::forward_to_head(Tape& tape, const TokenBatch& batch) const {
 }
 
 Var Gpt::logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const {
-  return ops::logits(tape, tape.constant(hidden.value().rows(begin, begin + n)), *head_);
+  const Var own = ops::logits(tape, tape.constant(hidden.value().rows(begin, begin + n)), *head_);
+  return tokens_alike_ ? ops::gather_columns(tape, own, tensor_) : own;
+}
+
+int64_t Gpt::own_key_value_heads() const {
+  return std::max<int64_t>(1, config_.key_value_heads() / tensor_.size());
 }
 
 nn::KvCache Gpt::make_cache(int64_t blocks, int64_t block) const {
   return nn::KvCache(
-      {static_cast<int64_t>(blocks_.size()), config_.key_value_heads(), config_.head_width(), blocks, block},
-      head_->value.dtype());
+      {static_cast<int64_t>(blocks_.size()), own_key_value_heads(), config_.head_width(), blocks, block},
+      head_->value.dtype(), device());
 }
 
 void Gpt::observe_routing(const RoutingObserver& observer) {
@@ -223,6 +278,7 @@ void Gpt::observe_routing(const RoutingObserver& observer) {
 }
 
 void Gpt::balance_experts(Stream& stream) {
+  if (config_.moe.balance_bias) store_.await_values();
   for (moe::Router* router : routers_) router->balance(stream);
 }
 

@@ -141,6 +141,9 @@ void ModelConfig::validate(Problems& problems) const {
                  "normalising a head of one number leaves nothing but its sign: make heads wider, or say "
                  "width or none");
   }
+  if (mup_base_hidden > 0 && init != InitRule::normal) {
+    problems.add("mup_base_hidden", "its rules scale a constant init_std: set it to 0, or use init normal");
+  }
   if (layer_count() > kMostLayers) {
     problems.add("blocks", fmt::format("expected at most {} layers (repeat x pattern), got {}", kMostLayers,
                                        layer_count()));
@@ -174,6 +177,20 @@ std::vector<int> ModelConfig::expert_parallel_sizes() const {
   std::vector<int> sizes;
   for (const BlockSpec& layer : layers()) {
     if (layer.ffn != FfnKind::dense) sizes.push_back(layer.expert_parallel);
+  }
+  return sizes;
+}
+
+std::vector<CutSize> cut_sizes(const ModelConfig& m) {
+  std::vector<CutSize> sizes{
+      {"model.heads", "model.heads", m.heads},
+      {"model.kv_heads", "the key and value heads", m.key_value_heads()},
+      {"model.vocab_multiple", "the vocabulary with its padding", m.padded_vocab()},
+  };
+  if (m.has(FfnKind::dense)) sizes.push_back({"model.ffn_hidden", "the width of MLPs", m.ffn_width()});
+  if (m.has(FfnKind::residual_moe)) {
+    sizes.push_back(
+        {"model.moe.residual_hidden", "the width of the MLPs beside experts", m.residual_width()});
   }
   return sizes;
 }

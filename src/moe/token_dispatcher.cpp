@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <numeric>
-#include <tuple>
 
 #include <ziggurat/moe/token_dispatcher.h>
 #include <ziggurat/ops/all_to_all.h>
+#include <ziggurat/ops/shard_rows.h>
 
 namespace ziggurat::moe {
 
@@ -11,9 +11,10 @@ namespace {
 
 class LocalDispatcher final : public TokenDispatcher {
  public:
-  ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
+  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
     return {.rows = ops::gather_tokens(tape, x, routing), .offsets = routing.offsets};
   }
+  void end_dispatch(Tape&, ExpertRows&) override {}
 
   Var combine(Tape& tape, Var outputs, const ExpertRows&, const ops::Routing& routing) override {
     const Span span(tape.stream().profile(), "combine");
@@ -21,32 +22,46 @@ class LocalDispatcher final : public TokenDispatcher {
   }
 };
 
-// ranks P, local experts L. Rows leave sorted by expert, so already by rank; they arrive by (source, local
-// expert) and are put in the order (local expert, source).
+// ranks P, local experts L, ranks T that share these. Rows leave sorted by expert, so already by rank; they
+// arrive by (source, local expert), those of all T by (which of T, source, local expert), and are put in the
+// order (local expert, which of T, source).
 class AllToAllDispatcher final : public TokenDispatcher {
  public:
-  AllToAllDispatcher(Communicator& group, int64_t experts)
-      : group_(group), ranks_(group.size()), local_experts_(experts / group.size()) {}
+  AllToAllDispatcher(Communicator& group, Communicator& sharing, int64_t experts)
+      : group_(group), sharing_(sharing), ranks_(group.size()), local_experts_(experts / group.size()) {}
 
-  ExpertRows dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
-    const Tensor arriving = tape.save(DType::i32, {ranks_, local_experts_});
-    group_.all_to_all(routing.counts, arriving.reshape({routing.experts}), tape.stream()).wait();
-    ExpertRows to;
-    std::tie(to.sent, to.received) = rows_per_rank(tape, routing, arriving);
-    const ops::ArrivalOrder order =
-        ops::order_arrivals(tape, arriving, sum(to.received), tape.stream().strict());
-    const Var leaving = ops::gather_tokens(tape, x, with_rows(routing, sum(to.sent)));
-    const Var arrived = ops::all_to_all_rows(tape, leaving, group_, to.sent, to.received);
-    to.rows = ops::permute_rows(tape, arrived, order.arrival_of_row);
-    to.offsets = order.offsets, to.row_of_arrival = order.row_of_arrival;
+  ExpertRows begin_dispatch(Tape& tape, Var x, const ops::Routing& routing) override {
+    const int64_t sharers = sharing_.size();
+    const Tensor arriving = tape.save(DType::i32, {sharers * ranks_, local_experts_});
+    const Tensor mine = arriving.rows(sharing_.rank() * ranks_, (sharing_.rank() + 1) * ranks_);
+    group_.all_to_all(routing.counts, mine.reshape({routing.experts}), tape.stream()).wait();
+    if (sharers > 1) sharing_.all_gather(mine, arriving, tape.stream()).wait();
+    const bool in_blocks = exchanges_blocks(x.value().device()) &&
+                           fit_blocks(routing.experts * routing.capacity, routing.tokens * routing.top_k);
+    ExpertRows to = in_blocks ? whole_blocks(tape, routing) : rows_per_rank(tape, routing, arriving);
+    to.routing = in_blocks ? ops::in_blocks(tape, routing) : with_rows(routing, sum(to.sent));
+    const ops::ArrivalOrder order = ops::order_arrivals(
+        tape, arriving, sum(to.shared), tape.stream().strict(), in_blocks ? routing.capacity : 0);
+    to.offsets = order.offsets;
+    to.arrival_of_row = order.arrival_of_row, to.row_of_arrival = order.row_of_arrival;
+    to.leaving = ops::gather_tokens(tape, x, to.routing);
+    to.arriving = ops::begin_all_to_all_rows(tape, to.leaving, group_, to.sent, to.received, under_way_);
     return to;
   }
 
-  Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing& routing) override {
-    const Var leaving = ops::permute_rows(tape, outputs, from.row_of_arrival);
+  void end_dispatch(Tape& tape, ExpertRows& to) override {
+    const Var arrived =
+        ops::end_all_to_all_rows(tape, to.leaving, to.arriving, group_, to.sent, to.received, under_way_);
+    const Var everyones = ops::gather_uneven_rows(tape, arrived, sharing_, to.shared);
+    to.rows = ops::permute_rows(tape, everyones, to.arrival_of_row);
+  }
+
+  Var combine(Tape& tape, Var outputs, const ExpertRows& from, const ops::Routing&) override {
+    const Var everyones = ops::permute_rows(tape, outputs, from.row_of_arrival);
+    const Var leaving = ops::sum_uneven_rows(tape, everyones, sharing_, from.shared);
     const Var returned = ops::all_to_all_rows(tape, leaving, group_, from.received, from.sent);
     const Span span(tape.stream().profile(), "combine");
-    return ops::combine(tape, returned, with_rows(routing, sum(from.sent)));
+    return ops::combine(tape, returned, from.routing);
   }
 
  private:
@@ -62,48 +77,74 @@ class AllToAllDispatcher final : public TokenDispatcher {
     return routing;
   }
 
-  // To and from each rank. On a device this is where the host waits for it.
-  std::pair<Rows, Rows> rows_per_rank(Tape& tape, const ops::Routing& routing, const Tensor& arriving) {
-    auto *sent = tape.save_array<int64_t>(ranks_), *received = tape.save_array<int64_t>(ranks_);
+  // Devices that exchange by themselves take experts' whole capacity, where that is not much more than there
+  // is to send: nobody waits for counts then. A plan is of such devices.
+  bool exchanges_blocks(Device device) const {
+    return planned(device) == Device::cuda && sharing_.size() == 1 &&
+           (is_meta(device) || group_.devices_exchange());
+  }
+  ExpertRows whole_blocks(Tape& tape, const ops::Routing& routing) const {
+    auto *const each = tape.save_array<int64_t>(ranks_), *const all = tape.save_array<int64_t>(1);
+    std::fill_n(each, ranks_, local_experts_ * routing.capacity);
+    *all = routing.experts * routing.capacity;
+    const Rows rows(each, static_cast<size_t>(ranks_));
+    return {.sent = rows, .received = rows, .shared = {all, 1}};
+  }
+
+  // To and from each rank, and what its sharers received. On a device this is where the host waits for it.
+  ExpertRows rows_per_rank(Tape& tape, const ops::Routing& routing, const Tensor& arriving) {
+    const int64_t sharers = sharing_.size();
+    auto *sent = tape.save_array<int64_t>(ranks_), *received = tape.save_array<int64_t>(ranks_),
+         *shared = tape.save_array<int64_t>(sharers);
     const auto n = static_cast<size_t>(ranks_);
+    const ExpertRows rows{
+        .sent = {sent, n}, .received = {received, n}, .shared = {shared, static_cast<size_t>(sharers)}};
     if (is_meta(arriving.device())) {  // planning: every expert gets its share, from everyone
       const int64_t E = routing.experts, share = routing.rows / E, rest = routing.rows % E;
       for (int64_t r = 0; r < ranks_; ++r) {
         const int64_t one_more = std::clamp(rest - r * local_experts_, int64_t{0}, local_experts_);
         sent[r] = received[r] = share * local_experts_ + one_more;
       }
-      return {{sent, n}, {received, n}};
+      std::fill_n(shared, sharers, sum(rows.received));
+      return rows;
     }
     const int32_t *leaving = routing.counts.data<int32_t>(), *coming = arriving.data<int32_t>();
     if (arriving.device() == Device::cuda) {
       auto *leaving_copy = tape.save_array<int32_t>(routing.experts),
-           *coming_copy = tape.save_array<int32_t>(routing.experts);
+           *coming_copy = tape.save_array<int32_t>(arriving.numel());
       group_.watch(tape.stream());
       copy(routing.counts, Tensor(leaving_copy, DType::i32, {routing.experts}), tape.stream());
-      copy(arriving, Tensor(coming_copy, DType::i32, {routing.experts}), tape.stream());
+      copy(arriving, Tensor(coming_copy, DType::i32, arriving.shape()), tape.stream());
       tape.stream().wait();
       leaving = leaving_copy, coming = coming_copy;
     }
+    const auto counted = [](const int32_t* counts, int64_t number, int64_t size) {
+      return std::accumulate(counts + number * size, counts + (number + 1) * size, int64_t{0});
+    };
     for (int64_t r = 0; r < ranks_; ++r) {
-      sent[r] = std::accumulate(leaving + r * local_experts_, leaving + (r + 1) * local_experts_, int64_t{0});
-      received[r] =
-          std::accumulate(coming + r * local_experts_, coming + (r + 1) * local_experts_, int64_t{0});
+      sent[r] = counted(leaving, r, local_experts_);
+      received[r] = counted(coming, sharing_.rank() * ranks_ + r, local_experts_);
     }
-    return {{sent, n}, {received, n}};
+    for (int64_t t = 0; t < sharers; ++t) shared[t] = counted(coming, t, ranks_ * local_experts_);
+    return rows;
   }
 
-  Communicator& group_;
+  Communicator &group_, &sharing_;
   int64_t ranks_, local_experts_;
+  Work under_way_;  // of a dispatch, or its backward
 };
 
 }  // namespace
 
-std::unique_ptr<TokenDispatcher> make_token_dispatcher(Communicator& expert_parallel, int64_t experts) {
+bool fit_blocks(int64_t places, int64_t choices) { return places <= 2 * choices; }
+
+std::unique_ptr<TokenDispatcher> make_token_dispatcher(Communicator& expert_parallel,
+                                                       Communicator& expert_tensor, int64_t experts) {
   check(experts > 0 && experts % expert_parallel.size() == 0, ErrorKind::config,
         "{} experts cannot be shared evenly by {} expert-parallel ranks: choose a divisor", experts,
         expert_parallel.size());
-  if (expert_parallel.size() == 1) return std::make_unique<LocalDispatcher>();
-  return std::make_unique<AllToAllDispatcher>(expert_parallel, experts);
+  if (expert_parallel.size() == 1 && expert_tensor.size() == 1) return std::make_unique<LocalDispatcher>();
+  return std::make_unique<AllToAllDispatcher>(expert_parallel, expert_tensor, experts);
 }
 
 }  // namespace ziggurat::moe

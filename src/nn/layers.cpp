@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <cmath>
 
 #include <ziggurat/nn/layers.h>
+#include <ziggurat/ops/alike_ranks.h>
 #include <ziggurat/ops/choose_rows.h>
 #include <ziggurat/ops/layer_norm.h>
 #include <ziggurat/ops/multiply.h>
@@ -17,8 +19,9 @@ Activation gelu_of(MlpKind kind) {
   return kind == MlpKind::gelu_erf ? Activation::gelu_erf : Activation::gelu_tanh;
 }
 
-Var of_all_ranks(Tape& tape, Var x, TensorParallel group) {
-  return group == nullptr ? x : ops::gather_rows(tape, x, *group, ops::Use::apart);
+Var of_all_tokens(Tape& tape, Var x, const TensorParallel& tensor) {
+  if (tensor.group == nullptr || tensor.tokens_alike) return x;
+  return ops::gather_rows(tape, x, *tensor.group, ops::Use::apart);
 }
 
 const Param& add_norm_weight(ParamStore& store, const std::string& name, int64_t width) {
@@ -28,29 +31,57 @@ const Param& add_norm_weight(ParamStore& store, const std::string& name, int64_t
                     .matrix = false,
                     .decay = false});
 }
+// Rows of a tensor whose leading dim is made of pieces, of which each of `parts` ranks holds an equal share
+// in whole units. Of fewer units than ranks each is held by several.
+std::vector<Box> cut_pieces(const Shape& shape, const std::vector<int64_t>& pieces, int64_t unit,
+                            int64_t part, int64_t parts) {
+  std::vector<Box> boxes;
+  int64_t row = 0;
+  for (const int64_t piece : pieces) {
+    const int64_t units = piece / unit, holders = std::max<int64_t>(1, parts / units);
+    check(
+        units * holders % parts == 0, ErrorKind::config,
+        "tensor parallelism: {} rows of a weight {}, which stay together by {}, cannot be cut into {} equal "
+        "parts",
+        piece, shape, unit, parts);
+    const int64_t share = units * holders / parts * unit, begin = row + part / holders * share;
+    boxes.push_back(rows_of(shape, begin, begin + share));
+    row += piece;
+  }
+  return boxes;
+}
+
 }  // namespace
 
 Linear::Linear(ParamStore& store, const std::string& name, int64_t in, int64_t out, bool bias,
                Init weight_init, const LinearPart& part) {
-  const int64_t parts = parts_of(part.group), place = part_of(part.group);
+  const int64_t parts = parts_of(part.tensor), place = part_of(part.tensor);
   const Cut cut = parts > 1 ? part.cut : Cut::none;
+  const bool cut_outputs = cut == Cut::out || (cut == Cut::in && part.tensor.tokens_alike);
   const std::vector<int64_t> pieces = part.pieces.empty() ? std::vector{out} : part.pieces;
   ParamSpec weight{.name = name + ".weight", .global_shape = {out, in}, .init = weight_init};
-  if (cut == Cut::out) weight.cut = cut_rows(weight.global_shape, pieces, place, parts);
-  if (cut == Cut::in) weight.cut = cut_columns(weight.global_shape, place, parts);
-  weight.product_rows = held_shape(weight)[0];
+  if (cut_outputs) {
+    weight.cut = cut_pieces(weight.global_shape, pieces, part.unit, place, parts);
+  } else if (cut == Cut::in) {
+    weight.cut = cut_columns(weight.global_shape, place, parts);
+  }
+  weight.product = true;
   weight_ = &store.add(std::move(weight));
-  if (cut == Cut::in) sums_over_ = part.group;
+  if (cut == Cut::in) joins_ = part.tensor;
   if (!bias) return;
   ParamSpec offsets{
       .name = name + ".bias", .global_shape = {out}, .init = Init::zeros(), .matrix = false, .decay = false};
-  if (cut == Cut::out) offsets.cut = cut_rows(offsets.global_shape, pieces, place, parts);
+  if (cut_outputs) offsets.cut = cut_pieces(offsets.global_shape, pieces, part.unit, place, parts);
   bias_ = &store.add(std::move(offsets));
 }
 
 Var Linear::operator()(Tape& tape, Var x, Activation activation) const {
-  if (sums_over_ == nullptr) return ops::linear(tape, x, *weight_, bias_, activation);
-  const Var y = ops::sum_rows(tape, ops::linear(tape, x, *weight_, nullptr), *sums_over_);
+  if (joins_.group == nullptr) return ops::linear(tape, x, *weight_, bias_, activation);
+  if (joins_.tokens_alike) {
+    const Var all = ops::gather_columns(tape, x, *joins_.group);
+    return ops::gather_columns(tape, ops::linear(tape, all, *weight_, bias_, activation), *joins_.group);
+  }
+  const Var y = ops::sum_rows(tape, ops::linear(tape, x, *weight_, nullptr), *joins_.group);
   return bias_ == nullptr ? y : ops::add_bias(tape, y, *bias_);
 }
 
@@ -93,7 +124,7 @@ Mlp::Mlp(ParamStore& store, const std::string& name, const MlpShape& s)
             {s.tensor, Cut::in}) {}
 
 Var Mlp::operator()(Tape& tape, Var x) const {
-  x = of_all_ranks(tape, x, tensor_);
+  x = of_all_tokens(tape, x, tensor_);
   if (gate_ == nullptr) return down_(tape, up_(tape, x, gelu_of(kind_)));
   const Var gate = (*gate_)(tape, x);
   Var linear = up_(tape, x);
@@ -105,7 +136,10 @@ Attention::Attention(ParamStore& store, const std::string& name, const Attention
     : shape_(s),
       qkv_(store, name + ".qkv", s.width, (s.heads + 2 * s.kv_heads) * s.head_dim, s.bias,
            {Init::Kind::normal, s.init_std, s.heads * s.head_dim * s.width, s.query_init_factor},
-           {s.tensor, Cut::out, {s.heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim}}),
+           {s.tensor,
+            Cut::out,
+            {s.heads * s.head_dim, s.kv_heads * s.head_dim, s.kv_heads * s.head_dim},
+            s.head_dim}),
       out_(store, name + ".out", s.heads * s.head_dim, s.width, s.bias, Init::normal(s.output_init_std),
            {s.tensor, Cut::in}) {
   if (s.qk_norm == QkNorm::none) return;
@@ -125,10 +159,10 @@ Var Attention::project(Tape& tape, Var x, const ops::AttentionShape& heads) cons
 
 Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {
   const Span span(tape.stream().profile(), "attention");
-  x = of_all_ranks(tape, x, shape_.tensor);
-  const int64_t parts = parts_of(shape_.tensor), own_heads = shape_.heads / parts;
+  x = of_all_tokens(tape, x, shape_.tensor);
+  const int64_t own_heads = shape_.own_heads();
   const ops::AttentionShape heads{x.dim(0) / sequences.length, sequences.length, own_heads,
-                                  shape_.kv_heads / parts, shape_.head_dim};
+                                  shape_.own_kv_heads(), shape_.head_dim};
   const double scale =
       shape_.scale > 0 ? shape_.scale : 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
   const auto out = [&](Var y) {

@@ -1,6 +1,6 @@
 #include <algorithm>
+#include <atomic>
 
-#include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/panel_linear.h>
 #include <ziggurat/memory/pages.h>
 #include <ziggurat/nn/initial_values.h>
@@ -72,13 +72,16 @@ std::vector<Box> cut_rows(const Shape& shape, const std::vector<int64_t>& pieces
 }
 
 std::vector<Box> cut_columns(const Shape& shape, int64_t part, int64_t parts) {
-  const int last = shape.rank() - 1;
-  check(shape[last] % parts == 0, ErrorKind::config,
-        "parallel.tensor: the columns of a weight {} cannot be cut into {} equal parts", shape, parts);
-  Box box = rows_of(shape, 0, shape[0]);
-  const int64_t share = shape[last] / parts;
-  box.begin = with(box.begin, last, part * share), box.extent = with(box.extent, last, share);
-  return {box};
+  return {share_of(rows_of(shape, 0, shape[0]), shape.rank() - 1, part, parts)};
+}
+
+Box share_of(const Box& box, int dim, int64_t part, int64_t parts) {
+  const int64_t share = box.extent[dim] / parts;
+  check(share * parts == box.extent[dim], ErrorKind::config,
+        "parallel.tensor, expert_tensor: dim {} of a weight {} cannot be cut into {} equal parts: choose a "
+        "divisor of {}",
+        dim, box.extent, parts, box.extent[dim]);
+  return {with(box.begin, dim, box.begin[dim] + part * share), with(box.extent, dim, share)};
 }
 
 Tensor ParamStore::piece(const Tensor& slab, const ParamEntry& entry) {
@@ -98,7 +101,7 @@ Param& ParamStore::add(ParamSpec spec) {
   if (entry.numel > 0)
     for_each_held_run(spec, 0, 1, [&](int64_t first, int64_t, int64_t) { entry.first = first; });
   entry.spec = std::move(spec);
-  group.numel += align(entry.numel);
+  group.numel += align(std::max(entry.numel, entry.spec.room));
   group.owned = {0, group.numel};
   entries_.push_back(std::move(entry));
   return entries_.back().param;
@@ -111,7 +114,8 @@ ParamGroup& ParamStore::group_for(const ParamSpec& spec) {
   const auto last = std::find_if(groups_.rbegin(), groups_.rend(), [&](const ParamGroup& g) {
     return g.expert_parallel == spec.expert_parallel && g.cut == !spec.cut.empty() && g.dtype == dtype;
   });
-  if (last != groups_.rend() && last->numel + align(held_shape(spec).numel()) <= most) return *last;
+  const int64_t numel = align(std::max(held_shape(spec).numel(), spec.room));
+  if (last != groups_.rend() && last->numel + numel <= most) return *last;
   ParamGroup& group = groups_.emplace_back();
   group.expert_parallel = spec.expert_parallel;
   group.cut = !spec.cut.empty();
@@ -191,56 +195,30 @@ void ParamStore::finalize() {
   for (ParamEntry& entry : entries_) {
     const ParamGroup& g = group_of(entry);
     entry.param.value = piece(g.values, entry);
+    entry.param.version = &version_;
     if (options_.trainable) {
       entry.param.use = &entry.use;
       if (!g.scattered) entry.param.grad = piece(g.gradient, entry);
       entry.param.source_stride = g.sources > 1 ? g.numel : 0;
-      if (entry.spec.product_rows > 0 && g.sources == 1) entry.param.unwritten = &entry.unwritten;
+      if (entry.spec.product && g.sources == 1) entry.param.unwritten = &entry.unwritten;
     }
     draw(entry, pieces);
   }
-  const bool packs = planned(options_.device) == Device::cpu && options_.reproducible != Reproducible::strict;
-  if (options_.step_tokens > 0 && packs) add_packed_copies();
   zero_gradients(stream);
   stream.wait();
 }
 
-void ParamStore::add_packed_copies() {
-  const int64_t most = is_meta(options_.device) ? Arena::kUnlimited : Arena::all_memory();
-  packed_arena_ = std::make_unique<Arena>("packed weights", most, options_.device);
-  for (ParamEntry& entry : entries_) {
-    const Tensor& w = entry.param.value;
-    const bool expert = entry.spec.expert_parallel > 0;
-    int64_t rows = entry.spec.product_rows;
-    const int64_t in = w.rank() > 0 ? w.dim(w.rank() - 1) : 0;
-    if (rows == 0) continue;
-    if (!options_.trainable) {  // the weights of linear layers, for kernels::packed_linear
-      if (expert || rows != w.dim(0)) continue;
-      rows = std::min(rows, kernels::kPackedColumns);
-    }
-    visit_float_dtype(w.dtype(), [&]<class T>() {
-      if constexpr (!std::is_same_v<T, double>) {
-        const auto copies = !options_.trainable ? std::optional(kernels::Copies::forward)
-                            : expert            ? std::optional(kernels::Copies::both)
-                                                : kernels::copies_that_pay<T>(options_.step_tokens);
-        if (!copies || !kernels::PackedWeights::supported<T>(w.numel() / in, rows, in, *copies)) return;
-        entry.param.packed =
-            &packed_.emplace_back(w.data<T>(), w.numel() / in, rows, in, *copies, *packed_arena_);
-      }
-    });
-  }
-}
-
 void ParamStore::values_changed() {
-  for (kernels::PackedWeights& weights : packed_) weights.expire();
+  static std::atomic<uint64_t> latest{0};
+  version_ = ++latest;
 }
 
 void ParamStore::to_panels() {
-  check(arena_ && !options_.trainable && options_.device == Device::cpu && packed_.empty(),
-        ErrorKind::internal, "[params] panels are for finished weights on the CPU that are not trained");
+  check(arena_ && !options_.trainable && options_.device == Device::cpu, ErrorKind::internal,
+        "[params] panels are for finished weights on the CPU that are not trained");
   for (ParamEntry& entry : entries_) {
     const Tensor& w = entry.param.value;
-    if ((entry.spec.product_rows == 0 && !entry.spec.small_product) || entry.param.panels) continue;
+    if ((!entry.spec.product && !entry.spec.small_product) || entry.param.panels) continue;
     const int64_t out = w.dim(w.rank() - 2), in = w.dim(w.rank() - 1);
     visit_kernels<kernels::PanelLinearKernels>(
         w, [&]<Device D, class T>() { kernels::to_panels<D>(w.data<T>(), w.numel() / (out * in), out, in); });
@@ -248,25 +226,34 @@ void ParamStore::to_panels() {
   }
 }
 
+void ParamStore::expect_values(size_t group, Work arrival) { arrivals_[group] = std::move(arrival); }
+
+void ParamStore::await_values(size_t group) const {
+  if (const auto found = arrivals_.find(group); found != arrivals_.end()) found->second.wait();
+}
+
+void ParamStore::await_values() const {
+  for (auto& [group, arrival] : arrivals_) arrival.wait();
+}
+
 void ParamStore::to_int8_panels() {
   check(
-      arena_ && !options_.trainable && options_.device == Device::cpu && packed_.empty() &&
-          options_.compute != DType::f64,
+      arena_ && !options_.trainable && options_.device == Device::cpu && options_.compute != DType::f64,
       ErrorKind::internal,
       "[params] weights of 8 bits are for finished weights on the CPU, in f32 or bf16, that are not trained");
   std::vector<ParamEntry*> products;
   int64_t bytes = 0;
   for (ParamEntry& e : entries_) {
-    if (e.spec.product_rows == 0 || e.param.panels) continue;
+    if (!e.spec.product || e.param.panels) continue;
     products.push_back(&e);
     const int64_t in = e.param.value.dim(e.param.value.rank() - 1);
     bytes += kernels::Int8Weights::bytes(e.numel / in, in) + Arena::kAlignment;
   }
-  packed_arena_ = std::make_unique<Arena>("weights of 8 bits", bytes);
+  int8_arena_ = std::make_unique<Arena>("weights of 8 bits", bytes);
   for (ParamEntry* e : products) {
     const Tensor w = e->param.value;
     const int64_t out = w.dim(w.rank() - 2), in = w.dim(w.rank() - 1), count = w.numel() / (out * in);
-    void* const memory = packed_arena_->allocate(kernels::Int8Weights::bytes(count * out, in));
+    void* const memory = int8_arena_->allocate(kernels::Int8Weights::bytes(count * out, in));
     visit_kernels<kernels::PanelLinearKernels>(w, [&]<Device D, class T>() {
       if constexpr (!std::is_same_v<T, double>) {
         kernels::quantise<D>(w.data<T>(), count, out, in, memory);
@@ -279,15 +266,14 @@ void ParamStore::to_int8_panels() {
   to_panels();
 }
 
-int64_t ParamStore::packed_bytes() const { return packed_arena_ ? packed_arena_->used() : 0; }
+int64_t ParamStore::int8_bytes() const { return int8_arena_ ? int8_arena_->used() : 0; }
 
 void ParamStore::draw(const ParamEntry& entry, HostPieces& pieces) {
   const Tensor& values = entry.param.value;
   if (is_meta(values.device())) return;
   const ParamSpec& spec = entry.spec;
-  const int64_t row = spec.global_shape.rank() == 0
-                          ? 1
-                          : spec.global_shape.numel() / std::max<int64_t>(1, spec.global_shape[0]);
+  const int64_t row =
+      values.rank() == 0 ? 1 : entry.numel / std::max<int64_t>(1, values.dim(0));  // what is held of one
   // On the host identical rows are drawn once and copied.
   const bool repeats = spec.identical_rows && values.device() == Device::cpu;
   const int64_t drawn = repeats ? std::min(row, entry.numel) : entry.numel;

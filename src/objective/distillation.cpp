@@ -62,18 +62,21 @@ void Distillation::take_teacher() {
 Tensor Distillation::loss(Tape& tape, const model::TokenBatch& batch) {
   Stream& stream = tape.stream();
   const Tensor parts = tape.save(DType::f64, {part_count()});
-  const ops::LossArgs args{.vocab_size = model().config().vocab_size, .z_loss = config_.z_loss};
+  const ops::LossArgs args{.vocab_size = model().config().vocab_size,
+                           .z_loss = config_.z_loss,
+                           .vocabulary = &model().ranks_of_head()};
   const int64_t of_tokens = config_.z_loss > 0 ? 2 : 1;
   const Tensor part = parts.rows(of_tokens, of_tokens + 1);
   Tensor sums;
   if (teacher_) {
     const model::Gpt& teacher = teacher_->model();
-    const Tensor hidden = tape.apart([&](Tape& t) { return teacher.forward(t, batch); });
-    sums = ops::distillation(tape, model().forward(tape, batch), model().head(), batch.targets, args,
+    const Tensor hidden = tape.apart([&](Tape& t) { return teacher.forward_to_head(t, batch); });
+    sums = ops::distillation(tape, model().forward_to_head(tape, batch), model().head(), batch.targets, args,
                              {hidden, &teacher.head()}, {distil_.temperature, weight_there_.data<double>()});
     copy(sums.rows(ops::kLossSums, ops::kDistillationSums), part, stream);
   } else {
-    sums = ops::cross_entropy(tape, model().forward(tape, batch), model().head(), batch.targets, args);
+    sums =
+        ops::cross_entropy(tape, model().forward_to_head(tape, batch), model().head(), batch.targets, args);
     fill_zero(part, stream);
   }
   copy(sums.rows(0, of_tokens), parts.rows(0, of_tokens), stream);

@@ -46,14 +46,7 @@ Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, do
         dropout);
   const Device device = qkv.value().device();
   if (device == Device::cpu) check_keys(keys, shape);  // elsewhere by who made the batch
-  check(planned(device) == Device::cpu || shape.head_dim <= kernels::kAttentionMaxHeadDimOnCuda,
-        ErrorKind::argument,
-        "[attention] head_dim {}: on {} expected at most {}; use more heads of fewer "
-        "dimensions",
-        shape.head_dim, to_string(device), kernels::kAttentionMaxHeadDimOnCuda);
-  check(planned(device) == Device::cpu || (keys.last == nullptr && keys.window == 0), ErrorKind::argument,
-        "[attention] rows that see later keys, and windows, exist on the CPU only so far, not on {}",
-        to_string(device));
+  check_head_dim("attention", shape, device);
   check(keys.window >= 0, ErrorKind::argument, "[attention] window: expected at least 0, got {}",
         keys.window);
   const kernels::AttentionDropout drop{tape.micro_batch().training ? dropout : 0.0,

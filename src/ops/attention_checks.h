@@ -3,7 +3,7 @@
 
 #include <ziggurat/autograd/tape.h>
 #include <ziggurat/core/error.h>
-#include <ziggurat/kernels/attention_shape.h>
+#include <ziggurat/kernels/attention.h>
 
 namespace ziggurat::ops {
 
@@ -20,6 +20,13 @@ inline void check_qkv(const char* op, const Var& qkv, const kernels::AttentionSh
   check(qkv.shape() == want, ErrorKind::argument,
         "[{}] expected qkv [batch * length, (heads + 2 kv_heads) * head_dim] = {}, got {}", op, want,
         qkv.shape());
+}
+
+inline void check_head_dim(const char* op, const kernels::AttentionShape& s, Device device) {
+  check(planned(device) == Device::cpu || s.head_dim <= kernels::kAttentionMaxHeadDimOnCuda,
+        ErrorKind::argument,
+        "[{}] head_dim {}: on {} expected at most {}; use more heads of fewer dimensions", op, s.head_dim,
+        to_string(device), kernels::kAttentionMaxHeadDimOnCuda);
 }
 
 }  // namespace ziggurat::ops

@@ -57,7 +57,7 @@ Rotations rotations_of(Tape& tape, DType dtype, const int32_t* positions, int64_
   visit_kernels<kernels::CachedAttentionKernels>(angles.cosine, [&]<Device D, class A>() {
     if constexpr (!std::is_same_v<A, bf16>) {
       kernels::rotation_rows<D>(theta, head_dim, positions, rows, angles.cosine.data<A>(),
-                                angles.sine.data<A>());
+                                angles.sine.data<A>(), tape.stream());
     }
   });
   return angles;
@@ -67,7 +67,9 @@ Var cached_attention(Tape& tape, Var qkv, const AttentionShape& shape, double sc
                      const CacheRows& rows) {
   check_qkv("cached_attention", qkv, shape);
   check_cache(qkv, shape, cache, rows);
-  check_rows(rows, shape.rows(), cache.keys.dim(0));
+  const Device device = qkv.value().device();
+  if (device == Device::cpu) check_rows(rows, shape.rows(), cache.keys.dim(0));  // elsewhere by who made them
+  check_head_dim("cached_attention", shape, device);
   check(!tape.recording(), ErrorKind::internal,
         "[cached_attention] has no backward: begin the tape with "
         "training = false");

@@ -14,9 +14,15 @@ Var choose_rows(Tape& tape, Var x, std::span<const int32_t> rows) {
   const auto count = static_cast<int64_t>(rows.size());
   const int64_t width = x.dim(1);
   const Var y = tape.output(x.dtype(), {count, width}, false);
+  const int32_t* there = rows.data();
+  if (planned(x.value().device()) == Device::cuda) {
+    const Tensor table = tape.save(DType::i32, {count});
+    copy(Tensor(const_cast<int32_t*>(rows.data()), DType::i32, {count}), table, tape.stream());
+    there = table.data<int32_t>();
+  }
   visit_kernels<kernels::DispatchKernels>(x.value(), [&]<Device D, class T>() {
     kernels::gather_rows<D>(
-        kernels::GatherRowsArgs<T>{count, width, x.value().data<T>(), rows.data(), y.value().data<T>()},
+        kernels::GatherRowsArgs<T>{count, width, x.value().data<T>(), there, y.value().data<T>()},
         tape.stream());
   });
   return y;

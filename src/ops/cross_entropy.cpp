@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <array>
-#include <limits>
 
+#include "ops/shared_vocabulary.h"
 #include "ops/vocabulary_products.h"
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/cross_entropy.h>
@@ -12,8 +12,6 @@ namespace ziggurat::ops {
 namespace {
 
 int64_t ranks_of(const LossArgs& args) { return args.vocabulary == nullptr ? 1 : args.vocabulary->size(); }
-
-int64_t tiles_of(int64_t columns) { return (columns + kVocabularyTile - 1) / kVocabularyTile; }
 
 void check_arguments(const Var& x, const Tensor& w, const int32_t* targets, const LossArgs& args) {
   check(x.shape().rank() == 2 && w.rank() == 2 && x.dim(1) == w.dim(1), ErrorKind::argument,
@@ -64,11 +62,9 @@ class Head {
         backward_(backward),
         width_(x.dim(1)),
         table_rows_(weight.value.dim(0)),
-        ranks_(ranks_of(args)),
-        first_row_(ranks_ == 1 ? 0 : args.vocabulary->rank() * table_rows_),
-        vocabulary_(std::clamp<int64_t>(args.vocab_size - first_row_, 0, table_rows_)),
-        tiles_(tiles_of(vocabulary_)),
-        rank_tiles_(ranks_ == 1 ? tiles_ : tiles_of(table_rows_)),
+        shared_(args, table_rows_),
+        vocabulary_(shared_.words()),
+        tiles_(shared_.tiles()),
         stream_(stream),
         products_(x, weight, vocabulary_, static_cast<bool>(dx), workspace, stream) {
     const int64_t chunk = std::min(kLogitsRows, x.dim(0)),
@@ -76,12 +72,12 @@ class Head {
     exponentials_ = workspace.take_on_device<G>(
         backward ? chunk * std::min(table_rows_, tiles_ * kVocabularyTile) : tile);
     logits_ = kInPlace ? nullptr : workspace.take_on_device<A>(tile);
-    const int64_t all_tiles = ranks_ * rank_tiles_;
+    const int64_t all_tiles = shared_.all_tiles();
     reference_ = workspace.take_on_device<A>(all_tiles * chunk);
     maximum_ = workspace.take_on_device<A>(all_tiles * chunk);
     factor_ = backward ? workspace.take_on_device<A>(all_tiles * chunk) : nullptr;
     sum_ = workspace.take_on_device<double>(all_tiles * chunk);
-    own_targets_ = ranks_ > 1 ? workspace.take_on_device<int32_t>(chunk) : nullptr;
+    own_targets_ = shared_.shared() ? workspace.take_on_device<int32_t>(chunk) : nullptr;
     target_logit_ = workspace.take_on_device<A>(chunk);
     losses_ = workspace.take_on_device<kernels::TokenLoss>(chunk);
     scaled_ = dweight_ != nullptr ? workspace.take_on_device<G>(chunk * width_) : nullptr;
@@ -93,7 +89,7 @@ class Head {
     for (int64_t begin = 0; begin < rows; begin += kLogitsRows) {
       rows_ = std::min(kLogitsRows, rows - begin);
       products_.begin_chunk(begin, rows_);
-      const int32_t* own = own_targets(targets + begin);
+      const int32_t* own = shared_.own_targets<D>(targets + begin, rows_, own_targets_, stream_);
       forward(targets + begin, own);
       if (backward_) backward(begin, own);
       double* const token_losses = args_.token_losses == nullptr ? nullptr : args_.token_losses + begin;
@@ -102,11 +98,9 @@ class Head {
   }
 
  private:
-  static constexpr int32_t kElsewhere = -1;
   static constexpr bool kInPlace = std::is_same_v<G, A>;  // exponentials take the memory of their logits
 
-  // Of this rank's tile t, among all ranks'.
-  int64_t place(int64_t t) const { return ranks_ == 1 ? t : args_.vocabulary->rank() * rank_tiles_ + t; }
+  int64_t place(int64_t t) const { return shared_.place(t); }
   A* reference(int64_t t) const { return reference_ + place(t) * rows_; }
   // References, and with them factors, rarely move between tiles. Of a device's the host does not wait to
   // learn that.
@@ -122,37 +116,8 @@ class Head {
     fill_zero(Tensor(to, dtype_of<X>(), {n}, device_), stream_);
   }
 
-  // Counted from this rank's first row; those of others, and ignored ones, are kElsewhere.
-  const int32_t* own_targets(const int32_t* targets) {
-    if (ranks_ == 1) return targets;
-    for (int64_t i = 0; i < rows_ && !is_meta(device_); ++i) {
-      const int64_t row = targets[i] - first_row_;
-      const bool mine = targets[i] != args_.ignore_index && row >= 0 && row < table_rows_;
-      own_targets_[i] = mine ? static_cast<int32_t>(row) : kElsewhere;
-    }
-    return own_targets_;
-  }
-
-  // What cross_entropy has to know of all ranks' tiles. A rank's that hold no vocabulary add nothing.
-  void tell_tiles() {
-    Communicator& ranks = *args_.vocabulary;
-    const int64_t n = rank_tiles_ * rows_;
-    const auto tell = [&]<class X>(X* all, X nothing) {
-      const Tensor everybodys(all, dtype_of<X>(), {ranks_ * n}, device_);
-      const int64_t first = ranks.rank() * n;
-      if (!is_meta(device_)) std::fill(all + first + tiles_ * rows_, all + first + n, nothing);
-      ranks.all_gather(everybodys.rows(first, first + n), everybodys, stream_).wait();
-    };
-    constexpr A kLow = std::numeric_limits<A>::lowest() / 4;  // its differences are finite
-    tell(reference_, kLow);
-    tell(maximum_, kLow);
-    tell(sum_, 0.0);
-    const Tensor logits(target_logit_, dtype_of<A>(), {rows_}, device_);
-    ranks.all_reduce(logits, ReduceOp::sum, ReduceOrder::any, stream_).wait();  // one rank's, and zeros
-  }
-
   void forward(const int32_t* targets, const int32_t* own) {
-    if (ranks_ > 1) zero(target_logit_, rows_);
+    if (shared_.shared()) zero(target_logit_, rows_);
     for (int64_t t = 0; t < tiles_; ++t) {
       G* e = exponentials(t);
       A* logits = logits_;
@@ -165,8 +130,8 @@ class Head {
                                          target_logit_, backward_ ? e : nullptr},
           stream_);
     }
-    if (ranks_ > 1) tell_tiles();
-    kernels::cross_entropy<D>(kernels::CrossEntropyArgs<A>{rows_, ranks_ * rank_tiles_, reference_, maximum_,
+    shared_.tell_tiles<D>(reference_, maximum_, sum_, target_logit_, rows_, device_, stream_);
+    kernels::cross_entropy<D>(kernels::CrossEntropyArgs<A>{rows_, shared_.all_tiles(), reference_, maximum_,
                                                            sum_, target_logit_, targets, args_.ignore_index,
                                                            grad_scale_, args_.z_loss, losses_, factor_},
                               stream_);
@@ -193,8 +158,7 @@ class Head {
       kernels::add_scaled_rows<D>(product_, factor(tiles_ - 1), rows_, width_, dx, stream_);
     }
     kernels::subtract_targets<D>(
-        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets,
-                                           ranks_ == 1 ? args_.ignore_index : kElsewhere, grad_scale_,
+        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets, shared_.ignored(), grad_scale_,
                                            x_ + begin * width_, weight_, dx, dweight_},
         stream_);
     if (dx != nullptr) dx_.end_chunk();
@@ -209,8 +173,8 @@ class Head {
   A* dweight_;
   bool backward_;
   int64_t width_, table_rows_;
-  int64_t ranks_, first_row_, vocabulary_;  // who share it; this one's first row, and how many are no padding
-  int64_t tiles_, rank_tiles_;              // of this rank, and at most of any
+  SharedVocabulary shared_;
+  int64_t vocabulary_, tiles_;  // of this rank: rows that are no padding
   Stream& stream_;
   VocabularyProducts<D, T, G> products_;
 
@@ -227,9 +191,6 @@ class Head {
 
 Tensor cross_entropy(Tape& tape, Var x, const Param& weight, const int32_t* targets, const LossArgs& args) {
   check_arguments(x, weight.value, targets, args);
-  check(ranks_of(args) == 1 || planned(x.value().device()) == Device::cpu, ErrorKind::argument,
-        "[cross_entropy] ranks share a vocabulary on the CPU only, got x on {}",
-        to_string(x.value().device()));
   check(!weight.panels, ErrorKind::internal, "[cross_entropy] the head lies in panels, for inference alone");
   const Span span(tape.stream().profile(), "head");
   const bool backward = tape.recording();

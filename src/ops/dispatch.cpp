@@ -89,7 +89,7 @@ Var permute_rows(Tape& tape, Var x, const Tensor& from_row) {
   return y;
 }
 
-ArrivalOrder order_arrivals(Tape& tape, const Tensor& arriving, int64_t rows, bool by_source) {
+ArrivalOrder order_arrivals(Tape& tape, const Tensor& arriving, int64_t rows, bool by_source, int64_t block) {
   check(arriving.rank() == 2, ErrorKind::argument, "[order_arrivals] expected counts [P, L], got {}",
         arriving.shape());
   const int64_t ranks = arriving.dim(0), experts = arriving.dim(1), sources = by_source ? ranks : 1;
@@ -100,7 +100,7 @@ ArrivalOrder order_arrivals(Tape& tape, const Tensor& arriving, int64_t rows, bo
   visit_kernels<kernels::DispatchKernels>(as_floats, [&]<Device D, class T>() {
     kernels::order_arrivals<D>(
         {ranks, experts, rows, arriving.data<int32_t>(), sources, order.offsets.data<int32_t>(),
-         order.arrival_of_row.data<int32_t>(), order.row_of_arrival.data<int32_t>()},
+         order.arrival_of_row.data<int32_t>(), order.row_of_arrival.data<int32_t>(), block},
         tape.workspace(), tape.stream());
   });
   return order;

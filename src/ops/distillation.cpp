@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <cmath>
 
+#include "ops/shared_vocabulary.h"
 #include "ops/vocabulary_products.h"
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/distillation.h>
@@ -20,9 +22,16 @@ void check_arguments(const Var& x, const Param& weight, const int32_t* targets, 
   check(x.dtype() == w.dtype() && h.dtype() == tw.dtype() && accum_dtype(x.dtype()) == accum_dtype(h.dtype()),
         ErrorKind::argument, "[distillation] x is {}, weight is {}; of the teacher {} and {}",
         to_string(x.dtype()), to_string(w.dtype()), to_string(h.dtype()), to_string(tw.dtype()));
-  check(args.vocab_size > 0 && args.vocab_size <= std::min(w.dim(0), tw.dim(0)), ErrorKind::argument,
-        "[distillation] vocab_size: expected 1 to {} (the weights' rows), got {}",
-        std::min(w.dim(0), tw.dim(0)), args.vocab_size);
+  const int64_t ranks = args.vocabulary == nullptr ? 1 : args.vocabulary->size(),
+                rows = ranks * std::min(w.dim(0), tw.dim(0));
+  check(args.vocab_size > 0 && args.vocab_size <= rows, ErrorKind::argument,
+        "[distillation] vocab_size: expected 1 to {} (the weights' rows), got {}", rows, args.vocab_size);
+  check(ranks == 1 || w.dim(0) == tw.dim(0), ErrorKind::argument,
+        "[distillation] ranks that share a vocabulary have the same part of both weights, got {} and {}",
+        w.shape(), tw.shape());
+  check(ranks == 1 || planned(x.value().device()) == Device::cpu, ErrorKind::argument,
+        "[distillation] ranks share a vocabulary on the CPU only, got x on {}",
+        to_string(x.value().device()));
   check(distil.temperature > 0, ErrorKind::argument, "[distillation] a temperature above 0, got {}",
         distil.temperature);
   if (x.value().device() != Device::cpu) return;  // targets are not readable here
@@ -93,14 +102,18 @@ class Distillation {
         workspace_(workspace),
         stream_(stream),
         width_(x.dim(1)),
-        student_(x, weight, args.vocab_size, static_cast<bool>(dx), workspace, stream),
-        teacher_(teacher.hidden, *teacher.weight, args.vocab_size, false, workspace, stream),
+        shared_(args, weight.value.dim(0)),
+        student_(x, weight, shared_.words(), static_cast<bool>(dx), workspace, stream),
+        teacher_(teacher.hidden, *teacher.weight, shared_.words(), false, workspace, stream),
         dweight_(backward && weight.trainable() ? weight.grad.data<A>() : nullptr),
         scaled_(distil.temperature != 1) {
-    const int64_t chunk = std::min(kLogitsRows, x.dim(0)), tiles = student_.tiles();
-    const int64_t last = tiles - 1, whole = last * kVocabularyTile;
-    student_logits_ = workspace.take_on_device<A>(chunk * (whole + student_.columns(last)));
-    teacher_logits_ = workspace.take_on_device<A>(chunk * (whole + teacher_.columns(last)));
+    const int64_t chunk = std::min(kLogitsRows, x.dim(0)), tiles = shared_.all_tiles();
+    const auto columns = [&](const auto& products) {
+      const int64_t last = products.tiles() - 1;
+      return last < 0 ? 0 : last * kVocabularyTile + products.columns(last);
+    };
+    student_logits_ = workspace.take_on_device<A>(chunk * columns(student_));
+    teacher_logits_ = workspace.take_on_device<A>(chunk * columns(teacher_));
     gradient_ = backward && !kInPlace ? workspace.take_on_device<G>(chunk * kVocabularyTile) : nullptr;
     reference_ = workspace.take_on_device<A>(tiles * chunk);
     maximum_ = workspace.take_on_device<A>(tiles * chunk);
@@ -108,6 +121,11 @@ class Distillation {
     target_logit_ = workspace.take_on_device<A>(chunk);
     losses_ = workspace.take_on_device<kernels::TokenLoss>(chunk);
     divergence_ = workspace.take_on_device<double>(chunk);
+    if (shared_.shared()) {
+      own_targets_ = workspace.take_on_device<int32_t>(chunk);
+      maxima_ = workspace.take_on_device<A>(shared_.ranks() * chunk);
+      sums_ = workspace.take_on_device<double>(shared_.ranks() * chunk);
+    }
     const auto sums = [&] {
       return kernels::ExponentialSums<A>{workspace.take_on_device<A>(chunk),
                                          workspace.take_on_device<double>(chunk)};
@@ -122,8 +140,10 @@ class Distillation {
       rows_ = std::min(kLogitsRows, x_.dim(0) - begin);
       student_.begin_chunk(begin, rows_);
       teacher_.begin_chunk(begin, rows_);
-      forward(targets + begin);
-      meet(begin, targets + begin);
+      const int32_t* own = shared_.own_targets<D>(targets + begin, rows_, own_targets_, stream_);
+      forward(targets + begin, own);
+      meet(begin, targets + begin, own);
+      shared_.add_up(divergence_, rows_, x_.device(), stream_);
       double* const token_losses = args_.token_losses == nullptr ? nullptr : args_.token_losses + begin;
       kernels::add_token_losses<D>({rows_, losses_, sums, token_losses}, stream_);
       kernels::add_divergences<D>(
@@ -139,14 +159,43 @@ class Distillation {
   A* student_logits(int64_t t) const { return student_logits_ + t * kVocabularyTile * rows_; }
   A* teacher_logits_of(int64_t t) const { return teacher_logits_ + t * kVocabularyTile * rows_; }
 
-  // Both models' logits and what softmaxes divide by; the cross-entropies.
-  void forward(const int32_t* targets) {
+  template <class X>
+  void fill(X* to, X value) {
+    if (!is_meta(x_.device())) std::fill_n(to, rows_, value);
+  }
+
+  // Of ranks that share the vocabulary: from sums of one's part to those of all.
+  void add_up(const kernels::ExponentialSums<A>& sums) {
+    shared_.gather_rows(sums.maximum, maxima_, rows_, x_.device(), stream_);
+    shared_.gather_rows(sums.sum, sums_, rows_, x_.device(), stream_);
+    for (int64_t i = 0; i < rows_ && !is_meta(x_.device()); ++i) {
+      A most = maxima_[i];
+      for (int64_t r = 1; r < shared_.ranks(); ++r) most = std::max(most, maxima_[r * rows_ + i]);
+      double sum = 0;
+      for (int64_t r = 0; r < shared_.ranks(); ++r) {
+        sum += sums_[r * rows_ + i] * std::exp(static_cast<double>(maxima_[r * rows_ + i] - most));
+      }
+      sums.maximum[i] = most, sums.sum[i] = sum;
+    }
+  }
+
+  // Both models' logits and what softmaxes divide by; the cross-entropies. `own`: targets as of
+  // SharedVocabulary.
+  void forward(const int32_t* targets, const int32_t* own) {
+    if (shared_.shared()) {
+      fill(target_logit_, A(0));
+      for (const auto& sums : {of_teacher_, of_student_}) {
+        if (sums.sum == nullptr) continue;
+        fill(sums.maximum, SharedVocabulary::kLow<A>);
+        fill(sums.sum, 0.0);
+      }
+    }
     for (int64_t t = 0; t < student_.tiles(); ++t) {
       student_.logits(t, student_logits(t));
       teacher_.logits(t, teacher_logits_of(t));
-      const int64_t words = student_.words(t), at = t * rows_;
+      const int64_t words = student_.words(t), at = shared_.place(t) * rows_;
       kernels::softmax_tile<D>(
-          kernels::SoftmaxTileArgs<A, G>{rows_, words, student_.columns(t), student_logits(t), targets,
+          kernels::SoftmaxTileArgs<A, G>{rows_, words, student_.columns(t), student_logits(t), own,
                                          t * kVocabularyTile, t > 0 ? reference_ + at - rows_ : nullptr,
                                          reference_ + at, maximum_ + at, sum_ + at, target_logit_, nullptr},
           stream_);
@@ -157,20 +206,26 @@ class Distillation {
       add(teacher_logits_of(t), teacher_.columns(t), of_teacher_);
       if (scaled_) add(student_logits(t), student_.columns(t), of_student_);
     }
-    kernels::cross_entropy<D>(kernels::CrossEntropyArgs<A>{rows_, student_.tiles(), reference_, maximum_,
+    shared_.tell_tiles<D>(reference_, maximum_, sum_, target_logit_, rows_, x_.device(), stream_);
+    if (shared_.shared()) {
+      add_up(of_teacher_);
+      if (scaled_) add_up(of_student_);
+    }
+    kernels::cross_entropy<D>(kernels::CrossEntropyArgs<A>{rows_, shared_.all_tiles(), reference_, maximum_,
                                                            sum_, target_logit_, targets, args_.ignore_index,
                                                            grad_scale_, args_.z_loss, losses_, nullptr},
                               stream_);
   }
 
   // The divergences, and with them the gradients of logits, which the products take at once.
-  void meet(int64_t begin, const int32_t* targets) {
+  void meet(int64_t begin, const int32_t* targets, const int32_t* own) {
     A* const dx = dx_ ? dx_.begin_chunk(begin, rows_) : nullptr;
     const bool add = dweight_ == nullptr || weight_.must_add();
     if (!add) {
-      const Tensor padding = weight_.grad.rows(args_.vocab_size, weight_.grad.dim(0));
+      const Tensor padding = weight_.grad.rows(shared_.words(), weight_.grad.dim(0));
       fill_zero(padding, stream_);
     }
+    if (student_.tiles() == 0) fill(divergence_, 0.0);
     for (int64_t t = 0; t < student_.tiles(); ++t) {
       G* gradient = gradient_;
       if constexpr (kInPlace) gradient = backward_ ? student_logits(t) : nullptr;
@@ -185,7 +240,7 @@ class Distillation {
     }
     if (!backward_) return;
     kernels::subtract_targets<D>(
-        kernels::SubtractTargetsArgs<A, T>{rows_, width_, targets, args_.ignore_index, grad_scale_,
+        kernels::SubtractTargetsArgs<A, T>{rows_, width_, own, shared_.ignored(), grad_scale_,
                                            x_.data<T>() + begin * width_, weight_.value.data<T>(), dx,
                                            dweight_},
         stream_);
@@ -202,12 +257,16 @@ class Distillation {
   Arena& workspace_;
   Stream& stream_;
   int64_t width_, rows_ = 0;
+  SharedVocabulary shared_;
   VocabularyProducts<D, T, G> student_;
   Teacher teacher_;
   A* dweight_;
   bool scaled_;  // the temperature is not 1
 
   // Of a chunk: [rows, columns] for each tile, [tiles, rows] or [rows].
+  int32_t* own_targets_ = nullptr;
+  A* maxima_ = nullptr;     // [ranks, rows]
+  double* sums_ = nullptr;  // [ranks, rows]
   A *student_logits_, *teacher_logits_, *reference_, *maximum_, *target_logit_;
   G* gradient_;
   double *sum_, *divergence_;

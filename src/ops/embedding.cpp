@@ -55,16 +55,12 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
 Var embedding_of_part(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length,
                       const Param& table, int64_t first, int64_t vocabulary) {
   const Tensor& w = table.value;
-  check(planned(w.device()) == Device::cpu, ErrorKind::argument,
-        "[embedding] a part of a table exists on the CPU only, got one on {}", to_string(w.device()));
-  auto* const own = tape.save_array<int32_t>(n);
-  if (!is_meta(w.device())) {
-    check_tokens(tokens, n, sequence_length, vocabulary);
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t row = tokens[i] - first;
-      own[i] = row >= 0 && row < w.dim(0) ? static_cast<int32_t>(row) : -1;
-    }
-  }
+  if (w.device() == Device::cpu) check_tokens(tokens, n, sequence_length, vocabulary);
+  auto* const own = tape.save(DType::i32, {n}).data<int32_t>();
+  visit_kernels<kernels::EmbeddingKernels>(w, [&]<Device D, class T>() {
+    kernels::rows_of_part<D>({.n = n, .ids = tokens, .first = first, .rows = w.dim(0), .row_of_part = own},
+                             tape.stream());
+  });
   return look_up(tape, own, n, sequence_length, table, nullptr, nullptr);
 }
 

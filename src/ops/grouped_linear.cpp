@@ -78,7 +78,7 @@ Var grouped_linear(Tape& tape, Var x, const Tensor& offsets, const Param& weight
                                          out,
                                          x.value().data<T>(),
                                          weight.value.data<T>(),
-                                         weight.packed,
+                                         weight.trained_version(),
                                          b,
                                          activation,
                                          z.data<T>(),

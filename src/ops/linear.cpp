@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <ops/few_rows.h>
 #include <ops/panels.h>
 
@@ -5,6 +7,7 @@
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/kernels/linear.h>
 #include <ziggurat/kernels/packed_linear.h>
+#include <ziggurat/kernels/weight_copies.h>
 #include <ziggurat/ops/linear.h>
 
 namespace ziggurat::ops {
@@ -29,15 +32,27 @@ void few_rows(Tape& tape, const Tensor& x, const Tensor& w, const Param* bias, A
       tape.workspace(), tape.stream());
 }
 
-// Many rows from copies that are kept as long as the weight.
-template <Device D, class T>
-void packed_linear(Tape& tape, const Tensor& x, const Param& weight, const Param* bias, Activation activation,
-                   const Tensor& y) {
-  kernels::packed_linear<D>(
-      kernels::PackedLinearArgs<T>{x.dim(0), x.dim(1), y.dim(1), x.data<T>(), weight.packed,
-                                   bias == nullptr ? nullptr : bias->value.data<Accum<T>>(), activation,
-                                   y.data<T>()},
-      tape.workspace(), tape.stream());
+// Many rows from copies of a weight that does not change, where the stream keeps such: whether it does.
+bool from_copies(Tape& tape, const Tensor& x, const Param& weight, const Param* bias, Activation activation,
+                 const Tensor& y) {
+  if (tape.recording() || weight.trainable() || weight.version == nullptr) return false;
+  bool kept = false;
+  visit_kernels<kernels::GemmKernels>(x, [&]<Device D, class T>() {
+    if constexpr (kExists<kernels::PackedLinearKernels, D, T>) {
+      const int64_t out = y.dim(1), in = x.dim(1);
+      kernels::PackedWeights* const copies =
+          kernels::weight_copies(kernels::WeightRole::frozen, weight.value.data<T>(), *weight.version, out,
+                                 std::min(out, kernels::kPackedColumns), in, tape.stream());
+      if (copies == nullptr) return;
+      kept = true;
+      kernels::packed_linear<D>(
+          kernels::PackedLinearArgs<T>{x.dim(0), in, out, x.data<T>(), copies,
+                                       bias == nullptr ? nullptr : bias->value.data<Accum<T>>(), activation,
+                                       y.data<T>()},
+          tape.workspace(), tape.stream());
+    }
+  });
+  return kept;
 }
 
 // Empty tensors are null pointers.
@@ -50,7 +65,7 @@ kernels::LinearArgs<T> linear_args(const Tensor& x, const Param& weight, const T
           w.dim(0),
           x.data<T>(),
           w.data<T>(),
-          weight.packed,
+          weight.trained_version(),
           bias ? bias.data<Accum<T>>() : nullptr,
           activation,
           z.data<T>(),
@@ -85,12 +100,7 @@ Var linear(Tape& tape, Var x, const Param& weight, const Param* bias, Activation
     });
     return y;
   }
-  if (!tape.recording() && !weight.trainable() && weight.packed != nullptr) {
-    visit_kernels<kernels::PackedLinearKernels>(x.value(), [&]<Device D, class T>() {
-      packed_linear<D, T>(tape, x.value(), weight, bias, activation, y.value());
-    });
-    return y;
-  }
+  if (from_copies(tape, x.value(), weight, bias, activation, y.value())) return y;
   const Tensor z =
       activated ? tape.save(x.dtype(), {rows, out}) : y.value();  // GELU's derivative needs its input
 

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include <ziggurat/autograd/note_work.h>
+#include <ziggurat/kernels/expert_blocks.h>
 #include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/ops/router.h>
 #include <ziggurat/ops/shard_rows.h>
@@ -28,13 +29,6 @@ void check_args(const Tensor& logits, const RouterArgs& args) {
         "[router] rsample noise needs top_k 1, got {}", args.top_k);
   check(args.noise != ChoiceNoise::second_expert || args.top_k == 2, ErrorKind::argument,
         "[router] second_expert noise needs top_k 2, got {}", args.top_k);
-  const bool plain = args.score == RouterScore::softmax && args.weight_scale == 1 &&
-                     args.expert_groups == 1 && !args.choice_bias && args.group_tokens == 0;
-  check(
-      plain || planned(logits.device()) == Device::cpu, ErrorKind::argument,
-      "[router] sigmoid scores, weight_scale, expert groups, a bias of the choice and groups of tokens exist "
-      "on the CPU only so far, not on {}",
-      to_string(logits.device()));
   check(args.expert_groups >= 1 && experts % args.expert_groups == 0 && args.chosen_groups >= 1 &&
             args.chosen_groups <= args.expert_groups &&
             args.top_k <= experts / args.expert_groups * args.chosen_groups,
@@ -137,29 +131,22 @@ Routing route(Tape& tape, Var logits, const RouterArgs& args) {
 
       const bool limited = args.expert_groups > 1 || args.choice_bias;
       const bool sigmoid = args.score == RouterScore::sigmoid;
-      if constexpr (D == Device::cpu) {
-        if (sigmoid) {
-          kernels::router_sigmoid<D>(
-              kernels::RouterSigmoidArgs<T>{tokens, experts, z, probabilities.data<T>(), lse.data<T>(),
-                                            entropy},
-              stream);
-        }
-      }
-      if (!sigmoid) {
+      if (sigmoid) {
+        kernels::router_sigmoid<D>(kernels::RouterSigmoidArgs<T>{tokens, experts, z, probabilities.data<T>(),
+                                                                 lse.data<T>(), entropy},
+                                   stream);
+      } else {
         kernels::router_softmax<D>(kernels::RouterSoftmaxArgs<T>{tokens, experts, z, probabilities.data<T>(),
                                                                  lse.data<T>(), entropy},
                                    stream);
       }
-      if constexpr (D == Device::cpu) {
-        if (limited) {
-          kernels::router_choose_limited<D>(
-              kernels::RouterLimitedChoiceArgs<T>{
-                  tokens, experts, k, args.expert_groups, args.chosen_groups, sigmoid ? 2 : 1, p,
-                  args.choice_bias ? args.choice_bias.data<T>() : nullptr, expert},
-              tape.workspace(), stream);
-        }
-      }
-      if (!limited) {
+      if (limited) {
+        kernels::router_choose_limited<D>(
+            kernels::RouterLimitedChoiceArgs<T>{
+                tokens, experts, k, args.expert_groups, args.chosen_groups, sigmoid ? 2 : 1, p,
+                args.choice_bias ? args.choice_bias.data<T>() : nullptr, expert},
+            tape.workspace(), stream);
+      } else {
         kernels::router_choose<D>(kernels::RouterChooseArgs<T>{tokens, experts, k, noise, z, gumbel, expert},
                                   stream);
       }
@@ -257,18 +244,17 @@ void sum_loads(const Tensor& sums, const Tensor& loads, Communicator& data_paral
         "[router] expected sums [{}] for {} loads, got {}", kernels::router_sums_size(experts), experts,
         sums.shape());
   if (is_meta(sums.device())) return;
-  check(sums.device() == Device::cpu, ErrorKind::argument,
-        "[router] a bias of the choice exists on the CPU only so far, not on {}", to_string(sums.device()));
-  kernels::router_loads<Device::cpu>(sums.data<double>(), experts, loads.data<double>(), stream);
+  visit_kernels<kernels::RouterSumKernels>(sums, [&]<Device D, class T>() {
+    kernels::router_loads<D>(sums.data<double>(), experts, loads.data<double>(), stream);
+  });
   data_parallel.all_reduce(loads, ReduceOp::sum, ReduceOrder::any, stream).wait();
 }
 
 void move_balance_bias(const Tensor& loads, double rate, const Tensor& bias, Stream& stream) {
   if (is_meta(bias.device())) return;
-  visit_float_dtype(bias.dtype(), [&]<class T>() {
+  visit_kernels<kernels::RouterKernels>(bias, [&]<Device D, class T>() {
     if constexpr (!std::is_same_v<T, bf16>) {
-      kernels::router_move_bias<Device::cpu>(loads.data<double>(), loads.numel(), rate, bias.data<T>(),
-                                             stream);
+      kernels::router_move_bias<D>(loads.data<double>(), loads.numel(), rate, bias.data<T>(), stream);
     }
   });
 }
@@ -291,7 +277,7 @@ Routing own_tokens(Tape& tape, const Routing& all, int64_t first, int64_t n) {
     kernels::own_tokens<D>(
         {first, n, all.top_k, all.experts, all.offsets.data<int32_t>(), all.token_of_row.data<int32_t>(),
          all.choice_of_row.data<int32_t>(), own.counts.data<int32_t>(), own.offsets.data<int32_t>(),
-         own.row_of_choice.data<int32_t>(), own.token_of_row.data<int32_t>(),
+         own.row_of_choice.data<int32_t>(), own.rows, own.token_of_row.data<int32_t>(),
          own.choice_of_row.data<int32_t>()},
         tape.stream());
   });
@@ -301,6 +287,25 @@ Routing own_tokens(Tape& tape, const Routing& all, int64_t first, int64_t n) {
     own.choice_of_row = own.choice_of_row.rows(0, own.rows);
   }
   return own;
+}
+
+Routing in_blocks(Tape& tape, const Routing& r) {
+  Routing blocks = r;
+  blocks.rows = r.experts * r.capacity;
+  blocks.row_of_choice = tape.save(DType::i32, {r.tokens, r.top_k});
+  blocks.token_of_row = tape.save(DType::i32, {blocks.rows});
+  blocks.choice_of_row = tape.save(DType::i32, {blocks.rows});
+  note_kernel("expert_blocks", Pass::forward, r.row_of_choice, r.token_of_row, r.choice_of_row,
+              blocks.row_of_choice, blocks.token_of_row, blocks.choice_of_row);
+  visit_kernels<kernels::ExpertBlocksKernels>(r.weights.value(), [&]<Device D, class T>() {
+    kernels::expert_blocks<D>(
+        {r.tokens, r.top_k, r.experts, r.capacity, r.offsets.data<int32_t>(), r.expert.data<int32_t>(),
+         r.row_of_choice.data<int32_t>(), r.token_of_row.data<int32_t>(), r.choice_of_row.data<int32_t>(),
+         blocks.row_of_choice.data<int32_t>(), blocks.token_of_row.data<int32_t>(),
+         blocks.choice_of_row.data<int32_t>()},
+        tape.stream());
+  });
+  return blocks;
 }
 
 void add_statistics(Tape& tape, const Routing& r, double balance_coefficient, double z_coefficient,

@@ -1,3 +1,5 @@
+#include <numeric>
+
 #include <ziggurat/autograd/accumulate.h>
 #include <ziggurat/autograd/note_work.h>
 #include <ziggurat/kernels/bias_activation.h>
@@ -35,6 +37,64 @@ void sum_into(const Tensor& x, const Tensor& y, bool add, Communicator& group, A
   if (add) accumulate(sum, y, stream);
 }
 
+using Rows = std::span<const int64_t>;  // of each rank
+int64_t sum(Rows rows) { return std::accumulate(rows.begin(), rows.end(), int64_t{0}); }
+
+// y [sum(rows), C] = the x [rows[r], C] of every rank r.
+void gather_uneven(const Tensor& x, const Tensor& y, Rows rows, Communicator& group, Stream& stream) {
+  int64_t at = 0;
+  for (int rank = 0; rank < group.size(); ++rank) {
+    const int64_t n = rows[static_cast<size_t>(rank)];
+    const Tensor block = y.rows(at, at + n);
+    at += n;
+    if (n == 0) continue;
+    if (rank == group.rank()) copy(x, block, stream);
+    group.broadcast(block, rank, stream).wait();
+  }
+}
+
+// y [n, C] = or += this rank's rows of the sum over ranks of x [sum(rows), C]. All send every rank what is
+// its: no more bytes than a reduce-scatter, and of bf16 half as many as of f32, in which they are added.
+// `own`: n for every rank.
+void sum_uneven(const Tensor& x, const Tensor& y, bool add, Rows rows, Rows own, Communicator& group,
+                Arena& workspace, Stream& stream) {
+  const ArenaScope scope(workspace);
+  const int64_t n = y.dim(0);
+  const Tensor parts = allocate(workspace, x.dtype(), {group.size() * n, y.dim(1)});
+  group.all_to_all_v(x, rows, parts, own, stream).wait();
+  note_kernel("sum_rows", Pass::forward, parts, add ? 2 * bytes_touched(y) : bytes_touched(y));
+  const auto part = [&](int rank) { return parts.rows(rank * n, (rank + 1) * n); };
+  if (x.dtype() == DType::bf16) {
+    const Tensor total = allocate(workspace, DType::f32, y.shape()),
+                 wide = allocate(workspace, DType::f32, y.shape()),
+                 rounded = add ? allocate(workspace, DType::bf16, y.shape()) : y;
+    convert<bf16, float>(part(0), total, stream);
+    for (int rank = 1; rank < group.size(); ++rank) {
+      convert<bf16, float>(part(rank), wide, stream);
+      accumulate(wide, total, stream);
+    }
+    convert<float, bf16>(total, rounded, stream);
+    if (add) accumulate(rounded, y, stream);
+    return;
+  }
+  add ? accumulate(part(0), y, stream) : copy(part(0), y, stream);
+  for (int rank = 1; rank < group.size(); ++rank) accumulate(part(rank), y, stream);
+}
+
+// n for each of the ranks.
+Rows alike(Tape& tape, int ranks, int64_t n) {
+  auto* const rows = tape.save_array<int64_t>(ranks);
+  std::fill_n(rows, ranks, n);
+  return {rows, static_cast<size_t>(ranks)};
+}
+
+void check_uneven(const char* op, const Communicator& group, Rows rows, int64_t expected, const Var& x) {
+  check(rows.size() == static_cast<size_t>(group.size()), ErrorKind::argument,
+        "[{}] expected {} row counts, one per rank, got {}", op, group.size(), rows.size());
+  check(x.shape().rank() == 2 && x.dim(0) == expected, ErrorKind::argument, "[{}] expected x [{}, C], got {}",
+        op, expected, x.shape());
+}
+
 }  // namespace
 
 Var gather_rows(Tape& tape, Var x, Communicator& group, Use use) {
@@ -64,6 +124,37 @@ Var sum_rows(Tape& tape, Var x, Communicator& group) {
     const ArenaScope scope(t.workspace());
     const Tensor all = dx.accumulate ? allocate(t.workspace(), dy.dtype(), dx.grad.shape()) : dx.grad;
     group.all_gather(dy, all, t.stream()).wait();
+    if (dx.accumulate) accumulate(all, dx.grad, t.stream());
+  });
+  return y;
+}
+
+Var gather_uneven_rows(Tape& tape, Var x, Communicator& group, Rows rows) {
+  check_uneven("gather_rows", group, rows, rows[static_cast<size_t>(group.rank())], x);
+  if (group.size() == 1) return x;
+  const Var y = tape.output(x.dtype(), {sum(rows), x.dim(1)}, x.wants_grad());
+  gather_uneven(x.value(), y.value(), rows, group, tape.stream());
+  const Rows own = alike(tape, group.size(), x.dim(0));
+  tape.record(y, [=, &group](Tape& t, const Tensor& dy) {
+    const GradSlot dx = t.grad_slot(x);
+    sum_uneven(dy, dx.grad, dx.accumulate, rows, own, group, t.workspace(), t.stream());
+  });
+  return y;
+}
+
+Var sum_uneven_rows(Tape& tape, Var x, Communicator& group, Rows rows) {
+  check_uneven("sum_rows", group, rows, sum(rows), x);
+  if (group.size() == 1) return x;
+  const int64_t n = rows[static_cast<size_t>(group.rank())];
+  const Var y = tape.output(x.dtype(), {n, x.dim(1)}, x.wants_grad());
+  sum_uneven(x.value(), y.value(), false, rows, alike(tape, group.size(), n), group, tape.workspace(),
+             tape.stream());
+  // dx = the dy of all ranks
+  tape.record(y, [=, &group](Tape& t, const Tensor& dy) {
+    const GradSlot dx = t.grad_slot(x);
+    const ArenaScope scope(t.workspace());
+    const Tensor all = dx.accumulate ? allocate(t.workspace(), dy.dtype(), dx.grad.shape()) : dx.grad;
+    gather_uneven(dy, all, rows, group, t.stream());
     if (dx.accumulate) accumulate(all, dx.grad, t.stream());
   });
   return y;

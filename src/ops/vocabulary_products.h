@@ -8,7 +8,7 @@
 #include <ziggurat/autograd/tape.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/gemm.h>
-#include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/weight_copies.h>
 #include <ziggurat/ops/cross_entropy.h>
 
 namespace ziggurat::ops {
@@ -25,7 +25,8 @@ class VocabularyProducts {
                      Arena& workspace, Stream& stream)
       : x_(x.data<T>()),
         weight_(weight.value.data<T>()),
-        packed_(weight.trainable() ? weight.packed : nullptr),
+        packed_(kernels::weight_copies(kernels::WeightRole::shared, weight_, weight.trained_version(),
+                                       weight.value.dim(0), kVocabularyTile, x.dim(1), stream)),
         width_(x.dim(1)),
         table_rows_(weight.value.dim(0)),
         vocab_size_(vocab_size),

@@ -43,7 +43,7 @@ void update(const FlatParams& p, const ParamRange& range, const OptimizerConfig&
   args.beta1 = config.beta1;
   args.beta2 = config.beta2;
   args.eps = config.eps;
-  args.weight_decay = range.decay ? config.weight_decay : 0;
+  args.weight_decay = range.decay ? config.weight_decay * step.decay_scale : 0;
   args.grad_scale = step.grad_scale;
   args.step = step.step;
   args.random = Philox(step.seed, Purpose::state_rounding, range.name, static_cast<uint64_t>(step.step));

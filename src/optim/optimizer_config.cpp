@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include <ziggurat/config/problems.h>
@@ -26,6 +28,18 @@ void OptimizerConfig::validate(Problems& problems) const {
   }
   if (schedule == LrScheduleKind::flat_rsqrt && warmup_tokens < 1) {
     problems.add("warmup_tokens", "expected at least 1: schedule flat_rsqrt falls from there on");
+  }
+  for (size_t i = 0; i < clip_groups.size(); ++i) {
+    const std::string& name = clip_groups[i].name;
+    const auto is_named_so = [&](const ClipGroup& other) { return other.name == name; };
+    const bool taken =
+        name == kRestOfGradient ||
+        std::any_of(clip_groups.begin(), clip_groups.begin() + static_cast<ptrdiff_t>(i), is_named_so);
+    if (taken) {
+      problems.add(fmt::format("clip_groups.{}.name", i),
+                   fmt::format("expected a name of its own, {} is that of {}", name,
+                               name == kRestOfGradient ? "all other parameters" : "an earlier group"));
+    }
   }
   if (kind == OptimizerKind::adamw) return;
   for (const auto& [key, dtype] : {std::pair("moments", moments), {"masters", masters}}) {

@@ -123,11 +123,17 @@ void OptimizerState::publish(Stream& stream) {
   share(stream);
 }
 
-void OptimizerState::share(Stream& stream) {
-  for (const nn::ParamGroup& g : store_.groups()) {
+void OptimizerState::share(Stream& stream, bool behind) {
+  for (size_t group = 0; group < store_.groups().size(); ++group) {  // in the order of their first parameters
+    const nn::ParamGroup& g = store_.groups()[group];
     if (!g.sharded()) continue;
     const Tensor mine = g.values.rows(g.owned.begin, g.owned.end);
-    nn::replicas(g, ranks_).all_gather(mine, g.values, stream).wait();
+    Communicator& ranks = nn::replicas(g, ranks_);
+    if (behind) {
+      store_.expect_values(group, ranks.begin_all_gather(mine, g.values, stream));
+    } else {
+      ranks.all_gather(mine, g.values, stream).wait();
+    }
   }
   store_.values_changed();
 }

@@ -43,14 +43,14 @@ void for_each_matrix(const Updated& p, const Matrices& shape, const Body& body) 
 }
 
 double decay_of(const OptimizerConfig& config, const Updated& p) {
-  return p.spec.decay ? config.weight_decay : 0;
+  return p.spec.decay ? config.weight_decay / p.spec.lr_scale : 0;
 }
 
 void adamw(const OptimizerConfig& config, const Updated& p, const UpdateStep& step, Stream& stream) {
   const ParamRange all{0, p.gradient.numel(), p.spec.decay, hash_name(p.spec.name), p.first};
   adamw_step({p.master, p.gradient, p.moments[0].held, p.moments[1].held, p.rounded},
              p.runs.empty() ? std::span(&all, 1) : p.runs, config,
-             {step.lr, step.grad_scale, step.step, step.seed}, stream);
+             {step.lr, step.grad_scale, step.step, step.seed, 1 / p.spec.lr_scale}, stream);
 }
 
 template <class T>
@@ -178,14 +178,24 @@ void update_by_rule(const OptimizerConfig& config, const Updated& parameter, con
 
 }  // namespace
 
+void start_average(OptimizerState& state, Stream& stream) {
+  for (const nn::ParamEntry& entry : state.store().entries()) {
+    for (const OptimizerState::Moment& moment : state.moments(entry)) {
+      if (moment.name == kAverage) copy(state.master(entry), moment.held, stream);
+    }
+  }
+}
+
 std::vector<MomentSpec> moments_for(const OptimizerConfig& config, const nn::ParamSpec& spec) {
   std::vector<MomentSpec> moments = rule_moments(config, spec);
   if (config.average > 0) moments.push_back({kAverage});
   return moments;
 }
 
-void update(const OptimizerConfig& config, const Updated& parameter, const UpdateStep& step, Arena& workspace,
-            Stream& stream) {
+void update(const OptimizerConfig& config, const Updated& parameter, const UpdateStep& of_all,
+            Arena& workspace, Stream& stream) {
+  UpdateStep step = of_all;
+  step.lr *= parameter.spec.lr_scale;
   update_by_rule(config, parameter, step, workspace, stream);
   if (config.average > 0) average(config, parameter, step, stream);
 }

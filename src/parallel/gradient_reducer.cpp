@@ -15,20 +15,22 @@ struct Loan {
   bool out = false;
 };
 
-GradientReducer::GradientReducer(nn::ParamStore& store, const ProcessGroups& groups, int64_t lanes_per_rank)
+GradientReducer::GradientReducer(nn::ParamStore& store, const ProcessGroups& groups, int64_t lanes_per_rank,
+                                 const std::vector<int>& norm_groups)
     : store_(store), groups_(groups), lanes_per_rank_(lanes_per_rank) {
   check(std::has_single_bit(static_cast<uint64_t>(lanes_per_rank)), ErrorKind::internal,
         "[reducer] lanes per rank must be a power of two, got {}", lanes_per_rank);
-  plan_norms();
+  plan_norms(norm_groups);
   progress_.resize(store.groups().size());
   for (const nn::ParamEntry& entry : store.entries()) {
-    progress_[static_cast<size_t>(entry.group)].entries.push_back(&entry);
+    if (entry.numel > 0) progress_[static_cast<size_t>(entry.group)].entries.push_back(&entry);
   }
   for (const nn::ParamGroup& g : store.groups()) {
     Communicator* const ranks = &nn::replicas(g, groups);
     if (std::find(ranks_.begin(), ranks_.end(), ranks) == ranks_.end()) ranks_.push_back(ranks);
   }
   scattering_ = progress_.size();
+  recorded_.resize(progress_.size());
   if (lanes_per_rank_ == 1) return;  // the one lane is the gradient slab itself
   const int levels =
       std::bit_width(static_cast<uint64_t>(lanes_per_rank_)) - 1;  // the top sum stays in the slab
@@ -49,17 +51,42 @@ bool GradientReducer::scatters(const nn::ParamGroup& group) const {
   return group.sharded() && store_.options().reproducible != Reproducible::strict;
 }
 
+// Of a group of which each rank has its own range: entries of one norm group that follow each other are one
+// part of every rank. What lies between entries is zero.
+void GradientReducer::plan_norms_of_ranges(const std::vector<int>& norm_groups) {
+  struct Run {
+    int norm_group;
+    int64_t begin, end;  // in the group's slabs
+  };
+  std::vector<std::vector<Run>> runs(store_.groups().size());
+  for (size_t i = 0; i < store_.entries().size(); ++i) {
+    const nn::ParamEntry& entry = store_.entries()[i];
+    std::vector<Run>& of_group = runs[static_cast<size_t>(entry.group)];
+    const int norm_group = norm_groups.empty() ? 0 : norm_groups[i];
+    if (!of_group.empty() && of_group.back().norm_group == norm_group) continue;
+    if (!of_group.empty()) of_group.back().end = entry.offset;
+    of_group.push_back({norm_group, of_group.empty() ? 0 : entry.offset, store_.group_of(entry).numel});
+  }
+  for (size_t group = 0; group < runs.size(); ++group) {
+    const nn::ParamGroup& g = store_.groups()[group];
+    if (!scatters(g)) continue;
+    const Tensor owned = g.scattered ? g.gradient : g.gradient.rows(g.owned.begin, g.owned.end);
+    for (const Run& run : runs[group]) {
+      const int64_t begin = std::clamp(run.begin, g.owned.begin, g.owned.end) - g.owned.begin,
+                    end = std::clamp(run.end, g.owned.begin, g.owned.end) - g.owned.begin;
+      if (begin < end)
+        mine_.push_back({owned.rows(begin, end), run.norm_group, parts_ + groups_.world().rank()});
+      parts_ += groups_.world().size();
+    }
+  }
+}
+
 // One number for each range, or each replicated parameter, part of a cut one and each expert, told by exactly
 // one rank, so that the sum over ranks is exact whatever its order.
-void GradientReducer::plan_norms() {
-  int64_t parts = 0;
-  for (const nn::ParamGroup& g : store_.groups()) {
-    if (!scatters(g)) continue;
-    // What lies between parameters is zero.
-    const Tensor owned = g.scattered ? g.gradient : g.gradient.rows(g.owned.begin, g.owned.end);
-    mine_.push_back({owned, parts + groups_.world().rank()});
-    parts += groups_.world().size();
-  }
+void GradientReducer::plan_norms(const std::vector<int>& norm_groups) {
+  check(norm_groups.empty() || norm_groups.size() == store_.entries().size(), ErrorKind::internal,
+        "[reducer] norm groups of {} of {} parameters", norm_groups.size(), store_.entries().size());
+  plan_norms_of_ranges(norm_groups);
   // Every rank holds a replicated parameter's gradient: the one with the least to do so far takes it.
   std::vector<int64_t> load(static_cast<size_t>(groups_.dp().size()), 0);
   const auto next_rank = [&](const nn::ParamEntry& entry) {
@@ -67,27 +94,31 @@ void GradientReducer::plan_norms() {
     *least += entry.numel;
     return static_cast<int>(least - load.begin());
   };
-  for (const nn::ParamEntry& entry : store_.entries()) {
+  for (size_t i = 0; i < store_.entries().size(); ++i) {
+    const nn::ParamEntry& entry = store_.entries()[i];
     if (scatters(store_.group_of(entry))) continue;
     const nn::ParamSpec& spec = entry.spec;
     const bool experts = spec.expert_parallel > 0, cut = !spec.cut.empty();
     const int tp = groups_.tp().rank();
     const bool mine = experts ? groups_.expert_dp(spec.expert_parallel).rank() == 0
                               : next_rank(entry) == groups_.dp().rank() && (cut || tp == 0);
-    const int64_t first = parts + (experts ? spec.row_begin
-                                   : cut   ? tp
-                                           : 0),
+    const Communicator& cut_over = experts ? groups_.expert_tp() : groups_.tp();
+    const int64_t pieces = cut ? cut_over.size() : 1, of_piece = experts ? spec.global_shape[0] : 1;
+    const int64_t first = parts_ + (cut ? cut_over.rank() * of_piece : 0) + spec.row_begin,
                   held = experts ? spec.row_end - spec.row_begin : 1;
-    parts += experts ? spec.global_shape[0] : cut ? groups_.tp().size() : 1;
+    parts_ += pieces * of_piece;
     if (!mine || entry.numel == 0) continue;
     const Tensor gradient = entry.param.grad.reshape({held, entry.numel / held});
-    for (int64_t r = 0; r < held; ++r) mine_.push_back({gradient.rows(r, r + 1), first + r});
+    const int norm_group = norm_groups.empty() ? 0 : norm_groups[i];
+    for (int64_t r = 0; r < held; ++r) mine_.push_back({gradient.rows(r, r + 1), norm_group, first + r});
   }
+  const int64_t rows =
+      norm_groups.empty() ? 1 : 1 + *std::max_element(norm_groups.begin(), norm_groups.end());
   constexpr int64_t kWorkspace = int64_t{1} << 14;  // bytes; partial sums of one piece
-  norm_arena_ =
-      std::make_unique<Arena>("gradient norms", parts * size_of(DType::f64) + kWorkspace + Arena::kAlignment,
-                              store_.options().device);
-  squared_norms_ = allocate(*norm_arena_, DType::f64, {parts});
+  norm_arena_ = std::make_unique<Arena>("gradient norms",
+                                        rows * parts_ * size_of(DType::f64) + kWorkspace + Arena::kAlignment,
+                                        store_.options().device);
+  squared_norms_ = allocate(*norm_arena_, DType::f64, {rows, parts_});
 }
 
 void GradientReducer::begin_step(Stream& stream) {
@@ -120,6 +151,19 @@ void GradientReducer::complete(const Param& param) {
     settle(group);
     if (!trees_.empty()) fold(store_.groups()[group], trees_[group], *stream_);
     begin_reduction(group, *stream_);
+  }
+}
+
+void GradientReducer::join() {
+  if (!behind_ || planned(store_.options().device) == Device::cpu) return;
+  for (Work& work : under_way_) work.wait();
+  under_way_.clear();
+  for (size_t group = 0; group < progress_.size(); ++group) recorded_[group] = progress_[group].reduced;
+}
+
+void GradientReducer::repeat() {
+  for (size_t group = 0; behind_ && group < progress_.size(); ++group) {
+    progress_[group].reduced = recorded_[group];
   }
 }
 
@@ -252,7 +296,8 @@ Tensor GradientReducer::squared_norms(Stream& stream) {
     note_kernel("sum_of_squares", Pass::backward, part.gradient);
     visit_kernels<kernels::SumOfSquaresKernels>(part.gradient, [&]<Device D, class T>() {
       kernels::sum_of_squares<D>(part.gradient.data<T>(), part.gradient.numel(),
-                                 squared_norms_.data<double>() + part.place, *norm_arena_, stream);
+                                 squared_norms_.data<double>() + part.norm_group * parts_ + part.place,
+                                 *norm_arena_, stream);
     });
   }
   groups_.world().all_reduce(squared_norms_, ReduceOp::sum, ReduceOrder::any, stream).wait();

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <bit>
+#include <numeric>
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/plan/parallel_plan.h>
@@ -64,7 +65,7 @@ std::string groups_text(const RankAxis& axis, int world_size, size_t shown) {
 }
 
 ParallelPlan::ParallelPlan(int world_size, std::vector<int> ep_sizes, AxisSizes sizes)
-    : world_size_(world_size), ep_sizes_(std::move(ep_sizes)) {
+    : world_size_(world_size), ep_sizes_(std::move(ep_sizes)), tokens_alike_(sizes.tokens_alike) {
   check(world_size >= 1, ErrorKind::config, "[plan] a job has at least 1 rank, got {}", world_size);
   const std::pair<const char*, int> given[] = {{"tensor", sizes.tp},
                                                {"context", sizes.cp},
@@ -79,11 +80,12 @@ ParallelPlan::ParallelPlan(int world_size, std::vector<int> ep_sizes, AxisSizes 
         "job: start {} ranks, or make them smaller",
         sizes.tp, sizes.cp, sizes.pp, world_size, nearest_multiples(world_size, together));
   const int stage = world_size / sizes.pp;
-  check(
-      stage % sizes.expert_tp == 0, ErrorKind::config,
-      "[plan] expert-tensor-parallel size {} does not divide the {} ranks of a pipeline stage: set it to {}",
-      sizes.expert_tp, stage,
-      nearest(sizes.expert_tp, stage, [&](int64_t value) { return stage % value == 0; }));
+  check(stage % sizes.expert_tp == 0, ErrorKind::config,
+        "[plan] expert-tensor-parallel size {} (parallel.expert_tensor) does not divide the {} ranks of a "
+        "pipeline stage: set it to {}, or start {} ranks",
+        sizes.expert_tp, stage,
+        nearest(sizes.expert_tp, stage, [&](int64_t value) { return stage % value == 0; }),
+        nearest_multiples(world_size, int64_t{sizes.pp} * sizes.expert_tp));
   const int inner = sizes.tp * sizes.cp;
   axes_ = {{"tp", sizes.tp, 1},
            {"cp", sizes.cp, sizes.tp},
@@ -107,14 +109,34 @@ ParallelPlan::ParallelPlan(int world_size, std::vector<int> ep_sizes, AxisSizes 
     axes_.push_back({fmt::format("ep{}", ep), ep, sizes.expert_tp});
     axes_.push_back({fmt::format("expert_dp{}", ep), sharing / ep, sizes.expert_tp * ep});
   }
+  if (tokens_alike_) add_exchanges(sizes);
 }
 
-size_t ParallelPlan::place_of(int ep) const {
+void ParallelPlan::add_exchanges(const AxisSizes& sizes) {
+  const int most = std::max(sizes.tp, sizes.expert_tp), least = std::min(sizes.tp, sizes.expert_tp);
+  check(
+      most % least == 0, ErrorKind::config,
+      "[plan] of the ranks that share each matrix ({}) and those that share an expert's ({}) one must divide "
+      "the other: set the second to {}",
+      sizes.tp, sizes.expert_tp, sizes.tp);
+  axes_.push_back({"fold", most / least, least});
+  for (const int ep : ep_sizes_) {
+    check(
+        ep * sizes.expert_tp % most == 0, ErrorKind::config,
+        "[plan] {} ranks share the experts of a layer, each whole, but {} share every other matrix, and some "
+        "of these would hold the same experts: share each expert's matrices too, over {} ranks, or more "
+        "experts",
+        ep, sizes.tp, sizes.tp / std::gcd(ep, sizes.tp));
+    axes_.push_back({fmt::format("exchange{}", ep), ep * sizes.expert_tp / most, most});
+  }
+}
+
+size_t ParallelPlan::number_of(int ep) const {
   const auto found = std::lower_bound(ep_sizes_.begin(), ep_sizes_.end(), ep);
   if (found == ep_sizes_.end() || *found != ep) {
     fail(ErrorKind::internal, "[plan] expert-parallel size {} was not planned: {}", ep, str());
   }
-  return 5 + 2 * static_cast<size_t>(found - ep_sizes_.begin());
+  return static_cast<size_t>(found - ep_sizes_.begin());
 }
 
 IndexRange ParallelPlan::experts_of(int rank, int64_t num_experts, int ep) const {

@@ -23,26 +23,47 @@ WorkItem kernel(const WorkItem& of, const char* name, double bytes) {
   return {.kind = Kind::memory, .name = name, .backward = of.backward, .bytes = bytes};
 }
 
+// Of top1gating, each bound by the host that queues it: softmax, argmax, one-hots, cumsum, means,
+// comparisons, products, sums, casts, top-k of random numbers, and what autograd makes of those that have a
+// gradient.
+constexpr int kGateForward = 30, kGateBackward = 14;
+std::vector<WorkItem> small_kernels(const WorkItem& of, int n) {
+  return {static_cast<size_t>(n), kernel(of, "masks", 0)};
+}
+
 // Masks [S, E C] (`item.m` x `item.n`): one-hot products, and the passes over masks that make them
 // (deepspeed/moe/sharded_moe.py, top1gating and MOELayer.forward at the time of the paper).
 std::vector<WorkItem> dense_dispatch(const WorkItem& item) {
   const int64_t tokens = item.m, slots = item.n, width = item.k;
   const double mask = number(tokens) * number(slots);
+  const double of_tokens = number(tokens) * number(width), of_slots = number(slots) * number(width);
   if (item.name == "gather_tokens") {
-    if (item.backward) return {product(item, "dispatch", 1, tokens, width, slots)};
-    return {kernel(item, "masks", 4 * mask),                // combine weights, f32, written
-            kernel(item, "masks", 4 * mask + mask),         // their sign as bytes
-            kernel(item, "masks", mask + kOperand * mask),  // and as operands
-            product(item, "dispatch", 1, slots, width, tokens)};
+    if (item.backward) {
+      std::vector<WorkItem> parts = small_kernels(item, kGateBackward);
+      parts.insert(parts.end(), {product(item, "dispatch", 1, tokens, width, slots),
+                                 kernel(item, "masks", (4 + kOperand) * of_tokens),  // the gate's, cast,
+                                 kernel(item, "masks", 3 * kOperand * of_tokens)});  // and added to it
+      return parts;
+    }
+    std::vector<WorkItem> parts = small_kernels(item, kGateForward);
+    parts.insert(parts.end(), {kernel(item, "masks", (kOperand + 4) * of_tokens),  // the gate's input in f32
+                               kernel(item, "masks", 4 * mask),         // combine weights, f32, written
+                               kernel(item, "masks", 4 * mask + mask),  // their sign as bytes
+                               kernel(item, "masks", mask + kOperand * mask),  // and as operands
+                               product(item, "dispatch", 1, slots, width, tokens)});
+    return parts;
   }
+  // What experts made is copied together, in backward apart (torch.cat, one piece an expert).
+  const WorkItem together = kernel(item, "masks", 2 * kOperand * of_slots);
   if (!item.backward) {
-    return {kernel(item, "masks", 4 * mask + kOperand * mask),
+    return {together, kernel(item, "masks", 4 * mask + kOperand * mask),
             product(item, "dispatch", 1, tokens, width, slots)};
   }
   return {product(item, "dispatch", 1, slots, width, tokens),  // of the experts' rows
           product(item, "dispatch", 1, tokens, slots, width),  // of the combine weights,
           kernel(item, "masks", kOperand * mask + 4 * mask),   // which are f32,
-          kernel(item, "masks", 2 * 4 * mask)};                // and outer products of gates and places
+          kernel(item, "masks", 2 * 4 * mask),                 // and outer products of gates and places
+          together};
 }
 
 // Scores [heads, T, T] as operands; softmax reads and writes them, dropout too, beside a mask of bytes. In
@@ -70,6 +91,22 @@ std::vector<WorkItem> attention_in_memory(const WorkItem& item) {
 WorkItem plain_loss(WorkItem item) {
   item.bytes *= 52.0 / 6;
   return item;
+}
+
+// DeepSpeed's FP16_Optimizer.step (runtime/fp16/fused_optimizer.py), bytes of an element; ours reads the
+// gradient, master and moments in f32 and writes them and the operand: 30.
+std::vector<WorkItem> eager_update(const WorkItem& item) {
+  const double n = item.bytes / 30;
+  const auto pass = [&](double bytes) { return kernel(item, "adamw", bytes * n); };
+  return {pass(kOperand + 4),
+          pass(4),
+          pass(0),  // is any gradient not finite? in f32, summed, to the host
+          pass(kOperand + 4),
+          pass(8),  // cast, and flattened
+          pass(4),
+          pass(8),              // their norm; clipped
+          pass(28),             // AdamW
+          pass(4 + kOperand)};  // weights from masters
 }
 
 // Megatron's cut of a dense model. A matrix wider than deep (queries, keys and values; up; the vocabulary) is
@@ -136,6 +173,8 @@ std::vector<WorkItem> as_done(const WorkItem& item, const SoftwareHabits& softwa
   if (item.kind == Kind::dispatch && software.dense_dispatch) return dense_dispatch(item);
   // Padded slots are as many everywhere: nobody asks for counts.
   if (item.name == "all_to_all" && software.dense_dispatch) return {};
+  if (software.eager_update && item.name == "sum_of_squares") return {};  // see eager_update()
+  if (software.eager_update && item.name == "adamw") return eager_update(parts[0]);
   if (item.name == "softmax" && software.plain_loss) return {plain_loss(parts[0])};
   if (item.kind == Kind::memory && software.dropout_masks_in_memory && item.name.starts_with("dropout")) {
     const double tensors = item.name == "dropout_add" && !item.backward ? 3 : 2;

@@ -187,6 +187,12 @@ StepTime time_of(const StepWork& work, const ClusterConfig& cluster, const Paral
   std::vector<WorkItem> reduction = work.reduction;
   for (WorkItem& item : reduction) item.bytes *= cluster.software.gradient_bytes / 4.0;  // noted in f32
   steps.run(reduction, 1, "gradient reduction");
+  if (cluster.software.bucket_copies) {
+    // Into the bucket, scaled, and back: each reads and writes it (deepspeed/runtime/engine.py,
+    // allreduce_bucket).
+    for (WorkItem& item : reduction) item = {.name = "bucket", .backward = true, .bytes = 3 * 2 * item.bytes};
+    steps.run(reduction, 1, "gradient reduction");
+  }
   if (cluster.software.hides_gradients) {
     double backward = 0;
     for (const WorkItem& item : work.micro_batches > 1 ? work.later : work.first) {

@@ -113,6 +113,16 @@ struct Api::Impl {
                             ", /health, /metrics, /tokenizer_info, /tokenize and /detokenize");
   }
 
+  // Of a path in the metrics: who asks for any other makes no label of his own.
+  std::string label_of(const std::string& path) const {
+    const std::string model = "/v1/models/" + served.name;
+    for (const std::string_view known : {"/v1/completions", "/v1/models", "/health", "/metrics",
+                                         "/tokenizer_info", "/tokenize", "/detokenize", model.c_str()}) {
+      if (path == known) return path;
+    }
+    return "other";
+  }
+
   static bool require(const std::string& method, const std::string& expected) {
     if (method == expected || (method == "HEAD" && expected == "GET")) return true;
     throw ApiError(405, "expected " + expected + ", got " + method);
@@ -279,11 +289,12 @@ Reply Api::answer(const std::string& method, const std::string& path, const std:
     warn("{} {}: {}", method, path, error.what());
     reply = reply_of(ApiError(500, error.what()));
   }
-  impl_->metrics.count_request(reply.status == 404 ? "other" : path, reply.status);
+  impl_->metrics.count_request(impl_->label_of(path), reply.status);
   return reply;
 }
 
-Reply Api::refusal(int status) {
+Reply Api::refuse(int status, const std::string& path) {
+  impl_->metrics.count_request(impl_->label_of(path), status);
   const char* why = status == 413   ? "the body is too large"
                     : status == 414 ? "the path is too long"
                     : status == 416 ? "ranges are not served"

@@ -1,6 +1,7 @@
 #include "serve/model_thread.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <exception>
 #include <future>
@@ -90,6 +91,7 @@ ModelState ModelThread::state() const {
 
 void ModelThread::loop(infer::Engine& engine, Profile& profile) {
   constexpr double kBetweenLooks = 0.1;  // seconds
+  constexpr auto kBetweenTouches = std::chrono::milliseconds(500);
   Timer since_look;
   while (true) {
     {
@@ -100,7 +102,12 @@ void ModelThread::loop(infer::Engine& engine, Profile& profile) {
         state_.spans = profile.entries();
         since_look.restart();
       }
-      changed_.wait(lock, [&] { return ending_ || !incoming_.empty() || !jobs_.empty(); });
+      const auto something = [&] { return ending_ || !incoming_.empty() || !jobs_.empty(); };
+      while (!changed_.wait_for(lock, kBetweenTouches, something)) {
+        lock.unlock();
+        engine.keep_in_touch();
+        lock.lock();
+      }
       if (incoming_.empty() && jobs_.empty()) return;
       for (std::shared_ptr<Job>& job : incoming_) {
         job->times_.queued = job->since_.seconds();

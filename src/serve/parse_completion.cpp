@@ -173,12 +173,22 @@ nlohmann::ordered_json ApiError::json() const {
             {"code", text_or_null(code)}}}};
 }
 
+// A request that names none gets the one that there is.
+void check_model(const std::string& name, const Served& served) {
+  if (name == served.name) return;
+  throw ApiError(404,
+                 fmt::format("model: {} is not served here; leave the field out, or ask for {}",
+                             with_replacement_characters(name.substr(0, 80)), served.name),
+                 "model", "model_not_found");
+}
+
 CompletionRequest parse_completion(const json& body, const Served& served) {
   Fields fields(body);
-  for (const char* name : {"model", "user"}) {  // there is only one model
+  for (const char* name : {"model", "user"}) {
     const json* text = fields.find(name);
     if (text != nullptr && !text->is_string()) refuse(name, "a text", *text);
   }
+  if (const json* model = fields.find("model")) check_model(model->get<std::string>(), served);
   CompletionRequest request;
   request.prompts = read_prompts(fields.find("prompt"), served);
   request.max_tokens = fields.integer("max_tokens", request.max_tokens, 0, INT32_MAX);

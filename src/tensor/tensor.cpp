@@ -125,7 +125,7 @@ void copy(const Tensor& from, const Tensor& to) {
   check_alike(from, to);
   check(from.device() != Device::cuda && to.device() != Device::cuda, ErrorKind::internal,
         "[copy] memory of a device needs a stream");
-  if (is_meta(from.device()) || from.numel() == 0) return;
+  if (is_meta(from.device()) || is_meta(to.device()) || from.numel() == 0) return;
   std::memcpy(to.raw(), from.raw(), static_cast<size_t>(from.bytes()));
 }
 

@@ -33,6 +33,7 @@ model::TokenBatch BatchReader::read(const SampleSource& source, int64_t first, i
 }
 
 int64_t BatchReader::count_targets(const SampleSource& source, int64_t first, int64_t sequences) {
+  if (const int64_t known = source.known_targets(first, sequences); known >= 0) return known;
   source.load(first, sequences, tokens_.data(), targets_.data());
   const auto end = targets_.begin() + sequences * length_;
   return (end - targets_.begin()) - std::count(targets_.begin(), end, -1);

@@ -39,6 +39,7 @@ model::TokenBatch BatchUpload::operator()(Tape& tape, const model::TokenBatch& b
   there.targets = send(batch.targets);
   there.positions = send(batch.positions);
   there.first_key = send(batch.first_key);
+  there.last_key = send(batch.last_key);
   slot.copied.record(tape.stream());
   return there;
 }

@@ -10,8 +10,10 @@
 #include <ziggurat/core/flight_log.h>
 #include <ziggurat/core/injection.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/progress.h>
 #include <ziggurat/core/timer.h>
 #include <ziggurat/io/random_id.h>
+#include <ziggurat/optim/rules.h>
 #include <ziggurat/train/checkpoints.h>
 #include <ziggurat/train/finite.h>
 #include <ziggurat/train/replica_check.h>
@@ -123,11 +125,23 @@ std::string Checkpoints::load(CheckpointReader& checkpoint) {
   data_.reach_end(config_, training_.cursor);
   check_resumable(checkpoint, config_, *data_.train, saved_parameters(training_.optimizer.state()));
   const std::vector<std::string> saved = checkpoint.names();
-  for (const TensorSlice& slice : held_tensors(training_.optimizer.state())) {
+  const auto held_slices = held_tensors(training_.optimizer.state());
+  int64_t bytes = 0, done = 0;
+  for (const TensorSlice& slice : held_slices) bytes += slice.data.bytes();
+  Progress progress("load", "", bytes);
+  for (const TensorSlice& slice : held_slices) {
     // A starting point need not have moments, which are zero then.
     const bool held = std::find(saved.begin(), saved.end(), slice.name) != saved.end();
     held ? checkpoint.read(slice) : fill_zero(slice.data, executor_.stream);
     flight_log().note_progress();
+    progress.update(done += slice.data.bytes());
+  }
+  if (config_.optimizer.average > 0 && !holds_average(checkpoint)) {
+    start_average(training_.optimizer.state(), executor_.stream);
+    if (training_.cursor.step > 0) {
+      info("optimizer.average: {} holds none, it begins as the weights of step {}", checkpoint.path(),
+           training_.cursor.step);
+    }
   }
   training_.optimizer.state().publish(executor_.stream);
   training_.optimizer.set_steps_done(training_.cursor.step - training_.cursor.left_out);

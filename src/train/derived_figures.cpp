@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <map>
-#include <numeric>
 
 #include <fmt/format.h>
 
@@ -84,11 +83,7 @@ void add_wire(Figures& figures, const RunConfig& config, int ranks) {
 }  // namespace
 
 Figures derived_figures(const RunConfig& config, int ranks) {
-  if (ranks == 0) {
-    const std::vector<int> sizes = config.model.expert_parallel_sizes();
-    ranks =
-        std::lcm(sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end()), config.parallel.tensor);
-  }
+  if (ranks == 0) ranks = ranks_asked_for(config);
   check_for_ranks(config, ranks);
   const ParallelPlan layout = layout_of(config, ranks);
   const StepPlan step =

@@ -7,7 +7,9 @@ namespace ziggurat::train {
 DryRank::DryRank(const RunConfig& c, int world_size, int rank)
     : config(c),
       training(c, ProcessGroups::planned(layout_of(c, world_size), rank), meta_of(c.device)),
-      executor(c, meta_of(c.device), {Arena::kUnlimited, Arena::kUnlimited, Arena::kUnlimited}, 0) {}
+      executor(c, meta_of(c.device), {Arena::kUnlimited, Arena::kUnlimited, Arena::kUnlimited}, 0) {
+  executor.stream.set_weight_rows(tokens_of_rank(c, training.groups.dp().size()));
+}
 
 model::TokenBatch DryRank::batch() const {
   static constexpr int32_t kSome = 0;  // tables that are there, which nobody reads
@@ -33,8 +35,8 @@ void DryRank::micro_batch(parallel::GradientReducer& reducer) {
 
 void DryRank::update() {
   Arena norms("norms", Arena::kUnlimited, executor.stream.device());
-  training.optimizer.update(config.optimizer.lr, allocate(norms, DType::f64, {1}), {}, executor.workspace,
-                            executor.stream);
+  const Tensor squared_norms = allocate(norms, DType::f64, {1 + std::ssize(config.optimizer.clip_groups), 1});
+  training.optimizer.update(config.optimizer.lr, squared_norms, {}, executor.workspace, executor.stream);
 }
 
 void DryRank::evaluation() {

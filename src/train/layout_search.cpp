@@ -33,6 +33,40 @@ bool can_be_cut(RunConfig config, int tp) {
   return all.count() == 0;
 }
 
+// All that share the global batch, without their times and memory.
+std::vector<Layout> candidates(const RunConfig& config, const ClusterConfig& cluster, int most_ranks) {
+  int64_t experts = 1;  // the most of a layer
+  for (const model::BlockSpec& layer : config.model.layers()) experts = std::max(experts, layer.experts);
+  std::vector<int> cuts;
+  for (int tp = 1; tp <= cluster.ranks_per_node; tp *= 2) {
+    if (tp == 1 || can_be_cut(config, tp)) cuts.push_back(tp);
+  }
+  std::vector<Layout> found;
+  for (int ranks = most_ranks; ranks >= 1 && ranks >= most_ranks / 4; ranks /= 2) {
+    for (const int tp : cuts) {
+      if (ranks % tp != 0) continue;
+      const int dp = ranks / tp;
+      for (int ep = 1; ep <= experts && ep <= ranks; ep *= 2) {
+        // A rank of several that share a micro-batch has a part of it: smaller ones are other layouts' too.
+        for (int64_t micro_batch = tp; micro_batch * dp <= config.batch.global_batch; micro_batch *= 2) {
+          if (config.batch.global_batch % (micro_batch * dp) != 0) continue;
+          for (const bool recompute : {false, true}) {
+            found.push_back({.ranks = ranks,
+                             .expert_parallel = ep,
+                             .micro_batch = micro_batch,
+                             .recompute = recompute,
+                             .tensor = tp,
+                             .zero = config.parallel.zero,
+                             .time = {}});
+          }
+        }
+      }
+    }
+    if (ranks % 2 != 0) break;
+  }
+  return found;
+}
+
 // With the lowest stage of ZeRO that fits, or the highest that there is.
 Layout measured(const RunConfig& config, const ClusterConfig& cluster, Layout layout) {
   RunConfig run;
@@ -64,46 +98,22 @@ double device_memory(const RunConfig& config, int ranks) {
   return static_cast<double>(plan.without_process() - plan.packed_weights);
 }
 
-std::vector<Layout> search_layouts(const RunConfig& config, const ClusterConfig& cluster, int most_ranks) {
+std::vector<Layout> search_layouts(const RunConfig& config, const ClusterConfig& cluster, int most_ranks,
+                                   const std::function<void(int64_t done, int64_t total)>& progress) {
   check_ranks(cluster, most_ranks);
   check(cluster.software.tensor_parallel == 1, ErrorKind::config,
         "software.tensor_parallel: {} cuts matrices over ranks, and --search plans the memory of ranks that "
         "have them whole; set it to 1, or leave out --search",
         cluster.software.tensor_parallel);
-  int64_t experts = 1;  // the most of a layer
-  for (const model::BlockSpec& layer : config.model.layers()) experts = std::max(experts, layer.experts);
-  std::vector<int> cuts;
-  for (int tp = 1; tp <= cluster.ranks_per_node; tp *= 2) {
-    if (tp == 1 || can_be_cut(config, tp)) cuts.push_back(tp);
-  }
-  std::vector<Layout> found;
-  for (int ranks = most_ranks; ranks >= 1 && ranks >= most_ranks / 4; ranks /= 2) {
-    for (const int tp : cuts) {
-      if (ranks % tp != 0) continue;
-      const int dp = ranks / tp;
-      for (int ep = 1; ep <= experts && ep <= ranks; ep *= 2) {
-        // A rank of several that share a micro-batch has a part of it: smaller ones are other layouts' too.
-        for (int64_t micro_batch = tp; micro_batch * dp <= config.batch.global_batch; micro_batch *= 2) {
-          if (config.batch.global_batch % (micro_batch * dp) != 0) continue;
-          for (const bool recompute : {false, true}) {
-            found.push_back(measured(config, cluster,
-                                     {.ranks = ranks,
-                                      .expert_parallel = ep,
-                                      .micro_batch = micro_batch,
-                                      .recompute = recompute,
-                                      .tensor = tp,
-                                      .zero = config.parallel.zero,
-                                      .time = {}}));
-          }
-        }
-      }
-    }
-    if (ranks % 2 != 0) break;
-  }
+  std::vector<Layout> found = candidates(config, cluster, most_ranks);
   check(!found.empty(), ErrorKind::config,
         "batch.global_batch: {} sequences cannot be shared by {} ranks, nor by half or a quarter of them: "
         "set it to a multiple of {}, or give other --ranks",
         config.batch.global_batch, most_ranks, most_ranks);
+  for (size_t i = 0; i < found.size(); ++i) {
+    found[i] = measured(config, cluster, found[i]);
+    if (progress) progress(static_cast<int64_t>(i + 1), static_cast<int64_t>(found.size()));
+  }
   std::stable_sort(found.begin(), found.end(), [](const Layout& a, const Layout& b) {
     return a.fits != b.fits ? a.fits : a.time.samples_per_second > b.time.samples_per_second;
   });

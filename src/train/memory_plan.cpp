@@ -7,12 +7,22 @@
 #include "train/saved_tensors.h"
 #include <ziggurat/config/units.h>
 #include <ziggurat/parallel/gradient_reducer.h>
+#include <ziggurat/runtime/device_work.h>
 #include <ziggurat/train/memory_plan.h>
+#include <ziggurat/train/micro_batch_graphs.h>
 #include <ziggurat/train/step_plan.h>
 
 namespace ziggurat::train {
 
 namespace {
+
+// Of micro-batches of so many kernels each: of a step's first, its later ones, and its last where that is
+// another.
+int64_t bytes_of_graphs(const RunConfig& config, int world_size, const StepPlan& step, int64_t kernels) {
+  if (!why_no_graphs(config, world_size, /*devices_exchange=*/true).empty()) return 0;
+  const bool last_differs = world_size > 1 && config.parallel.overlap;
+  return std::min<int64_t>(last_differs ? 3 : 2, step.micro_batches_per_rank) * kernels * kGraphNodeBytes;
+}
 
 MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   DryRank built(config, world_size, rank);
@@ -25,7 +35,6 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   }
   plan.masters = built.training.optimizer.state().bytes_of_masters();
   plan.moments = built.training.optimizer.state().bytes_of_moments();
-  plan.packed_weights = store.packed_bytes();
   if (config.checkpoint.async) {
     for (const TensorSlice& slice :
          tensors_to_write(built.training.optimizer.state(), built.training.groups)) {
@@ -39,9 +48,13 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
   plan.global_parameters = store.global_parameters();
 
   const Device device = store.options().device;
-  parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank);
+  parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank,
+                                    built.training.optimizer.clip_groups());
+  const int64_t launched = device_work().planned;
   built.micro_batch(reducer);
+  plan.graphs = bytes_of_graphs(config, world_size, step, device_work().planned - launched);
   plan.gradients += reducer.lent_bytes();
+  plan.packed_weights = built.executor.stream.cache_bytes();
   const objective::Teacher* const teacher = built.training.objective->teacher();
   if (teacher != nullptr) plan.teacher = teacher->bytes();
   built.update();

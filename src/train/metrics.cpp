@@ -36,10 +36,14 @@ std::string progress_line(const StepRecord& r, bool exact) {
       exact ? fmt::format("loss {:.6f} ({:a})", r.loss, r.loss) : fmt::format("loss {:.4f}", r.loss);
   const double distillation = r.part("distillation");
   const std::string taught = distillation == 0 ? "" : fmt::format(" | teacher {:.4f}", distillation);
-  std::string line = fmt::format("step {}/{} | {}/{} tok | {}{} | lr {:.2e} | gnorm {:.3f} | {} tok/s",
+  std::string norms;
+  for (const auto& [name, norm] : r.grad_norms)
+    norms += fmt::format("{}{} {:.3f}", norms.empty() ? " (" : ", ", name, norm);
+  if (!norms.empty()) norms += ')';
+  std::string line = fmt::format("step {}/{} | {}/{} tok | {}{} | lr {:.2e} | gnorm {:.3f}{} | {} tok/s",
                                  r.step, r.total_steps, format_count(static_cast<double>(r.tokens)),
                                  format_count(static_cast<double>(r.total_tokens)), loss, taught, r.lr,
-                                 r.grad_norm, format_count(r.tokens_per_second));
+                                 r.grad_norm, norms, format_count(r.tokens_per_second));
   if (r.roof_fraction > 0) line += fmt::format(" | {:.0f}% roof", 100 * r.roof_fraction);
   line += fmt::format(" | mem {}", format_bytes(double(r.memory_bytes)));
   if (!r.layers.empty()) {
@@ -67,6 +71,7 @@ std::string to_json(const StepRecord& r) {
                               {"roof_fraction", r.roof_fraction},
                               {"memory_bytes", r.memory_bytes},
                               {"eta_seconds", r.eta_seconds}};
+  for (const auto& [name, norm] : r.grad_norms) j["grad_norms"][name] = norm;
   for (const auto& [name, loss] : r.losses) j["losses"][name] = loss;
   for (const auto& [name, value] : r.settings) j["objective"][name] = value;
   if (!r.left_out.empty()) j["left_out"] = r.left_out;

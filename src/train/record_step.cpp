@@ -12,7 +12,8 @@ StepWork record_step(const RunConfig& config, int world_size, int rank) {
   DryRank built(config, world_size, rank);
   const StepPlan step = plan_step(config, built.training.groups.dp().size(),
                                   config.train.tokens / config.batch.sequence_length);
-  parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank);
+  parallel::GradientReducer reducer(built.training.store, built.training.groups, step.lanes_per_rank,
+                                    built.training.optimizer.clip_groups());
   Stream& stream = built.executor.stream;
   StepWork work;
   work.micro_batches = step.micro_batches_per_rank;

@@ -47,7 +47,8 @@ std::map<int64_t, double> recorded_losses(const fs::path& checkpoint) {
 }  // namespace
 
 void replay(const ReplayOptions& options, Communicator& world,
-            const std::function<void(const ReplayedStep&)>& report) {
+            const std::function<void(const ReplayedStep&)>& report,
+            const std::function<void(int64_t done, int64_t total)>& progress) {
   const std::string checkpoint =
       on_rank_0(world, [&] { return checkpoint_before(options.checkpoint, options.step); });
   RunConfig config;
@@ -71,6 +72,7 @@ void replay(const ReplayOptions& options, Communicator& world,
   if (!options.dump.empty()) run.config().train.graphs = Graphs::off;  // which show no outputs; the same bits
   Trainer trainer(run.config(), world);
   SeenOutputs outputs(trainer, options.dump);
+  const int64_t first = trainer.steps_done();
   while (trainer.steps_done() < options.step) {
     if (trainer.steps_done() == options.step - 1) outputs.watch();
     ReplayedStep step;
@@ -78,6 +80,7 @@ void replay(const ReplayOptions& options, Communicator& world,
     const auto found = losses.find(step.record.step);
     if (found != losses.end()) step.recorded = found->second;
     report(step);
+    if (progress) progress(trainer.steps_done() - first, options.step - first);
   }
   if (!options.dump.empty()) dump(trainer, outputs, options, world);
 }

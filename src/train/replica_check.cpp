@@ -25,6 +25,10 @@ std::vector<Held> hash_all(const OptimizerState& state) {
     const nn::ParamGroup& group = state.store().group_of(entry);
     flight_log().note_progress();
     const bool has_master = state.rounded(entry) && !group.sharded();
+    if (entry.numel == 0) {  // none of it lies here
+      all.push_back({-1, 0, 0});
+      continue;
+    }
     all.push_back({entry.first, hash.of(entry.param.value), has_master ? hash.of(state.master(entry)) : 0});
   }
   return all;
@@ -88,6 +92,7 @@ Minority minority(const std::vector<std::pair<int, std::string>>& answers) {
 }
 
 std::string first_disagreement(const OptimizerState& state, const ProcessGroups& groups) {
+  state.store().await_values();
   const std::vector<Held> mine = hash_all(state);
   if (all_agree(mine, state, groups)) return "";
   std::string text;

@@ -4,6 +4,7 @@
 
 #include <ziggurat/config/units.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/optim/clip_groups.h>
 #include <ziggurat/train/reporter.h>
 #include <ziggurat/train/teacher.h>
 
@@ -29,6 +30,8 @@ StepRecord Reporter::record(const StepPlan& plan, const StepResult& result, int6
   for (size_t i = 0; i < parts.size(); ++i) r.losses.emplace_back(parts[i].name, result.parts[i]);
   r.settings = training_.objective->settings();
   r.grad_norm = result.grad_norm;
+  for (size_t i = 0; i < result.group_norms.size(); ++i)
+    r.grad_norms.emplace_back(name_of_clip_group(config_.optimizer, i), result.group_norms[i]);
   r.step = training_.cursor.step;
   r.total_steps = total_steps;
   r.samples = training_.cursor.samples;

@@ -6,6 +6,7 @@
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/model/same_model.h>
+#include <ziggurat/optim/rules.h>
 
 namespace ziggurat::train {
 
@@ -37,9 +38,13 @@ void leave_out_moments(std::vector<std::string>& names) {
   std::erase_if(names, [&](const std::string& name) { return is_moment_of(name, told); });
 }
 
+bool is_average(const std::string& name) { return name.starts_with(std::string(kAverage) + "."); }
+
+// An average of the weights may begin and end with any step: training does not depend on it.
 Tensors compare(const CheckpointReader& checkpoint, const std::vector<SavedParameter>& parameters) {
   const std::vector<std::string> names = checkpoint.names();
   const std::set<std::string> saved(names.begin(), names.end());
+  const bool averages = holds_average(checkpoint);
   const bool begins = checkpoint.manifest().step == 0;
   std::set<std::string> wanted;
   Tensors result;
@@ -49,10 +54,13 @@ Tensors compare(const CheckpointReader& checkpoint, const std::vector<SavedParam
   };
   for (const SavedParameter& parameter : parameters) {
     want(parameter.name, true);
-    for (const std::string& moment : parameter.moments) want(moment, !begins);
+    for (const std::string& moment : parameter.moments) {
+      want(moment, !begins && (averages || !is_average(moment)));
+    }
   }
   for (const std::string& name : saved) {
-    if (!wanted.contains(name) && !(begins && is_moment_of(name, saved))) result.unused.push_back(name);
+    const bool may_go = is_average(name) || (begins && is_moment_of(name, saved));
+    if (!wanted.contains(name) && !may_go) result.unused.push_back(name);
   }
   leave_out_moments(result.missing);
   leave_out_moments(result.unused);
@@ -95,7 +103,7 @@ void check_model(const CheckpointReader& checkpoint, const RunConfig& config, co
             ? "begin anew with checkpoint.resume=never, or allow it with checkpoint.allow_model_changes=true"
             : "or begin anew with checkpoint.resume=never; no key makes up tensors that it does not hold, of "
               "other "
-              "layers, another optimizer.kind or optimizer.average");
+              "layers or another optimizer.kind");
   check(tensors.missing.empty(), ErrorKind::checkpoint,
         "{}: the model needs tensors that it does not hold: {}; no key allows that", checkpoint.path(),
         listed(tensors.missing));
@@ -104,9 +112,11 @@ void check_model(const CheckpointReader& checkpoint, const RunConfig& config, co
 
 // What decides how far a step goes and which samples it sees; how they are stored and shared does not.
 bool is_of_schedule(const std::string& key) {
-  return (key.starts_with("optimizer.") && key != "optimizer.moments" && key != "optimizer.masters") ||
-         key.starts_with("objective.") || key.starts_with("distil.weight.") || key == "distil.temperature" ||
-         key.starts_with("batch.rampup") || key == "batch.global_batch" || key == "batch.sequence_length";
+  const bool stored = key == "optimizer.moments" || key == "optimizer.masters" || key == "optimizer.average";
+  return (key.starts_with("optimizer.") && !stored) || key.starts_with("objective.") ||
+         key.starts_with("distil.weight.") || key == "distil.temperature" ||
+         key.starts_with("batch.rampup") || key == "batch.global_batch" || key == "model.mup_base_hidden" ||
+         key == "batch.sequence_length";
 }
 
 // A starting point from elsewhere was not trained by any.
@@ -124,6 +134,11 @@ void check_schedule(const CheckpointReader& checkpoint, const RunConfig& config)
 }
 
 }  // namespace
+
+bool holds_average(const CheckpointReader& checkpoint) {
+  const std::vector<std::string> names = checkpoint.names();
+  return std::any_of(names.begin(), names.end(), is_average);
+}
 
 bool is_moment_of(const std::string& name, const std::set<std::string>& parameters) {
   const size_t dot = name.find('.', name.find('.') + 1);

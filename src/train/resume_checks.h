@@ -24,9 +24,13 @@ inline std::string saved_name(const std::string& moment, const std::string& para
 // Is it "adam.m.PARAMETER", or what other optimizers keep, of one of these parameters?
 bool is_moment_of(const std::string& name, const std::set<std::string>& parameters);
 
+// Of the weights (OptimizerConfig::average).
+bool holds_average(const CheckpointReader& checkpoint);
+
 // Throws Error(config) listing every difference of model, tokenizer and tensors, with the key that allows
 // them; Error(checkpoint) for tensors that the model needs and the checkpoint lacks, another seed, other
-// data. Of step 0, where moments are zero, those of any optimizer may be missing.
+// data. Of step 0, where moments are zero, those of any optimizer may be missing; of any step, the average of
+// weights may.
 void check_resumable(const CheckpointReader& checkpoint, const RunConfig& config, const SampleSource& data,
                      const std::vector<SavedParameter>& parameters);
 

@@ -4,9 +4,12 @@
 
 #include <ziggurat/config/config.h>
 #include <ziggurat/data/sample_source.h>
+#include <ziggurat/model/parameter_shapes.h>
+#include <ziggurat/optim/clip_groups.h>
 #include <ziggurat/optim/schedule.h>
 #include <ziggurat/train/review.h>
 #include <ziggurat/train/step_plan.h>
+#include <ziggurat/train/teacher.h>
 
 namespace ziggurat::train {
 
@@ -97,10 +100,10 @@ constexpr auto kUnused = std::to_array<Unused>({
      kRemove},
     {"model.moe.balance_scope", [](Config c) { return c.model.moe.balance_coefficient == 0; }, kNoBalance,
      kRemove},
+    {"parallel.expert_tensor", [](Config c) { return !c.model.has_experts(); },
+     "no layer of the model has experts", kRemove},
     {"parallel.all_to_all", [](Config c) { return !c.model.has_experts(); },
      "no layer of the model has experts, which exchange tokens by all-to-alls", kRemove},
-    {"parallel.overlap", [](Config c) { return c.device == Device::cuda; },
-     "a GPU's gradients are summed after backward", kRemove},
     {"model.rope_theta", [](Config c) { return c.model.positions != Positions::rope; },
      "learned positions are not rotated", "remove it, or set model.positions=rope"},
     {"distil", [](Config c) { return !c.distil.enabled(); }, "distil.teacher names no teacher",
@@ -294,6 +297,11 @@ bool covers(std::string_view rule, std::string_view key) {
 
 void check_trainable(const RunConfig& config) {
   check_config(config);
+  if (!config.optimizer.clip_groups.empty()) {
+    std::vector<std::string> names;
+    for (auto& [name, shape] : model::parameter_shapes(config.model)) names.push_back(name);
+    check_clip_groups(config.optimizer, names);
+  }
   check(has_data(config.data, Split::train), ErrorKind::config,
         "data.train: expected training data, got nothing");
 }
@@ -326,10 +334,16 @@ std::vector<Warning> warnings_of(const RunConfig& config) {
 }
 
 std::vector<std::string> check_present_data(const RunConfig& config) {
-  const PresentData present = present_data(config.data);
+  PresentData present = present_data(config.data);
   check_tokenizer(present.config, config.model.vocab_size);
+  std::string tokenizer;
   for (const Split split : {Split::train, Split::valid, Split::test}) {
-    check_samples(present.config, split, config.batch.sequence_length, config.model.vocab_size);
+    const std::string its =
+        check_samples(present.config, split, config.batch.sequence_length, config.model.vocab_size);
+    if (split == Split::train) tokenizer = its;
+  }
+  if (config.distil.enabled() && !check_present_teacher(config, tokenizer)) {
+    present.missing.push_back("distil.teacher: " + config.distil.teacher);
   }
   return present.missing;
 }

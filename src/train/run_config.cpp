@@ -132,22 +132,13 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
         "parallel.tensor",
         fmt::format("expected a divisor of {} ({}), got {}: choose another, or change {}", what, n, tp, key));
   };
-  divides("model.heads", "model.heads", m.heads);
-  divides("model.kv_heads", "the key and value heads", m.key_value_heads());
-  divides("model.vocab_multiple", "the vocabulary with its padding", m.padded_vocab());
+  for (const model::CutSize& part : model::cut_sizes(m)) divides(part.key, part.what, part.size);
   divides("batch.sequence_length", "batch.sequence_length", c.batch.sequence_length);
-  if (m.has(model::FfnKind::dense)) divides("model.ffn_hidden", "the width of MLPs", m.ffn_width());
-  if (m.has(model::FfnKind::residual_moe)) {
-    divides("model.moe.residual_hidden", "the width of the MLPs beside experts", m.residual_width());
-  }
   if (c.batch.sequence_length / tp * m.hidden % 4 != 0) {
     problems.add("parallel.tensor",
                  fmt::format("random numbers come in fours: expected a rank's {} tokens of a "
                              "sequence x model.hidden {} to be a multiple of 4",
                              c.batch.sequence_length / tp, m.hidden));
-  }
-  if (c.distil.enabled()) {
-    problems.add("distil.teacher", "compares whole vocabularies: leave it out, or use parallel.tensor=1");
   }
   if (m.qk_norm == nn::QkNorm::width) {
     problems.add("model.qk_norm",
@@ -158,8 +149,11 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
         "reproducible",
         "strict: sums over matrices that parallel.tensor cuts have other bits: use layout, or tensor=1");
   }
-  if (c.device == Device::cuda)
-    problems.add("parallel.tensor", "cuts on the CPU only so far: use 1, or device=cpu");
+  if (c.device == Device::cuda && c.distil.enabled()) {
+    problems.add("distil.teacher",
+                 "vocabularies in parts are compared on the CPU only so far: with device=cuda use "
+                 "parallel.tensor=1");
+  }
   if (c.objective.label_smoothing > 0) {
     problems.add("objective.label_smoothing",
                  "smooths over a whole vocabulary, which parallel.tensor cuts: use 0, or tensor=1");
@@ -180,6 +174,37 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
   }
 }
 
+// What ranks that share an expert must be able to cut.
+void check_expert_tensor_parallel(const RunConfig& c, Problems& problems) {
+  const int parts = c.parallel.expert_tensor;
+  if (parts == 1 || !c.model.has_experts()) return;
+  if (const int64_t width = c.model.expert_width(); width % parts != 0) {
+    problems.add(
+        "parallel.expert_tensor",
+        fmt::format("expected a divisor of the experts' inner width ({}), got {}: choose another, or "
+                    "change {}",
+                    width, parts,
+                    c.model.moe.expert_hidden > 0 ? "model.moe.expert_hidden" : "model.ffn_hidden"));
+  }
+  if (c.reproducible == Reproducible::strict) {
+    problems.add(
+        "reproducible",
+        "strict: sums over matrices that parallel.expert_tensor cuts have other bits: use layout, or "
+        "expert_tensor=1");
+  }
+  if (c.device == Device::cuda) {
+    problems.add("parallel.expert_tensor", "cuts on the CPU only so far: use 1, or device=cpu");
+  }
+  if (takes_matrices(c.optimizer.kind)) {
+    problems.add("parallel.expert_tensor",
+                 "optimizer.kind muon and adafactor update whole matrices: use 1, or kind adamw or lion");
+  }
+  if (c.guard.rerun_every > 0) {
+    problems.add("guard.rerun_every",
+                 "another rank has another part of the experts: with parallel.expert_tensor use 0");
+  }
+}
+
 void check_device(const RunConfig& c, Problems& problems) {
   if (c.device == Device::cpu) return;
   if (!kHasCuda) {
@@ -195,31 +220,6 @@ void check_device(const RunConfig& c, Problems& problems) {
                  fmt::format("expected at most {} with device=cuda, got heads of {}: use more heads, or "
                              "device=cpu",
                              kernels::kAttentionMaxHeadDimOnCuda, width));
-  }
-  if (c.data.ul2.enabled() && c.data.ul2.bidirectional) {
-    problems.add(
-        "data.ul2.bidirectional",
-        "attention to later tokens exists on the CPU only so far: set it to false, or use device=cpu");
-  }
-  if (c.objective.label_smoothing > 0) {
-    problems.add("objective.label_smoothing",
-                 "label smoothing exists on the CPU only so far: set it to 0, or use device=cpu");
-  }
-  if (c.model.window > 0) {
-    problems.add("model.window",
-                 "sliding windows exist on the CPU only so far: set it to 0, or use device=cpu");
-  }
-  const moe::MoeConfig& moe = c.model.moe;
-  if (c.model.has_experts() && (moe.score != moe::RouterScore::softmax || moe.weight_scale != 1 ||
-                                moe.expert_groups > 1 || moe.balance_bias)) {
-    problems.add("model.moe.score",
-                 "sigmoid, weight_scale, expert_groups and balance_bias exist on the CPU only so far: use a "
-                 "plain softmax router, or device=cpu");
-  }
-  if (c.model.has_experts() && moe.group_tokens > 0) {
-    problems.add("model.moe.group_tokens",
-                 "exists on the CPU only so far: with device=cuda make batch.micro_batch x "
-                 "batch.sequence_length so many tokens instead");
   }
   if (c.reproducible == Reproducible::strict) {
     problems.add(
@@ -307,6 +307,7 @@ void RunConfig::validate(Problems& problems) const {
   }
   check_device(*this, problems);
   if (model.heads > 0) check_tensor_parallel(*this, problems);
+  check_expert_tensor_parallel(*this, problems);
   check_arithmetic(*this, problems);
   if (precision != Precision::fp64) check_update(optimizer, problems);
   if (precision == Precision::fp64 && optimizer.moments == StateDtype::bf16) {
@@ -318,9 +319,12 @@ void RunConfig::validate(Problems& problems) const {
                  "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
                  "them: use 0, or kind adamw or lion");
   }
-  if (optimizer.average > 0 && device == Device::cuda) {
-    problems.add("optimizer.average",
-                 "averages are kept on the CPU only so far: set it to 0, or use device=cpu");
+  if (model.mup_base_hidden > 0 && takes_matrices(optimizer.kind)) {
+    problems.add(
+        "model.mup_base_hidden",
+        fmt::format("its rules are those of Adam and Lion: set it to 0, or use optimizer.kind adamw or "
+                    "lion; got {}",
+                    enum_text(optimizer.kind)));
   }
   if (optimizer.average > 0 && optimizer.moments == StateDtype::bf16) {
     problems.add("optimizer.average",
@@ -335,9 +339,6 @@ void RunConfig::validate(Problems& problems) const {
         "guard.rerun_every",
         "compares what each rank computes alone, but with parallel.zero 2 gradients are summed over ranks "
         "after every micro-batch: use parallel.zero=1, or guard.rerun_every=0");
-  }
-  if (optimizer.kind != OptimizerKind::adamw && device == Device::cuda) {
-    problems.add("optimizer.kind", "only adamw runs on a GPU so far: use it, or device=cpu");
   }
   if (problems.count() > 0) return;  // what follows computes with what was found good
   const bool indexed = data.order == OrderKind::megatron && !is_synthetic(data, Split::train);

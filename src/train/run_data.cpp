@@ -50,7 +50,7 @@ StepFeed::StepFeed(const RunConfig& config, Communicator& dp) : config_(config),
 
 double StepFeed::begin(const SampleSource& source, const StepPlan& plan, int64_t step, Stream& stream) {
   seconds_ = 0;
-  if (!config_.data.mask_eod_loss) return static_cast<double>(plan.tokens);
+  if (!config_.data.mask_eod_loss && !config_.data.ul2.enabled()) return static_cast<double>(plan.tokens);
   const Timer timer;
   const int64_t sequences = config_.batch.micro_batch;
   double counted = 0;

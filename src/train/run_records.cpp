@@ -43,7 +43,7 @@ std::vector<NamedScalar> scalars_of(const nlohmann::json& record, const std::str
   std::vector<NamedScalar> scalars;
   if (kind == "step") {
     for (const Curve& curve : kStepCurves) add(scalars, curve.tag, record, curve.key);
-    for (const char* group : {"losses", "objective"}) {
+    for (const char* group : {"losses", "objective", "grad_norms"}) {
       const auto values = record.find(group);
       if (values == record.end()) continue;
       for (const auto& [name, value] : values->items())

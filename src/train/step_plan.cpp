@@ -14,10 +14,20 @@ constexpr int64_t kDefaultLanes =
     8;  // enough for strict runs on up to 8 ranks; each lane costs a gradient slab
 }  // namespace
 
+model::ModelConfig model_of(const RunConfig& config, int world_size) {
+  return model::fit_to_ranks(config.model, std::max(1, world_size / config.parallel.expert_tensor));
+}
+
 ParallelPlan layout_of(const RunConfig& config, int world_size) {
   return {world_size,
-          model::fit_to_ranks(config.model, world_size).expert_parallel_sizes(),
-          {.tp = config.parallel.tensor}};
+          model_of(config, world_size).expert_parallel_sizes(),
+          {.tp = config.parallel.tensor, .expert_tp = config.parallel.expert_tensor}};
+}
+
+int ranks_asked_for(const RunConfig& config) {
+  const std::vector<int> sizes = config.model.expert_parallel_sizes();
+  const int ep = sizes.empty() ? 1 : *std::max_element(sizes.begin(), sizes.end());
+  return std::lcm(ep * config.parallel.expert_tensor, config.parallel.tensor);
 }
 
 int64_t tokens_of_rank(const RunConfig& config, int dp) {

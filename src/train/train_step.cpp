@@ -29,12 +29,16 @@ TrainStep::TrainStep(const RunConfig& config, Training& training, Executor& exec
       training_(training),
       executor_(executor),
       reducer_(training.store, training.groups,
-               plan_step(config, training.groups.dp().size(), 0).lanes_per_rank),
-      graphs_(training.store, why_no_graphs(config, training.groups.world().size()).empty()),
+               plan_step(config, training.groups.dp().size(), 0).lanes_per_rank,
+               training.optimizer.clip_groups()),
+      graphs_(training.store, why_no_graphs(config, training.groups.world().size(),
+                                            training.groups.world().devices_exchange())
+                                  .empty()),
       latest_losses_(allocate(executor.numbers, DType::f64, {training.objective->part_count()})),
       micro_losses_(allocate(executor.numbers, DType::f64,
                              {most_micro_batches(config), training.objective->part_count()})) {
   executor_.tape.set_follower(&reducer_);
+  executor_.stream.set_weight_rows(tokens_of_rank(config, training.groups.dp().size()));
 }
 
 TrainStep::~TrainStep() { executor_.tape.set_follower(nullptr); }
@@ -61,10 +65,16 @@ Tensor TrainStep::losses_of(const StepPlan& plan, int shift) const {
   return micro_losses_.rows(first, first + plan.micro_batches_per_rank);
 }
 
+// Faults on purpose come before ranks' gradients are added, and look at whole weights. A device's stream may
+// be recorded.
+bool TrainStep::exchanges_behind() const {
+  return config_.parallel.overlap && config_.device == Device::cpu && !injecting();
+}
+
 void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read) {
-  // Faults on purpose come before ranks' gradients are added. A device's stream may be recorded.
-  const bool behind = config_.parallel.overlap && config_.device == Device::cpu && !injecting();
-  accumulate(plan, counted_tokens, read, 0, {}, behind);
+  // What passes through the host would hold a GPU up.
+  const bool beside = config_.parallel.overlap && training_.groups.world().devices_exchange() && !injecting();
+  accumulate(plan, counted_tokens, read, 0, {}, beside || exchanges_behind());
 }
 
 void TrainStep::accumulate_alone(const StepPlan& plan, double counted_tokens, const ReadBatch& read,
@@ -89,7 +99,8 @@ void TrainStep::accumulate(const StepPlan& plan, double counted_tokens, const Re
     const int64_t micro_batch = first_micro_batch(plan, shift) + i;
     const bool last = i + 1 == plan.micro_batches_per_rank;
     reducer_.begin_micro_batch(stream, behind && last);
-    forward_backward(plan, counted_tokens, micro_batch, i == 0, static_cast<bool>(after), read);
+    forward_backward(plan, counted_tokens, micro_batch, i == 0, behind && last, static_cast<bool>(after),
+                     read);
     reducer_.end_micro_batch();
     if (after && !last) after(micro_batch);
     if ((i + 1) % micro_batches_per_lane == 0) reducer_.end_lane(stream);
@@ -112,16 +123,17 @@ StepResult TrainStep::finish(const StepPlan& plan, double counted_tokens, const 
   reach(Site::update, rank, number);
   Optimizer& optimizer = training_.optimizer;
   const int64_t updates = optimizer.steps_done();
-  StepResult result = told(plan, counted_tokens,
-                           optimizer.update(plan.lr, squared_norms, losses, executor_.workspace, stream,
-                                            {limits.grad_norm, limits.loss * counted_tokens}));
+  StepResult result =
+      told(plan, counted_tokens,
+           optimizer.update(plan.lr, squared_norms, losses, executor_.workspace, stream,
+                            {limits.grad_norm, limits.loss * counted_tokens}, exchanges_behind()));
   if (result.updated) training_.model.balance_experts(stream);
   if (!result.updated) optimizer.set_steps_done(updates);
   return result;
 }
 
 void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, int64_t micro_batch, bool first,
-                                 bool by_kernels, const ReadBatch& read) {
+                                 bool reduces, bool by_kernels, const ReadBatch& read) {
   flight_log().note_progress();
   const model::TokenBatch batch = read(micro_batch);
   Tape& tape = executor_.tape;
@@ -138,11 +150,12 @@ void TrainStep::forward_backward(const StepPlan& plan, double counted_tokens, in
     const Tensor parts = training_.objective->loss(tape, there);
     tape.backward();
     copy(parts, latest_losses_, stream);
+    reducer_.join();
   };
   if (by_kernels) {
     work();
-  } else {
-    graphs_.run(tape, there, work);
+  } else if (!graphs_.run(tape, there, reduces, work)) {
+    reducer_.repeat();
   }
   copy(latest_losses_, micro_losses_.rows(micro_batch, micro_batch + 1).reshape(latest_losses_.shape()),
        stream);
@@ -154,13 +167,14 @@ StepResult TrainStep::told(const StepPlan& plan, double counted_tokens, const Te
   const Tensor losses = micro_losses_.rows(0, plan.micro_batches);
   StepResult result;
   result.losses.resize(static_cast<size_t>(losses.numel()));
-  double norm_and_scale[2] = {};
+  std::vector<double> norms_and_scales(static_cast<size_t>(clipped.numel()));
   training_.groups.world().watch(stream);
   copy(losses, Tensor(result.losses.data(), DType::f64, losses.shape()), stream);
-  copy(clipped, Tensor(norm_and_scale, DType::f64, {2}), stream);
+  copy(clipped, Tensor(norms_and_scales.data(), DType::f64, clipped.shape()), stream);
   stream.wait();
-  result.grad_norm = norm_and_scale[0];
-  result.updated = std::isfinite(norm_and_scale[1]);
+  result.grad_norm = norms_and_scales[0];
+  result.updated = std::isfinite(norms_and_scales[1]);
+  for (size_t i = 2; i < norms_and_scales.size(); i += 2) result.group_norms.push_back(norms_and_scales[i]);
   const std::vector<objective::LossPart>& parts = training_.objective->parts();
   for (size_t part = 0; part < parts.size(); ++part) {
     double sum = 0;  // by their global numbers: the same on every layout

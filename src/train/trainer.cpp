@@ -111,7 +111,8 @@ watch::StopRequest Trainer::run() {
 watch::StopRequest Trainer::train_to_goal() {
   info("{} | {} | {} threads a rank", config_.name, training_.groups.plan().str(), thread_count());
   if (config_.device == Device::cuda) {
-    const std::string why_not = why_no_graphs(config_, training_.groups.world().size());
+    const Communicator& world = training_.groups.world();
+    const std::string why_not = why_no_graphs(config_, world.size(), world.devices_exchange());
     info("micro-batches are queued {}{}",
          why_not.empty() ? "by one launch each" : "kernel by kernel: ", why_not);
   }

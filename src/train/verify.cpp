@@ -122,7 +122,8 @@ double verify_tolerance(const RunConfig& config) {
 
 void verify(const RunConfig& config, const RunConfig& other, int64_t steps, double tolerance,
             Communicator& world, Communicator& other_world,
-            const std::function<void(const StepDeviation&)>& report) {
+            const std::function<void(const StepDeviation&)>& report,
+            const std::function<void(int64_t done, int64_t total)>& progress) {
   TemporaryRun first_run(config, "verify_a", world), second_run(other, "verify_b", world);
   first_run.config().checkpoint.resume = second_run.config().checkpoint.resume = Resume::never;
   Trainer first(first_run.config(), world), second(second_run.config(), other_world);
@@ -130,7 +131,9 @@ void verify(const RunConfig& config, const RunConfig& other, int64_t steps, doub
     StepDeviation step;
     step.step = i + 1;
     step.loss = first.step().loss;
+    if (progress) progress(2 * i + 1, 2 * steps);
     step.other_loss = second.step().loss;
+    if (progress) progress(2 * i + 2, 2 * steps);
     const std::vector<Deviation> all =
         largest_of_ranks(compare(first, second, step.loss, step.other_loss), world);
     const auto smaller = [](const Deviation& x, const Deviation& y) { return x.difference < y.difference; };

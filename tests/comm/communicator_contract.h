@@ -401,27 +401,39 @@ TEST_P(CommunicatorContract, WhatHasBegunEndsInOrder) {
     };
     for (const int64_t rows : {1, 3, 700, 9'000}) {
       constexpr size_t kCalls = 3;
-      std::vector<std::vector<float>> whole, scattered;
+      std::vector<std::vector<float>> whole, scattered, gathered;
       std::vector<Work> works;
       for (size_t call = 0; call < kCalls; ++call) {
         auto& to = whole.emplace_back(static_cast<size_t>(rows));
         auto& wide = scattered.emplace_back(static_cast<size_t>(n * rows));
         for (size_t i = 0; i < to.size(); ++i) to[i] = value(call, rank, i);
         for (size_t i = 0; i < wide.size(); ++i) wide[i] = value(call, rank, i);
+        auto& everyones = gathered.emplace_back(static_cast<size_t>(n * rows));
+        const Tensor from_all(everyones.data(), DType::f32, {n * rows}),
+            own = from_all.rows(rank * rows, (rank + 1) * rows);
+        for (int64_t i = 0; i < rows; ++i) own.data<float>()[i] = value(call, rank, static_cast<size_t>(i));
         const Tensor all(to.data(), DType::f32, {rows}), blocks(wide.data(), DType::f32, {n * rows});
         works.push_back(world.begin_all_reduce(all, ReduceOrder::any, stream));
         // In place, as gradients are.
         works.push_back(world.begin_reduce_scatter(blocks, blocks.rows(rank * rows, (rank + 1) * rows),
                                                    ReduceOrder::any, stream));
+        works.push_back(world.begin_all_gather(own, from_all, stream));  // in place, as values are
         world.progress();
+        // A few numbers may go past them.
+        float one = 1;
+        world.all_reduce(Tensor(&one, DType::f32, {1}), ReduceOp::sum, ReduceOrder::any, stream).wait();
+        ASSERT_EQ(one, static_cast<float>(n));
       }
-      if (rows == 3) world.barrier();  // ends them all
-      works.back().wait();             // and all before it
+      if (rows == 3) world.barrier();
+      works.back().wait();  // and all before it
       for (size_t call = 0; call < kCalls; ++call) {
         for (size_t i = 0; i < static_cast<size_t>(rows); ++i) {
           const size_t at = static_cast<size_t>(rank * rows) + i;
           ASSERT_EQ(whole[call][i], sum(call, i));
           ASSERT_EQ(scattered[call][at], sum(call, at));
+          for (int r = 0; r < n; ++r) {
+            ASSERT_EQ(gathered[call][static_cast<size_t>(r * rows) + i], value(call, r, i));
+          }
         }
       }
     }

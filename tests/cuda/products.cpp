@@ -59,7 +59,7 @@ bool check_linear(const char* dtype, int64_t rows, int64_t in, int64_t out, Acti
   T *const z = bench.memory.take_on_device<T>(rows * out), *const y =
                                                                bench.memory.take_on_device<T>(rows * out);
   float* const dw = bench.memory.take_on_device<float>(out * in);
-  const kernels::LinearArgs<T> forward{rows, in, out, d_x, d_w, nullptr, bench.put(bias), activation, z, y};
+  const kernels::LinearArgs<T> forward{rows, in, out, d_x, d_w, 0, bench.put(bias), activation, z, y};
   kernels::linear_forward<Device::cuda>(forward, bench.workspace, bench.stream);
   kernels::LinearGradArgs<T> backward{forward, d_dy};
   backward.forward.activation = Activation::none;

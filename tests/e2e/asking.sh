@@ -11,6 +11,11 @@ expect_end 2 log "$ziggurat" config help lernin_rate
 expect_text log "did you mean 'optimizer.lr'?"
 expect_end 2 log "$ziggurat" plan "$tiny" lernin_rate=1e-4
 expect_text log "did you mean 'optimizer.lr'?"
+expect_end 2 log "$ziggurat" plan "$tiny" n_layers=3
+expect_text log "did you mean 'model.blocks'?"
+expect_end 2 log "$ziggurat" plan "$tiny" device=gpu
+expect_text log "expected one of cpu, cuda, got 'gpu'"
+! grep -q "did you mean" log || { cat log; fail "gpu is taken for cpu"; }
 
 expect_end 0 log "$ziggurat" config explain "$tiny" optimizer.lr=1e-3 --ranks 4
 expect_text log "override 'optimizer.lr=1e-3', instead of" "base/tiny.yaml:" "default" "of 8 experts (1 layer), one" \
@@ -29,6 +34,27 @@ expect_end 0 log tokenizer --quiet
 expect_end 0 log "$ziggurat" --quiet train "$tiny" train.tokens=2048 optimizer.warmup_tokens=0 optimizer.decay_tokens=2048 eval.every=0 output=quiet
 [ ! -s log ] || { cat log; fail "--quiet train is not quiet"; }
 grep -q "step 1/1" quiet/rank_0.log || fail "--quiet emptied the log file"
+
+# Other long jobs: every one of them tells how far it is and how long it took.
+expect_end 0 log "$ziggurat" data tokenize --input text --tokenizer tokenizer --output data --split 0.9,0.1,0
+expect_end 0 log "$ziggurat" data stats data
+expect_end 0 log "$ziggurat" data convert data/*-train.json --to megatron --output megatron/m
+expect_text log "convert 100% |"
+short=(train.tokens=4096 optimizer.warmup_tokens=0 optimizer.decay_tokens=4096 eval.every=0)
+expect_end 0 log "$ziggurat" verify "$tiny" "${short[@]}" --steps 2 --against threads=2
+expect_text log "verify 100% | 4 steps of 4 steps" "2 steps agree"
+expect_end 0 log "$ziggurat" train "$tiny" "${short[@]}" output=run checkpoint.every=1
+expect_end 0 log "$ziggurat" replay --checkpoint run/checkpoints/step_00000001 --step 2
+expect_text log "replay 100% | 1 steps of 1 steps"
+expect_end 0 log "$ziggurat" analyse routing --checkpoint run --data synthetic --sequences 8 --output routing
+expect_text log "analyse 100% | 8 sequences of 8 sequences"
+expect_end 0 log "$ziggurat" plan "$source_dir/configs/tiny/pr_moe.yaml" --simulate "$source_dir/configs/clusters/a100_128.yaml" --search --ranks 4 precision=bf16
+expect_text log "search 100% |" "layouts fit its memory"
+
+# Ranks of mpirun write to a terminal each, whatever becomes of what they write.
+TERM=xterm expect_end 0 log mpirun -n 2 "$ziggurat" train "$tiny" "${short[@]}" output=ranks parallel.all_to_all=hierarchical
+expect_text log "warning parallel.all_to_all = hierarchical: has no effect"
+! grep -qP '\033' log || { cat -v log; fail "mpirun's output in a file has colours"; }
 
 # on_terminal VARIABLE=VALUE...: what an error looks like there.
 on_terminal() {

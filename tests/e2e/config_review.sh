@@ -62,3 +62,20 @@ expect_text log "data.tokenizer: " nowhere
 expect_end 0 log "$ziggurat" train "${run[@]}" data.tokenizer=bytes data.mask_eod_loss=true
 expect_text log "eval.sequences 64 evaluates all of them"
 [ "$(grep -c 'evaluates all' log)" = 1 ] || { cat log; fail "said more than once"; }
+
+# Groups of clipping are told by name, and one that takes nothing is a mistake.
+groups() { printf 'optimizer.clip_groups=[{name: experts, parameters: "%s", norm: 0.05}]' "$1"; }
+expect_end 0 log timeout 60 mpirun -n 2 "$ziggurat" train "$tiny" train.tokens=8K output=groups eval.every=0 "$(groups '*.experts.*')"
+expect_text log "(rest " ", experts "
+python3 - <<'PYTHON' || fail "the norms of the groups are not those of the model"
+import json
+steps = [r for r in map(json.loads, open("groups/metrics.jsonl")) if r["kind"] == "step"]
+for r in steps:
+    norms = r["grad_norms"]
+    assert list(norms) == ["rest", "experts"] and min(norms.values()) > 0, norms
+    assert abs(sum(n * n for n in norms.values()) ** 0.5 / r["grad_norm"] - 1) < 1e-9, r
+PYTHON
+for look in "config check" plan train; do
+  expect_end 2 log "$ziggurat" $look "$tiny" "$(groups '*.expert.*')"
+  expect_text log "optimizer.clip_groups.0.parameters: *.expert.* is no parameter of the model"
+done

@@ -84,6 +84,22 @@ expect_end 0 log train whole 1 checkpoint.resume=auto train.tokens=43008 distil.
 expect_end 0 log "$ziggurat" train "$tiny/350m_pr_moe.yaml" output=foreign "${common[@]}" model.vocab_size=90
 expect_end 2 log train misfit 1 distil.teacher=foreign
 expect_text misfit.log "distil.teacher" "vocabulary of 90"
+for look in "config check" plan; do  # the same before anything is started, from what is on this machine
+  expect_end 2 log "$ziggurat" $look "$tiny/350m_mos.yaml" distil.teacher=foreign
+  expect_text log "distil.teacher" "vocabulary of 90"
+  expect_end 2 log "$ziggurat" $look "$tiny/350m_mos.yaml" distil.teacher=teacher distil.init_layers=[0,1,2,3,5]
+  expect_text log "distil.init_layers" "same kind"
+done
+printf 'include: %s\nmodel: {vocab_size: 90}\n' "$tiny/350m_pr_moe.yaml" >foreign.yaml
+expect_end 2 log "$ziggurat" plan "$tiny/350m_mos.yaml" distil.teacher=not_yet distil.teacher_config=foreign.yaml
+expect_text log "foreign.yaml has a vocabulary of 90"
+expect_end 0 log "$ziggurat" config check "$tiny/350m_mos.yaml" distil.teacher=teacher
+expect_end 0 log "$ziggurat" config check "$tiny/350m_mos.yaml" distil.teacher=not_yet distil.teacher_config='""'
+expect_text log "note: distil.teacher: not_yet is not on this machine"
+expect_end 2 log train misfit 1 distil.init_layers=[0,1,4,5,2] model.max_sequence=128
+expect_text misfit.log "embed.position.weight" "set model.max_sequence=64"
+expect_end 2 log train misfit 1 distil.init_layers=[0,1,4,5,2] model.hidden=64
+expect_text misfit.log "as wide as its teacher: set model.hidden="
 expect_end 2 log train misfit 1 distil.init_layers=[0,1,2,3]
 expect_text misfit.log "distil.init_layers" "each of the student's 5"
 expect_end 2 log train misfit 1 distil.init_layers=[0,1,2,3,5]

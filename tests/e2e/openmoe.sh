@@ -10,6 +10,12 @@ openmoe=("$tiny/openmoe.yaml" reproducible=strict train.tokens=40960 eval.sequen
 
 expect_end 0 log "$ziggurat" train "${openmoe[@]}" output=one checkpoint.every=10 checkpoint.keep=0
 [ "$(losses one/metrics.jsonl step | wc -l)" = 20 ] || { cat log; fail "expected 20 steps"; }
+# The loss is a mean over what counts: a model that knows nothing has ln 96 = 4.56 under either.
+python3 - <<'PYTHON' || fail "UL2's loss is no mean over the tokens that count"
+import json
+steps = [r for r in map(json.loads, open("one/metrics.jsonl")) if r["kind"] == "step"]
+assert 4 < steps[0]["loss"] < 5.2, steps[0]["loss"]
+PYTHON
 expect_end 0 log mpirun -n 2 "$ziggurat" train "${openmoe[@]}" output=two
 diff <(losses one/metrics.jsonl step) <(losses two/metrics.jsonl step) || fail "two ranks have other losses than one"
 diff <(losses one/metrics.jsonl validation) <(losses two/metrics.jsonl validation) || fail "validations differ"

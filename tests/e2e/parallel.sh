@@ -30,6 +30,10 @@ compare four
 mpirun -n 8 --oversubscribe "$ziggurat" train "$config" output=eight parallel.tensor=2 parallel.zero=1 "${overrides[@]}" \
   >log 2>&1 || { cat log; fail "8 ranks"; }
 compare eight
+mpirun -n 4 --oversubscribe "$ziggurat" train "$config" output=cut parallel.tensor=2 parallel.expert_tensor=2 parallel.zero=1 \
+  "${overrides[@]}" >log 2>&1 || { cat log; fail "4 ranks that cut experts"; }
+expect_text log "ep 2 x expert-dp 1 x expert-tp 2"
+compare cut
 
 # On one rank from where four left off.
 cp -r four gone_on
@@ -59,5 +63,11 @@ expect_end 2 log "$ziggurat" config check "$config" parallel.tensor=2 reproducib
 expect_text log "reproducible" "tensor=1"
 expect_end 2 log mpirun -n 3 --oversubscribe "$ziggurat" train "$config" output=three parallel.tensor=2
 expect_text log "tensor, context and pipeline parallelism (2 x 1 x 1) do not divide the 3 ranks" "start 2 or 4 ranks"
+expect_end 2 log "$ziggurat" config check "$config" parallel.expert_tensor=3
+expect_text log "parallel.expert_tensor" "expected a divisor of the experts' inner width" "model.ffn_hidden"
+expect_end 2 log "$ziggurat" plan "$config" --ranks 6 parallel.expert_tensor=4
+expect_text log "parallel.expert_tensor" "start 4 or 8 ranks"
+expect_end 0 log "$ziggurat" plan "$config" --ranks 8 parallel.tensor=2 parallel.expert_tensor=2
+expect_text log "expert-tp 2" "[0,1] [2,3]"
 expect_end 0 log "$ziggurat" plan "$config" --ranks 8 parallel.tensor=2 parallel.zero=2
 expect_text log "tp 2"

@@ -74,6 +74,7 @@ def nonsense():
     status, _, reply = ask(body)
     assert status == 400 and json.loads(reply)["error"]["message"], (status, reply[:200])
     assert ask(b"x" * (9 << 20))[0] == 413
+    too_large.append(1)
 
 
 def metric(name):
@@ -112,7 +113,7 @@ def client(number):
 
 
 random.seed(5)
-known, lock, done, errors = kinds(), threading.Lock(), [], []
+known, lock, done, errors, too_large = kinds(), threading.Lock(), [], [], []
 if not os.path.exists(file):
     json.dump([choices(body, False) for body in known], open(file, "w"))
 alone = json.load(open(file))
@@ -132,6 +133,8 @@ for share in (requests // 3, requests // 3, requests - requests // 3 * 2):  # th
         assert metric("ziggurat_" + gauge) == 0, gauge
     rounds.append(memory() if pid else 0)
 assert len(done) == requests
+refused = 'ziggurat_requests_total{path="/v1/completions",code="413"}'
+assert not too_large or metric(refused) == len(too_large), "not all that was too large is counted"
 assert not pid or metric("ziggurat_preempted_total") > 0, "the cache is to be too small for all texts"
 assert rounds[2] - rounds[1] < 32, "memory grew from %.0f over %.0f to %.0f MB" % tuple(rounds)
 print("%d requests of %d clients; memory %.0f, %.0f, then %.0f MB; %d texts gave up their place, %d tokens were shared" % (

@@ -34,6 +34,8 @@ struct Work {
   std::function<void()> run;       // null: an event, or a wait for one
   std::vector<MarkPointer> after;  // beside the work before it in its stream
   bool on_host = false;            // a function of the host's, which may not touch the device's memory
+  // Of a graph: queues its part of another meeting.
+  std::function<void(CUstream_st& to, std::vector<MarkPointer> after, MarkPointer mark)> meet = {};
   MarkPointer mark = std::make_shared<Mark>();
 
   bool may_run() const {
@@ -215,6 +217,10 @@ class EmulatedDevice {
       for (const Work& work : part.work) {
         std::vector<MarkPointer> after;
         for (const MarkPointer& mark : work.after) after.push_back(fresh.at(mark.get()));
+        if (work.meet) {
+          work.meet(*to, std::move(after), fresh.at(work.mark.get()));
+          continue;
+        }
         enqueue(*to, work.run, std::move(after), fresh.at(work.mark.get()));
         to->queue.back().on_host = work.on_host;
       }
@@ -508,17 +514,34 @@ std::shared_ptr<Meeting> make_meeting(int parts) {
   return meeting;
 }
 
-cudaError_t enqueue_meeting(cudaStream_t handle, const std::shared_ptr<Meeting>& meeting, int part,
-                            const std::string& name, std::function<void()> run) {
-  return call_on(handle, name.c_str(), [&](EmulatedDevice& d, CUstream_st& stream) {
-    if (stream.capture) return d.break_capture(*stream.capture, name);
-    d.enqueue(stream, nullptr, {}, meeting->here[static_cast<size_t>(part)]);
-    const auto once = [meeting, name, run = std::move(run), &d] {
+cudaError_t enqueue_meeting(cudaStream_t handle, int part, const std::string& name,
+                            std::function<Met()> meet) {
+  const auto join = [part, name](EmulatedDevice& d, CUstream_st& stream, const Met& met,
+                                 std::vector<MarkPointer> after, MarkPointer mark) {
+    const std::shared_ptr<Meeting> meeting = met.meeting;
+    d.enqueue(stream, nullptr, std::move(after), meeting->here[static_cast<size_t>(part)]);
+    const auto once = [meeting, name, run = met.run, &d] {
       if (std::exchange(meeting->over, true)) return;
       ++d.counts_[name].launches;
       run();
     };
-    d.enqueue(stream, once, meeting->here);
+    d.enqueue(stream, once, meeting->here, std::move(mark));
+  };
+  bool captured = false;
+  const cudaError_t error = call_on(handle, name.c_str(), [&](EmulatedDevice& d, CUstream_st& stream) {
+    if (!stream.capture) return cudaSuccess;
+    captured = true;
+    d.enqueue(stream, nullptr);
+    stream.capture->part_of(&stream).work.back().meet =
+        [join, meet, &d](CUstream_st& to, std::vector<MarkPointer> after, MarkPointer mark) {
+          join(d, to, meet(), std::move(after), std::move(mark));
+        };
+    return cudaSuccess;
+  });
+  if (captured || error != cudaSuccess) return error;
+  const Met met = meet();  // not under the device's lock: it takes others
+  return call_on(handle, name.c_str(), [&](EmulatedDevice& d, CUstream_st& stream) {
+    join(d, stream, met, {}, std::make_shared<Mark>());
     return cudaSuccess;
   });
 }

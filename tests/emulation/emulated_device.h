@@ -44,8 +44,13 @@ cudaError_t enqueue_library_call(cudaStream_t stream, const std::string& name, s
 // what else there is.
 struct Meeting;
 std::shared_ptr<Meeting> make_meeting(int parts);
-cudaError_t enqueue_meeting(cudaStream_t stream, const std::shared_ptr<Meeting>& meeting, int part,
-                            const std::string& name, std::function<void()> run);
+struct Met {
+  std::shared_ptr<Meeting> meeting;
+  std::function<void()> run;
+};
+// meet(): the meeting that comes next for this part. A captured stream calls it anew in every launch.
+cudaError_t enqueue_meeting(cudaStream_t stream, int part, const std::string& name,
+                            std::function<Met()> meet);
 // Streams pass it from now on, and it is not held any more.
 void cancel(Meeting& meeting);
 

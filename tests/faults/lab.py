@@ -65,8 +65,8 @@ class Ended:
 class Job:
     """A command in a session of its own, so that nothing of it outlives a test."""
 
-    def __init__(self, command, log, environment, cwd, **options):
-        self.log_path, self.begun = log, time.monotonic()
+    def __init__(self, command, ziggurat, log, environment, cwd, **options):
+        self.ziggurat, self.log_path, self.begun = ziggurat, log, time.monotonic()
         self.process = subprocess.Popen([str(word) for word in command], stdout=log.open("wb"),
                                         stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
                                         cwd=cwd, start_new_session=True, **options)
@@ -101,7 +101,7 @@ class Job:
         ranks = {}
         for pid in self.processes():
             with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/comm").read_text().strip() != "ziggurat":
+                if not Path(f"/proc/{pid}/exe").samefile(self.ziggurat):
                     continue
                 rank = re.search(rb"OMPI_COMM_WORLD_RANK=(\d+)", Path(f"/proc/{pid}/environ").read_bytes())
                 ranks[int(rank[1]) if rank else 0] = pid
@@ -253,7 +253,8 @@ class Lab:
     def start(self, command, environment=None, **options):
         self.number += 1
         log = self.folder / f"job_{self.number}.log"
-        job = Job(command, log, dict(os.environ, **self.environment, **(environment or {})), self.folder, **options)
+        environment = dict(os.environ, **self.environment, **(environment or {}))
+        job = Job(command, self.ziggurat, log, environment, self.folder, **options)
         self.jobs = [j for j in self.jobs if j.running()] + [job]
         return job
 

@@ -6,7 +6,7 @@ from lab import DONE, Run, expect, resumed_at
 
 EVERY = 2
 # Steps that take longer than a save, as real ones do: then a save is committed before the next step is told.
-REAL = {"ZIGGURAT_INJECT": "step:delay:ms=100:times=0"}
+REAL = {"ZIGGURAT_INJECT": "step:delay:ms=300:times=0"}
 
 
 def test(lab):

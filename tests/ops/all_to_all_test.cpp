@@ -61,6 +61,41 @@ TEST(AllToAllRows, RowsArriveAndGradientsReturn) {
   }
 }
 
+// In two parts, with another product of x recorded between them.
+TEST(AllToAllRows, OthersMayBeRecordedBetweenTheTwoParts) {
+  for (const int ranks : {2, 4}) {
+    run_on_threads(ranks, [&](Communicator& world) {
+      std::vector<double> results[2];
+      for (const bool in_parts : {false, true}) {
+        OpBench bench;
+        Tape& tape = bench.tape();
+        const Rows rows = make_rows(bench, world, DType::f64);
+        const Param& w = bench.param("w", DType::f64, {2, 2});
+        Work under_way;
+        const Var x = tape.variable(rows.sent), leaving = ops::add(tape, x, x);
+        Var arrived, beside;
+        if (in_parts) {
+          const Var arriving =
+              ops::begin_all_to_all_rows(tape, leaving, world, rows.send, rows.receive, under_way);
+          beside = ops::linear(tape, x, w);
+          arrived =
+              ops::end_all_to_all_rows(tape, leaving, arriving, world, rows.send, rows.receive, under_way);
+        } else {
+          arrived = ops::all_to_all_rows(tape, leaving, world, rows.send, rows.receive);
+          beside = ops::linear(tape, x, w);
+        }
+        const Var back = ops::all_to_all_rows(tape, arrived, world, rows.receive, rows.send);
+        const Var y = ops::add(tape, back, beside);
+        tape.backward(y, rows.sent);
+        for (const Tensor& t : {y.value(), tape.grad(x), w.grad}) {
+          for (const double value : test::to_doubles(t)) results[in_parts].push_back(value);
+        }
+      }
+      EXPECT_EQ(results[1], results[0]);
+    });
+  }
+}
+
 // Every rank enters both exchanges, also one that has neither rows to send nor rows to receive; and a
 // gradient that another consumer has already begun is added to.
 TEST(AllToAllRows, RanksWithoutRowsTakePart) {

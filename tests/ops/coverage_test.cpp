@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/source_dir.h"
+#include <ziggurat/kernels/adafactor.h>
 #include <ziggurat/kernels/adamw.h>
 #include <ziggurat/kernels/attention.h>
 #include <ziggurat/kernels/bias_activation.h>
@@ -22,6 +23,7 @@
 #include <ziggurat/kernels/dropout.h>
 #include <ziggurat/kernels/elementwise.h>
 #include <ziggurat/kernels/embedding.h>
+#include <ziggurat/kernels/expert_blocks.h>
 #include <ziggurat/kernels/few_rows.h>
 #include <ziggurat/kernels/gated_add.h>
 #include <ziggurat/kernels/gemm.h>
@@ -29,8 +31,10 @@
 #include <ziggurat/kernels/label_smoothing.h>
 #include <ziggurat/kernels/layer_norm.h>
 #include <ziggurat/kernels/linear.h>
+#include <ziggurat/kernels/lion.h>
 #include <ziggurat/kernels/micro_batch_numbers.h>
 #include <ziggurat/kernels/mix.h>
+#include <ziggurat/kernels/muon.h>
 #include <ziggurat/kernels/own_tokens.h>
 #include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/kernels/packed_weights.h>
@@ -42,6 +46,7 @@
 #include <ziggurat/kernels/router.h>
 #include <ziggurat/kernels/router_logits.h>
 #include <ziggurat/kernels/swiglu.h>
+#include <ziggurat/kernels/weight_average.h>
 
 namespace ziggurat {
 namespace {
@@ -52,11 +57,10 @@ const std::filesystem::path kRoot = test::source_dir();
 const std::map<std::string, std::string>& without_cuda_kernel() {
   static const std::map<std::string, std::string> reasons = {
       {"add", "runs elementwise's kernel"},
+      {"alike_ranks", "runs dispatch's kernels, and calls the communicator"},
       {"all_to_all", "no kernel: calls the communicator"},
-      {"cached_attention", "the CPU backend comes first"},
       {"choose_rows", "runs dispatch's kernel"},
       {"dropout_add", "runs dropout's kernel"},
-      {"label_smoothing", "the CPU backend comes first"},
       {"multiply", "runs elementwise's kernel"},
       {"shard_rows", "runs elementwise's kernels, and calls the communicator"},
   };
@@ -67,6 +71,7 @@ const std::map<std::string, std::string>& without_cuda_kernel() {
 // none.
 const std::map<std::string, std::string>& own_gradient_check() {
   static const std::map<std::string, std::string> tests = {
+      {"alike_ranks", "RefusesTraining"},                      // inference only
       {"all_to_all", "RowsArriveAndGradientsReturn"},          // moves rows between ranks, changes no value
       {"cached_attention", "RefusesTraining"},                 // inference only
       {"choose_rows", "RefusesTraining"},                      // inference only
@@ -133,17 +138,18 @@ void expect_all_declared() {
 }
 
 TEST(OpCoverage, KernelsDeclareWhereTheyExist) {
-  expect_all_declared<kernels::AdamWKernels, kernels::AttentionKernels, kernels::BiasActivationKernels,
-                      kernels::CachedAttentionKernels, kernels::ClipKernels, kernels::CrossEntropyKernels,
-                      kernels::DeviceRoofKernels, kernels::DispatchKernels, kernels::DistillationKernels,
-                      kernels::DropoutKernels, kernels::ElementwiseKernels, kernels::EmbeddingKernels,
-                      kernels::FewRowsKernels, kernels::GatedAddKernels, kernels::GemmKernels,
-                      kernels::GroupedLinearKernels, kernels::LabelSmoothingKernels,
-                      kernels::LayerNormKernels, kernels::LinearKernels, kernels::MixKernels,
-                      kernels::OwnTokensKernels, kernels::PackedLinearKernels, kernels::PanelLinearKernels,
-                      kernels::WeightProductKernels, kernels::QkNormKernels, kernels::RandomNormalKernels,
-                      kernels::RmsNormKernels, kernels::RopeKernels, kernels::RouterKernels,
-                      kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels, kernels::SwigluKernels>();
+  expect_all_declared<
+      kernels::AdafactorKernels, kernels::LionKernels, kernels::MuonKernels, kernels::WeightAverageKernels,
+      kernels::AdamWKernels, kernels::AttentionKernels, kernels::BiasActivationKernels,
+      kernels::CachedAttentionKernels, kernels::ClipKernels, kernels::CrossEntropyKernels,
+      kernels::DeviceRoofKernels, kernels::DispatchKernels, kernels::DistillationKernels,
+      kernels::DropoutKernels, kernels::ElementwiseKernels, kernels::EmbeddingKernels,
+      kernels::ExpertBlocksKernels, kernels::FewRowsKernels, kernels::GatedAddKernels, kernels::GemmKernels,
+      kernels::GroupedLinearKernels, kernels::LabelSmoothingKernels, kernels::LayerNormKernels,
+      kernels::LinearKernels, kernels::MixKernels, kernels::OwnTokensKernels, kernels::PackedLinearKernels,
+      kernels::PanelLinearKernels, kernels::WeightProductKernels, kernels::QkNormKernels,
+      kernels::RandomNormalKernels, kernels::RmsNormKernels, kernels::RopeKernels, kernels::RouterKernels,
+      kernels::RouterLogitsKernels, kernels::SumOfSquaresKernels, kernels::SwigluKernels>();
 }
 
 TEST(OpCoverage, TheListOfReasonsIsNotStale) {

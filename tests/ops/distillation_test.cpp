@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 
 #include "tests/support/finite_differences.h"
 #include "tests/support/op_test.h"
+#include <ziggurat/comm/thread.h>
 #include <ziggurat/core/philox.h>
 #include <ziggurat/ops/distillation.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -165,6 +167,52 @@ TEST_P(Distillation, LossAndGradientsEqualNaiveReference) {
                          4 * dlogit_size * std::max(rounding, 1.0) * std::sqrt(std::max(rows, 1.0)),
                          std::string("dweight ") + to_string(dtype));
     }
+  }
+}
+
+// Ranks with a part of both vocabularies each: the same losses, and parts of the same gradients. Some parts
+// hold nothing but padding.
+TEST_P(Distillation, RanksMayShareTheVocabulary) {
+  DistilCase c = GetParam();
+  for (const int ranks : {2, 3}) {
+    const int64_t part = (c.padded + ranks - 1) / ranks + (ranks == 3 ? c.vocab : 0);
+    OpBench whole;
+    begin(whole);
+    const Operands all = operands(whole, DType::f64, DType::f64, c);
+    const Naive want = naive(c, test::to_doubles(all.x), test::to_doubles(all.weight->value),
+                             test::to_doubles(all.hidden), test::to_doubles(all.teacher->value));
+    std::mutex mutex;
+    std::vector<double> dx(want.dx.size());
+    run_on_threads(ranks, [&](Communicator& world) {
+      OpBench bench;
+      Tape& tape = begin(bench);
+      const int64_t first = world.rank() * part, n = std::clamp<int64_t>(c.vocab - first, 0, part);
+      const auto part_of = [&](const char* name, const Tensor& from) {
+        Param& mine = bench.param(name, DType::f64, {part, from.dim(1)}, 50.0);  // padding, too
+        if (n > 0) copy(from.rows(first, first + n), mine.value.rows(0, n));
+        return &mine;
+      };
+      const Param *mine = part_of("w", all.weight->value), *teacher = part_of("teacher", all.teacher->value);
+      const Var x = tape.variable(bench.tensor("x", DType::f64, {c.rows, c.width}));
+      const std::vector<int32_t> targets = targets_of(c);
+      const std::vector<double> got = test::to_doubles(
+          ops::distillation(tape, x, *mine, targets.data(),
+                            LossArgs{.vocab_size = c.vocab, .z_loss = c.z_loss, .vocabulary = &world},
+                            {all.hidden, teacher}, {c.temperature, all.distil_weight.data<double>()}));
+      const std::lock_guard lock(mutex);
+      EXPECT_NEAR(got[0], want.cross_entropy, 1e-9 * (1 + std::abs(want.cross_entropy))) << ranks;
+      EXPECT_NEAR(got[1], want.z_loss, 1e-9 * (1 + want.z_loss));
+      EXPECT_NEAR(got[4], want.distillation, 1e-9 * (1 + want.distillation));
+      const std::vector<double> its = test::to_doubles(tape.grad(x)), dw = test::to_doubles(mine->grad);
+      for (size_t i = 0; i < dx.size(); ++i) dx[i] += its[i];
+      const double size = 1 + test::largest(want.dweight);
+      for (int64_t i = 0; i < part * c.width; ++i) {
+        const double expected =
+            i < n * c.width ? want.dweight[static_cast<size_t>(first * c.width + i)] : 0.0;
+        ASSERT_NEAR(dw[static_cast<size_t>(i)], expected, 1e-9 * size) << ranks;
+      }
+    });
+    test::expect_within(dx, want.dx, 1e-9 * (1 + test::largest(want.dx)), "dx");
   }
 }
 

@@ -3,7 +3,7 @@
 
 #include "tests/support/op_test.h"
 #include <ziggurat/kernels/few_rows.h>
-#include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/packed_linear.h>
 #include <ziggurat/ops/linear.h>
 #include <ziggurat/runtime/parallel_for.h>
 
@@ -146,7 +146,6 @@ INSTANTIATE_TEST_SUITE_P(Shapes, FewRows,
 class PackedLinear : public testing::TestWithParam<LinearCase> {};
 
 TEST_P(PackedLinear, EqualsNaiveReferenceWhateverTheirNeighboursAndThreads) {
-  constexpr int64_t kMatrixRows = 128;
   const LinearCase c = GetParam();
   const int threads = thread_count();
   for (const DType dtype : {DType::f32, DType::bf16}) {
@@ -158,23 +157,19 @@ TEST_P(PackedLinear, EqualsNaiveReferenceWhateverTheirNeighboursAndThreads) {
     const Param* bias = c.bias ? &b : nullptr;
     Param w;
     w.value = bench.tensor("w", dtype, {c.out, c.in});
-    Arena copies("copies", int64_t{1} << 28);
-    std::optional<kernels::PackedWeights> packed;
-    visit_float_dtype(dtype, [&]<class T>() {
-      if constexpr (!std::is_same_v<T, double>) {
-        using kernels::Copies;
-        if (!kernels::PackedWeights::supported<T>(c.out, kMatrixRows, c.in, Copies::forward)) return;
-        packed.emplace(w.value.data<T>(), c.out, kMatrixRows, c.in, Copies::forward, copies);
-      }
-    });
-    if (!packed) GTEST_SKIP() << "this CPU or library has no packed products";
-    w.packed = &*packed;
+    if (!kernels::PackedWeights::supported<float>(c.out, kernels::kPackedColumns, c.in,
+                                                  kernels::Copies::forward)) {
+      GTEST_SKIP() << "this CPU or library has no packed products";
+    }
+    const uint64_t version = 1;
+    w.version = &version;
+    bench.tape().stream().set_weight_rows(Stream::kAllRows);
     const auto run = [&](const Tensor& rows) {
       bench.tape().begin(evaluation);
       return ops::linear(bench.tape(), bench.tape().constant(rows), w, bias, c.activation).value();
     };
     const Tensor y = run(x);
-    EXPECT_EQ(packed->prepared(0, kernels::Side::forward), c.rows > 0);
+    EXPECT_GE(bench.tape().stream().cache_bytes(), w.value.bytes());
     test::expect_close(y, naive(c, x, w, b), c.in, 2 * std::sqrt(double(c.in)), to_string(dtype));
 
     const std::vector<double> all = test::to_doubles(y);

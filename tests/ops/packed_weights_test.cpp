@@ -2,7 +2,7 @@
 #include <numeric>
 
 #include "tests/support/op_test.h"
-#include <ziggurat/kernels/packed_weights.h>
+#include <ziggurat/kernels/weight_copies.h>
 #include <ziggurat/ops/cross_entropy.h>
 #include <ziggurat/ops/grouped_linear.h>
 #include <ziggurat/ops/linear.h>
@@ -125,12 +125,15 @@ TEST(PackedWeights, AChangedWeightCountsAfterExpiry) {
 TEST(PackedWeights, AreRefusedOnAStrictStream) {
   if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
   OpBench bench(Reproducible::strict);
-  Arena copies("copies", kBytes);
+  Arena copies("copies", kBytes), workspace("workspace", kBytes);
   Param& w = bench.param("w", DType::f32, {64, 64});
   PackedWeights packed = pack(w.value, 64, copies);
-  w.packed = &packed;
-  const Var x = bench.tape().constant(bench.tensor("x", DType::f32, {4, 64}));
-  EXPECT_THROW(ops::linear(bench.tape(), x, w), Error);
+  const Tensor x = bench.tensor("x", DType::f32, {4, 64}), y = bench.zeros(DType::f32, {4, 64});
+  EXPECT_THROW(kernels::weight_product<Device::cpu>(
+                   WeightProduct<float, float>{Side::forward, 4, 64, 64, x.data<float>(),
+                                               w.value.data<float>(), &packed, 0, y.data<float>()},
+                   workspace, bench.tape().stream()),
+               Error);
 }
 
 TEST(PackedWeights, ForwardCopiesTakeHalfTheMemory) {
@@ -148,21 +151,64 @@ TEST(PackedWeights, ForwardCopiesTakeHalfTheMemory) {
 
 TEST(PackedWeights, F64HasNone) { EXPECT_FALSE(PackedWeights::supported<double>(64, 64, 64, Copies::both)); }
 
-// Runs `op(tape, x, weight)`, which calls backward by itself, with and without packed copies, and compares
-// what it returns and both gradients.
+// Of one shape and dtype, what streams keep.
+PackedWeights* kept(const Tensor& w, uint64_t version, Stream& stream) {
+  return kernels::weight_copies(kernels::WeightRole::expert, w.data<float>(), version, w.dim(0), w.dim(0),
+                                w.dim(1), stream);
+}
+
+TEST(WeightCopies, AreMadeOnceAndAnewForAnotherVersion) {
+  if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
+  OpBench bench;
+  Stream stream;
+  const Tensor w = bench.tensor("w", DType::f32, {64, 64}),
+               other = bench.tensor("other", DType::f32, {64, 64});
+  stream.set_weight_rows(1);
+  PackedWeights* const copies = kept(w, 1, stream);
+  ASSERT_NE(copies, nullptr);
+  const int64_t bytes = stream.cache_bytes();
+  EXPECT_GE(bytes, 2 * w.bytes()) << "of both sides";
+  copies->prepare(0, Side::forward);
+  EXPECT_EQ(kept(w, 1, stream), copies);
+  EXPECT_TRUE(copies->prepared(0, Side::forward));
+  EXPECT_EQ(kept(w, 2, stream), copies);
+  EXPECT_FALSE(copies->prepared(0, Side::forward));
+  EXPECT_EQ(stream.cache_bytes(), bytes) << "a new version lies where the old one did";
+  EXPECT_NE(kept(other, 2, stream), copies);
+  EXPECT_EQ(stream.cache_bytes(), 2 * bytes);
+}
+
+TEST(WeightCopies, AreKeptOnlyWhereTheyMayPay) {
+  OpBench bench;
+  const Tensor w = bench.tensor("w", DType::f32, {64, 64});
+  const auto expect_none = [&](Stream& stream, uint64_t version) {
+    EXPECT_EQ(kept(w, version, stream), nullptr);
+    EXPECT_EQ(stream.cache_bytes(), 0);
+  };
+  Stream unknown, strict(Device::cpu, Reproducible::strict), known;
+  expect_none(unknown, 1);
+  strict.set_weight_rows(Stream::kAllRows);
+  expect_none(strict, 1);
+  known.set_weight_rows(Stream::kAllRows);
+  expect_none(known, 0);
+}
+
+// Runs `op(tape, x, weight)`, which calls backward by itself, with and without copies that the stream keeps,
+// and compares what it returns and both gradients.
 template <class Op>
-void expect_same_packed(DType dtype, Shape x_shape, Shape w_shape, int64_t product_rows, const Op& op) {
+void expect_same_packed(DType dtype, Shape x_shape, Shape w_shape, const Op& op) {
   const int64_t length = 8;
+  const uint64_t version = 1;
   std::vector<std::vector<double>> results[3];
-  for (const int with_copies : {0, 1, 2}) {  // none, forward, both
+  for (const int with_copies : {0, 1, 2}) {  // none, for few rows (where any), for many
     OpBench bench;
-    Arena copies("copies", kBytes);
     const Var x = bench.tape().variable(bench.tensor("x", dtype, x_shape));
     Param& w = bench.param("w", dtype, w_shape, 0.3);
-    PackedWeights packed =
-        pack(w.value, product_rows, copies, with_copies == 1 ? Copies::forward : Copies::both);
-    if (with_copies > 0) w.packed = &packed;
+    w.version = &version;
+    Stream& stream = bench.tape().stream();
+    stream.set_weight_rows(with_copies == 0 ? 0 : with_copies == 1 ? 1 : 2048);
     std::vector<double> result = op(bench, x, w);
+    EXPECT_TRUE(with_copies == 1 || (stream.cache_bytes() > 0) == (with_copies == 2));
     results[with_copies] = {std::move(result), test::to_doubles(bench.tape().grad(x)),
                             test::to_doubles(w.grad)};
   }
@@ -181,14 +227,14 @@ TEST(PackedWeights, OpsGiveTheSameWithAndWithout) {
   if (!has_packed_products()) GTEST_SKIP() << "this CPU has no packed products";
   for (const DType dtype : {DType::f32, DType::bf16}) {
     if (!supported(dtype, 72, 72, 40)) continue;
-    expect_same_packed(dtype, {33, 40}, {72, 40}, 72, [](OpBench& bench, Var x, Param& w) {
+    expect_same_packed(dtype, {33, 40}, {72, 40}, [](OpBench& bench, Var x, Param& w) {
       Tape& tape = bench.tape();
       const Var y = ops::linear(tape, x, w, nullptr, ops::Activation::gelu_tanh);
       tape.backward(y, bench.tensor("dy", y.dtype(), y.shape()));
       return all_of(y);
     });
     // Experts without rows, with a few, and with more than a unit.
-    expect_same_packed(dtype, {300, 40}, {4, 72, 40}, 72, [](OpBench& bench, Var x, Param& w) {
+    expect_same_packed(dtype, {300, 40}, {4, 72, 40}, [](OpBench& bench, Var x, Param& w) {
       const Tensor offsets = bench.ints(test::offsets_of({10, 10, 0, 0, 0, 0, 280, 0}));  // of 2 sources
       Tape& tape = bench.tape();
       const Var y = ops::grouped_linear(tape, x, offsets, w, nullptr, ops::Activation::gelu_tanh);
@@ -197,18 +243,17 @@ TEST(PackedWeights, OpsGiveTheSameWithAndWithout) {
     });
     // A vocabulary of more than a tile, in two rows more than that.
     constexpr int64_t kVocabulary = ops::kVocabularyTile + 62;
-    expect_same_packed(dtype, {33, 40}, {kVocabulary + 2, 40}, ops::kVocabularyTile,
-                       [](OpBench& bench, Var x, Param& w) {
-                         std::vector<int32_t> targets(33);
-                         std::iota(targets.begin(), targets.end(), int32_t{ops::kVocabularyTile} - 8);
-                         ops::LossArgs args;
-                         args.vocab_size = kVocabulary;
-                         Tape& tape = bench.tape();
-                         const Tensor sums = ops::cross_entropy(tape, x, w, targets.data(), args);
-                         const double loss = sums.data<double>()[0];
-                         tape.backward();
-                         return std::vector<double>{loss / 33};
-                       });
+    expect_same_packed(dtype, {33, 40}, {kVocabulary + 2, 40}, [](OpBench& bench, Var x, Param& w) {
+      std::vector<int32_t> targets(33);
+      std::iota(targets.begin(), targets.end(), int32_t{ops::kVocabularyTile} - 8);
+      ops::LossArgs args;
+      args.vocab_size = kVocabulary;
+      Tape& tape = bench.tape();
+      const Tensor sums = ops::cross_entropy(tape, x, w, targets.data(), args);
+      const double loss = sums.data<double>()[0];
+      tape.backward();
+      return std::vector<double>{loss / 33};
+    });
   }
 }
 

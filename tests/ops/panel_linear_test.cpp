@@ -225,7 +225,7 @@ TEST(PanelLinear, ModelsOfInt8ComputeWithWhatTheirNumbersStandFor) {
   for (const char* name : {"350m_dense", "pr_moe", "modern_moe"}) {
     test::BareModel rows(test::tiny_model(name), DType::f32), numbers(test::tiny_model(name), DType::f32);
     for (nn::ParamEntry& e : rows.store.entries()) {
-      if (e.spec.product_rows == 0) continue;
+      if (!e.spec.product) continue;
       float* const w = e.param.value.data<float>();
       const int64_t in = e.param.value.dim(e.param.value.rank() - 1);
       for (int64_t at = 0; at < e.numel; at += in) {
@@ -237,7 +237,7 @@ TEST(PanelLinear, ModelsOfInt8ComputeWithWhatTheirNumbersStandFor) {
       }
     }
     numbers.store.to_int8_panels();
-    EXPECT_GT(numbers.store.packed_bytes(), 0);
+    EXPECT_GT(numbers.store.int8_bytes(), 0);
     const std::vector<int32_t> text = test::random_tokens(30, rows.layout.vocab_size);
     const std::vector<double> want = rows.recomputed(text);
     std::vector<std::vector<double>> logits(2);  // of one pass, and token by token

@@ -1,4 +1,6 @@
 // Rows that ranks share: what each gets, and that gradients are those of the whole.
+#include <cmath>
+#include <span>
 #include <vector>
 
 #include <fmt/format.h>
@@ -82,6 +84,59 @@ TEST(ShardRows, SumsAreSharedAndRoundedOnce) {
         }
       }
       EXPECT_EQ(to_doubles(tape.grad(x)), all);
+    });
+  }
+}
+
+// Rank r of three has 2 r rows: the first none.
+TEST(ShardRows, UnevenRowsAreGatheredAndSummed) {
+  constexpr int kRanks = 3, kAll = 6;
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    run_on_threads(kRanks, [&](Communicator& world) {
+      OpBench bench;
+      Tape& tape = bench.tape();
+      auto* const counts = tape.save_array<int64_t>(kRanks);
+      for (int r = 0; r < kRanks; ++r) counts[r] = 2 * r;
+      const std::span<const int64_t> rows(counts, kRanks);
+      const int64_t first = world.rank() == 2 ? 2 : 0, n = counts[world.rank()];
+      const Tensor whole = bench.tensor("x", dtype, {kAll, kCols});
+      const Var x = tape.variable(whole.rows(first, first + n));
+      const Var y = ops::gather_uneven_rows(tape, x, world, rows);
+      EXPECT_EQ(to_doubles(y.value()), to_doubles(whole));
+
+      // Each rank makes something else of all of them, which adds up: 1 + 1/2 + 1/4 times.
+      const Tensor part = bench.zeros(dtype, {kAll, kCols});
+      const auto scaled = [&](double by, const Tensor& from, const Tensor& to) {
+        visit_float_dtype(dtype, [&]<class T>() {
+          for (int64_t i = 0; i < to.numel(); ++i) {
+            to.data<T>()[i] = T(static_cast<float>(by * static_cast<double>(from.data<T>()[i])));
+          }
+        });
+      };
+      scaled(std::ldexp(1.0, -world.rank()), whole, part);
+      const Var z = ops::sum_uneven_rows(tape, tape.variable(part), world, rows);
+      ASSERT_EQ(z.shape(), (Shape{n, kCols}));
+      const Tensor want = bench.zeros(dtype, {n, kCols});
+      visit_float_dtype(dtype, [&]<class T>() {
+        for (int64_t i = 0; i < want.numel(); ++i) {
+          Accum<T> sum = 0;
+          for (int r = 0; r < kRanks; ++r) {
+            const auto value = static_cast<Accum<T>>(whole.data<T>()[first * kCols + i]);
+            sum += static_cast<Accum<T>>(T(value * static_cast<Accum<T>>(std::ldexp(1.0, -r))));
+          }
+          want.data<T>()[i] = T(sum);
+        }
+      });
+      EXPECT_EQ(to_doubles(z.value()), to_doubles(want));
+
+      // The gradient of the rows is the sum of what ranks hand in for their copies; that of the sum is its
+      // own for each of its terms. Twice: both are added up.
+      const Tensor dy = bench.zeros(dtype, {kAll, kCols});
+      scaled(std::ldexp(1.0, -world.rank()), whole, dy);
+      tape.backward(ops::add(tape, y, y), dy);
+      const Tensor twice = bench.zeros(dtype, {n, kCols});
+      scaled(2, want, twice);
+      test::expect_close(tape.grad(x), to_doubles(twice));
     });
   }
 }

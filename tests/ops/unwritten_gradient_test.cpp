@@ -100,7 +100,7 @@ TEST(UnwrittenGradient, EmbeddingStartsFromZeros) {
 TEST(UnwrittenGradient, AStoreSettlesWhatNobodyWrote) {
   Stream stream;
   nn::ParamStore store({});
-  Param& w = store.add({.name = "w", .global_shape = {4, 8}, .init = {}, .product_rows = 4});
+  Param& w = store.add({.name = "w", .global_shape = {4, 8}, .init = {}, .product = true});
   Param& norm = store.add({.name = "norm", .global_shape = {8}, .init = {}, .matrix = false});
   store.finalize();
   for (const Param* p : {&w, &norm}) fill_with_nan(p->grad);

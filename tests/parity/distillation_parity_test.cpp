@@ -87,6 +87,13 @@ TEST_F(DistillationParity, AnyLayoutGivesTheSameGradients) {
   for (const auto& [ranks, ep] : std::vector<std::pair<int, int>>{{2, 1}, {2, 2}, {4, 4}}) {
     compare(student(ep), ranks, fmt::format("{} ranks, ep {}", ranks, ep));
   }
+  for (const auto& [ranks, tp] : std::vector<std::pair<int, int>>{{2, 2}, {4, 2}, {4, 4}}) {
+    train::RunConfig cut = student(2);
+    cut.parallel.tensor = tp;
+    compare(cut, ranks, fmt::format("{} ranks, tp {}", ranks, tp));
+    cut.parallel.expert_tensor = 2;
+    compare(cut, ranks, fmt::format("{} ranks, tp {}, expert-tp 2", ranks, tp));
+  }
   config = student(2);
   config.parallel.zero = 1;
   compare(config, 4, "zero 1");
@@ -135,6 +142,9 @@ TEST_F(DistillationParity, ACheckpointNamesTheTeacherAndHoldsNothingOfIt) {
   EXPECT_THAT(reader.manifest().state.at("objective").at("teacher").get<std::string>(),
               HasSubstr("xxh3-128:"));
   EXPECT_LT(reader.names().size(), teacher.names().size());
+  train::RunConfig cut = config;
+  cut.parallel.tensor = 2;
+  EXPECT_EQ(train_on_threads(cut, 2, 1).steps.front().step, 2);  // it knows the teacher by parts of it
   for (const std::string& name : reader.names()) EXPECT_THAT(name, ::testing::Not(HasSubstr("blocks.3")));
 
   // Another one is refused while it is needed, naming the cure; a copy of the same weights is not.

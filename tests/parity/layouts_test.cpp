@@ -16,28 +16,33 @@ using test::TrainingRun;
 using ziggurat::testing::TempDir;
 
 struct Layout {
-  int ranks = 1, tp = 1, ep = 1, zero = 0, nodes = 1;
+  int ranks = 1, tp = 1, ep = 1, expert_tp = 1, zero = 0, nodes = 1;
   bool recompute = false, small_buckets = false;
 
   std::string str() const {
-    return fmt::format("{} ranks, tp {}, ep {}, ZeRO {}, {} nodes{}{}", ranks, tp, ep, zero, nodes,
-                       recompute ? ", recomputing" : "", small_buckets ? ", small buckets" : "");
+    return fmt::format("{} ranks, tp {}, ep {}, expert-tp {}, ZeRO {}, {} nodes{}{}", ranks, tp, ep,
+                       expert_tp, zero, nodes, recompute ? ", recomputing" : "",
+                       small_buckets ? ", small buckets" : "");
   }
 };
 
-// Every pair of tp and ep on every number of ranks; the other choices go around, so that each meets each.
+// Every pair of tp and ep on every number of ranks; the other choices go around, so that each meets each. Of
+// experts that are cut too, as many layouts as there are without.
 std::vector<Layout> layouts(bool experts) {
   std::vector<Layout> all;
   int turn = 0;
   for (const int ranks : {2, 4, 8}) {
     for (int tp = 1; tp <= std::min(ranks, 4); tp *= 2) {
       for (int ep = 1; ep <= (experts ? ranks : 1); ep *= 2) {
-        Layout layout{.ranks = ranks, .tp = tp, .ep = ep, .zero = turn % 3};
-        layout.nodes = ranks > 2 && turn % 2 == 1 ? 2 : 1;
-        layout.recompute = turn % 5 == 4;
-        layout.small_buckets = turn % 4 != 3;
-        all.push_back(layout);
-        ++turn;
+        for (const int expert_tp : {1, turn % 4 < 3 ? 2 : 4}) {
+          if (expert_tp > 1 && (!experts || ep * expert_tp > ranks)) continue;
+          Layout layout{.ranks = ranks, .tp = tp, .ep = ep, .expert_tp = expert_tp, .zero = turn % 3};
+          layout.nodes = ranks > 2 && turn % 2 == 1 ? 2 : 1;
+          layout.recompute = turn % 5 == 4;
+          layout.small_buckets = turn % 4 != 3;
+          all.push_back(layout);
+          ++turn;
+        }
       }
     }
   }
@@ -49,6 +54,8 @@ struct Case {
   bool experts;
   train::Precision precision;
   void (*change)(model::ModelConfig&);
+  bool drops = true;
+  bool clips_groups = false;
 };
 void PrintTo(const Case& c, std::ostream* os) { *os << c.name; }
 
@@ -72,6 +79,13 @@ void top_2(model::ModelConfig& m) {
   }
 }
 
+void dropless(model::ModelConfig& m) {
+  gated(m);
+  m.moe.drop = moe::DropPolicy::none;
+  m.moe.top_k = 2;
+  m.moe.identical_experts = true;
+}
+
 class AnyLayout : public ::testing::TestWithParam<Case> {
  protected:
   train::RunConfig config(const Layout& layout) const {
@@ -79,8 +93,13 @@ class AnyLayout : public ::testing::TestWithParam<Case> {
     train::RunConfig config =
         c.experts ? test::small_pr_moe(folder_.path(), layout.ep) : test::small_dense(folder_.path());
     if (c.change != nullptr) c.change(config.model);
+    if (c.clips_groups) {
+      config.optimizer.clip_grad = 0.05;
+      config.optimizer.clip_groups = {{"experts", "*.experts.*", 0.02}, {"norms", "*norm*", 0.01}};
+    }
     config.precision = c.precision;
     config.parallel.tensor = layout.tp;
+    config.parallel.expert_tensor = layout.expert_tp;
     config.parallel.zero = layout.zero;
     config.train.recompute = layout.recompute;
     if (layout.small_buckets) config.parallel.bucket = 20'000;  // a parameter or a few
@@ -92,7 +111,7 @@ class AnyLayout : public ::testing::TestWithParam<Case> {
 TEST_P(AnyLayout, IsTheRunOfOneRank) {
   constexpr int64_t kSteps = 2;
   const TrainingRun alone = train_on_threads(config({}), 1, kSteps);
-  if (GetParam().experts) {
+  if (GetParam().experts && GetParam().drops) {
     EXPECT_GT(alone.steps[0].drop_rate(), 0);  // else random selection would not be seen
   }
   // Sums of a step's tokens in other orders; of bf16 also roundings of what ranks sum.
@@ -115,6 +134,12 @@ TEST_P(AnyLayout, IsTheRunOfOneRank) {
       EXPECT_NEAR(got.loss, want.loss, tolerance) << "step " << i;
       EXPECT_NEAR(got.auxiliary_loss, want.auxiliary_loss, tolerance) << "step " << i;
       EXPECT_NEAR(got.grad_norm, want.grad_norm, tolerance * want.grad_norm) << "step " << i;
+      ASSERT_EQ(got.grad_norms.size(), GetParam().clips_groups ? 3U : 0U);
+      for (size_t g = 0; g < got.grad_norms.size(); ++g) {
+        EXPECT_EQ(got.grad_norms[g].first, want.grad_norms[g].first);
+        EXPECT_NEAR(got.grad_norms[g].second, want.grad_norms[g].second, tolerance * want.grad_norm)
+            << got.grad_norms[g].first << ", step " << i;
+      }
       if (GetParam().precision == train::Precision::bf16) continue;  // a choice may fall the other way
       EXPECT_EQ(got.drop_rate(), want.drop_rate()) << "step " << i;
     }
@@ -128,16 +153,19 @@ TEST_P(AnyLayout, IsTheRunOfOneRank) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, AnyLayout,
-                         ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
-                                           Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
-                                           Case{"dense_fp32", false, train::Precision::fp32, nullptr},
-                                           Case{"dense_bf16", false, train::Precision::bf16, nullptr},
-                                           Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
-                                           Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
-                                           Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
-                                           Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2}),
-                         [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Models, AnyLayout,
+    ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
+                      Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
+                      Case{"dense_fp32", false, train::Precision::fp32, nullptr},
+                      Case{"dense_bf16", false, train::Precision::bf16, nullptr},
+                      Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
+                      Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
+                      Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
+                      Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2},
+                      Case{"gated_dropless_fp64", true, train::Precision::fp64, dropless, false},
+                      Case{"clip_groups_fp64", true, train::Precision::fp64, nullptr, true, true}),
+    [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
 
 // What one layout saves any other reads: weights and moments are those of the global tensors.
 TEST(LayoutCheckpoints, GoOnUnderAnyOther) {
@@ -146,11 +174,17 @@ TEST(LayoutCheckpoints, GoOnUnderAnyOther) {
     train::RunConfig c = test::small_pr_moe(folder / output, layout.ep);
     c.precision = train::Precision::fp64;
     c.checkpoint.resume = train::Resume::automatic;
-    c.parallel.tensor = layout.tp, c.parallel.zero = layout.zero;
+    c.parallel.tensor = layout.tp, c.parallel.expert_tensor = layout.expert_tp;
+    c.parallel.zero = layout.zero;
     return c;
   };
   const TrainingRun whole = train_on_threads(config({}, "whole"), 1, 3);
-  const std::vector<Layout> some = {{}, {4, 2, 4, 2}, {2, 2, 1, 0}, {4, 1, 2, 1}};
+  const std::vector<Layout> some = {{},
+                                    {.ranks = 4, .tp = 2, .ep = 4, .zero = 2},
+                                    {.ranks = 2, .tp = 2},
+                                    {.ranks = 4, .ep = 2, .zero = 1},
+                                    {.ranks = 4, .tp = 2, .ep = 2, .expert_tp = 2, .zero = 1},
+                                    {.ranks = 4, .ep = 1, .expert_tp = 4}};
   for (size_t w = 0; w < some.size(); ++w) {
     const std::string output = fmt::format("of_{}", w);
     train_on_threads(config(some[w], output), some[w].ranks, 2,

@@ -273,8 +273,9 @@ TEST(MoeMisuse, IsRefused) {
   EXPECT_THROW(
       moe::MoeFfn(other, "m", config([](auto& m) { m.top_k = 5; }), {expert, expert, 4, 1, 0}, groups),
       Error);
-  EXPECT_THROW(moe::make_token_dispatcher(*world, 0), Error);
-  run_on_threads(2, [](Communicator& two) { EXPECT_THROW(moe::make_token_dispatcher(two, 3), Error); });
+  EXPECT_THROW(moe::make_token_dispatcher(*world, *world, 0), Error);
+  run_on_threads(2,
+                 [&](Communicator& two) { EXPECT_THROW(moe::make_token_dispatcher(two, *world, 3), Error); });
 }
 
 }  // namespace

@@ -25,11 +25,11 @@ std::vector<int32_t> random_tokens(int64_t n, int64_t vocabulary, uint64_t seed)
   return tokens;
 }
 
-BareModel::BareModel(const model::ModelConfig& config, DType dtype, Communicator* given_world, bool packed)
+BareModel::BareModel(const model::ModelConfig& config, DType dtype, Communicator* given_world, Device device)
     : world(given_world == nullptr ? *self : *given_world),
       layout(model::fit_to_ranks(config, world.size())),
       groups(world, ParallelPlan(world.size(), layout.expert_parallel_sizes())),
-      store({.compute = dtype, .trainable = false, .step_tokens = packed ? 1 : 0}),
+      store({.compute = dtype, .device = device, .trainable = false}),
       model(layout, store, groups) {
   store.finalize();
 }

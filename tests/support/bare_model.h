@@ -15,10 +15,10 @@ model::ModelConfig tiny_model(const std::string& name, const std::vector<std::st
 std::vector<int32_t> random_tokens(int64_t n, int64_t vocabulary, uint64_t seed = 5);
 
 struct BareModel {
-  // The ranks of `world` share the experts; none: this process holds them all. `packed`: it has
-  // packed copies of the weights of linear layers.
+  // The ranks of `world` share the experts; none: this process holds them all. `device`: of the model; what
+  // follows is of a CPU's.
   BareModel(const model::ModelConfig& config, DType dtype, Communicator* world = nullptr,
-            bool packed = false);
+            Device device = Device::cpu);
 
   // Logits [tokens, padded vocab] after every token, in one pass.
   std::vector<double> recomputed(const std::vector<int32_t>& tokens);

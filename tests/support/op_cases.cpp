@@ -194,8 +194,8 @@ void add_experts(std::vector<OpCase>& cases) {
   }
 }
 
-// Which keys a row sees: all up to its own; those of its document; or all from any one on.
-enum class Sees { all, document, any };
+// Which keys a row sees: all up to its own; those of its document; all from any one on; from any one to any.
+enum class Sees { all, document, any, range };
 
 // Documents of 1 to 50 rows.
 std::vector<int32_t> first_keys(const ops::AttentionShape& shape, Sees sees) {
@@ -211,6 +211,18 @@ std::vector<int32_t> first_keys(const ops::AttentionShape& shape, Sees sees) {
   return first;
 }
 
+// Each row's own to the last of its sequence.
+std::vector<int32_t> last_keys(const ops::AttentionShape& shape) {
+  const Philox random(3, Purpose::test);
+  std::vector<int32_t> last;
+  for (int64_t row = 0; row < shape.rows(); ++row) {
+    const int64_t i = row % shape.length;
+    const uint32_t bits = random.bits(static_cast<uint64_t>(row));
+    last.push_back(static_cast<int32_t>(i + bits % (shape.length - i)));
+  }
+  return last;
+}
+
 // One token; lengths around the tiles of 16, 32 and 64 rows; heads that fill their columns, that are padded,
 // and that cannot be loaded by 16 bytes or stored by pairs; every number of columns that kernels have.
 void add_attention(std::vector<OpCase>& cases) {
@@ -219,6 +231,7 @@ void add_attention(std::vector<OpCase>& cases) {
     double dropout = 0;
     Sees sees = Sees::all;
     bool twice = false;
+    int64_t window = 0;
   };
   for (const Attention& a :
        {Attention{{2, 1, 1, 1, 8}}, Attention{{2, 5, 4, 2, 24}, 0, Sees::all, true},
@@ -226,26 +239,33 @@ void add_attention(std::vector<OpCase>& cases) {
         Attention{{1, 131, 2, 1, 64}}, Attention{{2, 150, 2, 1, 8}, 0, Sees::document},
         Attention{{1, 130, 2, 2, 16}, 0.2, Sees::document, true}, Attention{{1, 67, 2, 1, 8}, 0.4},
         Attention{{1, 97, 1, 1, 128}}, Attention{{1, 70, 2, 1, 80}, 0.1, Sees::any},
-        Attention{{1, 33, 2, 1, 256}}, Attention{{1, 70, 1, 1, 136}, 0, Sees::document, true}}) {
+        Attention{{1, 33, 2, 1, 256}}, Attention{{1, 70, 1, 1, 136}, 0, Sees::document, true},
+        Attention{{1, 5, 2, 1, 8}, 0, Sees::range}, Attention{{2, 150, 2, 1, 8}, 0, Sees::range, true},
+        Attention{{1, 70, 2, 2, 136}, 0.2, Sees::range},
+        Attention{{2, 131, 2, 1, 16}, 0, Sees::all, false, 1},
+        Attention{{1, 200, 2, 1, 8}, 0.2, Sees::all, true, 70},
+        Attention{{1, 130, 1, 1, 64}, 0, Sees::document, false, 20},
+        Attention{{1, 97, 2, 1, 8}, 0, Sees::range, false, 33}}) {
     const ops::AttentionShape& s = a.shape;
     cases.push_back(
-        {fmt::format("attention B{} T{} H{}/{} d{} dropout {} sees {}{}", s.batch, s.length, s.heads,
-                     s.kv_heads, s.head_dim, a.dropout, static_cast<int>(a.sees), a.twice ? " twice" : ""),
+        {fmt::format("attention B{} T{} H{}/{} d{} dropout {} sees {} window {}{}", s.batch, s.length,
+                     s.heads, s.kv_heads, s.head_dim, a.dropout, static_cast<int>(a.sees), a.window,
+                     a.twice ? " twice" : ""),
          {{"qkv", {s.rows(), s.width()}}},
          {},
-         [a, first = first_keys(s, a.sees)](Tape& tape, const Vars& v, const Params&) {
-           const int32_t* table = nullptr;
-           if (a.sees != Sees::all) {
+         [a, first = first_keys(s, a.sees), last = last_keys(s)](Tape& tape, const Vars& v, const Params&) {
+           const auto on_device = [&](const std::vector<int32_t>& table) -> const int32_t* {
              const Tensor there = tape.save(DType::i32, {a.shape.rows()});
-             copy(Tensor(const_cast<int32_t*>(first.data()), DType::i32, there.shape()), there,
+             copy(Tensor(const_cast<int32_t*>(table.data()), DType::i32, there.shape()), there,
                   tape.stream());
-             table = there.data<int32_t>();
-           }
+             return there.data<int32_t>();
+           };
+           const ops::VisibleKeys keys{a.sees == Sees::all ? nullptr : on_device(first),
+                                       a.sees == Sees::range ? on_device(last) : nullptr, a.window};
            const double scale = 1 / std::sqrt(static_cast<double>(a.shape.head_dim));
-           const Var y = ops::attention(tape, v[0], a.shape, scale, a.dropout, 5, {table, nullptr});
+           const Var y = ops::attention(tape, v[0], a.shape, scale, a.dropout, 5, keys);
            if (!a.twice) return y;
-           return ops::add(
-               tape, ops::attention(tape, v[0], a.shape, 0.7 * scale, a.dropout, 6, {table, nullptr}), y);
+           return ops::add(tape, ops::attention(tape, v[0], a.shape, 0.7 * scale, a.dropout, 6, keys), y);
          }});
   }
 }

@@ -24,7 +24,7 @@ std::vector<double> drop_by_position(const RoutedTokens& routed, const RoutedLay
 
 // How differently tokens of one kind are treated: over experts the standard deviation of the shares of their
 // choices, averaged over kinds of which there are at least `least` tokens (OpenMoE, appendix E). `kinds`
-// counts those; without any `deviation` is 0.
+// counts those; without any `deviation` is no number.
 struct Deviation {
   double deviation = 0;
   int64_t kinds = 0;
@@ -34,7 +34,7 @@ Deviation deviation_over_experts(const RoutedLayer& layer, const std::vector<int
 
 // Vocabulary specialisation (OLMoE, equation 5): the largest share that one expert has of the first choices
 // of a kind, averaged over kinds of which there are at least `least` tokens; 1 / experts if nobody
-// specialises. Negative kinds are left out.
+// specialises. Negative kinds are left out; without any it is no number.
 double specialisation(const RoutedLayer& layer, const std::vector<int32_t>& kind, int64_t least);
 
 // P(j | i): of the tokens that chose expert i the share that also chose j (OLMoE, equation 4); all pairs of a

@@ -30,6 +30,8 @@ struct RoutingReport {
 
 // Keys and their meanings: README.md, "Looking into routers".
 nlohmann::ordered_json to_json(const RoutingReport& report);
+// A mean of nothing is null in JSON, here `none`.
+std::string number_text(const nlohmann::ordered_json& value, int digits, const char* none);
 std::string tables(const nlohmann::ordered_json& findings);
 std::string routing_page(const nlohmann::ordered_json& findings);
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,9 @@ train::RunConfig without_noise(train::RunConfig config);
 
 // Adds the first `sequences` samples of `source`, in micro-batches of the config, routed as in training:
 // overfull experts drop tokens. The model is built from without_noise(config), in this process alone.
+// `progress(done)` hears of sequences.
 void add_routed(model::Gpt& model, const train::RunConfig& config, const SampleSource& source,
-                int64_t sequences, int32_t source_number, RoutedTokens& to);
+                int64_t sequences, int32_t source_number, RoutedTokens& to,
+                const std::function<void(int64_t done)>& progress = {});
 
 }  // namespace ziggurat::analyse

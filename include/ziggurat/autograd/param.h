@@ -2,9 +2,9 @@
 // nn::ParamStore.
 #pragma once
 
+#include <cstdint>
 #include <utility>
 
-#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/tensor/tensor.h>
 
 namespace ziggurat {
@@ -19,9 +19,9 @@ struct Param {
   Tensor value;  // compute dtype for matrices and embeddings; accum_dtype for 1-D parameters (norms, biases)
   Tensor grad;   // same shape, accum_dtype; backward only ever adds to it
 
-  // Copies for products with `value` [out, in], or with each of its matrices [count, out, in]; null: there
-  // are none.
-  kernels::PackedWeights* packed = nullptr;
+  // Another number whenever `value` changes, and never one that any parameter of this process had before: by
+  // it a backend knows whether what it keeps of a weight is up to date. Null: nobody tells.
+  const uint64_t* version = nullptr;
 
   // `value` lies in panels (kernels/panel_linear.h), which products of inference read. All else that reads it
   // knows nothing of them.
@@ -44,6 +44,9 @@ struct Param {
 
   // With a use, the gradient may have no memory until backward comes to it (see GradientFollower).
   bool trainable() const { return grad || use != nullptr; }
+
+  // For kernels; 0: they keep nothing of the weight. Frozen ones are read for a while, or a little at a time.
+  uint64_t trained_version() const { return trainable() && version != nullptr ? *version : 0; }
 
   // For an op that goes on to write all of grad, or to add to it: whether it must add.
   bool must_add() const { return unwritten == nullptr || !std::exchange(*unwritten, false); }

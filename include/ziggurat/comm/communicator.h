@@ -17,12 +17,14 @@
 //   Error(communication). Both name the collective, its number and size, the group and the rank.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -107,6 +109,10 @@ struct CollectiveTime {
 using CollectiveTimes = std::map<std::string, CollectiveTime>;
 
 class BegunCollective;
+namespace comm {
+class Background;
+enum class Moved : uint8_t;
+}  // namespace comm
 
 // The public calls check their arguments, handle groups of one, meta devices and the memory of others, and
 // number the collective; an implementation supplies the primitives at the end of the class.
@@ -128,6 +134,8 @@ class Communicator {
   // later. Collective, and each rank has chosen its device. Returns "", or why all stays as it was: ranks
   // share a device, or a rank's build has no library for it.
   std::string use_devices();
+
+  bool devices_exchange() const { return devices_ != nullptr; }
 
   // From now on collectives on the host's memory may go by nodes, here and in groups that are split from this
   // one later, if every node holds equally many ranks of the group, and at least two; others stay flat, which
@@ -152,6 +160,10 @@ class Communicator {
   // Any dtype.
   Work broadcast(const Tensor& buffer, int root, Stream& stream);
 
+  // The same of the host's memory, for what may be long in coming: who waits for it gives its core to others
+  // after a millisecond, and hears of it a millisecond late at most.
+  void await_broadcast(const Tensor& buffer, int root, Stream& stream);
+
   // buffer = op over ranks of buffer, in place: the same bits on every rank. f32, f64 or i32.
   Work all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder order, Stream& stream);
 
@@ -163,11 +175,15 @@ class Communicator {
   // Input is not changed, unless in place: output may be this rank's block of input.
   Work reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order, Stream& stream);
 
-  // all_reduce (of sums) and reduce_scatter that only begin, where ranks share memory or MPI goes on by
-  // itself, and move on in progress() until their Work is waited for; else they are done at once. The buffers
-  // are not to be touched before. Any other call on this communicator first waits for all that have begun.
+  // all_reduce (of sums), reduce_scatter and all_gather that only begin, where ranks share memory or MPI goes
+  // on by itself; else they are done at once. In shared memory a communication thread moves them on until
+  // their Work is waited for, MPI's move in progress(). The buffers are not to be touched before. Any other
+  // call on this communicator first waits for all that have begun, but small ones that go another way.
+  // Sums between devices that exchange by themselves go on beside `stream`, on one of their own; waiting for
+  // the Work holds what `stream` is given after that, and not the host. The stream outlives it.
   Work begin_all_reduce(const Tensor& buffer, ReduceOrder order, Stream& stream);
   Work begin_reduce_scatter(const Tensor& input, const Tensor& output, ReduceOrder order, Stream& stream);
+  Work begin_all_gather(const Tensor& input, const Tensor& output, Stream& stream);
   // Moves what has begun as far as it goes without waiting for anybody.
   void progress();
 
@@ -178,6 +194,9 @@ class Communicator {
   // order. Input and output may have more rows than their sums: the rest is neither read nor written.
   Work all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
                     std::span<const int64_t> recv_rows, Stream& stream);
+  // The same, begun: on devices as begin_all_reduce, on the host as far as the implementation goes by itself.
+  Work begin_all_to_all_v(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
+                          std::span<const int64_t> recv_rows, Stream& stream);
 
   // Strings of every rank, in rank order: for set-up, manifests and error reports, not for speed.
   std::vector<std::string> all_gather_text(const std::string& text);
@@ -187,6 +206,7 @@ class Communicator {
   using ConstBytes = std::span<const std::byte>;
 
   Communicator(std::string name, int rank, int size, int64_t reduce_chunk_bytes = kReduceChunkBytes);
+  void use_background();  // here and in groups that are split from this one later
 
   // "[all_reduce #12 of 4096 bytes on 'world', rank 1 of 4]", the collective under way.
   std::string where() const;
@@ -201,6 +221,11 @@ class Communicator {
   virtual std::unique_ptr<BegunCollective> begin_reduce_all(Bytes buffer, DType dtype, ReduceOrder order);
   virtual std::unique_ptr<BegunCollective> begin_reduce_blocks(ConstBytes input, Bytes output, DType dtype,
                                                                ReduceOrder order);
+  virtual std::unique_ptr<BegunCollective> begin_gather(ConstBytes input, Bytes output);
+  // Whether collectives of so many bytes on every rank go another way than those that any thread moves.
+  virtual bool passes_begun(int64_t) const { return false; }
+  // From now on nobody moves anything on: for the destructors of implementations.
+  void leave_background();
 
  private:
   // Primitives: called on groups of two and more, on checked host memory. Bytes may be none, everywhere or
@@ -208,6 +233,7 @@ class Communicator {
   virtual std::unique_ptr<Communicator> do_split(int color, int key, const std::string& name) = 0;
   virtual void do_barrier() = 0;
   virtual void do_broadcast(Bytes buffer, int root) = 0;
+  virtual void do_await_broadcast(Bytes buffer, int root) { do_broadcast(buffer, root); }
   // Any order, the same bits on every rank; at most reduce_chunk_bytes.
   virtual void do_all_reduce(Bytes buffer, DType dtype, ReduceOp op) = 0;
   virtual void do_all_gather(ConstBytes input, Bytes output) = 0;  // input may be this rank's block of output
@@ -217,23 +243,34 @@ class Communicator {
   // Both ways with `partner`, who does the same; every rank of the group is in such a pair at this time.
   virtual void do_exchange(int partner, ConstBytes send, Bytes receive) = 0;
 
-  bool begin(const char* name, const Tensor& input, const Tensor& output, const Stream& stream);
-  void begin(const char* name, int64_t bytes) {
-    finish_begun(begun_before_ + static_cast<int64_t>(begun_.size()));
+  // alike: all ranks' inputs have as many bytes.
+  bool begin(const char* name, const Tensor& input, const Tensor& output, const Stream& stream,
+             bool alike = false);
+  void begin(const char* name, int64_t bytes, bool alike = false) {
+    if (!begun_.empty() && !(alike && passes_all_begun(bytes))) {
+      finish_begun(begun_before_ + static_cast<int64_t>(begun_.size()));
+    }
     last_ = {last_.sequence + 1, name, bytes};
   }
   struct Begun;
+  class Turn;
   CollectiveTime& time();  // of the collective under way
   Work keep_begun(std::unique_ptr<BegunCollective> collective);
   void finish_begun(int64_t until);
   void end_first_begun();
+  Begun* first_to_move();
+  bool passes_all_begun(int64_t bytes) const;
+  comm::Moved move_in_background();
   void check_reducible(const Tensor& buffer, ReduceOrder order) const;
+  void check_scatter(const Tensor& input, const Tensor& output, ReduceOrder order) const;
   void tree_all_reduce(Bytes buffer, DType dtype);
   void tree_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   void gathered_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   Bytes scratch(int64_t bytes);
+  Work exchange_rows(const Tensor& input, std::span<const int64_t> send_rows, const Tensor& output,
+                     std::span<const int64_t> recv_rows, Stream& stream, bool begin_only);
   Work exchange_blocks(const Tensor& input, const std::vector<int64_t>& send, const Tensor& output,
-                       const std::vector<int64_t>& receive, Stream& stream);
+                       const std::vector<int64_t>& receive, Stream& stream, bool begin_only = false);
   // The primitives on the host's memory, flat or by nodes.
   void reduce_on_host(Bytes buffer, DType dtype, ReduceOp op, ReduceOrder order);
   void reduce_blocks_on_host(ConstBytes input, Bytes output, DType dtype, ReduceOrder order);
@@ -266,6 +303,11 @@ class Communicator {
   bool goes_between_devices(ReduceOrder order = ReduceOrder::any, ReduceOp op = ReduceOp::sum) const;
   template <class Call>
   void between_devices(const Call& call);
+  // call(stream): a collective on the stream that goes on beside the one given. What somebody is about to
+  // wait for is not queued behind sums of gradients.
+  enum class Beside : uint8_t { sums, exchanges };
+  Work behind(Stream& stream, Beside beside, const std::function<void(Stream& stream)>& call);
+  void leave_devices();
   void device_broadcast(const Tensor& buffer, int root, Stream& stream);
   void device_all_reduce(const Tensor& buffer, ReduceOp op, Stream& stream);
   void device_all_gather(const Tensor& input, const Tensor& output, Stream& stream);
@@ -278,8 +320,13 @@ class Communicator {
   int rank_, size_;
   std::shared_ptr<CollectiveTimes> times_ = std::make_shared<CollectiveTimes>();
   std::vector<std::pair<const char*, CollectiveTime*>> time_of_;  // by the collective's name
-  std::deque<std::unique_ptr<Begun>> begun_;                      // in their order
-  int64_t begun_before_ = 0;                                      // that have ended
+  // In their order: put in and taken out by the thread that computes alone. Who has the turn moves the first
+  // that is not done.
+  std::deque<std::unique_ptr<Begun>> begun_;
+  int64_t begun_before_ = 0;                      // that have ended
+  std::mutex list_, turn_;                        // of begun_; of what it holds
+  std::atomic<bool> wants_turn_ = false;          // the thread that computes
+  std::shared_ptr<comm::Background> background_;  // of all groups that share an origin
   int64_t reduce_chunk_bytes_;
   Collective last_;
   std::vector<std::byte> scratch_;
@@ -290,8 +337,8 @@ class Communicator {
   std::vector<int> node_of_;                 // 0, 1, ... by rank; empty: nobody told
   int nodes_ = 1;
   std::unique_ptr<Levels> levels_;  // null: all is flat
-  // Of all groups that go back to one use_devices(): those with a group of devices. Null: not in use.
-  std::shared_ptr<std::vector<Communicator*>> device_users_;
+  struct Devices;
+  std::shared_ptr<Devices> devices_;  // of all groups that go back to one use_devices(); null: not in use
   std::unique_ptr<DeviceGroup> device_group_;  // made when the first device tensor comes
 };
 

@@ -7,6 +7,10 @@
 
 namespace ziggurat {
 
+// Does a person see what is written there? Ranks of Open MPI write to a terminal each, whatever mpirun then
+// does with it: for them it is mpirun's own output that counts.
+bool is_terminal(int fd);
+
 // Not where NO_COLOR is set to anything, or the terminal is dumb.
 bool may_colour(int fd);
 

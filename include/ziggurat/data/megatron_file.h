@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -41,7 +42,9 @@ bool is_megatron(const std::filesystem::path& input);
 std::filesystem::path megatron_prefix(const std::filesystem::path& input);
 
 // Writes all documents of a stream as one pair, each as one sequence, with Megatron's own choice of the token
-// type. Errors (data): a shard without documents, one of 2^31 tokens or more, a full disk.
-void write_megatron(const TokenStream& stream, const std::filesystem::path& prefix);
+// type. `progress(done, total)` hears of tokens. Errors (data): a shard without documents, one of 2^31 tokens
+// or more, a full disk.
+void write_megatron(const TokenStream& stream, const std::filesystem::path& prefix,
+                    const std::function<void(int64_t done, int64_t total)>& progress = {});
 
 }  // namespace ziggurat

@@ -25,6 +25,8 @@ class SampleSource {
   virtual void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const = 0;
   // Of the same samples: how many of a sample's first tokens are a prefix whose tokens may see each other.
   virtual void load_prefixes(int64_t first, int64_t count, int32_t* lengths) const;
+  // How many of their targets count, where that is known without loading them; else -1.
+  virtual int64_t known_targets(int64_t, int64_t) const { return -1; }
   virtual int32_t eod_id() const = 0;  // the token that ends every document; -1: there is none
   // A hint that these samples are loaded next: starts reading them from the disk, does not wait.
   virtual void prefetch(int64_t first, int64_t count) const = 0;
@@ -45,8 +47,9 @@ const char* to_string(Split split);
 std::unique_ptr<SampleSource> open_samples(const DataConfig& config, Split split, int64_t sequence_length,
                                            int64_t vocab_size, int64_t samples);
 
-// The errors of open_samples, without laying out an order or computing checksums.
-void check_samples(const DataConfig& config, Split split, int64_t sequence_length, int64_t vocab_size);
+// The errors of open_samples, without laying out an order or computing checksums. Returns the hash of the
+// tokenizer that made the shards; empty: there are none.
+std::string check_samples(const DataConfig& config, Split split, int64_t sequence_length, int64_t vocab_size);
 
 // Error(data) naming key, paths and both fingerprints unless data.tokenizer can be read, has no more tokens
 // than the model, and made the shards of every split and source. Nothing is asked without data.tokenizer, or

@@ -45,13 +45,16 @@ class Ul2Samples final : public SampleSource {
   int64_t samples_per_epoch() const override { return source_->samples_per_epoch(); }
   void load(int64_t first, int64_t count, int32_t* tokens, int32_t* targets) const override;
   void load_prefixes(int64_t first, int64_t count, int32_t* lengths) const override;
+  int64_t known_targets(int64_t first, int64_t count) const override;
   int32_t eod_id() const override { return source_->eod_id(); }
   void prefetch(int64_t first, int64_t count) const override { source_->prefetch(first, count); }
   std::string fingerprint() const override;
   std::string tokenizer_sha256() const override { return source_->tokenizer_sha256(); }
 
  private:
-  int64_t denoise_sample(int64_t position, int32_t* tokens, int32_t* targets) const;
+  Philox random_of(int64_t position) const;
+  const Denoiser& denoiser_of(const Philox& random) const;
+  void denoise_sample(int64_t position, int32_t* tokens, int32_t* targets) const;
 
   std::unique_ptr<SampleSource> source_;
   std::vector<Denoiser> denoisers_;

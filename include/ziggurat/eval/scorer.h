@@ -30,6 +30,7 @@ struct ScorerOptions {
   // strict: scores have the same bits with any batch_tokens, on any number of ranks, whatever is scored
   // along.
   Reproducible reproducible = Reproducible::strict;
+  bool copies = false;  // of weights (infer::ExecutorOptions): for scoring much
 };
 
 // The model holds all experts, or shares them among the ranks of `world`: then every rank goes through the

@@ -21,7 +21,7 @@ class Decoder {
   // Throws Error(argument) if the model's sequences are shorter than `context`.
   // strict: a token's logits have the same bits whatever came along with it.
   Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t pass_tokens = 512,
-          Reproducible reproducible = Reproducible::layout);
+          Reproducible reproducible = Reproducible::layout, bool copies = false);
 
   int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
   int64_t context() const { return context_; }

@@ -20,6 +20,8 @@ class Worker {
   // One result for each task, valid until the next run. Nothing is allocated, once it has seen such a plan,
   // but for likelihoods. Collective where experts are on several ranks.
   const std::vector<RowResult>& run(const RankPlan& plan);
+  // The same where another rank, which works on the same rows, answers.
+  void help(const RankPlan& plan);
   Executor& executor() { return executor_; }
   int64_t vocabulary() const { return vocabulary_; }
 
@@ -46,9 +48,9 @@ struct EngineOptions {
 // EngineOptions::cache_tokens with which so many texts have a whole window each.
 int64_t cache_tokens_for(int64_t texts, int64_t window);
 
-// On several ranks each has a cache of its own and reads the texts that rank 0's scheduler gives it; experts
-// are where the model has them. All ranks go through the model together, those without texts too. Texts are
-// the same on any number of ranks.
+// On several ranks each has a cache of its own and reads the texts that rank 0's scheduler gives it, and to
+// those that share its matrices (Gpt::alike_ranks); experts are where the model has them. All ranks go
+// through the model together, those without texts too. Texts are the same on any number of ranks.
 class Engine {
  public:
   // `model` must outlive the engine, which only reads it: several may share one. `world`: the ranks that work
@@ -60,6 +62,9 @@ class Engine {
   // On the others: does what rank 0 says until it ends.
   void follow();
   void end();
+  // To be called every second or so while there is nothing to do: shows the others, which wait for rank 0,
+  // and rank 0, that all are there.
+  void keep_in_touch();
 
   int64_t window() const { return scheduler_.options().window; }
   int64_t vocabulary() const { return worker_.vocabulary(); }
@@ -80,9 +85,12 @@ class Engine {
  private:
   bool alone() const { return world_ == nullptr || world_->size() == 1; }
   void tell(std::span<const RankPlan> plans);
+  void send();  // message_, behind a place for its size
+  void hear();  // it, as all do
   void exchange(int64_t longest_answer);
 
   Communicator* world_;
+  int team_;             // consecutive ranks that work on the same rows, of which the first answers
   Scheduler scheduler_;  // on rank 0
   Worker worker_;
   std::vector<std::vector<RowResult>> results_;  // of each rank

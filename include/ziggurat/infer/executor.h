@@ -8,6 +8,7 @@
 
 #include <ziggurat/model/gpt.h>
 #include <ziggurat/moe/moe_stats.h>
+#include <ziggurat/runtime/backend.h>
 
 namespace ziggurat::infer {
 
@@ -29,23 +30,31 @@ struct ExecutorOptions {
   int64_t window = 0;              // positions that a row sees, with its own; 0: all
   // strict: a row's logits have the same bits whatever came along with it.
   Reproducible reproducible = Reproducible::strict;
+  // Of a pass at most. A device's memory for it is taken at once, the CPU's grows.
+  int64_t rows = 512;
+  int64_t table_blocks = 0;  // in all block tables; 0: as many as the cache has
+  // Keep copies of the weights of linear layers, for the matrix library: as much memory again, for reading
+  // much at once. The model's values must not change meanwhile.
+  bool copies = false;
 };
 
 // Knows no sequences: what lies in which block is its caller's business. Experts drop nothing, whatever
-// eval_capacity_factor says.
+// eval_capacity_factor says. Computes where the model lies: on a device its tables are sent there, and the
+// logits come back; nobody waits in between.
 class Executor {
  public:
-  // `model` must outlive the executor, which only reads it: several may share one.
+  // `model` must outlive the executor, which only reads it: several may share one. Throws Error(argument) for
+  // a model in f64, or one whose experts several ranks hold, on a device.
   Executor(const model::Gpt& model, const ExecutorOptions& options);
 
   const model::Gpt& model() const { return model_; }
   const ExecutorOptions& options() const { return options_; }
   const nn::KvCache& cache() const { return cache_; }
-  void copy_block(int32_t from, int32_t to) { cache_.copy(from, to); }
+  void copy_block(int32_t from, int32_t to) { cache_.copy(from, to, stream_); }
 
   // The logits of the wanted rows come in pieces: visit(k, logits) with those of wanted row k and following
-  // ones, [n, padded vocab], in f32 (f64 for an f64 model), valid during the call. Collective where experts
-  // are on several ranks, also without rows. Once it has seen such a pass nothing is allocated.
+  // ones, [n, padded vocab], on the host, in f32 (f64 for an f64 model), valid during the call. Collective
+  // where experts are on several ranks, also without rows. Once it has seen such a pass nothing is allocated.
   using LogitsVisitor = std::function<void(size_t first, const Tensor& logits)>;
   void run(const Pass& pass, const LogitsVisitor& visit);
 
@@ -56,9 +65,19 @@ class Executor {
   void set_profile(Profile* profile) { stream_.set_profile(profile); }
 
  private:
+  struct Memory {
+    int64_t activations, workspace;
+  };
+  struct Place;  // the tape and arenas of a pass
+  Memory most_of_a_pass();
+  void run(const Pass& pass, const Place& place, const LogitsVisitor& visit);
+  const int32_t* send(const Pass& pass, Tape& tape, ops::CacheRows& rows);
+
   const model::Gpt& model_;
   ExecutorOptions options_;
   nn::KvCache cache_;
+  HostMemory tables_, logits_;  // what a device copies from and to
+  Memory most_;
   Arena activations_, gradients_, workspace_, loads_memory_;
   mutable Stream stream_;
   Tape tape_;

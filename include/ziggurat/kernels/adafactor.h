@@ -14,6 +14,7 @@ namespace ziggurat::kernels {
 struct AdafactorKernels : OnCpu {
   static constexpr const char* kName = "adafactor";
   using Cpu = Dtypes<float, double>;
+  using Cuda = Dtypes<float>;
 };
 
 //   g = grad_scale grad     s = g^2 + 1e-30     beta = 1 - t^-decay_exponent

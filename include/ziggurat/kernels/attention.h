@@ -56,9 +56,8 @@ struct AttentionArgs {
   const T* qkv = nullptr;              // [B T, width]
   T* y = nullptr;                      // [B T, H d]
   Accum<T>* log_sum_exp = nullptr;     // [B, H, T] of the scaled scores
-  // [B T], i <= last_key_i < T, not checked here; null: row i. On the CPU only.
-  const int32_t* last_key = nullptr;
-  int64_t window = 0;  // row i sees no key before i - window + 1; 0: there is none. On the CPU only
+  const int32_t* last_key = nullptr;   // [B T], i <= last_key_i < T, not checked here; null: row i
+  int64_t window = 0;                  // row i sees no key before i - window + 1; 0: there is none
 };
 
 template <Device D, class T>

@@ -22,6 +22,7 @@ namespace ziggurat::kernels {
 
 struct CachedAttentionKernels : OnCpu {
   static constexpr const char* kName = "cached_attention";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 // Which blocks of a cache hold each sequence. Block table s, blocks[begin[s]] up to blocks[begin[s + 1]],
@@ -32,7 +33,7 @@ struct BlockTables {
   const int32_t* begin = nullptr;    // [sequences + 1]
   const int32_t* dropped = nullptr;  // [sequences] blocks
 
-  int32_t block_of(int32_t sequence, int64_t position) const {
+  constexpr int32_t block_of(int32_t sequence, int64_t position) const {
     return blocks[begin[sequence] + position / block - dropped[sequence]];
   }
 };

@@ -69,12 +69,13 @@ void combine_rows_backward(const CombineRowsGradArgs<T>& args, Stream& stream);
 // How rows that arrived by (source, local expert) are put in the order (local expert, source).
 struct ArrivalOrderArgs {
   int64_t ranks = 1, experts = 0;     // P sources, L local experts
-  int64_t rows = 0;                   // R = sum of arriving
+  int64_t rows = 0;                   // R = sum of arriving; in blocks P L block
   const int32_t* arriving = nullptr;  // [P,L] rows
   int64_t sources = 1;                // P: groups are told apart by source (RowGroups); 1: they are not
   int32_t* offsets = nullptr;         // [L sources + 1]
-  int32_t* arrival_of_row = nullptr;  // [R]
-  int32_t* row_of_arrival = nullptr;  // [R] the inverse
+  int32_t* arrival_of_row = nullptr;  // [R]; -1 behind the last row
+  int32_t* row_of_arrival = nullptr;  // [R] the inverse; -1 for what holds no row
+  int64_t block = 0;  // places that each source's rows for each expert have, at least as many; 0: no more
 };
 template <Device D>
 void order_arrivals(const ArrivalOrderArgs& args, Arena& workspace, Stream& stream);

@@ -25,6 +25,10 @@ void add(const T* a, const T* b, T* y, int64_t n, Stream& stream);
 template <Device D, class T>
 void multiply(const T* a, const T* b, T* y, bool accumulate, int64_t n, Stream& stream);
 
+// y = value, n elements.
+template <Device D, class T>
+void fill(T value, T* y, int64_t n, Stream& stream);
+
 // y = From -> To conversion, n elements.
 template <Device D, class From, class To>
 void convert(const From* x, To* y, int64_t n, Stream& stream);

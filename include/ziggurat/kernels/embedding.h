@@ -18,8 +18,8 @@ struct EmbeddingKernels : OnCpu {
 template <class T>
 struct EmbeddingArgs {
   int64_t rows = 0, cols = 0;
-  const int32_t* tokens = nullptr;  // [rows], 0 <= id < the table's rows, not checked here; on the CPU
-                                    // also negative: no row, zeros
+  const int32_t* tokens = nullptr;  // [rows], id < the table's rows, not checked here; negative: no row,
+                                    // zeros
   int64_t sequence_length = 1;
   const int32_t* positions = nullptr;  // [rows], not checked here; null: i % sequence_length
   const T* table = nullptr;            // [V, cols]
@@ -45,5 +45,17 @@ struct EmbeddingGradArgs {
 // and the bits do not depend on the number of threads.
 template <Device D, class T>
 void embedding_backward(const EmbeddingGradArgs<T>& args, Stream& stream);
+
+// Ids as rows of a part of a table: id - first, or -1 where that is none of the part's rows, or the id
+// `none`.
+struct RowsOfPartArgs {
+  int64_t n = 0;
+  const int32_t* ids = nullptr;  // [n]
+  int64_t first = 0, rows = 0;   // of the part
+  int32_t none = -1;
+  int32_t* row_of_part = nullptr;  // [n]
+};
+template <Device D>
+void rows_of_part(const RowsOfPartArgs& args, Stream& stream);
 
 }  // namespace ziggurat::kernels

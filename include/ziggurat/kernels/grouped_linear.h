@@ -9,7 +9,6 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/kernels/bias_activation.h>
-#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/kernels/row_groups.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
@@ -28,7 +27,7 @@ struct GroupedLinearArgs {
   int64_t rows = 0, in = 0, out = 0;  // rows: R, no fewer than the groups have
   const T* x = nullptr;               // [R,in]
   const T* weight = nullptr;          // [experts,out,in]
-  PackedWeights* packed = nullptr;    // copies of weight, or null
+  uint64_t version = 0;               // of the weight (kernels/weight_copies.h)
   const Accum<T>* bias = nullptr;     // [experts,out] or null
   Activation activation = Activation::none;
   T* z = nullptr;  // [R,out] x weight^T + bias

@@ -20,6 +20,7 @@ namespace ziggurat::kernels {
 
 struct LabelSmoothingKernels : OnCpu {
   static constexpr const char* kName = "label_smoothing";
+  using Cuda = Dtypes<float, bf16>;
 };
 
 template <class T>

@@ -7,7 +7,6 @@
 
 #include <ziggurat/core/bf16.h>
 #include <ziggurat/kernels/bias_activation.h>
-#include <ziggurat/kernels/packed_weights.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device.h>
 #include <ziggurat/runtime/kernel_support.h>
@@ -22,10 +21,10 @@ struct LinearKernels : OnCpu {
 template <class T>
 struct LinearArgs {
   int64_t rows = 0, in = 0, out = 0;
-  const T* x = nullptr;             // [rows, in]
-  const T* weight = nullptr;        // [out, in]
-  PackedWeights* packed = nullptr;  // copies of weight as one matrix, or null; null on Device::cuda
-  const Accum<T>* bias = nullptr;   // [out], or null
+  const T* x = nullptr;            // [rows, in]
+  const T* weight = nullptr;       // [out, in]
+  uint64_t version = 0;            // of the weight (kernels/weight_copies.h)
+  const Accum<T>* bias = nullptr;  // [out], or null
   Activation activation = Activation::none;
   T* z = nullptr;  // [rows, out] x weight^T + bias
   T* y = nullptr;  // [rows, out] activation(z); unused for Activation::none

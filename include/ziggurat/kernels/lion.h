@@ -12,6 +12,7 @@ namespace ziggurat::kernels {
 struct LionKernels : OnCpu {
   static constexpr const char* kName = "lion";
   using Cpu = Dtypes<float, double>;
+  using Cuda = Dtypes<float>;
 };
 
 //   g = grad_scale grad     u = sign(beta1 m + (1 - beta1) g)     p = p - lr (u + weight_decay p)

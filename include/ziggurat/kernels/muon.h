@@ -13,6 +13,7 @@ namespace ziggurat::kernels {
 struct MuonKernels : OnCpu {
   static constexpr const char* kName = "muon";
   using Cpu = Dtypes<float, double>;
+  using Cuda = Dtypes<float>;
 };
 
 //   g = grad_scale grad     m = momentum m + g     u = nesterov ? g + momentum m : m

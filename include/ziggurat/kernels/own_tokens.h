@@ -12,6 +12,7 @@ namespace ziggurat::kernels {
 
 struct OwnTokensKernels : OnCpu {
   static constexpr const char* kName = "own_tokens";
+  using Cuda = Dtypes<float>;  // of the weights beside the tables
 };
 
 // k choices of each of n tokens from `first` on; E experts.
@@ -23,7 +24,8 @@ struct OwnTokensArgs {
   int32_t* counts = nullptr;                   // [E] rows of the n tokens
   int32_t* offsets = nullptr;                  // [E+1]
   int32_t* row_of_choice = nullptr;            // [n,k], -1: dropped
-  int32_t* token_of_row = nullptr;             // [min(n k, rows of all)], in [0, n), in the order of all
+  int64_t rows = 0;                            // that the next two have room for: min(n k, rows of all)
+  int32_t* token_of_row = nullptr;             // [rows], in [0, n), in the order of all; then -1
   int32_t* choice_of_row = nullptr;            // likewise
 };
 template <Device D>

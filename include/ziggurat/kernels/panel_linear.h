@@ -68,7 +68,7 @@ template <Device D, class T, class TY>
 void panel_linear(const PanelLinearArgs<T, TY>& args, Arena& workspace, Stream& stream);
 
 // Embedding (kernels/embedding.h) from a table [out, in] in panels: y [rows, in] = its rows `tokens`, and
-// rows of a second table, as it is, by position. The same bits.
+// rows of a second table, as it is, by position. The same bits. A negative token: zeros.
 template <class T>
 struct PanelGatherArgs {
   int64_t rows = 0, in = 0, out = 0;

@@ -41,7 +41,7 @@ void rotation_tables(double theta, int64_t head_dim, int64_t positions, bool inv
 
 // The same for `rows` rows at these positions, [rows, head_dim / 2] each, with the same bits.
 template <Device D, class A>
-void rotation_rows(double theta, int64_t head_dim, const int32_t* positions, int64_t rows, A* cosine,
-                   A* sine);
+void rotation_rows(double theta, int64_t head_dim, const int32_t* positions, int64_t rows, A* cosine, A* sine,
+                   Stream& stream);
 
 }  // namespace ziggurat::kernels

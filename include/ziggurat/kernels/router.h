@@ -63,7 +63,7 @@ struct RouterSoftmaxArgs {
 template <Device D, class T>
 void router_softmax(const RouterSoftmaxArgs<T>& args, Stream& stream);
 
-// Sigmoid scores s. On the CPU only.
+// Sigmoid scores s.
 template <class T>
 struct RouterSigmoidArgs {
   int64_t tokens = 0, experts = 0;
@@ -87,13 +87,13 @@ template <Device D, class T>
 void router_choose(const RouterChooseArgs<T>& args, Stream& stream);
 
 // The choice by score + bias, from the `chosen_groups` best of `groups` equal groups of experts (DeepSeek-V3
-// section 2.1.2). On the CPU only.
+// section 2.1.2).
 template <class T>
 struct RouterLimitedChoiceArgs {
   int64_t tokens = 0, experts = 0, top_k = 1;
   int64_t groups = 1, chosen_groups = 1;
-  int64_t best_of_group =
-      1;  // a group is as good as the sum of its so many best experts; of equals the first
+  int64_t best_of_group = 1;  // 1 or 2: a group is as good as the sum of its so many best experts; of equals
+                              // the first
   const T* scores = nullptr;  // [S,E]
   const T* bias = nullptr;    // [E], or null
   int32_t* expert = nullptr;  // [S,k] distinct per token, best first; of equals the lower expert
@@ -117,8 +117,7 @@ struct RouterAssignArgs {
   int32_t* row_of_choice = nullptr;  // [S,k] row among all experts' rows, sorted by expert; -1: dropped
   int32_t* token_of_row = nullptr;   // [R]; -1 from row offsets[E] on
   int32_t* choice_of_row = nullptr;  // [R], in [0, k); likewise
-  // Equal runs of tokens, in each of which an expert has `capacity` places; its rows come run by run. More
-  // than one on the CPU only.
+  // Equal runs of tokens, in each of which an expert has `capacity` places; its rows come run by run.
   int64_t groups = 1;
 };
 template <Device D, class T>
@@ -132,7 +131,7 @@ struct RouterWeightArgs {
   const int32_t* expert = nullptr;         // [S,k]
   const int32_t* row_of_choice = nullptr;  // [S,k]
   T* weights = nullptr;                    // [S,k]; zero where dropped
-  T scale = 1;                             // of all weights; other than 1 on the CPU only
+  T scale = 1;                             // of all weights
 };
 template <Device D, class T>
 void router_weights(const RouterWeightArgs<T>& args, Stream& stream);
@@ -146,7 +145,7 @@ struct RouterMeanArgs {
   const int32_t* expert = nullptr;     // [S,k]
   double* mean_probability = nullptr;  // [groups,E]
   double* fraction = nullptr;          // [groups,E] share of the counted assignments, before drops
-  const T* sum = nullptr;  // [S] what scores that do not add up to 1 are divided by, or null. On the CPU only
+  const T* sum = nullptr;              // [S] what scores that do not add up to 1 are divided by, or null
 };
 template <Device D, class T>
 void router_means(const RouterMeanArgs<T>& args, Stream& stream);
@@ -162,7 +161,7 @@ struct RouterLosses {
 template <class T>
 struct RouterTokenLossArgs {
   int64_t tokens = 0;
-  const T* lse = nullptr;      // [S], or null on the CPU: z is 0
+  const T* lse = nullptr;      // [S], or null: z is 0
   const T* entropy = nullptr;  // [S]
   RouterLosses* losses = nullptr;
 };
@@ -220,7 +219,7 @@ void router_add_losses(const double* sums, double* total, Stream& stream);
 // loads [E] = the choices before drops that `sums` holds.
 template <Device D>
 void router_loads(const double* sums, int64_t experts, double* loads, Stream& stream);
-// bias_e += rate sign(mean of loads - loads_e) (arXiv 2408.15664, algorithm 1). On the CPU only.
+// bias_e += rate sign(mean of loads - loads_e) (arXiv 2408.15664, algorithm 1).
 template <Device D, class T>
 void router_move_bias(const double* loads, int64_t experts, double rate, T* bias, Stream& stream);
 
@@ -236,7 +235,7 @@ struct RouterGradArgs {
   const double* loss_scale = nullptr;  // [1] times both
   bool accumulate = false;
   T* dlogits = nullptr;  // [S,E]
-  // Of sigmoid scores lse is their sum and there is no z-loss. On the CPU only.
+  // Of sigmoid scores lse is their sum and there is no z-loss.
   RouterScore score = RouterScore::softmax;
 };
 template <Device D, class T>

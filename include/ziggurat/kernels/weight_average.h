@@ -13,6 +13,7 @@ namespace ziggurat::kernels {
 
 struct WeightAverageKernels : OnCpu {
   static constexpr const char* kName = "weight_average";
+  using Cuda = Dtypes<float>;
 };
 
 template <class T>

@@ -77,6 +77,12 @@ class Gpt {
   // states.
   Var logits(Tape& tape, Var hidden, int64_t begin, int64_t n) const;
 
+  // Ranks that work on the same rows, each with its part of every matrix (see nn::TensorParallel).
+  int alike_ranks() const { return tokens_alike_ ? tensor_.size() : 1; }
+  // Whether ranks with other texts need this one in every forward: for its experts.
+  bool in_step() const { return in_step_; }
+  int64_t own_key_value_heads() const;  // of a layer, whose keys and values this rank keeps
+
   // For TokenBatch::cached.
   nn::KvCache make_cache(int64_t blocks, int64_t block) const;
 
@@ -101,17 +107,26 @@ class Gpt {
   const ModelConfig& config() const { return config_; }
   bool in_panels() const { return head_->panels; }      // ParamStore::to_panels
   DType dtype() const { return head_->value.dtype(); }  // of matrices, activations, keys and values
+  Device device() const { return head_->value.device(); }
   const std::vector<moe::MoeStats*>& moe_stats() const { return moe_stats_; }  // of the MoE layers, in order
 
   // After a step: moves every layer's bias of the choice towards even loads (moe::Router). Collective.
   void balance_experts(Stream& stream);
 
  private:
+  Var embed(Tape& tape, const TokenBatch& batch) const;
+  Var embed_alike_rows(Tape& tape, const TokenBatch& batch) const;
+  // Waits for the values of what is used from here on: the embeddings (-1), a block, or what comes after
+  // them.
+  void await_values(int64_t layer) const;
   Var embed_own_rows(Tape& tape, const TokenBatch& batch) const;
 
   ModelConfig config_;
+  const nn::ParamStore& store_;
+  std::vector<std::vector<size_t>> groups_of_;  // of its parameters, by layer + 1
   bool recompute_;
   Communicator& tensor_;
+  bool tokens_alike_, in_step_;
   const Param* token_embedding_;
   const Param* position_embedding_ = nullptr;  // learned positions only
   std::vector<std::unique_ptr<Block>> blocks_;

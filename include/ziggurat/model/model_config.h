@@ -99,6 +99,7 @@ struct ModelConfig {
   double init_std = 0.02;
   double init_scale = 1.0;
   double embedding_init_std = 0.0;
+  int64_t mup_base_hidden = 0;
   DropoutConfig dropout;
   moe::MoeConfig moe;
   std::vector<BlockRun> blocks;
@@ -143,6 +144,10 @@ struct ModelConfig {
             above(0.0));
     v.field("embedding_init_std", embedding_init_std, "of the token embedding; 0: init_std", at_least(0.0));
     v.field("init_std", init_std, "of matrices; output layers use init_std / sqrt(2 layers)", above(0.0));
+    v.field("mup_base_hidden", mup_base_hidden,
+            "width transfer (muP, arXiv 2203.03466): initial values, learning rates and the head's factor by "
+            "hidden / this, so that what was tuned at this width serves at others; 0: none",
+            at_least(0), at_most(1 << 20));
     v.field("dropout", dropout, "dropout rates in training");
     v.field("moe", moe, "router and experts of moe and residual_moe layers");
     v.field("blocks", blocks, "the layers, first to last", not_empty);
@@ -171,6 +176,13 @@ struct ModelConfig {
 // ranks, up to its expert_parallel, that divides both the world and the experts. So one config runs on a
 // cluster and on a laptop.
 ModelConfig fit_to_ranks(ModelConfig config, int world_size);
+// What tensor parallelism cuts into equal parts: in words, how many there are, and the key that says so.
+struct CutSize {
+  const char* key;
+  const char* what;
+  int64_t size;
+};
+std::vector<CutSize> cut_sizes(const ModelConfig& config);
 // Lets up to `ranks` ranks share the experts of every layer, whatever the config says: fit_to_ranks() then
 // finds how many can.
 ModelConfig share_experts(ModelConfig config, int ranks);

@@ -22,6 +22,14 @@ class MoeFfn {
   // adds what it did, as MoeStats::sums(); null: stats().
   Var operator()(Tape& tape, Var x, int64_t sequence_length = 0, const Tensor* sums = nullptr);
 
+  // The same in two parts: what is recorded between them goes on beside the exchange of tokens.
+  struct Begun {
+    ops::Routing routing;
+    ExpertRows rows;
+  };
+  Begun begin(Tape& tape, Var x, int64_t sequence_length, const Tensor* sums);
+  Var end(Tape& tape, Begun begun);
+
   Router& router() { return router_; }
 
  private:

@@ -18,14 +18,15 @@ struct KvCacheShape {
 // first used. It does not know which sequence has which blocks: the rows of a forward say so.
 class KvCache {
  public:
-  KvCache(const KvCacheShape& shape, DType dtype);
+  KvCache(const KvCacheShape& shape, DType dtype, Device device);
 
   const KvCacheShape& shape() const { return shape_; }
   ops::LayerCache layer(int64_t layer) const { return layers_.at(static_cast<size_t>(layer)); }
+  Device device() const { return arena_.device(); }
   int64_t bytes_per_position() const;  // over all layers: what attending to it reads
 
-  // Block `to` becomes a copy of block `from`.
-  void copy(int32_t from, int32_t to);
+  // Block `to` becomes a copy of block `from`, in the order of the stream.
+  void copy(int32_t from, int32_t to, Stream& stream);
 
  private:
   KvCacheShape shape_;

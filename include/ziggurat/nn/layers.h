@@ -16,22 +16,32 @@ namespace ziggurat::nn {
 
 using ops::Activation;
 
-// How a layer's matrices are cut over ranks, which share the tokens between them (Megatron's tensor and
-// sequence parallelism, arXiv 2205.05198): x and y are this rank's rows of the micro-batch. Null, or a group
-// of one: nothing is.
-using TensorParallel = Communicator*;
-inline int64_t parts_of(TensorParallel group) { return group == nullptr ? 1 : group->size(); }
-inline int64_t part_of(TensorParallel group) { return group == nullptr ? 0 : group->rank(); }
+// How a layer's matrices are cut over the ranks of `group`. Null, or a group of one: they are not.
+//   in training   the ranks share the tokens between them (Megatron's tensor and sequence parallelism, arXiv
+//                 2205.05198): x and y are this rank's rows of the micro-batch
+//   tokens_alike  in inference: each rank has all of x and all of y. No sum is cut, so that results have the
+//                 bits of one rank: where training cuts the inputs of a matrix, and sums over ranks, here its
+//                 outputs are cut too, and ranks gather what comes in and what goes out. These are as many
+//                 messages, and bytes, as Megatron's sum, but for MLPs, whose inner values are wider.
+struct TensorParallel {
+  TensorParallel(Communicator* ranks = nullptr, bool alike = false) : group(ranks), tokens_alike(alike) {}
+  Communicator* group;
+  bool tokens_alike;
+};
+inline int64_t parts_of(const TensorParallel& t) { return t.group == nullptr ? 1 : t.group->size(); }
+inline int64_t part_of(const TensorParallel& t) { return t.group == nullptr ? 0 : t.group->rank(); }
 
 enum class Cut {
   none,
   out,  // rows of W, and with them columns of y, of all tokens' x
-  in,   // columns of W, and with them of x; y are this rank's rows, summed over ranks
+  in,   // x comes in such columns. Columns of W, and y are this rank's rows, summed over ranks; or (tokens
+        // alike) rows of W, and y is whole
 };
 struct LinearPart {
-  TensorParallel group = nullptr;
+  TensorParallel tensor = {};
   Cut cut = Cut::none;
   std::vector<int64_t> pieces = {};  // of `out`, each of which is cut; none: it is one
+  int64_t unit = 1;                  // rows of a piece that stay together (a head's)
 };
 
 // y [N, out] = activation(x [N, in] W^T + b)
@@ -42,7 +52,7 @@ class Linear {
   Var operator()(Tape& tape, Var x, Activation activation = Activation::none) const;
 
  private:
-  TensorParallel sums_over_ = nullptr;  // Cut::in
+  TensorParallel joins_ = {};  // Cut::in
   const Param* weight_;
   const Param* bias_ = nullptr;
 };
@@ -74,7 +84,7 @@ struct MlpShape {
   bool bias = true;
   double init_std = 0.02, output_init_std = 0.02;
   bool truncated_init = false;  // of the MLP's matrices, not of experts'
-  TensorParallel tensor = nullptr;
+  TensorParallel tensor = {};
 
   int64_t matrices() const { return kind == MlpKind::swiglu_linear ? 4 : kind == MlpKind::swiglu ? 3 : 2; }
 };
@@ -107,11 +117,15 @@ struct AttentionLayerShape {
   double norm_eps = 1e-5;
   double dropout = 0.0;  // of the attention probabilities
   double init_std = 0.02, output_init_std = 0.02;
-  int64_t layer = 0;                // names the random numbers
-  double scale = 0.0;               // of scores; 0: 1 / sqrt(head_dim)
-  double query_init_factor = 1;     // of the queries' initial values
-  int64_t window = 0;               // a row sees so many keys at most, the last its own; 0: all
-  TensorParallel tensor = nullptr;  // cuts the heads
+  int64_t layer = 0;             // names the random numbers
+  double scale = 0.0;            // of scores; 0: 1 / sqrt(head_dim)
+  double query_init_factor = 1;  // of the queries' initial values
+  int64_t window = 0;            // a row sees so many keys at most, the last its own; 0: all
+  TensorParallel tensor = {};    // cuts the heads
+
+  // This rank's. In inference more ranks than key and value heads are multiples of them, which several hold.
+  int64_t own_heads() const { return heads / parts_of(tensor); }
+  int64_t own_kv_heads() const { return kv_heads < parts_of(tensor) ? 1 : kv_heads / parts_of(tensor); }
 };
 
 // How rows [sequences * length] make up sequences of `length` tokens. The arrays are [rows], or null; they

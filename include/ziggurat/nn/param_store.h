@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -45,21 +46,25 @@ struct ParamSpec {
   std::string name;    // global: the same on every rank and in every layout
   Shape global_shape;  // of the whole tensor
   Init init;
-  bool matrix = true;  // true: value in the compute dtype; false (norms, biases, router): in accum dtype
-  bool decay = true;   // weight decay applies
-  // Of the matrices in which products take it, for packed copies; 0: none do. The first product of a step
-  // writes its gradient, and nothing needs to zero it before (see Param::unwritten).
-  int64_t product_rows = 0;
+  bool matrix = true;   // true: value in the compute dtype; false (norms, biases, router): in accum dtype
+  bool decay = true;    // weight decay applies
+  double lr_scale = 1;  // of the learning rate, not of what decays in a step
+  // Products take it, and nothing else does: the first one of a step writes its gradient, and nothing needs
+  // to zero it before (see Param::unwritten).
+  bool product = false;
   bool small_product = false;  // a product takes it too, in accum dtype: for panels alone
 
   // Experts: this rank holds rows [row_begin, row_end) of the leading dim, shared over `expert_parallel`
   // ranks. Replicated parameters keep 0, 0 and 0: all rows.
   int64_t row_begin = 0, row_end = 0;
   int expert_parallel = 0;
-  // Cut over a tensor-parallel group: this rank holds these boxes, of which each has the others' extent in
-  // all dims but the leading one, along which they follow each other in what is held. None: all, or those
-  // rows.
+  // Cut over a tensor-parallel group, experts over an expert-tensor-parallel one: this rank holds these
+  // boxes, of which each has the others' extent in all dims but the leading one, along which they follow each
+  // other in what is held. None: all, or those rows.
   std::vector<Box> cut = {};
+  // Elements that it takes in its group's slabs at least: what one rank of several holds alone takes as much
+  // on the others, so that their groups are alike.
+  int64_t room = 0;
   bool identical_rows = false;  // every row of the leading dim starts with the same values (the paper's code)
 };
 
@@ -78,7 +83,10 @@ void for_each_held_run(const ParamSpec& spec, int64_t begin, int64_t end,
 // `parts` equal ones: the boxes of part number `part`. A piece that cannot be cut is Error(config).
 std::vector<Box> cut_rows(const Shape& shape, const std::vector<int64_t>& pieces, int64_t part,
                           int64_t parts);
-// The same for the last dim of a matrix, as one piece.
+// Part number `part` of `parts` equal ones of a box, cut along `dim`. One that cannot be cut is
+// Error(config).
+Box share_of(const Box& box, int dim, int64_t part, int64_t parts);
+// The last dim of a matrix, as one piece.
 std::vector<Box> cut_columns(const Shape& shape, int64_t part, int64_t parts);
 
 struct ParamEntry {
@@ -98,7 +106,7 @@ struct ParamEntry {
 // lends it memory for all of them (ZeRO-2).
 struct ParamGroup {
   int expert_parallel = 0;  // 0: replicated on every rank, or
-  bool cut = false;         // cut over the tensor-parallel group
+  bool cut = false;         // cut over the tensor-parallel group, experts over theirs
   DType dtype = DType::f32;
   int64_t numel = 0;
   int64_t sources = 1;
@@ -125,13 +133,10 @@ class ParamStore {
     uint64_t seed = 1234;
     Reproducible reproducible = Reproducible::layout;
     bool trainable = true;  // false: no gradients (evaluation, a frozen teacher)
-    // Tokens of a step (in inference, of a pass), to know which packed copies pay; 0: none, as in strict
-    // training. There are none but on the CPU.
-    int64_t step_tokens = 0;
     // Of the gradients of a group, which more than one parameter does not exceed.
     int64_t group_bytes = int64_t{1} << 25;
   };
-  explicit ParamStore(const Options& options) : options_(options) {}
+  explicit ParamStore(const Options& options) : options_(options) { values_changed(); }
 
   // Registers a parameter; its tensors are filled in by finalize(). The reference stays valid.
   // Throws Error(internal) on a second parameter of the same name.
@@ -155,8 +160,13 @@ class ParamStore {
   void settle_gradients(Stream& stream);  // now: before anything but ops reads gradients
   // Of a scattered group: its parameters' gradients are zeros in `slab` [numel] from now on; or nowhere.
   void lend_gradients(size_t group, const Tensor& slab, Stream& stream);
-  void values_changed();         // whoever changes values says so: packed copies are made anew
-  int64_t packed_bytes() const;  // of those copies, or of weights of 8 bits
+  void values_changed();  // whoever changes values says so (Param::version)
+  // Values of a group that are still on their way from the ranks which updated them (ZeRO): who reads them,
+  // or changes what they are sent from, first waits. A layer's groups are those of its entries.
+  void expect_values(size_t group, Work arrival);
+  void await_values(size_t group) const;
+  void await_values() const;   // of all groups
+  int64_t int8_bytes() const;  // of weights of 8 bits
   // Rearranges the weights of products into panels, where they lie (kernels/panel_linear.h). For stores that
   // are not trainable, on the CPU, once their values are final: from then on only ops of inference read them.
   void to_panels();
@@ -189,15 +199,16 @@ class ParamStore {
   static Tensor piece(const Tensor& slab, const ParamEntry& entry);
   ParamGroup& group_for(const ParamSpec& spec);
   void draw(const ParamEntry& entry, HostPieces& pieces);
-  void add_packed_copies();
 
   Options options_;
   std::deque<ParamEntry> entries_;
   std::unordered_map<std::string, size_t> by_name_;  // places in entries_
   std::vector<ParamGroup> groups_;
+  mutable std::map<size_t, Work> arrivals_;  // by group
   std::deque<Tensor> states_;
-  std::unique_ptr<Arena> arena_, packed_arena_;
-  std::deque<kernels::PackedWeights> packed_;
+  std::unique_ptr<Arena> arena_;
+  std::unique_ptr<Arena> int8_arena_;  // of weights of 8 bits
+  uint64_t version_;                   // param.version points here
 };
 
 }  // namespace ziggurat::nn

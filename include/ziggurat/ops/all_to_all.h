@@ -15,4 +15,13 @@ namespace ziggurat::ops {
 Var all_to_all_rows(Tape& tape, Var x, Communicator& group, std::span<const int64_t> send_rows,
                     std::span<const int64_t> recv_rows);
 
+// The same in two parts; what is recorded between them, forward and backward, goes on beside the exchange.
+// The first returns rows that are still arriving, for the second alone; x is used by nothing else. Both are
+// given the same counts and the same Work, which outlives the tape's micro-batch.
+Var begin_all_to_all_rows(Tape& tape, Var x, Communicator& group, std::span<const int64_t> send_rows,
+                          std::span<const int64_t> recv_rows, Work& under_way);
+Var end_all_to_all_rows(Tape& tape, Var x, Var arriving, Communicator& group,
+                        std::span<const int64_t> send_rows, std::span<const int64_t> recv_rows,
+                        Work& under_way);
+
 }  // namespace ziggurat::ops

@@ -25,8 +25,7 @@ struct HeadPlace {
 // per sequence and head, dropout(softmax(scale q k^T)) v. `dropout` acts in training only; its mask is a
 // function of (seed, layer, micro-batch, element).
 // keys: row i of a sequence sees its keys first_i..last_i, 0 <= first_i <= i <= last_i < T (checked on the
-// CPU only). On Device::cuda head_dim is at most kernels::kAttentionMaxHeadDimOnCuda, last is null and
-// there is no window.
+// CPU only). On Device::cuda head_dim is at most kernels::kAttentionMaxHeadDimOnCuda.
 Var attention(Tape& tape, Var qkv, const AttentionShape& shape, double scale, double dropout, int64_t layer,
               const VisibleKeys& keys = {}, const HeadPlace& place = {});
 

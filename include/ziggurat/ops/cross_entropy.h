@@ -22,7 +22,7 @@ struct LossArgs {
   double z_loss = 0;               // coefficient of log_sum_exp^2 in a token's loss
   double* token_losses = nullptr;  // [N] on x's device: cross-entropy in nats, 0 where ignored; or null
   // Ranks that share the vocabulary: the weight of rank r of T is rows [r R, (r + 1) R) of the whole one.
-  // Null, or a group of one: it is whole. CPU only.
+  // Null, or a group of one: it is whole.
   Communicator* vocabulary = nullptr;
 };
 

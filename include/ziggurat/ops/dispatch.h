@@ -15,7 +15,8 @@ Var gather_tokens(Tape& tape, Var x, const Routing& routing);
 // rows. rows [R,C]; routing.weights are f32 (f64 beside f64 rows).
 Var combine(Tape& tape, Var rows, const Routing& routing);
 
-// y[r] = x[from_row[r]]; from_row, i32 [R], is a permutation of [0, R) in the tape's memory. x [R,C].
+// y[r] = x[from_row[r]]; from_row, i32 [R], names no row twice, and -1 where y's row stays as it is; in the
+// tape's memory. x [R,C]; rows that nobody names have no gradient.
 Var permute_rows(Tape& tape, Var x, const Tensor& from_row);
 
 // The order in which a rank's experts compute the rows that came to them: by (local expert, source), where
@@ -26,7 +27,9 @@ struct ArrivalOrder {
   Tensor row_of_arrival;  // i32 [rows] the inverse
 };
 // arriving i32 [P,L] from each rank to each expert, of which the sum is `rows`. by_source: sources are kept
-// apart, and else are one.
-ArrivalOrder order_arrivals(Tape& tape, const Tensor& arriving, int64_t rows, bool by_source);
+// apart, and else are one. `block`: places of each source's rows for each expert, which then are P L block
+// `rows` with nobody's among them; 0: rows follow each other.
+ArrivalOrder order_arrivals(Tape& tape, const Tensor& arriving, int64_t rows, bool by_source,
+                            int64_t block = 0);
 
 }  // namespace ziggurat::ops

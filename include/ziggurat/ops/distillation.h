@@ -23,6 +23,9 @@ inline constexpr int64_t kDistillationSums = kLossSums + 1;
 // distributions at a temperature T (kernels/distillation.h). The student's logits are computed once for both.
 // Neither head's exist but for a chunk of rows at any time. The teacher gets no gradient.
 //
+// Where ranks share the vocabulary (args.vocabulary), both weights are parts of tables with as many rows, and
+// the hidden states of both models are whole on each: as of cross_entropy(). Collective.
+//
 // Returns f64 [kDistillationSums] as cross_entropy() does. args.token_losses: as there.
 Tensor distillation(Tape& tape, Var x, const Param& weight, const int32_t* targets, const LossArgs& args,
                     const TeacherHead& teacher, const DistillationArgs& distil);

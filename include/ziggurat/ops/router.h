@@ -104,6 +104,10 @@ void move_balance_bias(const Tensor& loads, double rate, const Tensor& bias, Str
 // `counts_before`, `capacity` and the losses stay those of all.
 Routing own_tokens(Tape& tape, const Routing& routing, int64_t first, int64_t n);
 
+// The same routing with `capacity` rows for every expert, of which those behind its last are nobody's;
+// `offsets` stay those of the rows without them.
+Routing in_blocks(Tape& tape, const Routing& routing);
+
 // Adds what this routing did to `sums`, f64 [kernels::router_sums_size(E)].
 void add_statistics(Tape& tape, const Routing& routing, double balance_coefficient, double z_coefficient,
                     const Tensor& sums);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include <ziggurat/autograd/param.h>
 #include <ziggurat/autograd/tape.h>
@@ -21,6 +22,11 @@ Var gather_rows(Tape& tape, Var x, Communicator& group, Use use);
 // y [n, C] = this rank's rows of the sum of all ranks' x [T n, C], which is taken in the accumulation dtype
 // and rounded once.
 Var sum_rows(Tape& tape, Var x, Communicator& group);
+
+// The same of ranks that have rows[r] rows each, which all of them know and which lies in the tape's memory:
+// y [sum(rows), C] = the rows x [rows[rank], C] of all ranks, used apart, and back.
+Var gather_uneven_rows(Tape& tape, Var x, Communicator& group, std::span<const int64_t> rows);
+Var sum_uneven_rows(Tape& tape, Var x, Communicator& group, std::span<const int64_t> rows);
 
 // y [n, C] = rows [begin, begin + n) of x.
 Var some_rows(Tape& tape, Var x, int64_t begin, int64_t n);

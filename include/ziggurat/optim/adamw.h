@@ -29,6 +29,7 @@ struct AdamWStep {
   const double* grad_scale = nullptr;  // [1] on the slabs' device: kernels/clip.h
   int64_t step = 1;                    // updates so far, this one included; >= 1
   uint64_t seed = 0;                   // of the rounding to bf16
+  double decay_scale = 1;              // of the config's weight decay
 };
 
 // Formula: kernels/adamw.h. Updates the elements of `ranges` (which must not overlap) and leaves the rest

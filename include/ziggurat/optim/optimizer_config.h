@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <ziggurat/config/fields.h>
@@ -81,6 +82,27 @@ struct AdafactorConfig {
   }
 };
 
+// The name of what no ClipGroup takes.
+inline constexpr const char* kRestOfGradient = "rest";
+
+// Parameters whose gradients are clipped by a norm of their own.
+struct ClipGroup {
+  std::string name;
+  std::string parameters;
+  double norm = 1.0;
+
+  template <class V>
+  void visit_fields(V& v) {
+    v.field("name", name, "of the group, in metrics.jsonl and the log", not_empty);
+    v.field("parameters", parameters,
+            "pattern of names (* stands for anything), as *.experts.* or embed.*; of several groups that a "
+            "parameter fits, it is in the first",
+            not_empty);
+    v.field("norm", norm, "largest norm of the group's gradient; 0: it is told, and not clipped",
+            at_least(0));
+  }
+};
+
 // Of what an optimizer keeps. bf16: rounded stochastically, as a function of seed, step and element.
 enum class StateDtype { fp32, bf16 };
 
@@ -101,6 +123,7 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;
   double clip_grad = 1.0;
+  std::vector<ClipGroup> clip_groups = {};
   double average = 0.0;
   StateDtype moments = StateDtype::fp32;
   StateDtype masters = StateDtype::fp32;
@@ -126,6 +149,10 @@ struct OptimizerConfig {
     v.field("eps", eps, "added to the root of the second moment", above(0.0));
     v.field("weight_decay", weight_decay, "decoupled; matrices only", at_least(0));
     v.field("clip_grad", clip_grad, "largest gradient norm; 0 = no clipping", at_least(0));
+    v.field(
+        "clip_groups", clip_groups,
+        "parameters that are clipped apart, each group by its own norm, and clip_grad is of the rest; none: "
+        "all by one");
     v.field("average", average,
             "decay of an exponential average of the weights, which is kept and saved beside them for eval, "
             "generate, serve and export --average; 0: none",

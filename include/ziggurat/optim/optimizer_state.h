@@ -63,8 +63,8 @@ class OptimizerState {
   // on every rank. Collective.
   void publish(Stream& stream);
   // After one of masters and the rounded values, as an update makes: every rank gets those of the others.
-  // Collective.
-  void share(Stream& stream);
+  // `behind`: they are on their way, first those that are used first (ParamStore::await_values). Collective.
+  void share(Stream& stream, bool behind = false);
 
  private:
   const Group& group_of(const nn::ParamEntry& entry) const {

@@ -22,6 +22,8 @@ inline bool takes_matrices(OptimizerKind kind) {
 
 // Where OptimizerConfig::average asks for one, the last of them.
 inline constexpr const char* kAverage = "ema.w";
+// All averages become what the weights are now.
+void start_average(OptimizerState& state, Stream& stream);
 std::vector<MomentSpec> moments_for(const OptimizerConfig& config, const nn::ParamSpec& spec);
 
 // One parameter's tensors, flat, as far as this rank owns it.
@@ -36,7 +38,7 @@ struct Updated {
 };
 
 struct UpdateStep {
-  double lr = 0;
+  double lr = 0;                       // before ParamSpec::lr_scale
   const double* grad_scale = nullptr;  // [1] on the device: kernels/clip.h
   int64_t step = 1;                    // updates so far, this one included; >= 1
   uint64_t seed = 0;                   // of rounding to bf16

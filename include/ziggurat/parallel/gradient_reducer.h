@@ -32,7 +32,10 @@ struct Loan;
 class GradientReducer final : public GradientFollower {
  public:
   // `lanes_per_rank`: 1, or in strict mode a power of two. `store` is finalized; both outlive the reducer.
-  GradientReducer(nn::ParamStore& store, const ProcessGroups& groups, int64_t lanes_per_rank);
+  // `norm_groups`: with which others each entry of the store has a norm, by number from 0; empty: all have
+  // one.
+  GradientReducer(nn::ParamStore& store, const ProcessGroups& groups, int64_t lanes_per_rank,
+                  const std::vector<int>& norm_groups = {});
   ~GradientReducer() override;
 
   // All in the order of the stream, which is one of the store's device.
@@ -40,14 +43,20 @@ class GradientReducer final : public GradientFollower {
   // Around each micro-batch, while the reducer follows its tape. `behind`: it is the step's last, and what is
   // complete may be reduced at once.
   void begin_micro_batch(Stream& stream, bool behind);
+  // What is on its way on devices is held for by what the stream is given from now on: the end of a recorded
+  // micro-batch.
+  void join();
+  // Instead of backward, where a graph did what was last recorded of a micro-batch that was `behind` or not.
+  void repeat();
   void end_micro_batch();
   void end_lane(Stream& stream);  // strict mode: folds the lane's gradient into the tree
   void reduce(Stream& stream);    // sums over ranks; afterwards ParamStore::owned_gradient is the step's
 
-  // Squared L2 norms f64 [parts] of the reduced gradient: rank by rank of those groups of which each rank has
-  // its own range, then parameter by parameter (experts: expert by expert) in registration order; on the
-  // store's device, until the next call. Their sum is that of the whole model, each element counted once. The
-  // same bits on every rank, and in strict mode on every layout.
+  // Squared L2 norms f64 [norm groups, parts] of the reduced gradient: rank by rank of those groups of which
+  // each rank has its own range, then parameter by parameter (experts: expert by expert) in registration
+  // order, zero where the part is another norm group's; on the store's device, until the next call. The sum
+  // of a row is that of its norm group, of all that of the whole model, each element counted once. The same
+  // bits on every rank, and in strict mode on every layout.
   Tensor squared_norms(Stream& stream);
 
   int64_t lent_bytes() const;  // memory for gradients of scattered groups
@@ -72,7 +81,8 @@ class GradientReducer final : public GradientFollower {
   };
   bool scatters(const nn::ParamGroup& group) const;
   void fold(const nn::ParamGroup& group, LaneTree& tree, Stream& stream);
-  void plan_norms();
+  void plan_norms(const std::vector<int>& norm_groups);
+  void plan_norms_of_ranges(const std::vector<int>& norm_groups);
   void begin_reduction(size_t group, Stream& stream);
   void settle(size_t group);
   void begin_scatter(size_t group);
@@ -80,10 +90,11 @@ class GradientReducer final : public GradientFollower {
   Loan& lend(int64_t elements);
   const nn::ParamEntry& entry_of(const Param& param) const;
 
-  // A piece of the gradient whose norm is this rank's to tell, and its place among all.
+  // A piece of the gradient whose norm is this rank's to tell, and its place in squared_norms_.
   struct Part {
     Tensor gradient;
-    int64_t place;
+    int norm_group;
+    int64_t place;  // in its row
   };
 
   nn::ParamStore& store_;
@@ -95,12 +106,14 @@ class GradientReducer final : public GradientFollower {
   std::vector<Communicator*> ranks_;          // that groups are reduced over
   std::vector<std::unique_ptr<Loan>> loans_;  // as many as are out at once
   std::vector<Work> under_way_;
-  size_t scattering_ = 0;  // the group whose sum is under way; none: as many as there are
+  std::vector<bool> recorded_;  // per group: reduced behind backward, when that last ran
+  size_t scattering_ = 0;       // the group whose sum is under way; none: as many as there are
   Work scatter_;
   Stream* stream_ = nullptr;  // of the micro-batch under way
   bool behind_ = false;
   std::vector<Part> mine_;
   std::unique_ptr<Arena> norm_arena_;
+  int64_t parts_ = 0;
   Tensor squared_norms_;
 };
 

@@ -66,6 +66,8 @@ struct SoftwareHabits {
   bool attention_scores_in_memory = false;
   bool dropout_masks_in_memory = false;
   bool plain_loss = false;
+  bool eager_update = false;
+  bool bucket_copies = false;
   int tensor_parallel = 1;
   int gradient_bytes = 4;
   double exchange_share = 1;
@@ -83,6 +85,11 @@ struct SoftwareHabits {
     v.field("dropout_masks_in_memory", dropout_masks_in_memory,
             "masks are written and read, one byte an element, instead of computed again");
     v.field("plain_loss", plain_loss, "the loss by one tensor operation after another, on logits in f32");
+    v.field("eager_update", eager_update,
+            "an update in passes: fp16 gradients are looked through, one parameter after another read by the "
+            "host, cast, flattened, measured and clipped before AdamW, and weights are cast after it");
+    v.field("bucket_copies", bucket_copies,
+            "gradients are copied into a bucket, scaled there and copied back around their sum over ranks");
     v.field("tensor_parallel", tensor_parallel,
             "ranks that each matrix of a dense model is cut over, Megatron's way", at_least(1),
             at_most(1 << 16));

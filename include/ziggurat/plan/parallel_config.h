@@ -14,6 +14,7 @@ struct ParallelConfig {
   int ranks_per_node = 0;
   AllToAll all_to_all = AllToAll::automatic;
   int tensor = 1;
+  int expert_tensor = 1;
   int zero = 0;
   bool overlap = true;
   int64_t bucket = int64_t{1} << 25;
@@ -30,10 +31,16 @@ struct ParallelConfig {
         "first, "
         "with fewer messages and twice the bytes; auto chooses by the size of blocks. Results are the same"
         " bits; GPUs that exchange by themselves go their own way");
-    v.field("tensor", tensor,
-            "ranks that share each matrix of attention, MLPs and vocabulary, and the tokens between them "
-            "(tensor and sequence parallelism); their micro-batches are the same. Experts stay whole and are "
-            "shared over all ranks",
+    v.field(
+        "tensor", tensor,
+        "ranks that share each matrix of attention, MLPs and vocabulary, and the tokens between them "
+        "(tensor and sequence parallelism); their micro-batches are the same. Experts are shared over all "
+        "ranks, whatever this is",
+        at_least(1), at_most(1 << 10));
+    v.field("expert_tensor", expert_tensor,
+            "consecutive ranks that share each matrix of the experts: expert tensor parallelism. Where there "
+            "are more ranks than experts, or an expert is too large for one; each computes its part of all "
+            "their rows. The ranks that share a layer's experts are then so far apart",
             at_least(1), at_most(1 << 10));
     v.field(
         "zero", zero,
@@ -43,13 +50,13 @@ struct ParallelConfig {
         at_least(0), at_most(2));
     v.field(
         "overlap", overlap,
-        "gradients are summed over ranks while backward goes on, from the last micro-batch's first ones on; "
-        "false: after it. Where ranks share memory, the same bits");
+        "gradients are summed over ranks while backward goes on, from the last micro-batch's first ones on, "
+        "and updated parameters (zero) come in while the next forward does; false: after them. Where ranks "
+        "share memory a communication thread does it, with the same bits");
     v.field(
         "bucket", bucket,
-        "bytes of gradients that ranks sum at once, those of several parameters; zero 2 takes memory for a "
-        "few such",
-        at_least(1), at_most(1e12));
+        "gradients that ranks sum at once, those of several parameters; zero 2 takes memory for a few such",
+        unit::bytes, at_least(1), at_most(1e12));
   }
 };
 

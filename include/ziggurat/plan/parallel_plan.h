@@ -11,6 +11,11 @@
 //   tp  [0 1] [2 3] [4 5] [6 7]       ep 4, expert-tp 1  [0 1 2 3] [4 5 6 7]   expert-dp [0 4] [1 5] ...
 //   dp  [0 2 4 6] [1 3 5 7]           ep 4, expert-tp 2  [0 2 4 6] [1 3 5 7]   expert-dp [0] [1] ...
 // Batches are split, and gradients of all but experts summed, over dp; those of experts over their expert-dp.
+//
+// In inference the ranks of tp have the same tokens (tokens_alike). Then experts exchange among ranks of
+// equal places in tp and expert-tp only, of which one divides the other: M = max(tp, expert-tp) ranks do the
+// same exchange side by side, of ep expert-tp / M ranks that are M apart, and the ranks of a fold, M /
+// min(tp, expert-tp) of them, hand each other what they have brought (arXiv 2201.05596, section 5.2).
 #pragma once
 
 #include <cstdint>
@@ -42,9 +47,10 @@ struct RankAxis {
 // "[0..3] [4..7]", "[0,4] [1,5] [2,6] ...": of many groups only the first, at most `shown`, and the last.
 std::string groups_text(const RankAxis& axis, int world_size, size_t shown);
 
-// Axes that a job may have beside dp and ep. No layer of the model is cut along any but tp yet.
+// Axes that a job may have beside dp and ep. No layer of the model is cut along cp or pp yet.
 struct AxisSizes {
   int tp = 1, cp = 1, pp = 1, expert_tp = 1;
+  bool tokens_alike = false;  // the ranks of tp have the same tokens, instead of parts of a micro-batch
   bool operator==(const AxisSizes&) const = default;
 };
 
@@ -65,6 +71,10 @@ class ParallelPlan {
   // `ep` is one of ep_sizes(), else Error(internal).
   const RankAxis& ep(int ep) const { return axes_[place_of(ep)]; }
   const RankAxis& expert_dp(int ep) const { return axes_[place_of(ep) + 1]; }
+  bool tokens_alike() const { return tokens_alike_; }
+  // Where tokens are alike.
+  const RankAxis& fold() const { return axes_[5 + 2 * ep_sizes_.size()]; }
+  const RankAxis& exchange(int ep) const { return axes_[6 + 2 * ep_sizes_.size() + number_of(ep)]; }
   const std::vector<RankAxis>& axes() const { return axes_; }  // all of these
 
   // The experts that a rank owns. Throws Error(config) if ep does not divide them.
@@ -74,10 +84,16 @@ class ParallelPlan {
   std::string str() const;  // "128 ranks; ep 32 x expert-dp 4; ep 64 x expert-dp 2"
 
  private:
-  size_t place_of(int ep) const;
+  size_t number_of(int ep) const;  // among ep_sizes_
+  size_t place_of(int ep) const { return 5 + 2 * number_of(ep); }
+  void add_exchanges(const AxisSizes& sizes);
+
   int world_size_;
   std::vector<int> ep_sizes_;
-  std::vector<RankAxis> axes_;  // tp, cp, dp, pp, expert-tp, and for each of ep_sizes_ ep and expert-dp
+  bool tokens_alike_;
+  // tp, cp, dp, pp, expert-tp, and for each of ep_sizes_ ep and expert-dp; where tokens are alike the fold,
+  // and for each of ep_sizes_ the exchange
+  std::vector<RankAxis> axes_;
 };
 
 // Strict mode sums gradients over a fixed number of lanes; a rank of dp owns lanes / dp consecutive ones.

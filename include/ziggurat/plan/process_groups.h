@@ -25,11 +25,18 @@ class ProcessGroups {
   // Ranks with the same parameters: shares the step's micro-batches, sums the gradients of all but experts.
   Communicator& dp() const { return along(plan_.dp()); }
   Communicator& tp() const { return along(plan_.tp()); }
+  // Ranks that share the tokens of a micro-batch between them: those of tp, unless they all have all.
+  Communicator& token_parts() const { return plan_.tokens_alike() ? *alone_ : tp(); }
   Communicator& cp() const { return along(plan_.cp()); }
   Communicator& pp() const { return along(plan_.pp()); }
+  // Ranks that share the matrices of the same experts.
+  Communicator& expert_tp() const { return along(plan_.expert_tp()); }
   // `ep` is one of plan().ep_sizes(), else Error(internal).
   Communicator& ep(int ep) const { return along(plan_.ep(ep)); }  // exchanges tokens between experts
   Communicator& expert_dp(int ep) const { return along(plan_.expert_dp(ep)); }  // sums experts' gradients
+  // Where tokens are alike, see ParallelPlan.
+  Communicator& fold() const { return along(plan_.fold()); }
+  Communicator& exchange(int ep) const { return along(plan_.exchange(ep)); }
 
  private:
   ProcessGroups(std::unique_ptr<Communicator> owned_world, ParallelPlan plan)
@@ -38,6 +45,7 @@ class ProcessGroups {
   Communicator& along(const RankAxis& axis) const;
 
   std::unique_ptr<Communicator> owned_world_;  // of a planned one
+  std::unique_ptr<Communicator> alone_ = make_self_communicator();
   Communicator& world_;
   ParallelPlan plan_;
   std::map<std::string, std::unique_ptr<Communicator>> groups_;  // by the axis' name

@@ -1,6 +1,9 @@
 // Where memory lives and where work runs.
 #pragma once
 
+#include <cstdint>
+#include <limits>
+#include <memory>
 #include <utility>
 
 #include <ziggurat/core/span.h>
@@ -39,6 +42,13 @@ constexpr Device meta_of(Device device) {
 //   strict  same bits on any number of ranks and threads
 enum class Reproducible { layout, strict };
 
+// What a backend keeps for the work of one stream, of a kind that only it knows.
+class StreamCache {
+ public:
+  virtual ~StreamCache() = default;
+  virtual int64_t bytes() const = 0;
+};
+
 // An ordered queue of work on a device, and how that work is to be done. On the CPU work runs at once.
 class Stream {
  public:
@@ -50,7 +60,9 @@ class Stream {
       : device_(other.device_),
         reproducible_(other.reproducible_),
         handle_(std::exchange(other.handle_, nullptr)),
-        profile_(other.profile_) {}
+        profile_(other.profile_),
+        weight_rows_(other.weight_rows_),
+        cache_(std::move(other.cache_)) {}
   Stream& operator=(Stream&&) = delete;
 
   Device device() const { return device_; }
@@ -66,11 +78,22 @@ class Stream {
   Profile* profile() const { return profile_; }
   void set_profile(Profile* profile) { profile_ = profile; }
 
+  // Rows that each weight is multiplied with before its values change: how much it pays to keep a weight in
+  // another order. 0 (the default): nobody knows, so that a backend keeps nothing of weights.
+  static constexpr int64_t kAllRows = std::numeric_limits<int64_t>::max();  // they never change
+  int64_t weight_rows() const { return weight_rows_; }
+  void set_weight_rows(int64_t rows) { weight_rows_ = rows; }
+  // Null until the backend has something to keep.
+  std::unique_ptr<StreamCache>& cache() { return cache_; }
+  int64_t cache_bytes() const { return cache_ ? cache_->bytes() : 0; }
+
  private:
   Device device_;
   Reproducible reproducible_;
   void* handle_ = nullptr;
   Profile* profile_ = nullptr;
+  int64_t weight_rows_ = 0;
+  std::unique_ptr<StreamCache> cache_;
 };
 
 // A place in a stream's work, for the host or another stream to wait for. On the CPU nothing needs waiting.

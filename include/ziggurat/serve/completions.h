@@ -66,7 +66,7 @@ struct CompletionRequest {
 };
 
 // Throws ApiError(400) naming the field for what is missing, unknown, of another type or out of range, and
-// for prompts that are too long together with max_tokens.
+// for prompts that are too long together with max_tokens; ApiError(404) for another model than this one.
 CompletionRequest parse_completion(const nlohmann::json& body, const Served& served);
 
 struct TokenLogprob {

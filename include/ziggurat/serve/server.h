@@ -44,7 +44,7 @@ class Api {
       const std::string& method, const std::string& path, const std::string& body,
       const std::function<bool()>& client_there = [] { return true; });
   // The reply to what never became a request: too large, too slow, no HTTP.
-  static Reply refusal(int status);
+  Reply refuse(int status, const std::string& path);
 
  private:
   struct Impl;

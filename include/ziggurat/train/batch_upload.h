@@ -20,7 +20,7 @@ class BatchUpload {
   model::TokenBatch operator()(Tape& tape, const model::TokenBatch& batch);
 
  private:
-  static constexpr int64_t kTables = 4;  // tokens, targets, positions, first keys
+  static constexpr int64_t kTables = 5;  // tokens, targets, positions, first and last keys
   // Copies leave from here. Two, so that the host fills one while the other's copies are still queued.
   struct Slot {
     HostMemory memory;

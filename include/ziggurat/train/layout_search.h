@@ -1,6 +1,7 @@
 // Which layout of a run is the fastest on a cluster, among those that its memory holds.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include <ziggurat/plan/step_time.h>
@@ -28,7 +29,9 @@ RunConfig with_layout(const RunConfig& config, const Layout& layout);
 // by powers of two, with and without recompute; each with the lowest stage of ZeRO from the config's on that
 // fits. Those that fit come first, each part by samples/s. Throws Error(config) if there is none, or the
 // cluster has fewer ranks, or its software cuts matrices over ranks, whose memory nothing here plans.
-std::vector<Layout> search_layouts(const RunConfig& config, const ClusterConfig& cluster, int ranks);
+// `progress(done, total)` hears of layouts.
+std::vector<Layout> search_layouts(const RunConfig& config, const ClusterConfig& cluster, int ranks,
+                                   const std::function<void(int64_t done, int64_t total)>& progress = {});
 
 // Bytes of a rank's device: of a plan for the CPU without the copies of weights that only the CPU keeps.
 double device_memory(const RunConfig& config, int ranks);

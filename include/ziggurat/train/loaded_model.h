@@ -6,23 +6,24 @@
 
 #include <ziggurat/checkpoint/checkpoint.h>
 #include <ziggurat/model/gpt.h>
+#include <ziggurat/model/inference_layout.h>
 #include <ziggurat/plan/process_groups.h>
 #include <ziggurat/train/run_config.h>
 
 namespace ziggurat::train {
 
 //   rows    weights as a checkpoint has them
-//   packed  and copies of those of linear layers, for the matrix library: as much memory again, for reading
-//           much at once
 //   panels  weights in panels, in place: for texts that are written side by side
 //   int8    the same, those of products as the nearest numbers of 8 bits (ParamStore::to_int8_panels)
-enum class WeightForm { rows, packed, panels, int8 };
+// On a device they are rows, whatever is asked for: its matrix library wants no other.
+enum class WeightForm { rows, panels, int8 };
 
 struct LoadOptions {
   WeightForm form = WeightForm::rows;
   Device device = Device::cpu;
   Reproducible reproducible = Reproducible::layout;
   bool low_memory = false;  // activations of one block at a time, at the price of a copy after each
+  model::InferenceLayout layout = {};  // of a model that `world` shares
 };
 
 class LoadedModel {
@@ -36,17 +37,24 @@ class LoadedModel {
               const LoadOptions& options = {});
 
   void load(CheckpointReader& checkpoint);  // collective
-  // From rows to another form, once. WeightForm::packed is for the constructor alone.
+  // From rows to another form, once.
   void take_form(WeightForm form);
 
   const model::Gpt& model() const { return *model_; }
   model::Gpt& model() { return *model_; }
   const nn::ParamStore& weights() const { return *store_; }
+  // Ranks that have the same part of the model as this one, and texts of their own.
+  Communicator& teams() const { return groups_.dp(); }
 
-  // A function of the weights alone, experts one by one: not of files, ranks or optimizer state. Collective.
-  std::string weight_hash() const;
+  // A function of the weights alone, experts one by one: not of files, ranks or optimizer state. Those that
+  // ranks have cut, or that lie in panels, are read once more, as a whole, from the `checkpoint` that they
+  // came from. Collective.
+  std::string weight_hash(CheckpointReader* checkpoint = nullptr) const;
 
  private:
+  LoadedModel(CheckpointReader& checkpoint, RunConfig config, model::PlacedModel placed, Communicator& world,
+              const LoadOptions& options);
+
   ProcessGroups groups_;
   std::unique_ptr<nn::ParamStore> store_;
   std::unique_ptr<model::Gpt> model_;

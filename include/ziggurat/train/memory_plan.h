@@ -14,19 +14,24 @@ namespace ziggurat::train {
 // parameters, f32 and bf16, on one rank and two.
 inline constexpr int64_t kProcessBytes = int64_t{48} << 20;
 
+// Of a kernel in a recorded micro-batch, on the GPU: its arguments and how it is launched, rounded up to what
+// CUDA hands out at a time. Assumed: no GPU has shown it yet.
+inline constexpr int64_t kGraphNodeBytes = 8192;
+
 // Of a run on a GPU all but `staged` and `process`, which are the host's, lies in the GPU's memory. CUDA's
 // own, some hundred MiB on either side, is not counted.
 struct MemoryPlan {  // bytes of one rank
   int64_t values = 0, masters = 0, packed_weights = 0, gradients = 0, moments = 0;
   int64_t teacher = 0;  // its weights, while it is there (distil)
   int64_t activations = 0, activation_gradients = 0, workspace = 0;
+  int64_t graphs = 0;  // what CUDA keeps of recorded micro-batches
   int64_t spare = 0;   // of a GPU's arenas, which don't grow: as much again, where ranks share experts
   int64_t staged = 0;  // of the host: the copy of what the rank saves, with checkpoint.async
   int64_t process = kProcessBytes;
   // The peak of what is resident on the config's device, within 10 %; on the CPU with `process`.
   int64_t without_process() const {
     return values + masters + packed_weights + gradients + moments + teacher + activations +
-           activation_gradients + workspace + spare;
+           activation_gradients + workspace + graphs + spare;
   }
   int64_t total() const { return without_process() + staged + process; }
   int64_t local_parameters = 0;   // held by this rank

@@ -27,9 +27,10 @@ struct StepRecord {
   std::vector<std::pair<std::string, double>> losses;    // its parts by name, as they count in it
   std::vector<std::pair<std::string, double>> settings;  // numbers that the objective went by, by name
   double lr = 0;
-  double grad_norm = 0;          // before clipping
-  std::string left_out;          // why there was no update; empty: there was one
-  int64_t updates_left_out = 0;  // of the run so far
+  double grad_norm = 0;                                    // before clipping
+  std::vector<std::pair<std::string, double>> grad_norms;  // of optimizer.clip_groups, by name
+  std::string left_out;                                    // why there was no update; empty: there was one
+  int64_t updates_left_out = 0;                            // of the run so far
   double step_seconds = 0, data_seconds = 0;
   double tokens_per_second = 0;
   double flops_per_second = 0;

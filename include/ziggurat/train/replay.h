@@ -31,8 +31,10 @@ struct ReplayedStep {
 //                                                  micro-batch of the step, from 0: [tokens, hidden]
 // as far as `dump` matches. Tensors are whole, whole rows (experts), or flat (shared by parallel.zero); the
 // file's metadata tell of each which elements of which shape. Throws Error(argument) where there is no such
-// checkpoint, or it was trained on another number of ranks than `world` has. Collective.
+// checkpoint, or it was trained on another number of ranks than `world` has. `progress(done, total)` hears of
+// steps. Collective.
 void replay(const ReplayOptions& options, Communicator& world,
-            const std::function<void(const ReplayedStep&)>& report);
+            const std::function<void(const ReplayedStep&)>& report,
+            const std::function<void(int64_t done, int64_t total)>& progress = {});
 
 }  // namespace ziggurat::train

@@ -22,9 +22,9 @@ std::string to_string(const Warning& warning);
 // Of a config without mistakes. A value that stands at its default is not blamed for doing nothing.
 std::vector<Warning> warnings_of(const RunConfig& config);
 
-// Holds the tokenizer and the shards that the config names, as far as this machine has them, against each
-// other and against the config: Error(data) or Error(config) naming the key. Returns what is not here, as
-// "data.train: PATH".
+// Holds the tokenizer, the shards and the teacher that the config names, as far as this machine has them,
+// against each other and against the config: Error(data) or Error(config) naming the key. Returns what is not
+// here, as "data.train: PATH".
 std::vector<std::string> check_present_data(const RunConfig& config);
 
 }  // namespace ziggurat::train

@@ -24,9 +24,8 @@ int64_t bytes_of(const StartingPoint& start);
 
 // Collective. Saves the weights as a checkpoint of step 0 into `folder`: no data has been seen and the
 // optimizer's moments are zero, which takes no room, so a run of `config` with any data and seed goes on from
-// it. Ranks share the
-// files, of which there are as many for any number of ranks; each holds a buffer of fixed size.
-// `progress(done, total)` hears of bytes, as if every rank were as far as this one.
+// it. Ranks share the files, of which there are as many for any number of ranks; each holds a buffer of fixed
+// size. `progress(done, total)` hears of bytes, as if every rank were as far as this one.
 void save_starting_point(const StartingPoint& start, const std::string& folder, Communicator& comm,
                          const std::function<void(int64_t done, int64_t total)>& progress = {});
 

@@ -9,9 +9,16 @@
 
 namespace ziggurat::train {
 
-// The layout of a job of so many ranks: each layer's experts shared as fit_to_ranks() says. Throws
+// The config's model on so many ranks: each layer's experts shared by those that are left beside
+// parallel.expert_tensor, as fit_to_ranks() says.
+model::ModelConfig model_of(const RunConfig& config, int world_size);
+
+// The layout of a job of so many ranks, with model_of()'s expert-parallel sizes. Throws
 // Error(config) if the ranks cannot be laid out.
 ParallelPlan layout_of(const RunConfig& config, int world_size);
+
+// The fewest ranks on which every layer is shared as its config asks for.
+int ranks_asked_for(const RunConfig& config);
 
 struct StepPlan {
   int64_t first_sample = 0;   // consumed before this step

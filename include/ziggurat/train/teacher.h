@@ -19,8 +19,13 @@ std::unique_ptr<objective::Objective> make_objective(const RunConfig& config, co
 // where that is not there yet, from distil.teacher_config. Nothing where neither is there.
 std::optional<RunConfig> teacher_of(const RunConfig& config);
 
-// Error(config) unless the checkpoint is there and fits the run: vocabulary, tokenizer, sequences.
+// Error(config) unless the checkpoint is there and fits the run: vocabulary, tokenizer, sequences, and the
+// layers that the student begins as.
 void check_teacher(const RunConfig& config, const SampleSource& data);
+// The same from what of the teacher is on this machine, without its weights and the data: its checkpoint, or
+// distil.teacher_config. `tokenizer_sha256` is that of the run's data; empty: not known. False: there is
+// neither.
+bool check_present_teacher(const RunConfig& config, const std::string& tokenizer_sha256);
 
 // FLOPs of a token in the teacher, forward; 0 while there is none.
 double teacher_flops(const Training& training, const RunConfig& config);

@@ -17,8 +17,9 @@ namespace ziggurat::train {
 
 // The same on every rank.
 struct StepResult {
-  double loss = 0;             // cross-entropy per counted token, nats
-  double grad_norm = 0;        // before clipping
+  double loss = 0;                  // cross-entropy per counted token, nats
+  double grad_norm = 0;             // before clipping
+  std::vector<double> group_norms;  // of optimizer.clip_groups, the rest first; none: there are none
   std::vector<double> parts;   // of the step's loss, in the order of Objective::parts(); the first is `loss`
   std::vector<double> losses;  // parts of each micro-batch, before any mean, by its number
   bool updated = false;        // or something is not finite or beyond the limits: all is as it was
@@ -63,11 +64,12 @@ class TrainStep {
   Tensor losses_of(const StepPlan& plan, int shift) const;
 
  private:
+  bool exchanges_behind() const;  // what computes
   void accumulate(const StepPlan& plan, double counted_tokens, const ReadBatch& read, int shift,
                   const After& after, bool behind);
   int64_t first_micro_batch(const StepPlan& plan, int shift) const;
   void forward_backward(const StepPlan& plan, double counted_tokens, int64_t micro_batch, bool first,
-                        bool by_kernels, const ReadBatch& read);
+                        bool reduces, bool by_kernels, const ReadBatch& read);
   StepResult told(const StepPlan& plan, double counted_tokens, const Tensor& clipped);
 
   const RunConfig& config_;

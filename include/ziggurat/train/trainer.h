@@ -48,7 +48,7 @@ class Trainer {
   int64_t consumed_samples() const { return training_.cursor.samples; }
   model::Gpt& model() { return training_.model; }
   void finish_queued_work() { executor_.stream.wait(); }
-  nn::ParamStore& params() { return training_.store; }
+  nn::ParamStore& params() { return training_.store.await_values(), training_.store; }
   int64_t lent_gradient_bytes() const { return step_.lent_gradient_bytes(); }  // ZeRO-2
   OptimizerState& optimizer_state() { return training_.optimizer.state(); }
   const SampleSource& train_data() const { return *data_.train; }

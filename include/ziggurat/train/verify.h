@@ -34,9 +34,10 @@ double verify_tolerance(const RunConfig& config);
 // Collective. Takes `steps` steps of both runs, which must be alike in everything that makes parameters, and
 // compares after each; ends after the first step with a deviation. Both begin anew, in folders of their own
 // that are removed in the end. The second run exchanges by `other_world`, of the same ranks as `world`.
-// Errors are those of the trainers.
+// `progress(done, total)` hears of steps, of both runs together. Errors are those of the trainers.
 void verify(const RunConfig& config, const RunConfig& other, int64_t steps, double tolerance,
             Communicator& world, Communicator& other_world,
-            const std::function<void(const StepDeviation&)>& report);
+            const std::function<void(const StepDeviation&)>& report,
+            const std::function<void(int64_t done, int64_t total)>& progress = {});
 
 }  // namespace ziggurat::train

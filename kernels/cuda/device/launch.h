@@ -33,7 +33,11 @@ inline unsigned blocks_for(int64_t n, int64_t block) {
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, Stream& stream,
             const std::type_identity_t<Parameters>&... arguments) {
-  if (DryRun::on() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (DryRun::on()) {
+    ++device_work().planned;
+    return;
+  }
   ++device_work().launches;
   constexpr size_t kWithoutAsking = 48 * 1024;
   if (shared > kWithoutAsking) {

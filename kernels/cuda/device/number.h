@@ -127,6 +127,22 @@ __device__ __forceinline__ void store_floats(float* to, const float (&from)[N]) 
   }
 }
 
+// The same, rounded: four by 8 bytes, where the address is a multiple of that.
+template <int N>
+__device__ __forceinline__ void store_rounded(bf16* to, const Values<float, N>& values) {
+  if constexpr (N == 1) {
+    *to = rounded<bf16>(values.v[0]);
+  } else {
+    const auto pair = [&](int i) {
+      return static_cast<unsigned>(rounded<bf16>(values.v[i]).bits) |
+             static_cast<unsigned>(rounded<bf16>(values.v[i + 1]).bits) << 16;
+    };
+    static_assert(N == 4);
+    *reinterpret_cast<uint2*>(to) = make_uint2(pair(0), pair(2));
+  }
+}
+inline bool fit_rounded(const bf16* to) { return reinterpret_cast<uintptr_t>(to) % 8 == 0; }
+
 // Whether rows of n values at these addresses can be read by 16 bytes. Null stands for an address that is not
 // used.
 template <class... T>

@@ -24,6 +24,7 @@ enum class AttentionPass : uint8_t { forward, backward };
 struct AttentionSpec {
   AttentionPass pass = AttentionPass::forward;
   int64_t batch = 0, length = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t window = 0;  // as in AttentionArgs
   float scale = 1;
 
   AttentionShape shape() const { return {batch, length, heads, kv_heads, head_dim}; }

@@ -58,6 +58,15 @@ void output(const TensorPointer& tensor, Which which, const Place& place, fe::Da
   tensor->set_output(true).set_uid(which).set_dim(place.dims).set_stride(place.strides).set_data_type(type);
 }
 
+// A row sees no later key, and with a window of w only the w keys up to its own: cuDNN's band of the diagonal
+// counts the row's own key too.
+template <class Attributes>
+Attributes masked(Attributes attributes, const AttentionSpec& spec) {
+  attributes.set_causal_mask(true);
+  if (spec.window > 0) attributes.set_diagonal_band_left_bound(static_cast<int>(spec.window));
+  return attributes;
+}
+
 void describe(fe::graph::Graph& graph, const AttentionSpec& spec) {
   constexpr auto kBf16 = fe::DataType_t::BFLOAT16, kFloat = fe::DataType_t::FLOAT;
   const AttentionShape s = spec.shape();
@@ -68,22 +77,22 @@ void describe(fe::graph::Graph& graph, const AttentionSpec& spec) {
                       v = input(graph, kV, k_heads, kBf16);
   if (spec.pass == AttentionPass::forward) {
     const auto [y, stats] = graph.sdpa(q, k, v,
-                                       fe::graph::SDPA_attributes()
-                                           .set_name("attention")
-                                           .set_generate_stats(true)
-                                           .set_attn_scale(spec.scale)
-                                           .set_causal_mask(true));
+                                       masked(fe::graph::SDPA_attributes()
+                                                  .set_name("attention")
+                                                  .set_generate_stats(true)
+                                                  .set_attn_scale(spec.scale),
+                                              spec));
     output(y, kY, y_heads, kBf16);
     output(stats, kStats, stats_of(s), kFloat);
   } else {
     const TensorPointer y = input(graph, kY, y_heads, kBf16), dy = input(graph, kDy, y_heads, kBf16),
                         stats = input(graph, kStats, stats_of(s), kFloat);
     const auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, y, dy, stats,
-                                                  fe::graph::SDPA_backward_attributes()
-                                                      .set_name("attention gradient")
-                                                      .set_attn_scale(spec.scale)
-                                                      .set_causal_mask(true)
-                                                      .set_deterministic_algorithm(true));
+                                                  masked(fe::graph::SDPA_backward_attributes()
+                                                             .set_name("attention gradient")
+                                                             .set_attn_scale(spec.scale)
+                                                             .set_deterministic_algorithm(true),
+                                                         spec));
     output(dq, kDq, q_heads, kBf16);
     output(dk, kDk, k_heads, kBf16);
     output(dv, kDv, k_heads, kBf16);

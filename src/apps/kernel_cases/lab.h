@@ -42,6 +42,12 @@ class Lab {
     return &packed_.emplace_back(weight, total, rows, in, copies, data_);
   }
 
+  // Of weights with which so many rows are multiplied while they last.
+  uint64_t version(int64_t rows) {
+    stream_.set_weight_rows(rows);
+    return 1;
+  }
+
   int64_t bytes() const { return data_.used(); }
   Arena& workspace() { return workspace_; }
   Stream& stream() { return stream_; }

@@ -272,6 +272,14 @@ void list_layers(Cases& add) {
                               lab.values<T>(S::kN)};
     return [=, &lab] { dropout<D>(args, lab.stream()); };
   });
+  add("rows_of_part", shape_of({S::kTokens}), traffic(S::kTokens, 4, 4), [](Lab& lab) {
+    const RowsOfPartArgs args{S::kTokens, lab.scattered(S::kTokens, S::kVocab), 0, S::kVocab / 2,
+                              -1,         lab.scattered(S::kTokens, S::kVocab)};
+    return [=, &lab] { rows_of_part<D>(args, lab.stream()); };
+  });
+  add("elementwise.fill", rows, traffic(S::kN, E), [](Lab& lab) {
+    return [&lab, y = lab.values<T>(S::kN)] { fill<D>(T(1.0F), y, S::kN, lab.stream()); };
+  });
   add("elementwise.accumulate", rows, traffic(S::kN, E, E, E), [](Lab& lab) {
     return [&lab, x = lab.values<T>(S::kN), y = lab.values<T>(S::kN)] {
       accumulate<D>(x, y, S::kN, lab.stream());

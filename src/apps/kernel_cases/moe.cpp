@@ -1,5 +1,6 @@
 #include "apps/kernel_cases/lab.h"
 #include <ziggurat/kernels/dispatch.h>
+#include <ziggurat/kernels/expert_blocks.h>
 #include <ziggurat/kernels/gated_add.h>
 #include <ziggurat/kernels/mix.h>
 #include <ziggurat/kernels/own_tokens.h>
@@ -109,6 +110,27 @@ void list_router(Cases& add) {
                                         lab.values<float>(S::kTokens)};
     return [=, &lab] { router_softmax<D>(args, lab.stream()); };
   });
+  add("router_sigmoid", shape, traffic(n, 4, 4), [](Lab& lab) {
+    const RouterSigmoidArgs<float> args{S::kTokens,
+                                        S::kExperts,
+                                        lab.values<float>(n),
+                                        lab.values<float>(n),
+                                        lab.values<float>(S::kTokens),
+                                        lab.values<float>(S::kTokens)};
+    return [=, &lab] { router_sigmoid<D>(args, lab.stream()); };
+  });
+  add("router_choose_limited", shape, reads(n, 4), [](Lab& lab) {
+    const RouterLimitedChoiceArgs<float> args{S::kTokens,
+                                              S::kExperts,
+                                              2,
+                                              4,
+                                              2,
+                                              2,
+                                              lab.values<float>(n),
+                                              lab.values<float>(S::kExperts),
+                                              lab.scattered(2 * S::kTokens, S::kExperts)};
+    return [=, &lab] { router_choose_limited<D>(args, lab.workspace(), lab.stream()); };
+  });
   add("router_choose", shape, reads(n, 4), [](Lab& lab) {
     const RouterChooseArgs<float> args{S::kTokens,
                                        S::kExperts,
@@ -128,18 +150,25 @@ void list_router(Cases& add) {
     args.row_of_choice = table(), args.token_of_row = table(), args.choice_of_row = table();
     return [=, &lab] { router_assign<D>(args, lab.workspace(), lab.stream()); };
   });
-  if constexpr (D == Device::cpu) {
-    constexpr int64_t kOwn = S::kTokens / 2;  // of two ranks
-    add("own_tokens", shape, traffic(S::kTokens, 4, 4, 4, 4), [](Lab& lab) {
-      const auto table = [&] { return lab.scattered(S::kTokens, S::kTokens); };
-      OwnTokensArgs args{kOwn, kOwn, 1, S::kExperts};
-      args.all_offsets = lab.equal_shares(S::kTokens, S::kExperts).offsets;
-      args.all_token_of_row = table(), args.all_choice_of_row = lab.constant<int32_t>(S::kTokens, 0);
-      args.counts = table(), args.offsets = table();
-      args.row_of_choice = table(), args.token_of_row = table(), args.choice_of_row = table();
-      return [=, &lab] { own_tokens<D>(args, lab.stream()); };
-    });
-  }
+  constexpr int64_t kOwn = S::kTokens / 2;  // of two ranks
+  add("own_tokens", shape, traffic(S::kTokens, 4, 4, 4, 4), [](Lab& lab) {
+    const auto table = [&] { return lab.scattered(S::kTokens, S::kTokens); };
+    OwnTokensArgs args{kOwn, kOwn, 1, S::kExperts};
+    args.all_offsets = lab.equal_shares(S::kTokens, S::kExperts).offsets;
+    args.all_token_of_row = table(), args.all_choice_of_row = lab.constant<int32_t>(S::kTokens, 0);
+    args.counts = table(), args.offsets = table(), args.rows = kOwn;
+    args.row_of_choice = table(), args.token_of_row = table(), args.choice_of_row = table();
+    return [=, &lab] { own_tokens<D>(args, lab.stream()); };
+  });
+  add("expert_blocks", shape, traffic(S::kTokens, 4, 4, 4, 4, 4, 4, 4), [](Lab& lab) {
+    const auto table = [&] { return lab.scattered(S::kTokens, S::kTokens); };
+    ExpertBlocksArgs args{S::kTokens, 1, S::kExperts, S::kTokens / S::kExperts};
+    args.offsets = lab.equal_shares(S::kTokens, S::kExperts).offsets;
+    args.expert = lab.scattered(S::kTokens, S::kExperts), args.row_of_choice = table();
+    args.token_of_row = table(), args.choice_of_row = table();
+    args.place_of_choice = table(), args.token_of_place = table(), args.choice_of_place = table();
+    return [=, &lab] { expert_blocks<D>(args, lab.stream()); };
+  });
   const auto weights = [](Lab& lab) {
     return RouterWeightArgs<float>{S::kTokens,
                                    S::kExperts,

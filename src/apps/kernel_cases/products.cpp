@@ -71,17 +71,16 @@ void list_products(Cases& add) {
     add("linear_layer", shape_of({S::kTokens, S::kFfn, S::kWidth}),
         products(kFlops, E * (S::kN + S::kFfn * S::kWidth + 2 * S::kHidden)), [](Lab& lab) {
           const T* const w = lab.values<T>(S::kFfn * S::kWidth);
-          const LinearArgs<T> args{
-              S::kTokens,
-              S::kWidth,
-              S::kFfn,
-              lab.values<T>(S::kN),
-              w,
-              lab.packed(w, S::kFfn, S::kFfn, S::kWidth, copies_that_pay<T>(S::kTokens).value()),
-              lab.values<A>(S::kFfn),
-              Activation::gelu_tanh,
-              lab.values<T>(S::kHidden),
-              lab.values<T>(S::kHidden)};
+          const LinearArgs<T> args{S::kTokens,
+                                   S::kWidth,
+                                   S::kFfn,
+                                   lab.values<T>(S::kN),
+                                   w,
+                                   lab.version(S::kTokens),
+                                   lab.values<A>(S::kFfn),
+                                   Activation::gelu_tanh,
+                                   lab.values<T>(S::kHidden),
+                                   lab.values<T>(S::kHidden)};
           return [=, &lab] { linear_forward<D>(args, lab.workspace(), lab.stream()); };
         });
   }
@@ -119,7 +118,7 @@ void list_products(Cases& add) {
                                 S::kFfn,
                                 lab.values<T>(S::kN),
                                 w,
-                                lab.packed(w, S::kExperts * S::kFfn, S::kFfn, S::kWidth, Copies::both),
+                                lab.version(S::kTokens),
                                 lab.values<A>(S::kExperts * S::kFfn),
                                 Activation::gelu_tanh,
                                 lab.values<T>(S::kHidden),

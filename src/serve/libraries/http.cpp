@@ -161,8 +161,8 @@ void serve(Api& api, const ServerOptions& options, const std::function<void(int 
   server.Patch(any, answer_with_body);
   server.Delete(any, answer_with_body);
   server.Options(any, answer);
-  server.set_error_handler([](const httplib::Request&, httplib::Response& response) {
-    if (response.body.empty()) send(Api::refusal(response.status), response);
+  server.set_error_handler([&](const httplib::Request& request, httplib::Response& response) {
+    if (response.body.empty()) send(api.refuse(response.status, request.path), response);
   });
 
   const int port = options.port == 0                                 ? server.bind_to_any_port(options.host)

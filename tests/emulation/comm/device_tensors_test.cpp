@@ -8,6 +8,7 @@
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/device_work.h>
+#include <ziggurat/runtime/graph.h>
 
 namespace ziggurat::emulation {
 namespace {
@@ -25,6 +26,13 @@ class DeviceTensors : public EmulatedTest {
 
 constexpr int64_t kN = 64;
 
+std::vector<int32_t> values_of(const Tensor& tensor, Stream& by) {
+  std::vector<int32_t> here(static_cast<size_t>(tensor.numel()));
+  copy(tensor, Tensor(here.data(), DType::i32, {tensor.numel()}), by);
+  by.wait();
+  return here;
+}
+
 // Memory of a rank: what it sends, and what it looks at.
 struct Rank {
   explicit Rank(Communicator& world) : mine(allocate(arena, DType::i32, {kN})) {
@@ -32,12 +40,7 @@ struct Rank {
     copy(Tensor(values.data(), DType::i32, {kN}), mine, stream);
     stream.wait();
   }
-  std::vector<int32_t> values(Stream& by) const {
-    std::vector<int32_t> here(kN);
-    copy(mine, Tensor(here.data(), DType::i32, {kN}), by);
-    by.wait();
-    return here;
-  }
+  std::vector<int32_t> values(Stream& by) const { return values_of(mine, by); }
 
   Arena arena{"test", 1 << 14, Device::cuda};
   Stream stream{Device::cuda};
@@ -98,6 +101,70 @@ TEST_F(DeviceTensors, AnotherStreamWaitsByAnEvent) {
       rank.stream.wait();
     });
   }
+}
+
+// What has begun goes on beside the stream, which finds the results once it waited for the Work, by an event:
+// the host does not.
+TEST_F(DeviceTensors, WhatHasBegunIsThereAfterItsWork) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    reset(seed);
+    on_devices(2, [](Communicator& world) {
+      Rank rank(world);
+      const Tensor other = allocate(rank.arena, DType::i32, {kN}), half = other.rows(0, kN / 2);
+      const Tensor there = allocate(rank.arena, DType::i32, {kN});
+      const std::vector<int64_t> halves(2, kN / 2);
+      const auto begin_all = [&] {
+        copy(rank.mine, other, rank.stream);
+        Work sum = world.begin_all_reduce(rank.mine, ReduceOrder::any, rank.stream);
+        Work exchange = world.begin_all_to_all_v(other, halves, there, halves, rank.stream);
+        Work scatter =
+            world.begin_reduce_scatter(other, other.rows(world.rank() * kN / 2, (world.rank() + 1) * kN / 2),
+                                       ReduceOrder::any, rank.stream);
+        sum.wait(), exchange.wait(), scatter.wait();
+      };
+      begin_all();  // makes the group
+      const int64_t before = device_work().waits;
+      begin_all();
+      EXPECT_EQ(device_work().waits, before);
+      EXPECT_EQ(rank.values(rank.stream), std::vector<int32_t>(kN, 6));
+      EXPECT_EQ(values_of(half, rank.stream), std::vector<int32_t>(kN / 2, world.rank() == 0 ? 6 : 3));
+      EXPECT_EQ(values_of(there, rank.stream), std::vector<int32_t>(kN, 3));
+    });
+  }
+}
+
+// Whoever does not wait for the Work reads, in some order of the device's, what was there before.
+TEST_F(DeviceTensors, AMissingEventShows) {
+  bool wrong = false;
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    reset(seed);
+    on_devices(2, [&](Communicator& world) {
+      Rank rank(world);
+      Work sum = world.begin_all_reduce(rank.mine, ReduceOrder::any, rank.stream);
+      if (rank.values(rank.stream) != std::vector<int32_t>(kN, 3) && world.rank() == 0) wrong = true;
+      sum.wait();
+      rank.stream.wait();
+    });
+  }
+  EXPECT_TRUE(wrong);
+}
+
+// A graph's collectives meet anew in every launch, also those that go on beside its stream.
+TEST_F(DeviceTensors, GraphsHoldCollectives) {
+  on_devices(2, [](Communicator& world) {
+    Rank rank(world);
+    const auto work = [&] {
+      Work begun = world.begin_all_reduce(rank.mine, ReduceOrder::any, rank.stream);
+      begun.wait();
+      sum(world, rank);
+    };
+    work();
+    rank.stream.wait();
+    Graph graph = Graph::record(rank.stream, work);
+    for (int i = 0; i < 3; ++i) graph.launch(rank.stream);
+    EXPECT_EQ(rank.values(rank.stream), std::vector<int32_t>(kN, 3 * 2 * 4 * 4 * 4));
+    rank.stream.wait();
+  });
 }
 
 // Rank 1 has queued nothing when rank 0 begins to wait.

@@ -85,6 +85,38 @@ TEST_F(EmulatedArrivals, AreInTheCpusOrder) {
   }
 }
 
+// As many places for each source and expert, of which the last are nobody's.
+TEST_F(EmulatedArrivals, InBlocksAreInTheCpusOrder) {
+  Arena host("host", 1 << 20), device("device", 1 << 20, Device::cuda);
+  Stream cpu{Device::cpu}, cuda{Device::cuda};
+  for (const auto& [ranks, experts] : {std::pair<int64_t, int64_t>{1, 1}, {2, 3}, {4, 40}}) {
+    for (const int64_t sources : {int64_t{1}, ranks}) {
+      constexpr int64_t kBlock = 161;
+      std::vector<int32_t> arriving(static_cast<size_t>(ranks * experts));
+      for (size_t i = 0; i < arriving.size(); ++i) arriving[i] = static_cast<int32_t>((i * 7 + 3) % 5 * 40);
+      const int64_t rows = ranks * experts * kBlock;
+      std::vector<int32_t> offsets(static_cast<size_t>(experts * sources + 1)),
+          arrival(static_cast<size_t>(rows)), row(arrival.size());
+      const DeviceArray<int32_t> d_arriving(arriving), d_offsets(offsets.size()), d_arrival(arrival.size()),
+          d_row(row.size());
+      kernels::order_arrivals<Device::cpu>({ranks, experts, rows, arriving.data(), sources, offsets.data(),
+                                            arrival.data(), row.data(), kBlock},
+                                           host, cpu);
+      kernels::order_arrivals<Device::cuda>({ranks, experts, rows, d_arriving.data(), sources,
+                                             d_offsets.data(), d_arrival.data(), d_row.data(), kBlock},
+                                            device, cuda);
+      EXPECT_EQ(d_offsets.get(), offsets);
+      EXPECT_EQ(d_arrival.get(), arrival);
+      EXPECT_EQ(d_row.get(), row);
+      for (int64_t r = 0; r < offsets.back(); ++r) {
+        const int32_t place = arrival[static_cast<size_t>(r)];
+        EXPECT_EQ(row[static_cast<size_t>(place)], r);
+        EXPECT_LT(place % kBlock, arriving[static_cast<size_t>(place / kBlock)]);
+      }
+    }
+  }
+}
+
 template <class T>
 void expect_combined(const RowsCase& c, bool weighted, bool accumulate, Stream& cpu, Stream& cuda) {
   const auto tokens = static_cast<size_t>(c.rows), width = static_cast<size_t>(c.width);

@@ -17,6 +17,11 @@ class EmulatedEmbedding : public EmulatedTest, public testing::WithParamInterfac
   Stream cpu{Device::cpu}, cuda{Device::cuda};
 };
 
+class EmulatedPart : public EmulatedTest {
+ protected:
+  Stream cpu{Device::cpu}, cuda{Device::cuda};
+};
+
 enum class Positions { none, counted, given };
 
 std::vector<int32_t> ids(const std::string& name, int64_t n, int64_t below) {
@@ -82,6 +87,37 @@ TEST_P(EmulatedEmbedding, EqualsTheCpu) {
     expect_backward<float>(GetParam(), form, cpu, cuda);
     expect_backward<bf16>(GetParam(), form, cpu, cuda);
   }
+}
+
+// Of a table that ranks share: tokens of other parts have no row.
+TEST_F(EmulatedPart, EqualsTheCpu) {
+  constexpr int64_t kRows = 40, kCols = 12, kPart = 5;
+  const auto tokens = ids("tokens", kRows, 3 * kPart);
+  std::vector<int32_t> own(tokens.size());
+  const DeviceTensor<int32_t> d_tokens(tokens, 0), d_own(own, 0);
+  kernels::rows_of_part<Device::cpu>({kRows, tokens.data(), kPart, kPart, tokens[3], own.data()}, cpu);
+  kernels::rows_of_part<Device::cuda>({kRows, d_tokens.data(), kPart, kPart, tokens[3], d_own.data()}, cuda);
+  ASSERT_EQ(d_own.get(), own);
+  EXPECT_GT(std::count(own.begin(), own.end(), -1), 0);
+  EXPECT_LT(std::count(own.begin(), own.end(), -1), kRows);
+
+  const auto table = values<float>("table", kPart * kCols), dy = values<float>("dy", kRows * kCols);
+  std::vector<float> y(kRows * kCols), dtable(kPart * kCols);
+  const DeviceTensor<float> d_table(table, 0), d_dy(dy, 0), d_y(y, 0), d_dtable(dtable, 0);
+  kernels::embedding_forward<Device::cpu>(
+      kernels::EmbeddingArgs<float>{kRows, kCols, own.data(), 1, nullptr, table.data(), nullptr, y.data()},
+      cpu);
+  kernels::embedding_forward<Device::cuda>(
+      kernels::EmbeddingArgs<float>{kRows, kCols, d_own.data(), 1, nullptr, d_table.data(), nullptr,
+                                    d_y.data()},
+      cuda);
+  EXPECT_EQ(d_y.get(), y);
+  kernels::embedding_backward<Device::cpu>(
+      kernels::EmbeddingGradArgs<float>{kRows, kCols, own.data(), 1, nullptr, dy.data(), dtable.data()}, cpu);
+  kernels::embedding_backward<Device::cuda>(
+      kernels::EmbeddingGradArgs<float>{kRows, kCols, d_own.data(), 1, nullptr, d_dy.data(), d_dtable.data()},
+      cuda);
+  EXPECT_EQ(d_dtable.get(), dtable);
 }
 
 // Few tokens, so that they repeat, within 128 rows and beyond; many columns.

@@ -82,7 +82,7 @@ void EmulatedGroupedLinear::expect_forward(Activation activation, bool bias) {
                                     c.out,
                                     d_x.data(),
                                     d_w.data(),
-                                    nullptr,
+                                    0,
                                     bias ? d_b.data() : nullptr,
                                     activation,
                                     d_z.data(),
@@ -97,7 +97,7 @@ void EmulatedGroupedLinear::expect_forward(Activation activation, bool bias) {
                                         c.out,
                                         x_f.data(),
                                         w_f.data(),
-                                        nullptr,
+                                        0,
                                         bias ? b.data() : nullptr,
                                         Activation::none,
                                         want.data(),
@@ -144,7 +144,7 @@ void EmulatedGroupedLinear::expect_backward(Activation activation, bool accumula
                                                const V* z_of, const V* dy_of, V* dx_of, float* dw_of,
                                                float* db_of, Arena& workspace, Stream& stream) {
     const kernels::GroupedLinearArgs<V> forward{
-        {at, experts, c.sources}, rows,   c.in, c.out, x_of, w_of, nullptr, nullptr, f,
+        {at, experts, c.sources}, rows,   c.in, c.out, x_of, w_of, 0, nullptr, f,
         const_cast<V*>(z_of),     nullptr};
     kernels::grouped_linear_backward<D>(
         kernels::GroupedLinearGradArgs<V>{forward, dy_of, dx_of, accumulate, dw_of, apart ? size : 0, db_of,

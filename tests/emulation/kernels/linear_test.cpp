@@ -29,8 +29,8 @@ void run_forward(Activation activation, bool with_bias, int64_t out,
   Arena workspace("workspace", 1 << 20, Device::cuda);
   Stream stream(Device::cuda, reproducible);
   kernels::linear_forward<Device::cuda>(
-      kernels::LinearArgs<T>{4, 8, out, x.data(), w.data(), nullptr, with_bias ? bias.data() : nullptr,
-                             activation, z.data(), y.data()},
+      kernels::LinearArgs<T>{4, 8, out, x.data(), w.data(), 0, with_bias ? bias.data() : nullptr, activation,
+                             z.data(), y.data()},
       workspace, stream);
   expect_success(cudaDeviceSynchronize());
 }

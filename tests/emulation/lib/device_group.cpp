@@ -202,9 +202,13 @@ class EmulatedGroup final : public DeviceGroup {
   }
 
   void abort() noexcept override {
-    const std::lock_guard lock(links_->mutex);
-    links_->aborted = true;
-    for (const auto& weak : links_->meetings) {
+    std::vector<std::weak_ptr<emulation::Meeting>> meetings;
+    {
+      const std::lock_guard lock(links_->mutex);
+      links_->aborted = true;
+      meetings = links_->meetings;
+    }
+    for (const auto& weak : meetings) {  // under the device's lock alone, which launches of graphs hold first
       if (const auto meeting = weak.lock()) emulation::cancel(*meeting);
     }
   }
@@ -235,9 +239,11 @@ class EmulatedGroup final : public DeviceGroup {
 
   template <class Run>
   void queue(const char* name, const std::string& what, Part part, Stream& stream, Run run) {
-    const std::shared_ptr<Call> call = join(what, std::move(part));
-    kernels::check_cuda(emulation::enqueue_meeting(kernels::queue_of(stream), call->meeting, rank_, name,
-                                                   [call, run] { run(*call); }),
+    const auto meet = [this, what, part = std::move(part), run] {
+      const std::shared_ptr<Call> call = join(what, part);
+      return emulation::Met{call->meeting, [call, run] { run(*call); }};
+    };
+    kernels::check_cuda(emulation::enqueue_meeting(kernels::queue_of(stream), rank_, name, meet),
                         "starting a collective");
   }
 

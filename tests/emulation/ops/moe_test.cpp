@@ -24,20 +24,25 @@ class EmulatedMoe : public EmulatedTest {};
 
 constexpr int64_t kTokens = 24, kExperts = 5;
 
+struct RouterCase : ops::RouterArgs {
+  bool with_bias = false;  // of the choice
+};
+
 // Everything that a routing tells, and the gradient of its logits.
-Named route(Device device, test::OpBench& host, const ops::RouterArgs& args, bool training) {
+Named route(Device device, test::OpBench& host, RouterCase args, bool training, int64_t experts) {
   test::DeviceBench bench(device);
   Tape& tape = bench.tape();
   tape.begin({.seed = 1, .step = 3, .index = 2, .training = training});
   const Var logits =
-      tape.variable(bench.on_device(host.tensor("logits", DType::f32, {kTokens, kExperts}, 2.0)));
+      tape.variable(bench.on_device(host.tensor("logits", DType::f32, {kTokens, experts}, 2.0)));
+  if (args.with_bias) args.choice_bias = bench.on_device(host.tensor("bias", DType::f32, {experts}));
   const ops::Routing r = ops::route(tape, logits, args);
   const auto alone = make_self_communicator();
   if (args.balance_scope == BalanceScope::global_batch) {
-    const Tensor of_step = bench.on_device(host.tensor("of the step", DType::f64, {kExperts}, 0.0, 7.0));
+    const Tensor of_step = bench.on_device(host.tensor("of the step", DType::f64, {experts}, 0.0, 7.0));
     ops::use_fractions_of_step(tape, r, *alone, of_step, false);
   }
-  const Tensor sums = bench.empty(DType::f64, {kernels::router_sums_size(kExperts)});
+  const Tensor sums = bench.empty(DType::f64, {kernels::router_sums_size(experts)});
   fill_zero(sums, bench.stream());
   ops::add_statistics(tape, r, 0.5, 0.25, sums);
   Named got;
@@ -61,13 +66,13 @@ Named route(Device device, test::OpBench& host, const ops::RouterArgs& args, boo
   return got;
 }
 
-void expect_same_routing(const ops::RouterArgs& args, bool training = true) {
+void expect_same_routing(const RouterCase& args, bool training = true, int64_t experts = kExperts) {
   SCOPED_TRACE(testing::Message() << "top " << args.top_k << ", drop " << static_cast<int>(args.drop)
                                   << ", order " << static_cast<int>(args.order) << ", scope "
                                   << static_cast<int>(args.balance_scope) << ", training " << training);
   test::OpBench host;
-  const Named want = route(Device::cpu, host, args, training);
-  Named got = route(Device::cuda, host, args, training);
+  const Named want = route(Device::cpu, host, args, training, experts);
+  Named got = route(Device::cuda, host, args, training, experts);
   const auto rows = static_cast<size_t>(want.at("offsets").back());
   for (const char* name : {"token_of_row", "choice_of_row"}) {  // behind the last row, nobody's
     std::vector<double>& table = got[name];
@@ -85,8 +90,8 @@ void expect_same_routing(const ops::RouterArgs& args, bool training = true) {
   }
 }
 
-ops::RouterArgs router_args(int64_t top_k, DropPolicy drop) {
-  ops::RouterArgs args;
+RouterCase router_args(int64_t top_k, DropPolicy drop) {
+  RouterCase args;
   args.top_k = top_k, args.drop = drop, args.capacity_factor = 0.8, args.min_capacity = 1;
   args.balance_coefficient = 0.3, args.z_coefficient = 0.1;
   return args;
@@ -97,7 +102,7 @@ TEST_F(EmulatedMoe, RoutingIsTheCpus) {
        {DropPolicy::none, DropPolicy::random, DropPolicy::position, DropPolicy::probability}) {
     for (const SlotOrder order : {SlotOrder::choice_first, SlotOrder::token_first}) {
       for (const int64_t top_k : {1, 2, 3}) {
-        ops::RouterArgs args = router_args(top_k, drop);
+        RouterCase args = router_args(top_k, drop);
         args.order = order;
         args.renormalise = top_k == 2 ? Renormalise::survivors : Renormalise::none;
         args.noise = top_k == 1   ? ChoiceNoise::rsample
@@ -112,7 +117,7 @@ TEST_F(EmulatedMoe, RoutingIsTheCpus) {
 TEST_F(EmulatedMoe, BalancesOverTheScopesOfTheCpu) {
   for (const BalanceScope scope :
        {BalanceScope::micro_batch, BalanceScope::sequence, BalanceScope::global_batch}) {
-    ops::RouterArgs args = router_args(2, DropPolicy::position);
+    RouterCase args = router_args(2, DropPolicy::position);
     args.balance_scope = scope;
     args.balance_count = ops::BalanceCount::all_choices;
     args.sequence_length = kTokens / 4;
@@ -120,9 +125,61 @@ TEST_F(EmulatedMoe, BalancesOverTheScopesOfTheCpu) {
   }
 }
 
+// As DeepSeek and OpenMoE route: scores by themselves, groups of experts, a bias, scaled weights.
+TEST_F(EmulatedMoe, SigmoidLimitedAndBiasedRoutingIsTheCpus) {
+  for (const kernels::RouterScore score : {kernels::RouterScore::softmax, kernels::RouterScore::sigmoid}) {
+    for (const int64_t chosen_groups : {1, 2}) {
+      for (const BalanceScope scope : {BalanceScope::micro_batch, BalanceScope::sequence}) {
+        RouterCase args = router_args(2, DropPolicy::probability);
+        args.score = score, args.expert_groups = 3, args.chosen_groups = chosen_groups;
+        args.weight_scale = 2.5;
+        args.renormalise = Renormalise::chosen;
+        args.balance_scope = scope, args.sequence_length = kTokens / 4;
+        args.balance_count = ops::BalanceCount::all_choices;
+        if (score == kernels::RouterScore::sigmoid) args.z_coefficient = 0;
+        expect_same_routing(args, true, 6);
+        args.with_bias = true;
+        expect_same_routing(args, true, 6);
+        expect_same_routing(args, false, 6);
+      }
+    }
+  }
+}
+
+TEST_F(EmulatedMoe, RoutingInGroupsOfTokensIsTheCpus) {
+  for (const DropPolicy drop :
+       {DropPolicy::none, DropPolicy::random, DropPolicy::position, DropPolicy::probability}) {
+    for (const SlotOrder order : {SlotOrder::choice_first, SlotOrder::token_first}) {
+      RouterCase args = router_args(2, drop);
+      args.order = order, args.group_tokens = kTokens / 3;
+      args.balance_scope = BalanceScope::group;
+      expect_same_routing(args);
+    }
+  }
+}
+
+TEST_F(EmulatedMoe, TheBiasOfTheChoiceMovesAsOnTheCpu) {
+  std::vector<std::vector<double>> moved;
+  for (const Device device : {Device::cpu, Device::cuda}) {
+    test::DeviceBench bench(device);
+    test::OpBench host;
+    const Tensor sums_here = host.zeros(DType::f64, {kernels::router_sums_size(kExperts)});
+    const double loads[] = {4, 0, 9, 4, 3};  // whose mean is one of them
+    std::copy_n(loads, kExperts, sums_here.data<double>() + kernels::router_sums_size(0));
+    const Tensor sums = bench.on_device(sums_here), there = bench.empty(DType::f64, {kExperts}),
+                 bias = bench.on_device(host.tensor("bias", DType::f32, {kExperts}));
+    const auto alone = make_self_communicator();
+    ops::sum_loads(sums, there, *alone, bench.stream());
+    ops::move_balance_bias(there, 0.125, bias, bench.stream());
+    EXPECT_EQ(bench.values(there), std::vector<double>(loads, loads + kExperts));
+    moved.push_back(bench.values(bias));
+  }
+  EXPECT_EQ(moved[1], moved[0]);
+}
+
 TEST_F(EmulatedMoe, RoutingOfEvaluationIsTheCpus) {
   for (const double factor : {0.0, 0.5}) {
-    ops::RouterArgs args = router_args(2, DropPolicy::random);
+    RouterCase args = router_args(2, DropPolicy::random);
     args.eval_capacity_factor = factor;
     expect_same_routing(args, false);
   }
@@ -195,7 +252,7 @@ void expect_same_layer(const LayerCase& c, Communicator& world) {
 }
 
 std::vector<LayerCase> layer_cases() {
-  std::vector<LayerCase> cases(3);
+  std::vector<LayerCase> cases(4);
   cases[0].config.capacity_factor = 0.8;
   cases[1].residual = true;
   cases[1].config.top_k = 2;
@@ -209,6 +266,14 @@ std::vector<LayerCase> layer_cases() {
   cases[2].config.drop = DropPolicy::none;
   cases[2].config.residual_mix = moe::ResidualMix::sigmoid;
   cases[2].config.balance_scope = BalanceScope::global_batch;
+  cases[3].config.score = kernels::RouterScore::sigmoid;
+  cases[3].config.top_k = 2;
+  cases[3].config.drop = DropPolicy::probability;
+  cases[3].config.capacity_factor = 0.9;
+  cases[3].config.expert_groups = 2, cases[3].config.chosen_groups = 1;
+  cases[3].config.balance_bias = true;
+  cases[3].config.renormalise = Renormalise::chosen;
+  cases[3].config.weight_scale = 2.5;
   return cases;
 }
 

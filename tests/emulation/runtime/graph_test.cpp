@@ -101,7 +101,7 @@ struct Repeated {
   Repeated() { store.finalize(); }
   void run(bool first, const model::TokenBatch& batch = kBatch) {
     tape.begin({.first = first});
-    graphs.run(tape, batch, [&] {
+    graphs.run(tape, batch, false, [&] {
       if (first) weight.must_add();
     });
   }
@@ -111,7 +111,7 @@ struct Repeated {
   static constexpr model::TokenBatch kBatch{&kTable, &kTable, 1, 1};
   nn::ParamStore store{{.device = Device::cuda}};
   const Param& weight =
-      store.add({.name = "w", .global_shape = {4, 4}, .init = nn::Init::zeros(), .product_rows = 4});
+      store.add({.name = "w", .global_shape = {4, 4}, .init = nn::Init::zeros(), .product = true});
   Stream stream{Device::cuda};
   Arena activations{"activations", 4096, Device::cuda}, gradients{"gradients", 64, Device::cuda},
       workspace{"workspace", 64, Device::cuda};
@@ -157,7 +157,7 @@ TEST_F(Graphs, AHostThatWaitsInsideAMicroBatchIsTold) {
   Repeated work;
   const auto waits = [&] {
     work.tape.begin({});
-    work.graphs.run(work.tape, Repeated::kBatch, [&] { work.stream.wait(); });
+    work.graphs.run(work.tape, Repeated::kBatch, false, [&] { work.stream.wait(); });
   };
   waits();
   expect_error(ErrorKind::device, "train.graphs=off", waits);

@@ -4,8 +4,10 @@
 #include <map>
 
 #include "tests/emulation/emulated_test.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/training.h"
 #include "tests/unit/data/data_test_support.h"
+#include <ziggurat/config/config.h>
 #include <ziggurat/train/review.h>
 
 namespace ziggurat::emulation {
@@ -42,6 +44,12 @@ class EmulatedTraining : public EmulatedTest {
 RunConfig on_device(RunConfig config) {
   config.device = Device::cuda;
   return config;
+}
+
+void see_prefixes_whole(RunConfig& config) {
+  config.data.ul2.until = 1 << 20;
+  config.data.ul2.sentinels = 8;
+  config.data.ul2.bidirectional = true;
 }
 
 // Each result is a sum of some hundreds of products in another order; the second step carries on from
@@ -152,6 +160,48 @@ TEST_F(EmulatedTraining, DocumentsKeptApart) {
   expect_device_equals_cpu(config);
 }
 
+TEST_F(EmulatedTraining, WindowsPrefixesAndSmoothedLabels) {
+  RunConfig config = dense();
+  config.model.window = 5;
+  see_prefixes_whole(config);
+  config.objective.label_smoothing = 0.1;
+  config.objective.z_loss = 1e-3;
+  expect_device_equals_cpu(config);
+  expect_device_as_good_as_cpu_in_bf16(config);
+}
+
+TEST_F(EmulatedTraining, EveryOptimizerAndTheAverage) {
+  for (const OptimizerKind kind : {OptimizerKind::lion, OptimizerKind::muon, OptimizerKind::adafactor}) {
+    SCOPED_TRACE(static_cast<int>(kind));
+    RunConfig config = pr_moe();
+    config.optimizer.kind = kind;
+    config.optimizer.lr = 1e-3;
+    config.optimizer.average = 0.9;
+    config.optimizer.adafactor.least_factored = 16;
+    expect_device_equals_cpu(config);
+  }
+}
+
+// The files of configs/tiny with what other models than GPT and PR-MoE have, with less of everything.
+class EmulatedConfigs : public EmulatedTraining, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(EmulatedConfigs, TrainAsOnTheCpu) {
+  RunConfig config;
+  const std::string name = GetParam();
+  std::vector<std::string> overrides = {"batch.sequence_length=16",  "batch.micro_batch=2",
+                                        "batch.global_batch=4",      "eval.sequences=3",
+                                        "optimizer.warmup_tokens=0", "train.tokens=1M"};
+  if (name == "openmoe") overrides.push_back("model.moe.group_tokens=16");
+  load_config(config, test::source_dir() + "/configs/tiny/" + name + ".yaml", overrides);
+  config.output = folder.path();
+  expect_device_equals_cpu(config);
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiny, EmulatedConfigs,
+                         ::testing::Values("deepseek_moe", "modern_moe", "olmoe", "openmoe", "qwen2_moe",
+                                           "qwen3_moe"),
+                         [](const auto& tested) { return std::string(tested.param); });
+
 // The host queues micro-batch after micro-batch: it waits as often in a step of two as in one of six.
 TEST_F(EmulatedTraining, NobodyWaitsInsideAMicroBatch) {
   for (const RunConfig& start : {dense(), pr_moe()}) {
@@ -224,6 +274,58 @@ TEST_F(EmulatedTraining, NobodyWaitsForExchangesBetweenDevices) {
       return train_on_threads(config, ranks, 1, {}, give_each_rank_its_device).steps[0].waits;
     };
     EXPECT_EQ(waits(2, 2), waits(1, 1));
+  }
+}
+
+// Matrices and tokens cut over two ranks, experts over all; through the host's memory and between devices.
+TEST_F(EmulatedTraining, RanksMayCutMatrices) {
+  RunConfig moe = pr_moe(), shared = pr_moe(), recomputed = dense();
+  moe.model.blocks[0].pattern[1].ffn = model::FfnKind::moe;
+  shared.model.blocks[0].pattern[1].expert_parallel = 2;
+  recomputed.train.recompute = true;
+  for (RunConfig config : {dense(), recomputed, moe, pr_moe(), shared}) {
+    config.parallel.tensor = 2;
+    const TrainingRun want = train_on_threads(config, 2, kSteps);
+    expect_same_to_rounding(train_on_threads(on_device(config), 2, kSteps), want);
+    expect_same_to_rounding(train_on_threads(on_device(config), 2, kSteps, {}, give_each_rank_its_device),
+                            want);
+  }
+}
+
+TEST_F(EmulatedTraining, MatricesMayBeCutBesideOtherLayouts) {
+  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+    RunConfig config = pr_moe();
+    config.precision = precision;
+    config.model.blocks[0].pattern[1].expert_parallel = 2;
+    config.parallel.tensor = 2, config.parallel.zero = 2;
+    if (precision == Precision::bf16) {
+      EXPECT_NEAR(train_on_threads(on_device(config), 4, 1).steps[0].loss,
+                  train_on_threads(config, 4, 1).steps[0].loss, 0.05);
+    } else {
+      expect_same_to_rounding(train_on_threads(on_device(config), 4, kSteps, {}, give_each_rank_its_device),
+                              train_on_threads(config, 4, kSteps));
+    }
+  }
+}
+
+// Gradients are summed beside what is left of backward, in any order that events allow, with the same bits.
+TEST_F(EmulatedTraining, GradientsMayBeSummedBehindBackward) {
+  for (const int zero : {0, 1, 2}) {
+    for (const train::Graphs graphs : {train::Graphs::off, train::Graphs::automatic}) {
+      RunConfig config = on_device(pr_moe());
+      config.batch.global_batch = 4 * config.batch.micro_batch;
+      config.parallel.bucket = 20'000;  // a parameter or a few
+      config.parallel.zero = zero, config.train.graphs = graphs;
+      config.parallel.overlap = false;
+      const TrainingRun want = train_on_threads(config, 2, 3, {}, give_each_rank_its_device);
+      config.parallel.overlap = true;
+      for (uint64_t seed = 1; seed <= 2; ++seed) {
+        reset(seed);
+        const TrainingRun got = train_on_threads(config, 2, 3, {}, give_each_rank_its_device);
+        test::expect_same_run(got, want, "overlap");
+        EXPECT_EQ(got.steps.back().graphs, want.steps.back().graphs);
+      }
+    }
   }
 }
 
@@ -300,6 +402,25 @@ INSTANTIATE_TEST_SUITE_P(
                                   c.model.moe.choice_noise = kernels::ChoiceNoise::second_expert;
                                   return c;
                                 }},
+                      GraphCase{"a window, sigmoid scores balanced by a bias, groups of experts",
+                                [](RunConfig c) {
+                                  c.model.window = 5;
+                                  c.model.moe.score = moe::RouterScore::sigmoid;
+                                  c.model.moe.top_k = 2;
+                                  c.model.blocks[0].pattern[1].experts = 4;
+                                  c.model.moe.expert_groups = 2, c.model.moe.chosen_groups = 1;
+                                  c.model.moe.balance_bias = true;
+                                  c.optimizer.kind = OptimizerKind::lion;
+                                  return c;
+                                }},
+                      GraphCase{"prefixes seen whole, smoothed labels, an average",
+                                [](RunConfig c) {
+                                  see_prefixes_whole(c);
+                                  c.objective.label_smoothing = 0.1;
+                                  c.optimizer.average = 0.9;
+                                  return c;
+                                },
+                                false},
                       GraphCase{"fractions of the step, recomputed",
                                 [](RunConfig c) {
                                   c.train.recompute = true;
@@ -331,6 +452,37 @@ TEST_F(EmulatedTraining, GraphsOfSeveralRanksAndAfterAResume) {
   EXPECT_EQ(got.steps.back().graphs, 1);
 }
 
+// Also where experts or matrices are shared, as long as the devices exchange by themselves.
+TEST_F(EmulatedTraining, GraphsOfRanksThatExchange) {
+  RunConfig shared = on_device(pr_moe()), cut = on_device(dense()), of_step = on_device(pr_moe());
+  shared.model.blocks[0].pattern[1].expert_parallel = 2;
+  cut.parallel.tensor = 2;
+  of_step.model.moe.balance_scope = moe::BalanceScope::global_batch;
+  for (RunConfig config : {shared, cut, of_step}) {
+    config.batch.global_batch = 6 * config.batch.micro_batch;
+    const TrainingRun want = train_on_threads(without_graphs(config), 2, 3, {}, give_each_rank_its_device);
+    const TrainingRun got = train_on_threads(config, 2, 3, {}, give_each_rank_its_device);
+    test::expect_same_run(got, want, "graphs");
+    EXPECT_EQ(got.steps.back().graphs, config.parallel.tensor == 2 ? 6 : 3);
+    EXPECT_EQ(got.steps.back().waits, want.steps.back().waits);
+  }
+}
+
+// Of experts on several ranks the host waits once a layer for counts, or never where all capacity is
+// exchanged.
+TEST_F(EmulatedTraining, HowOftenTheHostWaitsForSharedExperts) {
+  RunConfig config = on_device(pr_moe());
+  config.model.blocks[0].pattern[1].experts = 8;
+  config.model.blocks[0].pattern[1].expert_parallel = 2;
+  const auto waits = [&](int64_t micro_batches_of_rank) {
+    config.batch.global_batch = 2 * micro_batches_of_rank * config.batch.micro_batch;
+    return train_on_threads(config, 2, 1, {}, give_each_rank_its_device).steps[0].waits;
+  };
+  EXPECT_EQ(waits(4), waits(2)) << "capacity";
+  config.model.moe.drop = kernels::DropPolicy::none;
+  EXPECT_EQ(waits(4), waits(2) + 2) << "a layer, two more micro-batches";
+}
+
 // More micro-batches to a step change a factor of the balancing loss and of the loss's own gradient.
 TEST_F(EmulatedTraining, AGrowingBatchGoesOnWithItsGraphs) {
   RunConfig config = on_device(pr_moe());
@@ -346,15 +498,24 @@ TEST_F(EmulatedTraining, AGrowingBatchGoesOnWithItsGraphs) {
 
 TEST_F(EmulatedTraining, MicroBatchesThatAreNoGraphsSayWhy) {
   RunConfig config = on_device(pr_moe());
-  EXPECT_EQ(why_no_graphs(config, 2), "");
-  EXPECT_NE(why_no_graphs(without_graphs(config), 2).find("train.graphs is off"), std::string::npos);
+  const auto why = [&](int ranks, bool devices_exchange) {
+    return train::why_no_graphs(config, ranks, devices_exchange);
+  };
+  EXPECT_EQ(why(2, false), "");
+  EXPECT_NE(train::why_no_graphs(without_graphs(config), 2, true).find("train.graphs is off"),
+            std::string::npos);
   config.model.moe.balance_scope = moe::BalanceScope::global_batch;
-  EXPECT_EQ(why_no_graphs(config, 1), "");
-  EXPECT_NE(why_no_graphs(config, 2).find("balance_scope"), std::string::npos);
+  EXPECT_EQ(why(1, false), "");
+  EXPECT_EQ(why(2, true), "");
+  EXPECT_NE(why(2, false).find("balance_scope"), std::string::npos);
   config.model.blocks[0].pattern[1].expert_parallel = 2;
-  EXPECT_EQ(why_no_graphs(config, 1), "") << "one rank has all experts";
-  EXPECT_NE(why_no_graphs(config, 2).find("expert_parallel"), std::string::npos);
+  EXPECT_EQ(why(1, false), "") << "one rank has all experts";
+  EXPECT_NE(why(2, false).find("expert_parallel"), std::string::npos);
+  EXPECT_EQ(why(2, true), "");
   EXPECT_EQ(train_on_threads(config, 2, kSteps).steps.back().graphs, 0);
+  config.model.blocks[0].pattern[1].experts = 8;
+  config.model.moe.drop = kernels::DropPolicy::none;
+  EXPECT_NE(why(2, true).find("how many rows come"), std::string::npos);
 }
 
 TEST_F(EmulatedTraining, WhatTheDeviceDoesNotComputeIsRefusedByKey) {

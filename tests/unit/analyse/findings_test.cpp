@@ -53,6 +53,7 @@ TEST(Findings, DeviationsOfTokensAndPositions) {
   EXPECT_EQ(d.kinds, 2);
   EXPECT_NEAR(d.deviation, (of(1.0 / 2, 1.0 / 3, 1.0 / 6) + of(0.25, 0.5, 0.25)) / 2, 1e-15);
   EXPECT_EQ(deviation_over_experts(r.layers[0], r.token, 4).kinds, 0);
+  EXPECT_TRUE(std::isnan(deviation_over_experts(r.layers[0], r.token, 4).deviation));
 }
 
 TEST(Findings, SpecialisationIsTheLargestShareOfFirstChoices) {
@@ -109,7 +110,7 @@ TEST(RoutedModel, TablesAddUp) {
   report.model = "a <b>";
   report.sources = {"one", "two"};
   report.length = config.batch.sequence_length;
-  report.text_of = [](int32_t id) { return fmt::format("<{}>", id); };
+  report.text_of = [](int32_t id) { return fmt::format("<{}>\n", id); };
   for (const int64_t step : {5, 9}) {
     Snapshot s{"there", step, {}};
     add_routed(built.model, config, source, 6, 0, s.routed);
@@ -135,8 +136,20 @@ TEST(RoutedModel, TablesAddUp) {
   const std::string page = routing_page(findings);
   EXPECT_THAT(page, HasSubstr("Routing of a &lt;b&gt;"));
   EXPECT_THAT(page, HasSubstr("<h2>Layer 3</h2>"));
+  EXPECT_THAT(page, HasSubstr("&gt;\\n</code>"));  // white space is seen
+  EXPECT_THAT(page, HasSubstr("style=\"fill:#1f6feb\">layer 1"));
   EXPECT_THAT(page, ::testing::Not(HasSubstr("src=")));
   EXPECT_THAT(page, ::testing::Not(HasSubstr("http")));
+
+  // A mean of nothing is no 0.
+  report.least = 1 << 20;
+  const nlohmann::ordered_json nothing = to_json(report);
+  EXPECT_THAT(nothing.dump(), HasSubstr("\"input\":null"));
+  EXPECT_THAT(tables(nothing), HasSubstr("none: no id, or position, was there 1048576 times (--least)"));
+  EXPECT_THAT(tables(nothing), ::testing::Not(HasSubstr("nan")));
+  EXPECT_THAT(routing_page(nothing), HasSubstr("<td>\u2014"));
+  EXPECT_THAT(routing_page(nothing), ::testing::Not(HasSubstr("nan")));
+  EXPECT_THAT(tables(findings), ::testing::Not(HasSubstr("none")));
 }
 
 }  // namespace

@@ -53,6 +53,17 @@ TEST(UnknownKey, IsLookedForInTheWholeConfig) {
   EXPECT_THAT(problems_of("entirely_else: 1"), HasSubstr("valid keys: name, compile"));
 }
 
+// A good path around a name that is near to nothing makes no key near: n_layers is not init_std.
+TEST(UnknownKey, IsNotLookedForByTheLettersOfItsStruct) {
+  EXPECT_THAT(problems_of("optimizer: {n_xyz: 1}"), HasSubstr("valid keys: lr"));
+}
+
+TEST(UnknownKey, OfAnotherTrainerIsToldAsOurs) {
+  EXPECT_THAT(problems_of("adam_beta1: 1", {"warmup_steps=3"}),
+              HasSubstr("did you mean 'optimizer.warmup_tokens'?"));
+  EXPECT_THAT(problems_of("n_layers: 1"), HasSubstr("valid keys: name"));  // this config has no model
+}
+
 struct Two {
   int schedule = 0;
   double lr = 1;

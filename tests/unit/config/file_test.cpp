@@ -99,7 +99,8 @@ TEST_F(ConfigFile, IncludesMustBeReadableMaps) {
   write("missing.yaml", "include: nowhere.yaml\nnam: typo\n");
   EXPECT_EQ(
       problems("missing.yaml"),
-      "missing.yaml:1:10: include: expected a readable file, got 'nowhere.yaml': No such file or directory");
+      "missing.yaml:1:10: include: expected a readable file, got 'nowhere.yaml': No such file or directory; "
+      "a path counts from the folder of the file that includes it");
   write("list.yaml", "- a\n");
   write("of_list.yaml", "include: list.yaml\n");
   EXPECT_EQ(problems("of_list.yaml"), "list.yaml:1:1: expected a map of keys, got a list");
@@ -110,9 +111,11 @@ TEST_F(ConfigFile, IncludesMustBeReadableMaps) {
 TEST_F(ConfigFile, WhatIsNoConfigFile) {
   EXPECT_EQ(problems("nowhere.yaml"),
             "nowhere.yaml: expected a readable file, got: No such file or directory");
-  EXPECT_EQ(problems("sub"), "sub: expected a readable file, got: a directory");
+  EXPECT_EQ(problems("sub"), "sub: expected a readable file, got: a directory; name a YAML file in it");
   write("big.yaml", std::string(1'100'000, '#'));
   EXPECT_EQ(problems("big.yaml"), "big.yaml: expected a config of at most 1 MiB, got a larger one");
+  EXPECT_EQ(problems("bik.yaml"),
+            "bik.yaml: expected a readable file, got: No such file or directory; did you mean 'big.yaml'?");
   write("empty.yaml", "");
   EXPECT_EQ(load("empty.yaml"), Train{});
   // Endless, but only as much is read as a config may have.

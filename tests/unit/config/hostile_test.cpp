@@ -101,7 +101,12 @@ TEST(ConfigHostile, ManyProblemsAreCountedNotListed) {
 
 TEST(ConfigHostile, BrokenSyntaxNamesItsPlace) {
   EXPECT_EQ(problems_of("name: x\ncompile: [\n"),
-            "c.yaml:3:1: expected valid YAML, got an error: end of sequence flow not found");
+            "c.yaml:3:1: expected valid YAML, got an error: end of sequence flow not found; is a bracket "
+            "left open?");
+  EXPECT_THAT(problems_of("optimizer:\n\tlr: 1\n"), HasSubstr("c.yaml:2:"));
+  EXPECT_THAT(problems_of("optimizer:\n\tlr: 1\n"), HasSubstr("begins with a tab: indent with spaces"));
+  EXPECT_THAT(problems_of("name: 'x"), HasSubstr("is a quote left open?"));
+  EXPECT_THAT(problems_of("note: a: b"), HasSubstr("a text with ': ' in it stands in quotes"));
   for (const char* text : {"name: 'x", "name: \"\\q\"", "a: b: c", "\tname: x", "}", "]", "@", "`", "&", "*",
                            "- a\nb: c", "? a\n? b", "{a, b: }", "[a: ]", "%YAML 9.9\n---\na"}) {
     EXPECT_NE(problems_of(text), "no error") << text;

@@ -107,6 +107,46 @@ INSTANTIATE_TEST_SUITE_P(Denoisers, SpanCorruption,
                          testing::Values(Denoiser{1, 3, 0.15}, Denoiser{1, 8, 0.15}, Denoiser{1, 3, 0.5},
                                          Denoiser{1, 8, 0.5}, Denoiser{1, 64, 0.5}));
 
+// What is known of a sample without its text is what it has with one, with an end and without.
+TEST(Ul2, TargetsAreCountedWithoutTheText) {
+  class Counting final : public SampleSource {
+   public:
+    Counting(int64_t length, int32_t eod) : length_(length), eod_(eod) {}
+    int64_t samples_per_epoch() const override { return 1 << 20; }
+    void load(int64_t, int64_t count, int32_t* tokens, int32_t* targets) const override {
+      for (int64_t i = 0; i < count * length_; ++i) {
+        tokens[i] = static_cast<int32_t>(100 + i % length_), targets[i] = tokens[i] + 1;
+      }
+    }
+    int32_t eod_id() const override { return eod_; }
+    void prefetch(int64_t, int64_t) const override {}
+    std::string fingerprint() const override { return ""; }
+    std::string tokenizer_sha256() const override { return ""; }
+
+   private:
+    int64_t length_;
+    int32_t eod_;
+  };
+  for (const int64_t length : {16, 33, 512}) {
+    for (const int32_t eod : {kEod, -1}) {
+      Ul2Config config;
+      config.until = 300 * length;
+      const Ul2Samples samples(std::make_unique<Counting>(length, eod), config, 3, length, kVocabulary);
+      std::vector<int32_t> tokens(static_cast<size_t>(length)), targets(tokens.size());
+      for (int64_t i = 0; i < 302; ++i) {
+        samples.load(i, 1, tokens.data(), targets.data());
+        const auto count = length - std::count(targets.begin(), targets.end(), -1);
+        int32_t prefix = 0;
+        samples.load_prefixes(i, 1, &prefix);
+        ASSERT_EQ(samples.known_targets(i, 1), count) << "sample " << i << " of " << length;
+        if (i >= 300) continue;
+        const auto first = std::find_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; });
+        ASSERT_EQ(prefix, first - targets.begin() + 1);
+      }
+    }
+  }
+}
+
 TEST(Ul2, APrefixIsReadAndTheRestIsTold) {
   const Made m = make({1, 0, 0.5}, 9, 0);
   EXPECT_EQ(m.inputs, 5);
@@ -148,6 +188,8 @@ TEST(Ul2, SamplesAreAFunctionOfTheirPlace) {
   std::vector<int32_t> tokens(20 * kLength), targets(tokens.size()), prefixes(20);
   samples.load(90, 20, tokens.data(), targets.data());
   samples.load_prefixes(90, 20, prefixes.data());
+  EXPECT_EQ(samples.known_targets(90, 20),
+            std::ssize(targets) - std::count(targets.begin(), targets.end(), -1));
   std::vector<int32_t> plain(tokens.size()), plain_targets(tokens.size());
   synthetic(kLength)->load(90, 20, plain.data(), plain_targets.data());
   for (int64_t i = 0; i < 20; ++i) {
@@ -184,6 +226,8 @@ TEST(Ul2, HalfOfTheSamplesArePrefixes) {
   std::map<int64_t, int> by_spans;  // which differ between denoisers of so many tokens
   for (int64_t i = 0; i < kSamples; ++i) {
     samples.load(i, 1, tokens.data(), targets.data());
+    const auto count = kLength - std::count(targets.begin(), targets.end(), -1);
+    ASSERT_EQ(samples.known_targets(i, 1), count) << i;
     const auto told = std::count_if(targets.begin(), targets.end(), is_sentinel);
     EXPECT_EQ(std::count_if(tokens.begin(), tokens.end(), is_sentinel), 2 * told) << i;
     ++by_spans[told];

@@ -72,8 +72,8 @@ std::vector<TokenRequest> requests_for(BareModel& bare) {
 
 constexpr int64_t kLength = 24;
 
-ScorerOptions small(int64_t batch_tokens = 32) {
-  return {.length = kLength, .batch_tokens = batch_tokens, .sequences = 4};
+ScorerOptions small(int64_t batch_tokens = 32, bool copies = false) {
+  return {.length = kLength, .batch_tokens = batch_tokens, .sequences = 4, .copies = copies};
 }
 
 TEST(Scorer, ScoresAsOnePassOverEveryRequest) {
@@ -96,28 +96,28 @@ TEST(Scorer, ScoresAsOnePassOverEveryRequest) {
   }
 }
 
-// To the bit, in f32 and bf16, from weights as they lie and from packed ones: in any batches, alone or among
+// To the bit, in f32 and bf16, from weights as they lie and from copies: in any batches, alone or among
 // others, on any number of ranks.
 struct Computed {
   DType dtype;
-  bool packed;
+  bool copies;
 };
 void PrintTo(const Computed& c, std::ostream* os) {
-  *os << to_string(c.dtype) << (c.packed ? ", packed" : "");
+  *os << to_string(c.dtype) << (c.copies ? ", copies" : "");
 }
 
 class ScorerBits : public ::testing::TestWithParam<Computed> {};
 
 TEST_P(ScorerBits, DependOnNeitherBatchNorRanks) {
-  const auto [dtype, packed] = GetParam();
+  const auto [dtype, copies] = GetParam();
   const OneThread one_thread;
   for (const char* name : {"350m_dense", "pr_moe", "modern_moe"}) {
-    BareModel bare(test::tiny_model(name, padded()), dtype, nullptr, packed);
+    BareModel bare(test::tiny_model(name, padded()), dtype);
     const std::vector<TokenRequest> requests = requests_for(bare);
-    const std::vector<Score> want = Scorer(bare.model, bare.world, small()).score(requests);
-    const std::vector<Score> wide = Scorer(bare.model, bare.world, small(1000)).score(requests);
-    const std::vector<Score> narrow = Scorer(bare.model, bare.world, small(3)).score(requests);
-    Scorer alone(bare.model, bare.world, small());
+    const std::vector<Score> want = Scorer(bare.model, bare.world, small(32, copies)).score(requests);
+    const std::vector<Score> wide = Scorer(bare.model, bare.world, small(1000, copies)).score(requests);
+    const std::vector<Score> narrow = Scorer(bare.model, bare.world, small(3, copies)).score(requests);
+    Scorer alone(bare.model, bare.world, small(32, copies));
     for (size_t i = 0; i < requests.size(); ++i) {
       EXPECT_EQ(wide[i], want[i]) << name << i;
       EXPECT_EQ(narrow[i], want[i]) << name << i;
@@ -125,8 +125,8 @@ TEST_P(ScorerBits, DependOnNeitherBatchNorRanks) {
     }
     for (const int ranks : {2, 4}) {
       run_on_threads(ranks, [&](Communicator& world) {
-        BareModel shared(test::tiny_model(name, padded()), dtype, &world, packed);
-        const std::vector<Score> scores = Scorer(shared.model, world, small()).score(requests);
+        BareModel shared(test::tiny_model(name, padded()), dtype, &world);
+        const std::vector<Score> scores = Scorer(shared.model, world, small(32, copies)).score(requests);
         for (size_t i = 0; i < requests.size(); ++i) EXPECT_EQ(scores[i], want[i]) << name << i;
       });
     }
@@ -138,14 +138,13 @@ INSTANTIATE_TEST_SUITE_P(Weights, ScorerBits,
                                            Computed{DType::bf16, false}, Computed{DType::bf16, true}));
 
 // Products in another order, and in bf16 fewer roundings.
-TEST(Scorer, ScoresFromPackedWeightsAreThoseFromWeightsAsTheyLie) {
+TEST(Scorer, ScoresFromCopiesOfWeightsAreThoseFromWeightsAsTheyLie) {
   const OneThread one_thread;
   for (const auto& [dtype, near] : {std::pair{DType::f32, 1e-4}, std::pair{DType::bf16, 0.1}}) {
-    BareModel bare(test::tiny_model("350m_dense", padded()), dtype),
-        packed(test::tiny_model("350m_dense", padded()), dtype, nullptr, true);
+    BareModel bare(test::tiny_model("350m_dense", padded()), dtype);
     const std::vector<TokenRequest> requests = requests_for(bare);
     const std::vector<Score> want = Scorer(bare.model, bare.world, small()).score(requests),
-                             got = Scorer(packed.model, packed.world, small()).score(requests);
+                             got = Scorer(bare.model, bare.world, small(32, true)).score(requests);
     for (size_t i = 0; i < requests.size(); ++i) {
       EXPECT_NEAR(got[i].log_likelihood, want[i].log_likelihood,
                   near * static_cast<double>(requests[i].continuation.size()))

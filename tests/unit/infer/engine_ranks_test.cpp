@@ -8,6 +8,7 @@
 #include "tests/unit/data/data_test_support.h"
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/infer/engine.h>
+#include <ziggurat/model/inference_layout.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::infer {
@@ -108,6 +109,119 @@ INSTANTIATE_TEST_SUITE_P(Layouts, EngineOnRanks,
                                            Layout{"modern_moe", 4, 4, true},
                                            Layout{"modern_moe", 2, 2, false},
                                            Layout{"350m_dense", 3, 1, true}));
+
+// A model with initial weights on ranks that share it.
+struct SharedModel {
+  SharedModel(const model::ModelConfig& config, const model::InferenceLayout& layout, DType dtype,
+              Communicator& world)
+      : placed(model::place(config, layout, world.size())),
+        groups(world, placed.plan),
+        store({.compute = dtype, .trainable = false}),
+        model(placed.config, store, groups) {
+    store.finalize();
+    store.to_panels();
+  }
+  model::PlacedModel placed;
+  ProcessGroups groups;
+  nn::ParamStore store;
+  model::Gpt model;
+};
+
+// Many heads, and sizes that 2, 3, 4 and 8 divide.
+model::ModelConfig dividable(const std::string& name) {
+  const bool grouped = name == "grouped";
+  std::vector<std::string> keys{"model.max_sequence=64", "model.init_std=0.3", "model.hidden=48",
+                                "model.heads=24", "model.vocab_multiple=48"};
+  if (grouped) keys.insert(keys.end(), {"model.kv_heads=2", "model.qk_norm=head"});
+  return test::tiny_model(grouped ? "modern_moe" : name, keys);
+}
+
+struct SharedBy {
+  std::string model;
+  int ranks, tensor, expert = 0, slice = 0;
+  DType dtype = DType::f32;
+};
+void PrintTo(const SharedBy& s, std::ostream* os) {
+  *os << s.model << " on " << s.ranks << " ranks, tensor " << s.tensor << ", expert " << s.expert
+      << ", slice " << s.slice << ", " << to_string(s.dtype);
+}
+
+class EngineOnRanksThatShare : public ::testing::TestWithParam<SharedBy> {};
+
+TEST_P(EngineOnRanksThatShare, WritesTheTextsOfOneToTheBit) {
+  const SharedBy by = GetParam();
+  const EngineOptions options{.window = 64, .cache_tokens = 160, .texts = 3, .step_rows = 17};
+  const model::ModelConfig config = dividable(by.model);
+  const std::vector<TextRequest> all = requests(config.vocab_size);
+  Texts want, got;
+  {
+    const OneThread one_thread;
+    const auto self = make_self_communicator();
+    const SharedModel whole(config, {}, by.dtype, *self);
+    Engine engine(whole.model, options);
+    want = write_all(engine, all);
+  }
+  run_on_threads(by.ranks, [&](Communicator& world) {
+    const SharedModel part(config, {.tensor = by.tensor, .expert = by.expert, .expert_slice = by.slice},
+                           by.dtype, world);
+    Engine engine(part.model, options, &world);
+    if (world.rank() != 0) return engine.follow();
+    engine.keep_in_touch();
+    got = write_all(engine, all);
+    engine.keep_in_touch();
+    engine.end();
+  });
+  EXPECT_EQ(got.size(), 9u);
+  EXPECT_EQ(got, want);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Layouts, EngineOnRanksThatShare,
+    ::testing::Values(
+        SharedBy{"350m_dense", 2, 2}, SharedBy{"350m_dense", 3, 3}, SharedBy{"350m_dense", 4, 2},
+        SharedBy{"350m_dense", 8, 8}, SharedBy{"350m_dense", 2, 2, 0, 0, DType::bf16},
+        // Queries, keys and values of more ranks than there are heads of the latter; a team of each size.
+        SharedBy{"grouped", 2, 2}, SharedBy{"grouped", 4, 4}, SharedBy{"grouped", 8, 8},
+        SharedBy{"grouped", 8, 4, 0, 1}, SharedBy{"grouped", 4, 2, 0, 0, DType::bf16},
+        // Experts: whole, over the ranks of all teams; as many slices as the rest; more slices; fewer.
+        SharedBy{"modern_moe", 4, 2, 0, 1}, SharedBy{"modern_moe", 4, 2, 0, 2},
+        SharedBy{"modern_moe", 4, 1, 0, 2}, SharedBy{"modern_moe", 4, 2, 0, 4},
+        SharedBy{"modern_moe", 4, 4, 2, 2}, SharedBy{"modern_moe", 8, 4, 2, 2}, SharedBy{"pr_moe", 2, 2},
+        SharedBy{"pr_moe", 2, 1, 0, 2}, SharedBy{"pr_moe", 3, 3}, SharedBy{"pr_moe", 3, 1},
+        SharedBy{"pr_moe", 4, 4}, SharedBy{"pr_moe", 4, 2}, SharedBy{"pr_moe", 4, 2, 1, 2},
+        SharedBy{"pr_moe", 8, 8}, SharedBy{"pr_moe", 8, 2, 0, 4, DType::bf16},
+        SharedBy{"pr_moe", 8, 1, 2, 1}));
+
+// Messages of one rank in the all-to-alls of a forward: as many as there are other teams, whatever their size
+// (arXiv 2201.05596, section 5.2: O(p / L), and O(L) in gathers of the team).
+TEST(EngineOnRanksThatShare, ExchangesAmongEqualPlacesOnly) {
+  const model::ModelConfig config = dividable("modern_moe");
+  const auto messages = [&](int ranks, const model::InferenceLayout& layout) {
+    int64_t most = 0;
+    std::mutex mutex;
+    run_on_threads(ranks, [&](Communicator& world) {
+      const SharedModel part(config, layout, DType::f32, world);
+      Communicator& exchange = part.placed.plan.tokens_alike() ? part.groups.exchange(8) : part.groups.ep(8);
+      Engine engine(part.model, {.window = 64, .texts = 3}, &world);
+      if (world.rank() == 0) {
+        write_all(engine, requests(config.vocab_size));
+        engine.end();
+      } else {
+        engine.follow();
+      }
+      // Counts go to all others, and rows, there and back, at most.
+      const int64_t calls = exchange.last_collective().sequence;
+      const std::lock_guard lock(mutex);
+      EXPECT_LE(exchange.traffic().inside.messages, calls * (exchange.size() - 1));
+      EXPECT_GE(3 * exchange.traffic().inside.messages, calls * (exchange.size() - 1));
+      most = std::max<int64_t>(most, exchange.size() - 1);
+    });
+    return most;
+  };
+  EXPECT_EQ(messages(8, {}), 7);
+  EXPECT_EQ(messages(8, {.tensor = 2, .expert_slice = 1}), 3);
+  EXPECT_EQ(messages(8, {.tensor = 4, .expert_slice = 1}), 1);
+}
 
 // Weights that give no finite logits on one rank: its name ends the job.
 TEST(EngineOnRanksFails, AsARankDoes) {

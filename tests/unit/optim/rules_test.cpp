@@ -9,6 +9,7 @@
 #include "tests/support/op_test.h"
 #include <ziggurat/comm/thread.h>
 #include <ziggurat/core/philox.h>
+#include <ziggurat/optim/clip_groups.h>
 #include <ziggurat/optim/optimizer.h>
 #include <ziggurat/optim/rules.h>
 #include <ziggurat/runtime/parallel_for.h>
@@ -338,6 +339,95 @@ TEST(Rules, FactoredMomentsAreTensorsOfTheirOwn) {
     EXPECT_EQ(moments[1].first, 12 * begin);
     EXPECT_EQ(state.bytes_of_moments(), 4 * (20 + 24));
   });
+}
+
+// A group's gradient is scaled by its own norm, whatever the others' are; a step that is none for one is none
+// for all.
+TEST(ClipGroups, AreUpdatesByGradientsOfTheirOwnScale) {
+  for (const OptimizerKind kind :
+       {OptimizerKind::adamw, OptimizerKind::lion, OptimizerKind::muon, OptimizerKind::adafactor}) {
+    OptimizerConfig grouped = config_of(kind);
+    grouped.clip_grad = 3;
+    grouped.clip_groups = {{"experts", "*.experts", 2}, {"told", "*.wide", 0}, {"layers", "layers.*", 1}};
+    EXPECT_EQ(clip_group_of(grouped, "layers.0.experts"), 1);
+    EXPECT_EQ(clip_group_of(grouped, "layers.0.wide"), 2);
+    EXPECT_EQ(clip_group_of(grouped, "layers.0.tall"), 3);
+    EXPECT_EQ(clip_group_of(grouped, "embed.token.weight"), 0);
+    OptimizerConfig plain = config_of(kind);
+    plain.clip_grad = 0;
+    const auto world = make_self_communicator();
+    const ProcessGroups groups(*world, ParallelPlan(1, {}));
+    nn::ParamStore stores[] = {nn::ParamStore({.compute = DType::f64}),
+                               nn::ParamStore({.compute = DType::f64})};
+    for (nn::ParamStore& store : stores) add_parameters(store), store.finalize();
+    Optimizer by_group(stores[0], groups, grouped), by_hand(stores[1], groups, plain);
+    Arena workspace("workspace", 1 << 24);
+    Stream stream;
+    for (int64_t step = 1; step <= kSteps; ++step) {
+      std::vector<double> squares(4);  // [groups, parts], of one part
+      for (const nn::ParamEntry& entry : stores[0].entries()) {
+        const auto group = static_cast<size_t>(clip_group_of(grouped, entry.spec.name));
+        for (int64_t i = 0; i < entry.numel; ++i) {
+          const double g = gradient_of(entry.spec, step, i);
+          entry.param.grad.data<double>()[i] = g;
+          squares[group] += g * g;
+        }
+      }
+      for (const nn::ParamEntry& entry : stores[1].entries()) {
+        const auto group = static_cast<size_t>(clip_group_of(grouped, entry.spec.name));
+        const double most = clip_norm_of(grouped, group);
+        const double scale = most == 0 ? 1 : std::min(1.0, most / std::sqrt(squares[group]));
+        EXPECT_TRUE(scale < 1 || most == 0) << entry.spec.name << " is not clipped";
+        for (int64_t i = 0; i < entry.numel; ++i) {
+          entry.param.grad.data<double>()[i] = scale * gradient_of(entry.spec, step, i);
+        }
+      }
+      const Tensor told =
+          by_group.update(kLr, Tensor(squares.data(), DType::f64, {4, 1}), {}, workspace, stream);
+      double one = 1;
+      by_hand.update(kLr, Tensor(&one, DType::f64, {1}), {}, workspace, stream);
+      ASSERT_EQ(told.shape(), (Shape{5, 2}));
+      EXPECT_NEAR(told.data<double>()[0], std::sqrt(squares[0] + squares[1] + squares[2] + squares[3]),
+                  1e-12);
+      for (size_t g = 0; g < 4; ++g)
+        EXPECT_NEAR(told.data<double>()[2 + 2 * g], std::sqrt(squares[g]), 1e-12);
+    }
+    std::map<std::string, Values> before;
+    for (size_t e = 0; e < stores[0].entries().size(); ++e) {
+      const nn::ParamEntry &a = stores[0].entries()[e], &b = stores[1].entries()[e];
+      const Values got = to_doubles(by_group.state().master(a)), want = to_doubles(by_hand.state().master(b));
+      for (size_t i = 0; i < got.size(); ++i) {
+        // Lion takes signs, Muon a polynomial of fp64 products: the scale itself rounds otherwise.
+        ASSERT_NEAR(got[i], want[i], 1e-9) << a.spec.name << " element " << i;
+      }
+      before[a.spec.name] = got;
+    }
+    std::vector<double> wrong = {1, NAN, 1, 1};
+    by_group.update(kLr, Tensor(wrong.data(), DType::f64, {4, 1}), {}, workspace, stream);
+    for (const nn::ParamEntry& entry : stores[0].entries()) {
+      EXPECT_EQ(to_doubles(by_group.state().master(entry)), before[entry.spec.name]) << entry.spec.name;
+    }
+  }
+}
+
+TEST(ClipGroups, ThatTakeNothingAreRefused) {
+  OptimizerConfig config;
+  const std::vector<std::string> names = {"embed.token.weight", "blocks.0.mlp.up.weight"};
+  config.clip_groups = {{"mlp", "*.mlp.*", 1}, {"rest of mlp", "*.up.*", 1}};
+  try {
+    check_clip_groups(config, names);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("clip_groups.1.parameters: *.up.* takes only"), std::string::npos)
+        << e.what();
+  }
+  config.clip_groups = {{"experts", "*.experts.*", 1}};
+  try {
+    check_clip_groups(config, names);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("*.experts.* is no parameter"), std::string::npos) << e.what();
+  }
 }
 
 // The mean of all weights so far, until 1 / (1 - decay) of them; then exponential. Nothing moves with an

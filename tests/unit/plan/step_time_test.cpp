@@ -154,7 +154,8 @@ TEST(StepTime, DenseDispatchIsProductsWithMasks) {
     }
   }
   EXPECT_EQ(flops, 5 * 2.0 * 8 * 8 * 16);
-  EXPECT_EQ(bytes, 64 * (4 + 5 + 3 + 6 + 6 + 8));
+  // Masks; the gate's input and its gradient, cast and added; what experts made, copied together and apart.
+  EXPECT_EQ(bytes, 64 * (4 + 5 + 3 + 6 + 6 + 8) + 8 * 16 * (6 + 6 + 6 + 2 * 4));
 }
 
 TEST(StepTime, AttentionInMemoryComputesBothHalves) {
@@ -177,7 +178,19 @@ TEST(StepTime, OtherHabitsOfSoftware) {
   EXPECT_DOUBLE_EQ(as_done(dropout, {.dropout_masks_in_memory = true})[0].bytes, 70);
   const WorkItem gradient{.name = "dropout_add", .backward = true, .bytes = 40};
   EXPECT_DOUBLE_EQ(as_done(gradient, {.dropout_masks_in_memory = true})[0].bytes, 50);
+  const WorkItem adamw{.name = "adamw", .bytes = 30}, norm{.name = "sum_of_squares", .bytes = 4};
+  double update = 0;
+  for (const WorkItem& part : as_done(adamw, {.eager_update = true})) update += part.bytes;
+  EXPECT_DOUBLE_EQ(update, 70);
+  EXPECT_TRUE(as_done(norm, {.eager_update = true}).empty());  // one of those passes
   ClusterConfig c = cluster();
+  c.software.bucket_copies = true, c.software.gradient_bytes = 2, c.device.start = 0;
+  StepWork reduces;
+  reduces.reduction = {collective("all_reduce", 4e9)}, reduces.samples = 1;
+  const double moved = 6 * 2e9 / c.device.memory_bandwidth,
+               with = time_of(reduces, c, ParallelPlan(8, {})).seconds;
+  c.software.bucket_copies = false;
+  EXPECT_NEAR(with - time_of(reduces, c, ParallelPlan(8, {})).seconds, moved, 1e-9);
   c.software.exchange_share = 0.5;
   EXPECT_DOUBLE_EQ(seconds_of(collective("all_to_all_v", 8e9), c, {"dp", 8, 1}), 2 * (4e9 / 1e9 + 4e-5));
 }

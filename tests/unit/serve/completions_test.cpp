@@ -71,7 +71,7 @@ class Completions : public ::testing::Test {
 };
 
 TEST_F(Completions, AnswerInOpenAisForm) {
-  const json reply = answer({{"model", "any"}, {"prompt", "lamp"}, {"max_tokens", 5}, {"temperature", 0}});
+  const json reply = answer({{"model", "tiny"}, {"prompt", "lamp"}, {"max_tokens", 5}, {"temperature", 0}});
   EXPECT_EQ(reply.at("object"), "text_completion");
   EXPECT_EQ(reply.at("model"), "tiny");
   EXPECT_EQ(reply.at("choices").size(), 1u);
@@ -302,6 +302,25 @@ TEST(Backlog, TellsTheModelThatNobodyReads) {
   EXPECT_FALSE(backlog.too_slow());
   end.reset();
   EXPECT_EQ(backlog.take(), std::nullopt);
+}
+
+TEST_F(Completions, AnotherModelIsNotFound) {
+  const json error = answer({{"model", "huge"}, {"prompt", "lamp"}, {"max_tokens", 1}}, 404).at("error");
+  EXPECT_EQ(error.at("code"), "model_not_found");
+  EXPECT_EQ(error.at("param"), "model");
+  EXPECT_THAT(error.at("message").get<std::string>(), testing::AllOf(HasSubstr("huge"), HasSubstr("tiny")));
+  answer({{"model", nullptr}, {"prompt", "lamp"}, {"max_tokens", 1}});
+}
+
+TEST_F(Completions, WhatNeverBecameARequestIsCounted) {
+  EXPECT_EQ(api.refuse(413, "/v1/completions").status, 413);
+  EXPECT_EQ(api.refuse(400, "/made/up").status, 400);
+  answer({{"model", "huge"}, {"prompt", "lamp"}}, 404);
+  const std::string metrics = api.answer("GET", "/metrics", "").body;
+  for (const char* line : {"{path=\"/v1/completions\",code=\"413\"} 1", "{path=\"other\",code=\"400\"} 1",
+                           "{path=\"/v1/completions\",code=\"404\"} 1"}) {
+    EXPECT_THAT(metrics, HasSubstr(line));
+  }
 }
 
 // A few megabytes of brackets, wherever they stand: texts, copies and comparisons of them would use up the

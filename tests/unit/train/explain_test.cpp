@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "config/other_names.h"
 #include "tests/support/source_dir.h"
 #include "tests/unit/data/data_test_support.h"
 #include <ziggurat/config/explain.h>
@@ -38,6 +39,16 @@ TEST(KeyNotes, NameHeadersThatThereAre) {
       const std::string header = text.substr(begin, end + 2 - begin);
       EXPECT_TRUE(std::filesystem::exists(test::source_dir() + "/include/ziggurat/" + header)) << header;
     }
+  }
+}
+
+// What other trainers call a key is answered by a key that there is.
+TEST(OtherNames, AreOfKeysThatThereAre) {
+  for (const OtherName& name : other_names()) {
+    EXPECT_NO_THROW(key_help<RunConfig>(std::string(name.ours))) << name.theirs;
+    EXPECT_THAT(ziggurat::testing::error_of(ErrorKind::config,
+                                            [&] { key_help<RunConfig>(std::string(name.theirs)); }),
+                HasSubstr("did you mean '" + std::string(name.ours) + "'?"));
   }
 }
 

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -206,6 +207,70 @@ TEST_F(ResumeTest, AllowedModelChangesMayLeaveTensorsUnused) {
   other.checkpoint.allow_model_changes = true;
   other.model.blocks.push_back(other.model.blocks.back());
   EXPECT_THAT(refused(ErrorKind::checkpoint, other), HasSubstr("needs tensors that it does not hold"));
+}
+
+// An average of the weights is no part of the training: it may begin and end with any step, and goes on
+// exactly.
+TEST_F(ResumeTest, AnAverageBeginsInTheMiddleOfARun) {
+  config_.checkpoint.keep = 0;
+  const auto averages_of = [](const std::string& path) {
+    std::map<std::string, std::vector<float>> all;
+    CheckpointReader reader(path);
+    for (const std::string& name : reader.names()) {
+      const Shape shape = reader.tensor(name).shape;
+      std::vector<float>& values = all[name];
+      values.resize(static_cast<size_t>(shape.numel()));
+      reader.read({name, shape, rows_of(shape, 0, shape[0]), Tensor(values.data(), DType::f32, shape)});
+    }
+    return all;
+  };
+  train(2, config_);
+  const auto begun = averages_of(checkpoint(2));
+  RunConfig averaging = config_;
+  averaging.optimizer.average = 0.75;
+  EXPECT_EQ(train(2, averaging, 2), 2);  // in one start
+  const auto whole = averages_of(checkpoint(4)), third = averages_of(checkpoint(3));
+  const std::string name = "final_norm.weight";
+  const std::vector<float>&w2 = begun.at(name), &w3 = third.at(name), &average = third.at("ema.w." + name);
+  // The third update: a decay of min(0.75, 1 - 1/3).
+  for (size_t i = 0; i < average.size(); ++i) {
+    EXPECT_FLOAT_EQ(average[i], w2[i] + static_cast<float>(1 / 3.0) * (w3[i] - w2[i])) << i;
+  }
+  fs::remove_all(checkpoint(4));
+  EXPECT_EQ(train(1, averaging), 3);  // in two
+  EXPECT_EQ(averages_of(checkpoint(4)), whole);
+  EXPECT_EQ(train(1, config_), 4);  // and gone
+  for (const auto& [tensor, values] : averages_of(checkpoint(5))) EXPECT_FALSE(tensor.starts_with("ema.w."));
+}
+
+// The stable part of wsd ends at whichever checkpoint somebody decays from.
+TEST_F(ResumeTest, WsdDecaysFromAnyCheckpoint) {
+  constexpr int64_t kStep = 16 * 16;  // tokens
+  config_.checkpoint.keep = 0;
+  config_.optimizer.schedule = LrScheduleKind::wsd;
+  config_.optimizer.wsd_decay_tokens = 4 * kStep;
+  train(3, config_);
+  RunConfig decaying = config_;
+  decaying.optimizer.decay_tokens = 6 * kStep;
+  EXPECT_THAT(
+      refused(ErrorKind::config, decaying),
+      AllOf(HasSubstr("optimizer.decay_tokens"), HasSubstr("checkpoint.allow_schedule_changes=true")));
+  decaying.checkpoint.allow_schedule_changes = true;
+  for (const int64_t from : {3, 2}) {
+    std::vector<double> rates;
+    run_on_threads(1, [&](Communicator& world) {
+      Trainer trainer(decaying, world);
+      EXPECT_EQ(trainer.steps_done(), from);
+      for (int64_t step = from; step < 7; ++step) rates.push_back(trainer.step().lr);
+    });
+    std::vector<double> want;
+    for (int64_t step = from; step < 7; ++step) {
+      const double left = std::clamp<double>(static_cast<double>(6 - step) / 4, 0, 1);
+      want.push_back(1e-3 + 9e-3 * left);
+    }
+    EXPECT_THAT(rates, ::testing::Pointwise(::testing::DoubleNear(1e-15), want));
+    fs::remove_all(checkpoint(3));
+  }
 }
 
 TEST_F(ResumeTest, AnotherBatchTrainsToTheSameGoal) {

@@ -1,0 +1,155 @@
+// Writing and scoring texts with a model on the emulated device: the CPU's tokens, and its likelihoods.
+#include <map>
+
+#include "tests/emulation/emulated_test.h"
+#include "tests/support/bare_model.h"
+#include "tests/support/op_test.h"
+#include "tests/unit/data/data_test_support.h"
+#include <ziggurat/comm/thread.h>
+#include <ziggurat/eval/scorer.h>
+#include <ziggurat/infer/engine.h>
+#include <ziggurat/runtime/device_work.h>
+
+namespace ziggurat::emulation {
+namespace {
+
+using ziggurat::testing::error_of;
+
+struct Written {
+  std::vector<int32_t> tokens;
+  std::vector<double> logprobs;
+  bool operator==(const Written&) const = default;
+};
+
+std::map<int64_t, Written> write(infer::Engine& engine, const std::vector<infer::TextRequest>& requests) {
+  std::map<int64_t, Written> texts;
+  for (const infer::TextRequest& request : requests) engine.submit(request);
+  const infer::TextEvents events{
+      .token = [&](int64_t id, int32_t token, bool, const infer::Likelihood* likelihood) {
+        texts[id].tokens.push_back(token);
+        if (likelihood != nullptr) texts[id].logprobs.push_back(likelihood->logprob);
+      }};
+  while (!engine.idle()) engine.step(events);
+  return texts;
+}
+
+// Prompts of 1 to 21 tokens, of which two begin alike; more than are written at once, or read in a pass.
+std::vector<infer::TextRequest> requests(int64_t vocabulary) {
+  std::vector<infer::TextRequest> all;
+  for (int64_t id = 0; id < 4; ++id) {
+    infer::TextRequest request{.id = id, .max_new_tokens = 5 + id, .text = id, .alternatives = 1};
+    request.prompt =
+        test::random_tokens(1 + id * 20 / 3, vocabulary, id == 3 ? 2 : static_cast<uint64_t>(id));
+    request.sampling.temperature = 0;
+    request.scores_prompt = id == 1;
+    all.push_back(std::move(request));
+  }
+  return all;
+}
+
+struct ModelCase {
+  const char* name;
+  std::vector<std::string> overrides = {};
+};
+void PrintTo(const ModelCase& c, std::ostream* os) { *os << c.name; }
+
+class EmulatedEngine : public EmulatedTest, public ::testing::WithParamInterface<ModelCase> {
+ protected:
+  static model::ModelConfig config() {
+    std::vector<std::string> overrides = GetParam().overrides;
+    overrides.insert(overrides.end(), {"model.max_sequence=32", "model.init_std=0.3"});
+    return test::tiny_model(GetParam().name, overrides);
+  }
+  // Longer than a block of the cache; shorter than some texts, which slide where positions rotate.
+  static constexpr infer::EngineOptions kOptions{.window = 24, .texts = 3, .step_rows = 9};
+};
+
+TEST_P(EmulatedEngine, WritesTheTextsOfTheCpu) {
+  const test::BareModel cpu(config(), DType::f32), device(config(), DType::f32, nullptr, Device::cuda);
+  infer::Engine here(cpu.model, kOptions), there(device.model, kOptions);
+  const auto asked = requests(cpu.layout.vocab_size);
+  const auto want = write(here, asked), got = write(there, asked);
+  ASSERT_EQ(got.size(), want.size());
+  for (const auto& [id, text] : want) {
+    EXPECT_EQ(got.at(id).tokens, text.tokens) << "text " << id;
+    test::expect_within(got.at(id).logprobs, text.logprobs, 1e-4, fmt::format("likelihoods of text {}", id));
+  }
+  const auto of_cpu = here.executor().loads(), of_device = there.executor().loads();
+  ASSERT_EQ(of_device.size(), of_cpu.size());
+  for (size_t i = 0; i < of_cpu.size(); ++i) EXPECT_EQ(of_device[i].counts, of_cpu[i].counts);
+}
+
+// A text does not depend on what is written beside it, to the bit; nor on how its prompt was cut up.
+TEST_P(EmulatedEngine, WritesATextAloneAsBesideOthers) {
+  const test::BareModel device(config(), DType::bf16, nullptr, Device::cuda);
+  const auto asked = requests(device.layout.vocab_size);
+  infer::Engine together(device.model, kOptions);
+  const auto want = write(together, asked);
+  infer::EngineOptions options = kOptions;
+  options.step_rows = 30;
+  infer::Engine alone(device.model, options);
+  for (const infer::TextRequest& request : asked) {
+    EXPECT_EQ(write(alone, {request}).at(request.id), want.at(request.id)) << "text " << request.id;
+  }
+}
+
+TEST_P(EmulatedEngine, ScoresAsTheCpu) {
+  const test::BareModel cpu(config(), DType::f32), device(config(), DType::f32, nullptr, Device::cuda);
+  const auto alone = make_self_communicator();
+  const int64_t vocabulary = cpu.layout.vocab_size;
+  std::vector<eval::TokenRequest> asked;
+  for (uint64_t i = 0; i < 5; ++i) {  // some share a context
+    asked.push_back({test::random_tokens(9, vocabulary, i / 2),
+                     test::random_tokens(1 + static_cast<int64_t>(i), vocabulary, 10 + i)});
+  }
+  const eval::ScorerOptions options{.length = 24, .batch_tokens = 13, .sequences = 3};
+  eval::Scorer here(cpu.model, *alone, options), there(device.model, *alone, options);
+  const auto want = here.score(asked), got = there.score(asked);
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_NEAR(got[i].log_likelihood, want[i].log_likelihood, 1e-4 * static_cast<double>(i + 1));
+    EXPECT_EQ(got[i].greedy, want[i].greedy);
+  }
+  const std::vector<std::vector<int32_t>> contexts = {asked[0].context, asked[4].context};
+  const auto ended = [](size_t, std::span<const int32_t>) { return false; };
+  EXPECT_EQ(there.generate(contexts, 4, ended), here.generate(contexts, 4, ended));
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiny, EmulatedEngine,
+                         ::testing::Values(ModelCase{"350m_dense"}, ModelCase{"pr_moe"},
+                                           ModelCase{"modern_moe", {"model.kv_heads=2", "model.window=11"}},
+                                           ModelCase{"deepseek_moe"}, ModelCase{"openmoe"}),
+                         [](const auto& tested) { return std::string(tested.param.name); });
+
+class EmulatedEngineAlone : public EmulatedTest {};
+
+// The host waits once for a pass: for its logits, and for its tables.
+TEST_F(EmulatedEngineAlone, APassWaitsForItsLogitsOnly) {
+  const test::BareModel device(test::tiny_model("pr_moe"), DType::f32, nullptr, Device::cuda);
+  infer::Executor executor(device.model, {.blocks = 2, .rows = 4});
+  const std::vector<int32_t> blocks = {0, 1};
+  infer::Pass pass;
+  pass.clear();
+  pass.add_sequence(blocks, 0);
+  for (int64_t i = 0; i < 3; ++i) pass.add_row(1, i, i == 2);
+  int64_t rows = 0;
+  const int64_t waits = device_work().waits;
+  executor.run(pass, [&](size_t, const Tensor& logits) { rows += logits.dim(0); });
+  EXPECT_EQ(rows, 1);
+  EXPECT_LE(device_work().waits, waits + 2);
+}
+
+TEST_F(EmulatedEngineAlone, WhatADeviceDoesNotWriteIsRefused) {
+  run_on_threads(2, [](Communicator& world) {
+    const test::BareModel shared(test::tiny_model("pr_moe"), DType::f32, &world, Device::cuda);
+    const std::string text =
+        error_of(ErrorKind::argument, [&] { infer::Executor(shared.model, {.blocks = 1}); });
+    EXPECT_NE(text.find("--device cpu"), std::string::npos) << text;
+    const test::BareModel dense(test::tiny_model("350m_dense"), DType::f32, &world, Device::cuda);
+    EXPECT_NE(error_of(ErrorKind::argument, [&] { infer::Engine(dense.model, {}, &world); }).find("one rank"),
+              std::string::npos);
+  });
+}
+
+}  // namespace
+}  // namespace ziggurat::emulation

@@ -1,0 +1,63 @@
+#include "tests/emulation/kernels/compare.h"
+#include <ziggurat/kernels/label_smoothing.h>
+
+namespace ziggurat::emulation {
+namespace {
+
+struct SmoothingCase {
+  int64_t rows, cols, vocabulary;
+  bool accumulate = false, learns = true;
+};
+void PrintTo(const SmoothingCase& c, std::ostream* os) {
+  *os << c.rows << " x " << c.cols << " of " << c.vocabulary << (c.accumulate ? " added to" : "")
+      << (c.learns ? "" : " in evaluation");
+}
+
+class EmulatedLabelSmoothing : public EmulatedTest, public testing::WithParamInterface<SmoothingCase> {};
+
+template <class T>
+void expect_equals_cpu(const SmoothingCase& c) {
+  Stream cpu(Device::cpu), cuda(Device::cuda);
+  Arena here("here", 1 << 20), there("there", 1 << 20, Device::cuda);
+  const auto n = static_cast<size_t>(c.rows * c.cols), of_head = static_cast<size_t>(c.vocabulary * c.cols);
+  const auto x = values<T>("x", n), weight = values<T>("weight", of_head);
+  auto dx = values<T>("dx", n);
+  auto dweight = values<float>("dweight", of_head);
+  std::vector<int32_t> targets;  // some are nobody's, many are each other's
+  for (int64_t i = 0; i < c.rows; ++i) {
+    targets.push_back(i % 5 == 4 ? -1 : static_cast<int32_t>(i * 3 % std::min<int64_t>(c.vocabulary, 7)));
+  }
+  std::vector<double> sum(1), scale = {0.25};
+  const DeviceTensor<T> d_x(x, 0), d_weight(weight, 0), d_dx(dx, 0);
+  const DeviceTensor<float> d_dweight(dweight, 0);
+  const DeviceArray<int32_t> d_targets(targets);
+  const DeviceArray<double> d_sum(sum), d_scale(scale);
+  kernels::LabelSmoothingArgs<T> args{c.rows, c.cols, c.vocabulary, 0.1};
+  args.accumulate_dx = c.accumulate;
+  args.x = x.data(), args.weight = weight.data(), args.targets = targets.data(), args.sum = sum.data();
+  args.grad_scale = scale.data();
+  if (c.learns) args.dx = dx.data(), args.dweight = dweight.data();
+  kernels::label_smoothing<Device::cpu>(args, here, cpu);
+  args.x = d_x.data(), args.weight = d_weight.data(), args.targets = d_targets.data(),
+  args.sum = d_sum.data();
+  args.grad_scale = d_scale.data();
+  if (c.learns) args.dx = d_dx.data(), args.dweight = d_dweight.data();
+  kernels::label_smoothing<Device::cuda>(args, there, cuda);
+  expect_success(cudaDeviceSynchronize());
+  EXPECT_NEAR(d_sum.get()[0], sum[0], 1e-12 * static_cast<double>(c.rows * c.cols));
+  expect_near(d_dx.get(), dx, "dx");
+  expect_near(d_dweight.get(), dweight, "dweight", static_cast<double>(c.rows));
+}
+
+TEST_P(EmulatedLabelSmoothing, EqualsTheCpus) {
+  expect_equals_cpu<float>(GetParam());
+  expect_equals_cpu<bf16>(GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, EmulatedLabelSmoothing,
+                         testing::Values(SmoothingCase{0, 3, 4}, SmoothingCase{1, 1, 1},
+                                         SmoothingCase{70, 24, 131, true}, SmoothingCase{70, 24, 131},
+                                         SmoothingCase{9, 200, 65}, SmoothingCase{9, 16, 65, false, false}));
+
+}  // namespace
+}  // namespace ziggurat::emulation
