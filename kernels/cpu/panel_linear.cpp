@@ -112,14 +112,21 @@ void panel_linear(const PanelLinearArgs<T, TY>& g, Arena& workspace, Stream& str
       with_rows<kRows>(rows, [&]<int M>(std::integral_constant<int, M>) {
         panel<M, T>(weight, numbers, width, x + row * g.in, g.in, g.in, sums);
       });
-      for (int64_t m = 0; m < rows; ++m) {
+      // Rows of a whole panel lie one after another: one epilogue for all.
+      const int64_t together = width == kPanelRows ? rows : 1;
+      for (int64_t m = 0; m < rows; m += together) {
         A* const sum = sums + m * kPanelRows;
-        for (int64_t o = 0; scales != nullptr && o < width; ++o) sum[o] *= static_cast<A>(scales[o]);
-        if (bias != nullptr || g.activation != Activation::none) {
-          bias_activation_forward<D>(BiasActivationArgs<A>{g.activation, 1, width, sum, bias, sum}, quiet);
+        for (int64_t i = 0; scales != nullptr && i < together; ++i) {
+          for (int64_t o = 0; o < width; ++o) sum[i * width + o] *= static_cast<A>(scales[o]);
         }
-        TY* const y = g.y + (row + m) * g.out + first;
-        for (int64_t o = 0; o < width; ++o) y[o] = TY(sum[o]);
+        if (bias != nullptr || g.activation != Activation::none) {
+          bias_activation_forward<D>(BiasActivationArgs<A>{g.activation, together, width, sum, bias, sum},
+                                     quiet);
+        }
+        for (int64_t i = 0; i < together; ++i) {
+          TY* const y = g.y + (row + m + i) * g.out + first;
+          for (int64_t o = 0; o < width; ++o) y[o] = TY(sum[i * width + o]);
+        }
       }
     }
   });

@@ -212,7 +212,9 @@ void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream& strea
   in_slot_order(g, [&](int64_t c) { candidates[next[g.expert[c]]++] = static_cast<int32_t>(c); });
 
   std::fill(kept, kept + choices, false);
-  parallel_for(g.experts, [&](int64_t e) {
+  // Of a few texts that are written the tables are made in a microsecond: less than a loop of threads takes.
+  const bool few = choices <= kTokens;
+  const auto keep_of_expert = [&](int64_t e) {
     const int64_t group_choices = g.tokens / g.groups * g.top_k;
     int32_t *at = candidates + begin[e], *const last = candidates + begin[e + 1];
     g.counts[e] = 0;
@@ -223,7 +225,12 @@ void router_assign(const RouterAssignArgs<T>& g, Arena& workspace, Stream& strea
       g.counts[e] += static_cast<int32_t>(keep_best(g, e, at, end - at, kept));
       at = end;
     }
-  });
+  };
+  if (few) {
+    for (int64_t e = 0; e < g.experts; ++e) keep_of_expert(e);
+  } else {
+    parallel_for(g.experts, keep_of_expert);
+  }
 
   g.offsets[0] = 0;
   std::partial_sum(g.counts, g.counts + g.experts, g.offsets + 1);

@@ -37,10 +37,28 @@ int64_t active_bytes(const nn::ParamStore& store, const model::ModelConfig& conf
   return bytes;
 }
 
+// FLOPs of the products in reading a token of a context: all matrices that it meets but the vocabulary head,
+// which nobody asks there. Attention's are not among them.
+double flops_of_context_token(const nn::ParamStore& store, const model::ModelConfig& config) {
+  double weights = 0;
+  for (const nn::ParamEntry& entry : store.entries()) {
+    const nn::ParamSpec& spec = entry.spec;
+    if (spec.product_rows == 0 || spec.name.starts_with("embed.") || spec.name.starts_with("head.")) continue;
+    const double part = spec.expert_parallel > 0 ? static_cast<double>(config.moe.top_k) /
+                                                       static_cast<double>(entry.param.value.dim(0))
+                                                 : 1;
+    weights += part * static_cast<double>(entry.numel);
+  }
+  return 2 * weights;
+}
+
 struct Measured {
   double seconds = 0;                 // of the fastest round
   double bandwidth = 0;               // bytes/s: the fastest reading
   double prefill_seconds = 0;         // of the fastest reading of all contexts
+  double cold_seconds = 0;            // of the first one
+  double context_flops = 0;           // of the products of a token of a context
+  double products = 0;                // FLOP/s: the fastest matrix products of the library
   int64_t weights = 0, cache = 0;     // bytes a step reads; cache: on average over the round
   std::vector<Profile::Entry> spans;  // of the fastest round
 };
@@ -94,6 +112,7 @@ Measured measure(const train::RunConfig& config, const BenchDecodeArguments& arg
   Decoding decoding(random.model(), arguments);
   Measured best;
   best.weights = active_bytes(random.store(), random.layout(), arguments.texts);
+  best.context_flops = flops_of_context_token(random.store(), random.layout());
   best.cache = decoding.executor().cache().bytes_per_position() * arguments.texts *
                (arguments.context + (arguments.tokens + 1) / 2);
   Profile profile;
@@ -111,11 +130,22 @@ Measured measure(const train::RunConfig& config, const BenchDecodeArguments& arg
       for (int64_t i = 0; i < arguments.tokens; ++i) decoding.step();
     }
     const double seconds = timer.seconds();
-    if (round == 0) continue;
+    if (round == 0) {
+      best.cold_seconds = read;
+      continue;
+    }
     if (round == 1 || seconds < best.seconds) best.seconds = seconds, best.spans = profile.entries();
     if (round == 1 || read < best.prefill_seconds) best.prefill_seconds = read;
   }
+  best.products = bench::measure_gemm_roof(train::compute_dtype(config.precision));
   return best;
+}
+
+double tokens_of_contexts(const BenchDecodeArguments& a) { return static_cast<double>(a.texts * a.context); }
+
+// What part of the time of the products alone, at the rate of large ones, reading the contexts takes.
+double prefill_of_bound(const BenchDecodeArguments& a, const Measured& m) {
+  return tokens_of_contexts(a) * m.context_flops / m.products / m.prefill_seconds;
 }
 
 void print(const train::RunConfig& config, const BenchDecodeArguments& arguments, const Measured& m) {
@@ -132,8 +162,11 @@ void print(const train::RunConfig& config, const BenchDecodeArguments& arguments
   fmt::print("  {:<24}{:10.1f} %\n", "of the bound", 100 * bound / step);
   fmt::print("  {:<24}{:10.1f} %         with {:.1f} MB of keys and values\n", "of the bound",
              100 * bound_with_cache / step, static_cast<double>(m.cache) / 1e6);
-  fmt::print("  {:<24}{:10.1f} tokens/s\n", "reading the contexts",
-             texts * static_cast<double>(arguments.context) / m.prefill_seconds);
+  fmt::print("  {:<24}{:10.1f} tokens/s, the first time {:.1f}\n", "reading the contexts",
+             tokens_of_contexts(arguments) / m.prefill_seconds,
+             tokens_of_contexts(arguments) / m.cold_seconds);
+  fmt::print("  {:<24}{:10.1f} %         of {:.1f} MFLOP a token at {:.1f} GFLOP/s\n", "of its products",
+             100 * prefill_of_bound(arguments, m), m.context_flops / 1e6, m.products / 1e9);
   fmt::print("time a step by span\n");
   for (const Profile::Entry& e : m.spans) {
     if (e.seconds < 0.001 * m.seconds) break;
@@ -158,7 +191,9 @@ std::string json(const train::RunConfig& config, const BenchDecodeArguments& arg
       {"read_bytes_per_second", m.bandwidth},
       {"bound_tokens_per_second", texts * m.bandwidth / static_cast<double>(m.weights)},
       {"of_bound", static_cast<double>(m.weights) / m.bandwidth * tokens / m.seconds},
-      {"prefill_tokens_per_second", texts * static_cast<double>(arguments.context) / m.prefill_seconds}};
+      {"prefill_tokens_per_second", tokens_of_contexts(arguments) / m.prefill_seconds},
+      {"cold_prefill_tokens_per_second", tokens_of_contexts(arguments) / m.cold_seconds},
+      {"prefill_of_bound", prefill_of_bound(arguments, m)}};
   for (const Profile::Entry& e : m.spans) {
     out["spans"].push_back({{"path", e.path}, {"seconds", e.seconds}, {"calls", e.calls}});
   }
