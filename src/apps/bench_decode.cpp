@@ -43,7 +43,7 @@ double flops_of_context_token(const nn::ParamStore& store, const model::ModelCon
   double weights = 0;
   for (const nn::ParamEntry& entry : store.entries()) {
     const nn::ParamSpec& spec = entry.spec;
-    if (spec.product_rows == 0 || spec.name.starts_with("embed.") || spec.name.starts_with("head.")) continue;
+    if (!spec.product || spec.name.starts_with("embed.") || spec.name.starts_with("head.")) continue;
     const double part = spec.expert_parallel > 0 ? static_cast<double>(config.moe.top_k) /
                                                        static_cast<double>(entry.param.value.dim(0))
                                                  : 1;
