@@ -41,6 +41,11 @@ class EmulatedTraining : public EmulatedTest {
   TempDir folder;
 };
 
+RunConfig without_graphs(RunConfig config) {
+  config.train.graphs = train::Graphs::off;
+  return config;
+}
+
 RunConfig on_device(RunConfig config) {
   config.device = Device::cuda;
   return config;
@@ -226,6 +231,8 @@ TEST_F(EmulatedTraining, MemoryIsWhatThePlanSaid) {
       EXPECT_EQ(used.activation_gradients, plan.activation_gradients);
       EXPECT_EQ(used.workspace, plan.workspace);
     });
+    EXPECT_GT(plan.graphs, 0);
+    EXPECT_EQ(test::plan_on_threads(without_graphs(config), 1).graphs, 0);
   }
 }
 
@@ -346,11 +353,6 @@ class EmulatedGraphs : public EmulatedTraining, public ::testing::WithParamInter
     return on_device(c.change(config));
   }
 };
-
-RunConfig without_graphs(RunConfig config) {
-  config.train.graphs = train::Graphs::off;
-  return config;
-}
 
 // The third step is launches alone.
 TEST_P(EmulatedGraphs, ChangeNoBit) {
