@@ -303,7 +303,8 @@ __global__ void __launch_bounds__(ForwardTiles<T, kCols>::kThreads, kBlocks)
 
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = lane_of_warp();
   const int row = part.begin + 16 * warp + lane / 4;  // and row + 8
-  const int64_t head_row = (part.sequence * s.heads + part.head) * s.length;
+  const int64_t head_row = (part.sequence * s.heads + part.head) * s.length,
+                drop_row = g.dropout.place(s, part.sequence, part.head) * s.length;
   int first[2], last[2];
   for (int r = 0; r < 2; ++r) {
     const int i = row + 8 * r;
@@ -313,7 +314,7 @@ __global__ void __launch_bounds__(ForwardTiles<T, kCols>::kThreads, kBlocks)
   const int last_of_warp = __reduce_max_sync(kWholeWarp, max(last[0], last[1]));
   const Keep keep(g.dropout);
   const auto length = static_cast<uint64_t>(s.length),
-             element = static_cast<uint64_t>(head_row + row) * length + static_cast<uint64_t>(lane % 4 * 2);
+             element = static_cast<uint64_t>(drop_row + row) * length + static_cast<uint64_t>(lane % 4 * 2);
   const float scale = static_cast<float>(g.scale) * kLog2E;
   float y[kCols / 8][4] = {}, max[2] = {Maximum::kNeutral<float>, Maximum::kNeutral<float>}, sum[2] = {};
 
@@ -422,7 +423,8 @@ __global__ void __launch_bounds__(BackwardTiles<T, kCols>::kThreads, kBlocks)
 
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = lane_of_warp();
   const int row = part.begin + 16 * warp + lane / 4;  // and row + 8
-  const int64_t head_row = (part.sequence * s.heads + part.head) * s.length;
+  const int64_t head_row = (part.sequence * s.heads + part.head) * s.length,
+                drop_row = g.dropout.place(s, part.sequence, part.head) * s.length;
   int first[2], last[2];
   float lse[2], row_delta[2];
   for (int r = 0; r < 2; ++r) {
@@ -435,7 +437,7 @@ __global__ void __launch_bounds__(BackwardTiles<T, kCols>::kThreads, kBlocks)
   const int last_of_warp = __reduce_max_sync(kWholeWarp, max(last[0], last[1]));
   const Keep keep(g.dropout);
   const auto length = static_cast<uint64_t>(s.length),
-             element = static_cast<uint64_t>(head_row + row) * length + static_cast<uint64_t>(lane % 4 * 2);
+             element = static_cast<uint64_t>(drop_row + row) * length + static_cast<uint64_t>(lane % 4 * 2);
   const float scale = static_cast<float>(g.scale) * kLog2E;
   float dq[kCols / 8][4] = {};
 
@@ -528,8 +530,8 @@ __global__ void __launch_bounds__(BackwardTiles<T, kCols>::kThreads, kBlocks)
     if constexpr (kKey) {
       add_product_of_rows<kCols>(ds, Tile::resident(1) + mine, Tile::streamed(buffer, 1));
     }
-    const int64_t head_row = (part.sequence * s.heads + first_head + tile / tiles) * s.length;
-    const auto element = static_cast<uint64_t>((head_row + query + lane % 4 * 2) * s.length + key);
+    const int64_t drop_row = g.dropout.place(s, part.sequence, first_head + tile / tiles) * s.length;
+    const auto element = static_cast<uint64_t>((drop_row + query + lane % 4 * 2) * s.length + key);
     const uint32_t bits = keep.bits<N>(element, 8, static_cast<uint64_t>(s.length));
 #pragma unroll
     for (int n = 0; n < N; ++n) {  // apart from what follows, which then needs fewer registers

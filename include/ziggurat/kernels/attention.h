@@ -37,7 +37,6 @@ constexpr int64_t kAttentionQueries = 64;
 struct AttentionDropout {
   double probability = 0;  // in [0, 1)
   LatePhilox random;       // unless probability is 0
-  // On the CPU:
   int64_t heads = 0;       // H; 0: the shape's
   int64_t first_head = 0;  // h of the shape's first
 

@@ -198,14 +198,15 @@ TEST(Simulation, MegatronsThroughputWithTensorParallelism) {
 }
 
 // Table 3 of the DeepSpeed-MoE paper (arXiv 2201.05596), samples/s on 128 A100: 372 and 70. Named habits of
-// its software explain a part of the way from what the same layout takes without them; the simulation, which
-// meets Megatron's figures above, has no name for the rest.
+// its software explain three quarters of what the first takes longer than the same layout without them, to 15
+// %. Of the second, with the matrices cut over the ranks of a node, they explain little: the simulation, which
+// meets Megatron's figures above, has no name for the other half of its step.
 TEST(Simulation, ThePapersThroughputIsBelowWhatItsNamedHabitsAllow) {
   const auto samples = [](const char* model, const char* on) {
     return simulate_step(run(model), 128, cluster(on)).samples_per_second;
   };
   const double moe = samples("published/1.3b_moe128", "a100_128_deepspeed");
-  EXPECT_GT(moe, 372);
+  EXPECT_NEAR(moe, 372, 0.16 * 372);
   EXPECT_LT(moe, 0.8 * samples("published/1.3b_moe128", "a100_128"));
   EXPECT_GT(samples("published/6.7b_dense", "a100_128_megatron_tp8"), 70);
 }
