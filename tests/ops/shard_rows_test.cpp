@@ -109,7 +109,7 @@ TEST(ShardRows, UnevenRowsAreGatheredAndSummed) {
       const auto scaled = [&](double by, const Tensor& from, const Tensor& to) {
         visit_float_dtype(dtype, [&]<class T>() {
           for (int64_t i = 0; i < to.numel(); ++i) {
-            to.data<T>()[i] = T(static_cast<float>(by * static_cast<double>(from.data<T>()[i])));
+            to.data<T>()[i] = T(static_cast<Accum<T>>(by * static_cast<double>(from.data<T>()[i])));
           }
         });
       };
