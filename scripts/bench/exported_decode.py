@@ -109,7 +109,8 @@ def in_llama(a):
     import llama_cpp as llama
     path = to_gguf(a.folder, a.precision)
     llama.llama_backend_init()
-    llama.llama_log_set(llama.llama_log_callback(lambda *_: None), None)
+    silent = llama.llama_log_callback(lambda *_: None)  # kept: llama.cpp calls it until the end
+    llama.llama_log_set(silent, None)
     model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
     assert model, f"llama.cpp cannot load {path}"
     p = llama.llama_context_default_params()

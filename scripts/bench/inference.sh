@@ -22,11 +22,10 @@ done
 ziggurat=${ZIGGURAT:-build/release/ziggurat}
 source scripts/bench/peers.sh
 python_with torch
-case " $peers " in *" transformers "* | *" llama "*)
-  for module in transformers safetensors gguf:gguf llama_cpp:llama-cpp-python; do
-    "$python" -c "import ${module%%:*}" >/dev/null 2>&1 || "$python" -m pip install --quiet "${module##*:}" || true
-  done ;;
-esac
+for module in transformers safetensors gguf llama_cpp:llama-cpp-python; do  # into no environment but our own
+  [ "$python" = build/bench-venv/bin/python ] || break
+  "$python" -c "import ${module%%:*}" >/dev/null 2>&1 || "$python" -m pip install --quiet "${module##*:}" || true
+done
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 

@@ -197,7 +197,8 @@ class Generation {
 void generate_on(MpiRuntime& mpi, const GenerateArguments& arguments) {
   Communicator& world = mpi.world();
   const model::InferenceLayout layout = layout_of(arguments.sharing);
-  use_nodes(layout.ranks_per_node, layout.all_to_all, mpi, world);
+  // Without the words of use_nodes(): standard output is for texts.
+  world.use_nodes({.node = node_of(layout.ranks_per_node, mpi, world), .all_to_all = layout.all_to_all});
   CheckpointReader reader(arguments.checkpoint);
   if (arguments.average) reader.use_averages();
   train::RunConfig config;

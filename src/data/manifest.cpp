@@ -91,7 +91,7 @@ Path find_in_folder(const Path& folder, const std::string& split) {
   check(found.size() == 1, ErrorKind::data,
         "{}: expected one manifest *-{}.json in this folder, found {}; name one of them, {}, or mix them by "
         "weight with data.blend",
-        folder.string(), split, found.size(), found[0].string());
+        folder.string(), split, found.size(), std::min(found.front(), found.back()).string());
   return found[0];
 }
 

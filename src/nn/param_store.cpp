@@ -248,10 +248,9 @@ void ParamStore::to_int8_panels() {
     products.push_back(&e);
     const int64_t in = e.param.value.dim(e.param.value.rank() - 1),
                   all = e.spec.global_shape[e.spec.global_shape.rank() - 1];
-    check(in == all, ErrorKind::argument,
-          "--weights int8: this rank holds {} of {} columns of {}, whose rows have one scale each: leave the "
-          "option out, or let ranks share whole experts alone (--parallel without tensor and expert_slice)",
-          in, all, e.spec.name);
+    check(in == all, ErrorKind::internal,
+          "[params] {} of {} columns of {} are here: the scale of a row needs all of them", in, all,
+          e.spec.name);
     bytes += kernels::Int8Weights::bytes(e.numel / in, in) + Arena::kAlignment;
   }
   int8_arena_ = std::make_unique<Arena>("weights of 8 bits", bytes);

@@ -2,7 +2,7 @@
 # Manual pages and completion say what --help says, of every command, and work in man, bash and zsh.
 #   usage: pages.sh ZIGGURAT
 # man and zsh are only tried where they are installed; bash is this.
-set -uo pipefail
+set -uo pipefail  # so grep -q reads texts, not pipes: who writes into one that it has left ends with an error
 ziggurat=$(realpath "$1")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -12,7 +12,7 @@ problem() { echo "FAILED: $*" >&2; problems=$((problems + 1)); }
 "$ziggurat" pages --output "$folder" || exit 1
 [ "$("$ziggurat" --help | grep -c pages)" = 0 ] || problem "'pages' is not hidden from --help"
 source "$folder/bash-completion/completions/ziggurat"
-complete -p ziggurat | grep -q -- '-F _ziggurat ziggurat' || problem "complete -p: $(complete -p ziggurat)"
+grep -q -- '-F _ziggurat ziggurat' <<<"$(complete -p ziggurat)" || problem "complete -p: $(complete -p ziggurat)"
 
 # offered WORD...: what bash offers in place of the last word of a line.
 offered() {
@@ -67,7 +67,7 @@ check_command() {
   for word in $(options <<<"$help"); do
     checked=$((checked + 1))
     grep -qE -- "^(-[a-zA-Z], )?$word( |,|$)" <<<"$text" || problem "the manual of '$command' lacks $word"
-    offered ziggurat $command "$word" | grep -qx -- "$word" || problem "bash does not offer $word after '$command'"
+    grep -qx -- "$word" <<<"$(offered ziggurat $command "$word")" || problem "bash does not offer $word after '$command'"
     grep -qF -- "$word[" "$folder/zsh/site-functions/_ziggurat" || problem "zsh does not know $word"
   done
   for word in $(arguments <<<"$help"); do
@@ -98,7 +98,7 @@ if command -v man >/dev/null; then
     [ -z "$warnings" ] || problem "$(basename "$page"): $warnings"
   done
   lexgrog "${pages[@]}" >"$folder/names" || problem "whatis cannot read: $(grep failed "$folder/names")"
-  LC_ALL=C.UTF-8 MANWIDTH=200 man -P cat -l "$folder/man/man1/ziggurat-data.1" | grep -q -- '--lone-surrogates replace|refuse' ||
+  grep -q -- "--lone-surrogates replace|refuse" <<<"$(LC_ALL=C.UTF-8 MANWIDTH=200 man -P cat -l "$folder/man/man1/ziggurat-data.1")" ||
     problem "man does not print ziggurat-data.1 as it is meant"
 else
   echo "man is not installed: the pages were compared, not printed"

@@ -72,7 +72,8 @@ TEST(TokenTime, ReadsEachMatrixOnceAndTheExpertsThatAreChosen) {
   EXPECT_NEAR(term(one, "experts").bytes, experts, 0.001 * experts);  // of one token
   EXPECT_EQ(term(one, "all-to-alls").count, 0);
   const TokenTime cut = time_of_token(config, {.ranks = 8, .layout = {.tensor = 8}}, a100);
-  EXPECT_NEAR(term(cut, "matrices but experts'").bytes, dense / 8, 0.01 * dense / 8);
+  // And what the rows of eight texts take.
+  EXPECT_NEAR(term(cut, "matrices but experts'").bytes, dense / 8, 0.03 * dense / 8);
   EXPECT_LT(cut.seconds, one.seconds);
   EXPECT_NEAR(cut.memory, one.memory / 8, 0.01 * one.memory);
 }

@@ -167,5 +167,25 @@ TEST(ParamStore, Misuse) {
   EXPECT_THROW(store.find("absent"), Error);
 }
 
+TEST(ParamStoreMisuse, RowsWhoseColumnsRanksShareHaveNoScale) {
+  const Shape whole{4, 8};
+  ParamStore rows({.trainable = false}), columns({.trainable = false});
+  rows.add({.name = "w",
+            .global_shape = whole,
+            .init = Init::ones(),
+            .product = true,
+            .cut = cut_rows(whole, {4}, 1, 2)});
+  columns.add({.name = "w",
+               .global_shape = whole,
+               .init = Init::ones(),
+               .product = true,
+               .cut = cut_columns(whole, 1, 2)});
+  rows.finalize();
+  columns.finalize();
+  rows.to_int8_panels();
+  EXPECT_TRUE(rows.find("w").param.int8);
+  EXPECT_THROW(columns.to_int8_panels(), Error);
+}
+
 }  // namespace
 }  // namespace ziggurat::nn

@@ -237,7 +237,7 @@ TEST_F(ResumeTest, AnAverageBeginsInTheMiddleOfARun) {
     EXPECT_FLOAT_EQ(average[i], w2[i] + static_cast<float>(1 / 3.0) * (w3[i] - w2[i])) << i;
   }
   fs::remove_all(checkpoint(4));
-  EXPECT_EQ(train(1, averaging), 3);  // in two
+  EXPECT_EQ(train(1, averaging, 2), 3);  // in two
   EXPECT_EQ(averages_of(checkpoint(4)), whole);
   EXPECT_EQ(train(1, config_), 4);  // and gone
   for (const auto& [tensor, values] : averages_of(checkpoint(5))) EXPECT_FALSE(tensor.starts_with("ema.w."));
