@@ -303,8 +303,7 @@ __global__ void __launch_bounds__(ForwardTiles<T, kCols>::kThreads, kBlocks)
 
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = lane_of_warp();
   const int row = part.begin + 16 * warp + lane / 4;  // and row + 8
-  const int64_t head_row = (part.sequence * s.heads + part.head) * s.length,
-                drop_row = g.dropout.place(s, part.sequence, part.head) * s.length;
+  const int64_t drop_row = g.dropout.place(s, part.sequence, part.head) * s.length;
   int first[2], last[2];
   for (int r = 0; r < 2; ++r) {
     const int i = row + 8 * r;
@@ -358,6 +357,7 @@ __global__ void __launch_bounds__(ForwardTiles<T, kCols>::kThreads, kBlocks)
     add_product<kCols>(y, p, Tile::streamed(buffer, 1));
   });
 
+  const int64_t head_row = (part.sequence * s.heads + part.head) * s.length;
   float normalise[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {

@@ -4,6 +4,7 @@
 
 #include <ziggurat/infer/executor.h>
 #include <ziggurat/kernels/few_rows.h>
+#include <ziggurat/runtime/dry_run.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/tensor/host_values.h>
 
@@ -98,6 +99,7 @@ Executor::Executor(const model::Gpt& model, const ExecutorOptions& options)
 // A device's arenas do not grow: the largest pass, run dry, tells what they need.
 Executor::Memory Executor::most_of_a_pass() {
   if (model_.device() == Device::cpu) return {Arena::all_memory(), Arena::all_memory()};
+  const DryRun nothing_runs;  // weights are where they are: ops that read nothing else would begin
   const Device dry = meta_of(model_.device());
   Arena activations("activations", Arena::kUnlimited, dry), gradients("gradients", 1, dry),
       workspace("workspace", Arena::kUnlimited, dry), memory("loads of experts", Arena::kUnlimited, dry);

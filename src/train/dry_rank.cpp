@@ -18,7 +18,8 @@ model::TokenBatch DryRank::batch() const {
           config.batch.micro_batch,
           config.batch.sequence_length,
           config.data.reset_positions ? &kSome : nullptr,
-          config.data.reset_attention ? &kSome : nullptr};
+          config.data.reset_attention ? &kSome : nullptr,
+          config.data.ul2.enabled() && config.data.ul2.bidirectional ? &kSome : nullptr};
 }
 
 void DryRank::micro_batch(parallel::GradientReducer& reducer) {

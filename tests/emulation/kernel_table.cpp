@@ -46,6 +46,8 @@ constexpr const char* kKeys = "whether a row is the first of its key is found by
 constexpr const char* kKeysAndScale =
     "which row is the first of its key is found by reading all keys; every thread reads the weight of a "
     "token";
+constexpr const char* kChoices =
+    "a token's eight values are read for each group and choice, by a request each: from the cache";
 constexpr const char* kFewExperts = "a token's eight values are read several times, by a request each";
 
 const std::vector<Allowance>& allowances() {
@@ -85,7 +87,13 @@ const std::vector<Allowance>& allowances() {
       {"router_input.backward", {}, {1.69, 0.59}, kPairs},
       {"router_softmax", {3.03, 0.70}, {}, kFewExperts},
       {"router_choose", {3.03}, {}, kFewExperts},
-      {"router_assign", {8.46}, {}, "every expert's block reads all choices"},
+      {"router_sigmoid", {2.51, 0.64}, {}, kFewExperts},
+      {"router_choose_limited", {55.7}, {}, kChoices},
+      {"router_assign", {9.38}, {}, "every expert's block reads all choices"},
+      {"cached_attention", {1.20}, {1.40}, "new rows, and where their sequences' blocks lie"},
+      {"label_smoothing", {2.26}, {2.48}, "rows and targets' weights besides, sums of strips of columns"},
+      {"adafactor", {1.80}, {}, "strips' columns, and factors of rows and columns for every value"},
+      {"muon", {4.91}, {}, "products read their operands again, and passes go over all in between"},
       {"router_weights", {2.78, 0.36}, {}, "one of the eight probabilities of a token is read"},
       {"router_means", {2.03}, {}, kFewExperts},
       {"write_numbers", {8.0, 0.12}, {}, "one thread writes three numbers"},

@@ -57,7 +57,8 @@ class EmulatedEngine : public EmulatedTest, public ::testing::WithParamInterface
  protected:
   static model::ModelConfig config() {
     std::vector<std::string> overrides = GetParam().overrides;
-    overrides.insert(overrides.end(), {"model.max_sequence=32", "model.init_std=0.3"});
+    overrides.insert(overrides.end(),
+                     {"model.max_sequence=32", "batch.sequence_length=32", "model.init_std=0.3"});
     return test::tiny_model(GetParam().name, overrides);
   }
   // Longer than a block of the cache; shorter than some texts, which slide where positions rotate.

@@ -18,7 +18,6 @@ class EmulatedOptimizers : public EmulatedTest, public testing::WithParamInterfa
   size_t shift() const { return static_cast<size_t>(std::get<1>(GetParam())); }
   Stream cpu{Device::cpu}, cuda{Device::cuda};
   const double scale = 0.5;
-  const DeviceArray<double> d_scale{std::vector<double>{0.5}};
 };
 
 TEST_P(EmulatedOptimizers, LionEqualsTheCpus) {
@@ -27,6 +26,7 @@ TEST_P(EmulatedOptimizers, LionEqualsTheCpus) {
   const auto gradient = values<float>("gradient", n());
   const DeviceTensor<float> d_master(master, shift()), d_m(m, shift()), d_gradient(gradient, shift());
   const DeviceTensor<bf16> d_compute(compute, shift());
+  const DeviceArray<double> d_scale(std::vector<double>{scale});
   kernels::LionArgs<float> args{.n = static_cast<int64_t>(n()),
                                 .gradient = gradient.data(),
                                 .master = master.data(),
@@ -46,6 +46,7 @@ TEST_P(EmulatedOptimizers, LionEqualsTheCpus) {
 }
 
 TEST_P(EmulatedOptimizers, TheAverageIsTheCpus) {
+  const DeviceArray<double> d_scale(std::vector<double>{scale});
   const auto weight = values<float>("weight", n());
   for (const int64_t step : {1, 2, 1000}) {
     auto average = values<float>("average", n());

@@ -195,7 +195,7 @@ TEST_P(EmulatedConfigs, TrainAsOnTheCpu) {
   const std::string name = GetParam();
   std::vector<std::string> overrides = {"batch.sequence_length=16",  "batch.micro_batch=2",
                                         "batch.global_batch=4",      "eval.sequences=3",
-                                        "optimizer.warmup_tokens=0", "train.tokens=1M"};
+                                        "optimizer.warmup_tokens=1", "train.tokens=1M"};
   if (name == "openmoe") overrides.push_back("model.moe.group_tokens=16");
   load_config(config, test::source_dir() + "/configs/tiny/" + name + ".yaml", overrides);
   config.output = folder.path();
