@@ -74,7 +74,7 @@ void expect_backward(Activation activation, bool accumulate) {
   Stream cpu(Device::cpu), cuda(Device::cuda);
   const auto args = [&](const T* xs, const T* ws, const T* zs, const T* dys, T* dxs, float* dws, float* dbs) {
     return kernels::LinearGradArgs<T>{
-        {kRows, kIn, kOut, xs, ws, nullptr, nullptr, activation, const_cast<T*>(zs), nullptr},
+        {kRows, kIn, kOut, xs, ws, 0, nullptr, activation, const_cast<T*>(zs), nullptr},
         dys,
         dxs,
         accumulate,
