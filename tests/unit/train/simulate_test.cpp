@@ -199,8 +199,8 @@ TEST(Simulation, MegatronsThroughputWithTensorParallelism) {
 
 // Table 3 of the DeepSpeed-MoE paper (arXiv 2201.05596), samples/s on 128 A100: 372 and 70. Named habits of
 // its software explain three quarters of what the first takes longer than the same layout without them, to 15
-// %. Of the second, with the matrices cut over the ranks of a node, they explain little: the simulation, which
-// meets Megatron's figures above, has no name for the other half of its step.
+// %. Of the second, with the matrices cut over the ranks of a node, they explain little: the simulation,
+// which meets Megatron's figures above, has no name for the other half of its step.
 TEST(Simulation, ThePapersThroughputIsBelowWhatItsNamedHabitsAllow) {
   const auto samples = [](const char* model, const char* on) {
     return simulate_step(run(model), 128, cluster(on)).samples_per_second;
