@@ -69,6 +69,14 @@ void rows_of_part(const RowsOfPartArgs& g, Stream& stream) {
   }
 }
 
+template <Device D>
+void count_positions(int64_t first, int64_t n, int64_t length, int32_t* positions, Stream& stream) {
+  const Span span(stream.profile(), "count_positions");
+  if (DryRun::on()) return;
+  for (int64_t i = 0; i < n; ++i) positions[i] = static_cast<int32_t>((first + i) % length);
+}
+
+template void count_positions<Device::cpu>(int64_t, int64_t, int64_t, int32_t*, Stream&);
 template void rows_of_part<Device::cpu>(const RowsOfPartArgs&, Stream&);
 template void embedding_forward<Device::cpu>(const EmbeddingArgs<float>&, Stream&);
 template void embedding_forward<Device::cpu>(const EmbeddingArgs<bf16>&, Stream&);

@@ -39,6 +39,12 @@ __global__ void __launch_bounds__(kThreads) rows_of_part_kernel(RowsOfPartArgs g
   g.row_of_part[i] = g.ids[i] != g.none && row >= 0 && row < g.rows ? static_cast<int32_t>(row) : -1;
 }
 
+__global__ void __launch_bounds__(kThreads)
+    count_positions_kernel(int64_t first, int64_t n, int64_t length, int32_t* positions) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < n) positions[i] = static_cast<int32_t>((first + i) % length);
+}
+
 }  // namespace
 
 template <Device D, class T>
@@ -65,6 +71,13 @@ void rows_of_part(const RowsOfPartArgs& g, Stream& stream) {
   launch(rows_of_part_kernel, blocks_for(g.n, kThreads), kThreads, 0, stream, g);
 }
 
+template <Device D>
+void count_positions(int64_t first, int64_t n, int64_t length, int32_t* positions, Stream& stream) {
+  const Span span(stream.profile(), "count_positions");
+  launch(count_positions_kernel, blocks_for(n, kThreads), kThreads, 0, stream, first, n, length, positions);
+}
+
+template void count_positions<Device::cuda>(int64_t, int64_t, int64_t, int32_t*, Stream&);
 template void rows_of_part<Device::cuda>(const RowsOfPartArgs&, Stream&);
 template void embedding_forward<Device::cuda>(const EmbeddingArgs<float>&, Stream&);
 template void embedding_forward<Device::cuda>(const EmbeddingArgs<bf16>&, Stream&);

@@ -185,12 +185,10 @@ Var Gpt::embed_own_rows(Tape& tape, const TokenBatch& batch) const {
                                            part * token_embedding_->value.dim(0), config_.padded_vocab()),
                     tensor_);
   if (position_embedding_ == nullptr) return x;
-  auto* const positions = tape.save_array<int32_t>(n);
-  for (int64_t i = 0; i < n && !is_meta(x.value().device()); ++i) {
-    const int64_t row = part * n + i;
-    positions[i] =
-        batch.positions == nullptr ? static_cast<int32_t>(row % batch.length) : batch.positions[row];
-  }
+  const int32_t* const positions =
+      batch.positions != nullptr
+          ? batch.positions + part * n
+          : ops::counted_positions(tape, *position_embedding_, part * n, n, batch.length);
   return ops::add(tape, x, ops::embedding(tape, positions, n, batch.length, *position_embedding_));
 }
 

@@ -38,7 +38,8 @@ class AllToAllDispatcher final : public TokenDispatcher {
     const Tensor counts_PL = counts_SPL.rows(sharing_.rank() * ranks_, (sharing_.rank() + 1) * ranks_);
     group_.all_to_all(routing.counts, counts_PL.reshape({routing.experts}), tape.stream()).wait();
     if (sharers > 1) sharing_.all_gather(counts_PL, counts_SPL, tape.stream()).wait();
-    const bool in_blocks = exchanges_blocks(x_NC.value().device()) &&
+    // Batches of evaluation may be of other sizes on other ranks.
+    const bool in_blocks = tape.micro_batch().training && exchanges_blocks(x_NC.value().device()) &&
                            fit_blocks(routing.experts * routing.capacity, routing.tokens * routing.top_k);
     ExpertRows to = in_blocks ? whole_blocks(tape, routing) : rows_per_rank(tape, routing, counts_SPL);
     to.routing = in_blocks ? ops::in_blocks(tape, routing) : with_rows(routing, sum(to.sent));

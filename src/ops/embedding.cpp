@@ -64,6 +64,14 @@ Var embedding_of_part(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequ
   return look_up(tape, own, n, sequence_length, table, nullptr, nullptr);
 }
 
+const int32_t* counted_positions(Tape& tape, const Param& table, int64_t first, int64_t n, int64_t length) {
+  auto* const positions = tape.save(DType::i32, {n}).data<int32_t>();
+  visit_kernels<kernels::EmbeddingKernels>(table.value, [&]<Device D, class T>() {
+    kernels::count_positions<D>(first, n, length, positions, tape.stream());
+  });
+  return positions;
+}
+
 namespace {
 
 Var look_up(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length, const Param& table,

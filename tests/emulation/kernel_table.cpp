@@ -95,6 +95,8 @@ const std::vector<Allowance>& allowances() {
       {"adafactor", {1.80}, {}, "strips' columns, and factors of rows and columns for every value"},
       {"muon", {4.91}, {}, "products read their operands again, and passes go over all in between"},
       {"router_weights", {2.78, 0.36}, {}, "one of the eight probabilities of a token is read"},
+      {"own_tokens", {3.21}, {}, "every expert's block counts the rows of the experts before it"},
+      {"expert_blocks", {1.11}, {}, "every thread reads where its expert's rows begin and end"},
       {"router_means", {2.03}, {}, kFewExperts},
       {"write_numbers", {8.0, 0.12}, {}, "one thread writes three numbers"},
       {"adamw.rounded", {}, {2.04, 0.61}, "the two values that share random words, by a request each"},

@@ -58,4 +58,8 @@ struct RowsOfPartArgs {
 template <Device D>
 void rows_of_part(const RowsOfPartArgs& args, Stream& stream);
 
+// positions[i] = (first + i) % length, n of them.
+template <Device D>
+void count_positions(int64_t first, int64_t n, int64_t length, int32_t* positions, Stream& stream);
+
 }  // namespace ziggurat::kernels

@@ -20,4 +20,8 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
 Var embedding_of_part(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length,
                       const Param& table, int64_t first, int64_t vocabulary);
 
+// i32 [n] beside the table, in the tape's memory: those of tokens [first, first + n) of sequences of
+// `length`.
+const int32_t* counted_positions(Tape& tape, const Param& table, int64_t first, int64_t n, int64_t length);
+
 }  // namespace ziggurat::ops

@@ -110,15 +110,17 @@ TEST_F(DeviceTensors, WhatHasBegunIsThereAfterItsWork) {
     reset(seed);
     on_devices(2, [](Communicator& world) {
       Rank rank(world);
-      const Tensor other = allocate(rank.arena, DType::i32, {kN}), half = other.rows(0, kN / 2);
+      const Tensor other = allocate(rank.arena, DType::i32, {kN}),
+                   third = allocate(rank.arena, DType::i32, {kN}), half = third.rows(0, kN / 2);
       const Tensor there = allocate(rank.arena, DType::i32, {kN});
       const std::vector<int64_t> halves(2, kN / 2);
       const auto begin_all = [&] {
         copy(rank.mine, other, rank.stream);
+        copy(rank.mine, third, rank.stream);
         Work sum = world.begin_all_reduce(rank.mine, ReduceOrder::any, rank.stream);
         Work exchange = world.begin_all_to_all_v(other, halves, there, halves, rank.stream);
         Work scatter =
-            world.begin_reduce_scatter(other, other.rows(world.rank() * kN / 2, (world.rank() + 1) * kN / 2),
+            world.begin_reduce_scatter(third, third.rows(world.rank() * kN / 2, (world.rank() + 1) * kN / 2),
                                        ReduceOrder::any, rank.stream);
         sum.wait(), exchange.wait(), scatter.wait();
       };

@@ -101,6 +101,10 @@ TEST_F(EmulatedPart, EqualsTheCpu) {
   EXPECT_GT(std::count(own.begin(), own.end(), -1), 0);
   EXPECT_LT(std::count(own.begin(), own.end(), -1), kRows);
 
+  const DeviceTensor<int32_t> positions(std::vector<int32_t>(10), 0);
+  kernels::count_positions<Device::cuda>(4, 10, 6, positions.data(), cuda);
+  EXPECT_EQ(positions.get(), (std::vector<int32_t>{4, 5, 0, 1, 2, 3, 4, 5, 0, 1}));
+
   const auto table = values<float>("table", kPart * kCols), dy = values<float>("dy", kRows * kCols);
   std::vector<float> y(kRows * kCols), dtable(kPart * kCols);
   const DeviceTensor<float> d_table(table, 0), d_dy(dy, 0), d_y(y, 0), d_dtable(dtable, 0);
