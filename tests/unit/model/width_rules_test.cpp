@@ -1,5 +1,6 @@
 // Width transfer: which parameter starts and learns how, and that it does what it is for (the coordinate
 // check of Yang et al., arXiv 2203.03466, appendix D).
+#include <array>
 #include <cmath>
 #include <map>
 
@@ -171,10 +172,10 @@ TEST(WidthRules, AreThoseOfTheAuthorsCode) {
 
 TEST(WidthRules, AreRefusedWhereTheyAreUnknown) {
   const auto refused = [](const std::string& option) {
+    const std::array<std::string, 2> options = {option, "model.mup_base_hidden=32"};
     train::RunConfig config;
     try {
-      load_config(config, test::source_dir() + "/configs/tiny/pr_moe.yaml",
-                  {option, "model.mup_base_hidden=32"});
+      load_config(config, test::source_dir() + "/configs/tiny/pr_moe.yaml", options);
     } catch (const Error& e) {
       return std::string(e.what());
     }
