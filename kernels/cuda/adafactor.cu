@@ -27,7 +27,7 @@ struct Scratch {
   double* columns;   // [strips, cols] sums of squares
   double* lengths;   // [strips, 2] sums of squares of updates and weights
   double* mean_row;  // [1]
-  double* total;     // [2] of lengths
+  double* length;    // [1] of a step, from all lengths
 };
 
 struct Strip {
@@ -131,28 +131,28 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    adafactor_total_kernel(const double* lengths, int64_t strips, double* total) {
+    adafactor_length_kernel(AdafactorArgs<float> g, Scratch scratch, int64_t strips) {
   double u2 = 0, p2 = 0;
   for (int64_t i = threadIdx.x; i < strips; i += kThreads) {
-    u2 += lengths[2 * i];
-    p2 += lengths[2 * i + 1];
+    u2 += scratch.lengths[2 * i];
+    p2 += scratch.lengths[2 * i + 1];
   }
   u2 = block_sum<kThreads>(u2);
   p2 = block_sum<kThreads>(p2);
   if (threadIdx.x != 0) return;
-  total[0] = u2;
-  total[1] = p2;
+  const auto elements = static_cast<double>(g.rows * g.cols);
+  const double rms_u = sqrt(u2 / elements), rms_p = sqrt(p2 / elements);
+  *scratch.length = g.lr * fmax(g.least_scale, rms_p) / fmax(1.0, rms_u / g.clip);
 }
 
 __global__ void __launch_bounds__(kThreads) adafactor_update_kernel(AdafactorArgs<float> g, Scratch scratch) {
   if (!is_finite(*g.grad_scale)) return;
   const Strip strip(g);
-  const auto elements = static_cast<double>(g.rows * g.cols);
-  const double rms_u = sqrt(scratch.total[0] / elements), rms_p = sqrt(scratch.total[1] / elements);
   const auto keep = static_cast<float>(1 - g.lr * g.weight_decay);
-  const auto length = static_cast<float>(g.lr * fmax(g.least_scale, rms_p) / fmax(1.0, rms_u / g.clip));
+  const auto length = static_cast<float>(*scratch.length);
   for (int i = 0; i < strip.rows; ++i) {
     const RowUpdate update(g, scratch.mean_row, strip.begin + i);
+#pragma unroll 1  // else registers of several divisions are spilled
     for (int64_t j = threadIdx.x; j < g.cols; j += kThreads) {
       const int64_t at = update.first + j;
       const float p = keep * g.master[at] - length * update[j];
@@ -173,7 +173,7 @@ void adafactor_update(const AdafactorArgs<T>& g, Arena& workspace, Stream& strea
   const double beta = 1 - std::pow(static_cast<double>(g.step), -g.decay_exponent);
   const Scratch scratch{workspace.take_on_device<double>(factored ? int64_t{strips} * g.cols : 0),
                         workspace.take_on_device<double>(2 * int64_t{strips}),
-                        workspace.take_on_device<double>(1), workspace.take_on_device<double>(2)};
+                        workspace.take_on_device<double>(1), workspace.take_on_device<double>(1)};
   if (factored) {
     launch(adafactor_squares_kernel, strips, kThreads, 0, stream, g, beta, scratch.columns);
     launch(adafactor_columns_kernel, blocks_for(g.cols, kThreads), kThreads, 0, stream, g, beta,
@@ -183,7 +183,7 @@ void adafactor_update(const AdafactorArgs<T>& g, Arena& workspace, Stream& strea
     launch(adafactor_elements_kernel, blocks_for(g.rows * g.cols, kThreads), kThreads, 0, stream, g, beta);
   }
   launch(adafactor_lengths_kernel, strips, kThreads, 0, stream, g, scratch);
-  launch(adafactor_total_kernel, 1, kThreads, 0, stream, scratch.lengths, int64_t{strips}, scratch.total);
+  launch(adafactor_length_kernel, 1, kThreads, 0, stream, g, scratch, int64_t{strips});
   launch(adafactor_update_kernel, strips, kThreads, 0, stream, g, scratch);
 }
 
