@@ -20,10 +20,6 @@ void check_tokens(const int32_t* tokens, int64_t n, int64_t sequence_length, int
   }
 }
 
-}  // namespace
-
-namespace {
-
 // Checked ones; negative: no row.
 Var look_up(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length, const Param& table,
             const Param* position_table, const int32_t* positions);

@@ -72,6 +72,18 @@ has_saved() {
 # gone PROCESS: it has ended, whether or not somebody has taken notice.
 gone() { ! grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$1/status"; }
 
+# find_ranks N: sets $ranks, the processes of the N ranks of mpirun's process $job, and $running.
+find_ranks() {
+  ranks=()
+  local process rank
+  for process in $(pgrep -P "$job"); do
+    rank=$(tr '\0' '\n' <"/proc/$process/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
+    [ -z "$rank" ] || ranks[rank]=$process
+  done
+  running="$job ${ranks[*]}"
+  [ "${#ranks[@]}" = "$1" ] || fail "found ${#ranks[@]} of $1 ranks"
+}
+
 # start_job OUTPUT RANKS [key=value ...]: a long run under mpirun in the background, in its first steps and past
 # the measurement of the roof; its output goes to OUTPUT.log. Sets $job, mpirun's process, and $ranks, those of the ranks.
 start_job() {
@@ -83,14 +95,7 @@ start_job() {
   job=$! running=$!
   wait_for eval "sed '1,/GEMM roof/d' $output.log | grep -q 'info step' || gone $job"
   grep -q 'GEMM roof' "$output.log" || { cat "$output.log"; fail "the job did not start"; }
-  ranks=()
-  local process rank
-  for process in $(pgrep -P "$job"); do
-    rank=$(tr '\0' '\n' <"/proc/$process/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
-    [ -z "$rank" ] || ranks[rank]=$process
-  done
-  running="$job ${ranks[*]}"
-  [ "${#ranks[@]}" = "$n" ] || fail "found ${#ranks[@]} of $n ranks"
+  find_ranks "$n"
 }
 
 # ends_with CODE: the job ends with this code (`any`: with any but 0) within ten seconds of work of this machine, which

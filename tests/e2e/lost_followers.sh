@@ -15,14 +15,7 @@ start_server() {  # sets $job, $ranks and $port
   job=$! running=$!
   wait_in_job grep -q "http://" serve.log
   port=$(sed -n 's/.*http:..127.0.0.1:\([0-9]*\).*/\1/p' serve.log)
-  ranks=()
-  local process rank
-  for process in $(pgrep -P "$job"); do
-    rank=$(tr '\0' '\n' <"/proc/$process/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
-    [ -z "$rank" ] || ranks[rank]=$process
-  done
-  running="$job ${ranks[*]}"
-  [ "${#ranks[@]}" = 3 ] || fail "found ${#ranks[@]} of 3 ranks"
+  find_ranks 3
 }
 ask() {
   python3 - "$port" <<'PYTHON'

@@ -187,6 +187,23 @@ TEST(PanelLinear, LooksUpWhatRowsDo) {
 }
 
 // Whole models: as from rows, and a row's bits in any company.
+// After every token, in one pass and token by token: the same bits.
+std::vector<double> logits_in_any_company(const model::Gpt& model, const std::vector<int32_t>& text,
+                                          const char* name) {
+  std::vector<std::vector<double>> logits(2);
+  for (size_t way : {0, 1}) {
+    infer::Decoder decoder(model, 1, 32, way == 0 ? 30 : 1, Reproducible::strict);
+    std::vector<int32_t> wanted(text.size());
+    std::iota(wanted.begin(), wanted.end(), 0);
+    decoder.read(std::vector<int32_t>(text.size(), 0), text, wanted, [&](size_t, const Tensor& l) {
+      const std::vector<double> part = test::to_doubles(l);
+      logits[way].insert(logits[way].end(), part.begin(), part.end());
+    });
+  }
+  EXPECT_EQ(logits[0], logits[1]) << name;
+  return logits[0];
+}
+
 TEST(PanelLinear, ModelsComputeTheSame) {
   const OneThread one_thread;
   for (const char* name : {"350m_dense", "pr_moe", "modern_moe"}) {
@@ -199,20 +216,10 @@ TEST(PanelLinear, ModelsComputeTheSame) {
       const std::vector<double> want = rows.recomputed(text);
       const auto width = static_cast<size_t>(rows.layout.padded_vocab());
       const double near = test::random_walk(dtype, 10'000) * test::largest(want);
-      std::vector<std::vector<double>> logits(2);  // of one pass, and token by token
-      for (size_t way : {0, 1}) {
-        infer::Decoder decoder(panels.model, 1, 32, way == 0 ? 30 : 1, Reproducible::strict);
-        std::vector<int32_t> wanted(text.size());
-        std::iota(wanted.begin(), wanted.end(), 0);
-        decoder.read(std::vector<int32_t>(text.size(), 0), text, wanted, [&](size_t, const Tensor& l) {
-          const std::vector<double> part = test::to_doubles(l);
-          logits[way].insert(logits[way].end(), part.begin(), part.end());
-        });
-      }
-      EXPECT_EQ(logits[0], logits[1]) << name;
+      const std::vector<double> logits = logits_in_any_company(panels.model, text, name);
       for (size_t t = 0; t < text.size(); ++t) {
         const auto begin = static_cast<int64_t>(t * width), end = begin + static_cast<int64_t>(width);
-        test::expect_within({logits[0].begin() + begin, logits[0].begin() + end},
+        test::expect_within({logits.begin() + begin, logits.begin() + end},
                             {want.begin() + begin, want.begin() + end}, near, name);
       }
     }
@@ -240,18 +247,8 @@ TEST(PanelLinear, ModelsOfInt8ComputeWithWhatTheirNumbersStandFor) {
     EXPECT_GT(numbers.store.int8_bytes(), 0);
     const std::vector<int32_t> text = test::random_tokens(30, rows.layout.vocab_size);
     const std::vector<double> want = rows.recomputed(text);
-    std::vector<std::vector<double>> logits(2);  // of one pass, and token by token
-    for (size_t way : {0, 1}) {
-      infer::Decoder decoder(numbers.model, 1, 32, way == 0 ? 30 : 1, Reproducible::strict);
-      std::vector<int32_t> wanted(text.size());
-      std::iota(wanted.begin(), wanted.end(), 0);
-      decoder.read(std::vector<int32_t>(text.size(), 0), text, wanted, [&](size_t, const Tensor& l) {
-        const std::vector<double> part = test::to_doubles(l);
-        logits[way].insert(logits[way].end(), part.begin(), part.end());
-      });
-    }
-    EXPECT_EQ(logits[0], logits[1]) << name;
-    test::expect_within(logits[0], want, test::random_walk(DType::f32, 10'000) * test::largest(want), name);
+    const std::vector<double> logits = logits_in_any_company(numbers.model, text, name);
+    test::expect_within(logits, want, test::random_walk(DType::f32, 10'000) * test::largest(want), name);
   }
 }
 

@@ -12,6 +12,26 @@
 
 namespace ziggurat::apps {
 
+namespace {
+
+// Which weights answer, and in what numbers; of EvalArguments and ServeArguments.
+template <class Arguments>
+void add_form(CLI::App& command, Arguments& arguments) {
+  add_precision(command, arguments.precision);
+  add_weights(command, arguments.weights);
+  add_average(command, arguments.average);
+}
+
+// Which ranks, cores and device they lie on.
+template <class Arguments>
+void add_where(CLI::App& command, Arguments& arguments) {
+  add_sharing(command, arguments.sharing);
+  add_threads(command, arguments.threads, "of a rank; 0: the cores divided among the ranks");
+  add_device(command, arguments.device);
+}
+
+}  // namespace
+
 void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command =
@@ -89,9 +109,7 @@ void add_eval(CLI::App& app) {
   command->add_flag("--any-size", arguments->any_size,
                     "take sets with another number of rows than the public ones");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
-  add_precision(*command, arguments->precision);
-  add_weights(*command, arguments->weights);
-  add_average(*command, arguments->average);
+  add_form(*command, *arguments);
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens that the model sees; default: as in training")
@@ -99,9 +117,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--batch-tokens", arguments->batch_tokens, "tokens of a pass through the model")
       ->capture_default_str()
       ->transform(whole_number(1, 1'000'000));
-  add_sharing(*command, arguments->sharing);
-  add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
-  add_device(*command, arguments->device);
+  add_where(*command, *arguments);
   command->callback([arguments] { eval(*arguments); });
 }
 
@@ -119,9 +135,7 @@ void add_serve(CLI::App& app) {
       ->transform(whole_number(0, 65535));
   command->add_option("--name", arguments->name, "of the model, in answers; default: the run's");
   command->add_option("--tokenizer", arguments->tokenizer, "default: the one the model was trained with");
-  add_precision(*command, arguments->precision);
-  add_weights(*command, arguments->weights);
-  add_average(*command, arguments->average);
+  add_form(*command, *arguments);
   command
       ->add_option("--max-length", arguments->max_length,
                    "tokens of a prompt and its completion; default: as in training")
@@ -143,9 +157,7 @@ void add_serve(CLI::App& app) {
       ->transform(real_number(0, 1e9));
   command->add_option("--log", arguments->log, "append a line of JSON about each completion to this file")
       ->transform(not_empty());
-  add_sharing(*command, arguments->sharing);
-  add_threads(*command, arguments->threads, "of a rank; 0: the cores divided among the ranks");
-  add_device(*command, arguments->device);
+  add_where(*command, *arguments);
   command->callback([arguments] { serve(*arguments); });
 }
 
