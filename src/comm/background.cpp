@@ -4,10 +4,10 @@
 #include <chrono>
 #include <system_error>
 
-#include <signal.h>
 #include <sys/prctl.h>
 
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/signals.h>
 
 namespace ziggurat::comm {
 
@@ -15,22 +15,6 @@ namespace {
 // Between looks for what others have sent: at first what a few slots take to fill, then ever longer, so that
 // ranks that are far behind cost little.
 constexpr auto kShortestSleep = std::chrono::microseconds(50), kLongestSleep = std::chrono::microseconds(800);
-
-// Signals are for the threads that knew of them before.
-class NoSignals {
- public:
-  NoSignals() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~NoSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  NoSignals(const NoSignals&) = delete;
-  NoSignals& operator=(const NoSignals&) = delete;
-
- private:
-  sigset_t before_{};
-};
 }  // namespace
 
 Background::~Background() {
@@ -47,7 +31,7 @@ bool Background::add(const void* who, Move move) {
     const std::lock_guard lock(mutex_);
     if (impossible_) return false;
     if (!thread_.joinable()) {
-      const NoSignals inherited;
+      const SignalsElsewhere elsewhere;
       try {
         thread_ = std::thread([this] { run(); });
       } catch (const std::system_error& error) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <ziggurat/core/error.h>
+#include <ziggurat/core/signals.h>
 
 namespace ziggurat {
 namespace {
@@ -38,10 +39,7 @@ bool prepare_library() {
   // At exit the library would close what is open, which is nothing, and complain about memory that it lost
   // itself on damaged files.
   H5dont_atexit();
-  struct sigaction action = {};
-  action.sa_sigaction = on_crash;
-  action.sa_flags = SA_SIGINFO;
-  for (size_t i = 0; i < kCrashes.size(); ++i) ::sigaction(kCrashes[i], &action, &others[i]);
+  for (size_t i = 0; i < kCrashes.size(); ++i) others[i] = handle_signal(kCrashes[i], on_crash);
   return true;
 }
 

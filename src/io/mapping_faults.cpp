@@ -10,6 +10,7 @@
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/signal_text.h>
+#include <ziggurat/core/signals.h>
 #include <ziggurat/io/mapping_faults.h>
 
 namespace ziggurat {
@@ -87,10 +88,7 @@ void forget_mapping(const void* begin) noexcept {
 
 void report_mapping_faults(const std::string& who) {
   heading = fmt::format("ziggurat: {}{}data error:\n", who, who.empty() ? "" : ": ");
-  struct sigaction action = {};
-  action.sa_sigaction = on_fault;
-  action.sa_flags = SA_SIGINFO;
-  ::sigaction(SIGBUS, &action, &others);
+  others = handle_signal(SIGBUS, on_fault);
 }
 
 }  // namespace ziggurat

@@ -15,6 +15,7 @@
 #include <ziggurat/core/exit_codes.h>
 #include <ziggurat/core/flight_log.h>
 #include <ziggurat/core/signal_text.h>
+#include <ziggurat/core/signals.h>
 #include <ziggurat/watch/last_words.h>
 #include <ziggurat/watch/stop_requests.h>
 
@@ -29,7 +30,6 @@ std::array<char, 64> heading{};
 std::array<char, 4096> stack_path{};
 std::atomic<bool> tells_exits = false, quit = false, only_stack = false, stack_written = false;
 std::array<struct sigaction, 32> others;  // by the signal's number
-std::array<char, 1 << 16> own_stack;      // of handlers: the thread's may be used up
 
 const char* name_of(int signal) {
   switch (signal) {
@@ -132,13 +132,8 @@ void say_last_words(const std::string& who) {
   keep_text(heading, who);
   std::array<void*, 1> frame;
   ::backtrace(frame.data(), 1);  // which loads a library, at the first call
-  const stack_t stack = {.ss_sp = own_stack.data(), .ss_flags = 0, .ss_size = own_stack.size()};
-  ::sigaltstack(&stack, nullptr);
   for (const int signal : {SIGSEGV, SIGILL, SIGFPE, SIGABRT, SIGBUS}) {
-    struct sigaction action = {};
-    action.sa_sigaction = on_fatal;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    ::sigaction(signal, &action, &others[static_cast<size_t>(signal)]);
+    others[static_cast<size_t>(signal)] = handle_signal(signal, on_fatal);
   }
 }
 
@@ -149,12 +144,7 @@ void report_exits(bool unexpected) {
 
 void write_stacks_to(const std::string& path) { keep_text(stack_path, path); }
 
-void listen_to_quit() {
-  struct sigaction action = {};
-  action.sa_handler = on_quit;
-  action.sa_flags = SA_RESTART;
-  ::sigaction(SIGQUIT, &action, nullptr);
-}
+void listen_to_quit() { handle_signal(SIGQUIT, on_quit); }
 
 bool quit_asked() { return quit.exchange(false); }
 

@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#include <ziggurat/core/signals.h>
 #include <ziggurat/watch/stop_requests.h>
 
 namespace ziggurat::watch {
@@ -38,13 +39,6 @@ void on_terminate(int signal) {
   ask(StopRequest::terminate);
 }
 
-void handle(int signal, void (*handler)(int)) {
-  struct sigaction action = {};
-  action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;  // files are written on
-  ::sigaction(signal, &action, nullptr);
-}
-
 }  // namespace
 
 const char* to_string(StopRequest request) {
@@ -65,9 +59,9 @@ const char* to_string(StopRequest request) {
 
 void listen_to_stop_signals(bool launched) {
   has_launcher = launched;
-  handle(SIGUSR1, on_user_signal);
-  handle(SIGTERM, on_terminate);
-  handle(SIGINT, on_terminate);
+  handle_signal(SIGUSR1, on_user_signal);
+  handle_signal(SIGTERM, on_terminate);
+  handle_signal(SIGINT, on_terminate);
 }
 
 void leave_it_to_rank_0() {

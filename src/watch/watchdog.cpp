@@ -17,6 +17,7 @@
 #include "watch/job_ranks.h"
 #include <ziggurat/core/exit_codes.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/signals.h>
 #include <ziggurat/core/timer.h>
 #include <ziggurat/core/utc.h>
 #include <ziggurat/watch/last_words.h>
@@ -37,12 +38,6 @@ constexpr double kBeatsOfALimit = 12, kLeastBeat = 0.1, kMostBeat = 5;  // secon
 constexpr double kForOthers = 3;          // seconds
 constexpr unsigned kSecondsToReport = 6;  // more means that a lock, or a disk, holds up the report too
 
-void block_signals(sigset_t* before) {
-  sigset_t all;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, before);
-}
-
 }  // namespace
 
 double limit_of(Phase phase, double median_step, const WatchConfig& config) {
@@ -60,10 +55,8 @@ struct Watchdog::Thread {
     listen_to_quit();
     wake_on_signals(wake);
     report_exits(true);
-    sigset_t before;  // signals are for the thread that does the work
-    block_signals(&before);
+    const SignalsElsewhere elsewhere;
     thread = std::thread([this] { run(); });
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
   ~Thread() {
@@ -164,7 +157,7 @@ struct Watchdog::Thread {
   }
 
   [[noreturn]] void end_hanging(double idle, double limit) {
-    ::signal(SIGALRM, [](int) { ::_exit(exit_codes::hang); });
+    handle_signal(SIGALRM, [](int) { ::_exit(exit_codes::hang); });
     sigset_t alarm_signal;
     ::sigemptyset(&alarm_signal), ::sigaddset(&alarm_signal, SIGALRM);
     ::pthread_sigmask(SIG_UNBLOCK, &alarm_signal, nullptr);

@@ -17,6 +17,7 @@
 
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/signals.h>
 #include <ziggurat/serve/server.h>
 
 namespace ziggurat::serve {
@@ -94,7 +95,7 @@ class Stopper {
     const int reason = ::pipe(wake_) == 0 ? 0 : errno;
     check(reason == 0, ErrorKind::internal, "no pipe: {}", std::strerror(reason));
     for (const int signal : kSignals)
-      std::signal(signal, [](int number) { wake(static_cast<char>(number)); });
+      handle_signal(signal, [](int number) { wake(static_cast<char>(number)); });
     thread_ = std::thread([&server] {
       char signal = 0;
       while (::read(wake_[0], &signal, 1) < 0 && errno == EINTR) {
