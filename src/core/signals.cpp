@@ -1,3 +1,5 @@
+#include <initializer_list>
+
 #include <pthread.h>
 #include <unistd.h>
 
@@ -44,7 +46,8 @@ struct sigaction handle_signal(int signal, void (*handler)(int, siginfo_t*, void
 SignalsElsewhere::SignalsElsewhere() {
   sigset_t from_outside;
   ::sigfillset(&from_outside);
-  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP}) ::sigdelset(&from_outside, fault);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP})
+    ::sigdelset(&from_outside, fault);
   ::pthread_sigmask(SIG_BLOCK, &from_outside, &before_);
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -37,17 +38,17 @@ class Storm {
   std::thread thread_;
 };
 
-// The matrix library keeps its operands where the stack pointer lies: a frame of a handler there would go over
-// the heap, which the next vectors find out.
-void multiply(int64_t n) {
-  const std::vector<float> a(static_cast<size_t>(n * n), 1), b(static_cast<size_t>(n * n), 2);
-  std::vector<float> c(static_cast<size_t>(n * n), 0);
-  Arena workspace("workspace", Arena::kUnlimited);
-  Stream stream;
-  kernels::gemm<Device::cpu>(
-      kernels::GemmArgs<float, float>{false, true, n, n, n, a.data(), n, b.data(), n, c.data(), n}, workspace,
-      stream);
-  const auto right = static_cast<float>(2 * n);
+// The matrix library's code lets the stack pointer lie in its operands' copies: a frame of a handler there
+// would go over the heap, which the next vectors find out.
+void multiply(std::minstd_rand& random) {
+  const auto any_size = [&] { return static_cast<int64_t>(1 + random() % 400); };
+  const int64_t m = any_size(), n = any_size(), k = any_size();
+  const std::vector<float> a(static_cast<size_t>(m * k), 1), b(static_cast<size_t>(k * n), 2);
+  std::vector<float> c(static_cast<size_t>(m * n), 0);
+  const bool ta = random() % 2 == 0, tb = random() % 2 == 0;
+  kernels::gemm_on_this_thread<Device::cpu>(kernels::GemmArgs<float, float>{
+      ta, tb, m, n, k, a.data(), ta ? m : k, b.data(), tb ? k : n, c.data(), n});
+  const auto right = static_cast<float>(2 * k);
   if (!std::all_of(c.begin(), c.end(), [&](float x) { return x == right; })) ::_exit(1);
 }
 
@@ -57,7 +58,7 @@ TEST(Signals, MayComeAtAnyPointOfAProduct) {
         handle_signal(SIGUSR1, [](int) { ++handled; });
         {
           const Storm storm;
-          while (handled < 20000) multiply(64 + handled % 200);
+          for (std::minstd_rand random; handled < 10000;) multiply(random);
         }
         ::_exit(0);
       },
