@@ -33,6 +33,8 @@ struct sigaction install(int signal, struct sigaction action) {
 struct sigaction handle_signal(int signal, void (*handler)(int)) {
   struct sigaction action {};
   action.sa_handler = handler;
+  // Not held back by its own handler: the kernel would hand it to a thread of the matrix library meanwhile.
+  action.sa_flags = SA_NODEFER;
   return install(signal, action);
 }
 
