@@ -17,6 +17,7 @@
 #include <ziggurat/comm/mpi.h>
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
+#include <ziggurat/core/signals.h>
 #include <ziggurat/core/terminal.h>
 #include <ziggurat/io/mapping_faults.h>
 #include <ziggurat/memory/arena.h>
@@ -81,6 +82,7 @@ int after_printing(int code) {
 
 int main(int argc, char** argv) {
   open_closed_streams();
+  take_signals_elsewhere();
   std::signal(SIGXFSZ, SIG_IGN);  // a file past `ulimit -f` is then an error with a name, EFBIG
   CLI::App app{"Trains dense, MoE and PR-MoE GPT models from YAML files", "ziggurat"};
   app.set_version_flag("--version", [] { return apps::version_text(apps::kRevision); });

@@ -11,7 +11,6 @@
 #include <ziggurat/core/flight_log.h>
 #include <ziggurat/core/injection.h>
 #include <ziggurat/core/log.h>
-#include <ziggurat/core/signals.h>
 #include <ziggurat/core/timer.h>
 #include <ziggurat/io/files.h>
 #include <ziggurat/memory/arena.h>
@@ -51,9 +50,7 @@ struct Saver::Save {
 
 Saver::Saver(std::string dir, Communicator& comm, bool in_background)
     : dir_(std::move(dir)), comm_(comm), in_background_(in_background) {
-  if (!in_background_) return;
-  const SignalsElsewhere elsewhere;
-  thread_ = std::thread([this] { work(); });
+  if (in_background_) thread_ = std::thread([this] { work(); });
 }
 
 Saver::~Saver() {

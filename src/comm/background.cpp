@@ -7,7 +7,6 @@
 #include <sys/prctl.h>
 
 #include <ziggurat/core/log.h>
-#include <ziggurat/core/signals.h>
 
 namespace ziggurat::comm {
 
@@ -31,7 +30,6 @@ bool Background::add(const void* who, Move move) {
     const std::lock_guard lock(mutex_);
     if (impossible_) return false;
     if (!thread_.joinable()) {
-      const SignalsElsewhere elsewhere;
       try {
         thread_ = std::thread([this] { run(); });
       } catch (const std::system_error& error) {

@@ -141,6 +141,9 @@ void happen(const Fault& fault, const std::string& where) {
       return;
     case FaultKind::usr1:
       kill(getpid(), SIGUSR1);
+      for (sigset_t pending; sigpending(&pending) == 0 && sigismember(&pending, SIGUSR1) == 1;)
+        std::this_thread::yield();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // until the thread that took it has said so
       return;
     default:
       return;  // changes values

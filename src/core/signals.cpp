@@ -28,13 +28,32 @@ struct sigaction install(int signal, struct sigaction action) {
   return before;
 }
 
+void* wait_for_signals(void* taken) {
+  ::pthread_sigmask(SIG_UNBLOCK, static_cast<sigset_t*>(taken), nullptr);
+  for (;;) ::pause();
+}
+
 }  // namespace
+
+void take_signals_elsewhere() {
+  static sigset_t taken;
+  ::sigemptyset(&taken);
+  for (const int signal : {SIGUSR1, SIGTERM, SIGINT, SIGQUIT, SIGALRM}) ::sigaddset(&taken, signal);
+  ::pthread_sigmask(SIG_BLOCK, &taken, nullptr);
+  pthread_attr_t attributes;
+  ::pthread_attr_init(&attributes);
+  ::pthread_attr_setstacksize(&attributes, 2 * kStackBytes);
+  ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_t thread{};
+  const int error = ::pthread_create(&thread, &attributes, wait_for_signals, &taken);
+  ::pthread_attr_destroy(&attributes);
+  // Without a thread to have they come as ever.
+  if (error != 0) ::pthread_sigmask(SIG_UNBLOCK, &taken, nullptr);
+}
 
 struct sigaction handle_signal(int signal, void (*handler)(int)) {
   struct sigaction action {};
   action.sa_handler = handler;
-  // Not held back by its own handler: the kernel would hand it to a thread of the matrix library meanwhile.
-  action.sa_flags = SA_NODEFER;
   return install(signal, action);
 }
 
@@ -44,15 +63,5 @@ struct sigaction handle_signal(int signal, void (*handler)(int, siginfo_t*, void
   action.sa_flags = SA_SIGINFO;
   return install(signal, action);
 }
-
-SignalsElsewhere::SignalsElsewhere() {
-  sigset_t from_outside;
-  ::sigfillset(&from_outside);
-  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP})
-    ::sigdelset(&from_outside, fault);
-  ::pthread_sigmask(SIG_BLOCK, &from_outside, &before_);
-}
-
-SignalsElsewhere::~SignalsElsewhere() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
 }  // namespace ziggurat

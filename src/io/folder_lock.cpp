@@ -14,7 +14,6 @@
 #include "io/lock_owner.h"
 #include <ziggurat/core/error.h>
 #include <ziggurat/core/log.h>
-#include <ziggurat/core/signals.h>
 #include <ziggurat/io/descriptor.h>
 #include <ziggurat/io/folder_lock.h>
 
@@ -84,7 +83,6 @@ struct FolderLock::Held {
     for (int i = 1; !attempt(); ++i) {
       if (i == kAttempts) cannot_lock(unwritable, path, ENOENT);
     }
-    const SignalsElsewhere elsewhere;
     heart = std::thread([this] { beat(); });
   }
 

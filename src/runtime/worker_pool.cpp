@@ -8,7 +8,6 @@
 #include <pthread.h>
 
 #include <ziggurat/core/error.h>
-#include <ziggurat/core/signals.h>
 
 namespace ziggurat {
 
@@ -50,7 +49,6 @@ double seconds(clockid_t clock) {
 }  // namespace
 
 WorkerPool::WorkerPool(int threads) : spins_(threads <= available_cores()) {
-  const SignalsElsewhere elsewhere;
   try {
     for (int i = 1; i < threads; ++i) {
       Worker& worker = workers_.emplace_back();

@@ -9,7 +9,6 @@
 #include <fmt/format.h>
 
 #include <ziggurat/core/log.h>
-#include <ziggurat/core/signals.h>
 #include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat::serve {
@@ -25,7 +24,6 @@ infer::EngineOptions engine_options(const Served& served) {
 ModelThread::ModelThread(const Served& served, const ModelThreadOptions& options)
     : served_(served), options_(options) {
   std::promise<void> ready;
-  const SignalsElsewhere elsewhere;
   thread_ = std::thread([&] {
     std::unique_ptr<infer::Engine> engine;
     Profile profile;

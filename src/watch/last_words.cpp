@@ -23,12 +23,13 @@ namespace ziggurat::watch {
 
 namespace {
 
-constexpr int kSignalCode = 128;  // and the signal's number: what shells make of a death by signal
+constexpr int kStackSignal = SIGURG;  // which nobody sends, and which is ignored where nobody listens
+constexpr int kSignalCode = 128;      // and the signal's number: what shells make of a death by signal
 
 pthread_t worker;  // the thread that does the work
 std::array<char, 64> heading{};
 std::array<char, 4096> stack_path{};
-std::atomic<bool> tells_exits = false, quit = false, only_stack = false, stack_written = false;
+std::atomic<bool> tells_exits = false, quit_to_tell = false, quit = false, stack_written = false;
 std::array<struct sigaction, 32> others;  // by the signal's number
 
 const char* name_of(int signal) {
@@ -92,18 +93,21 @@ void on_fatal(int signal, siginfo_t* info, void*) {
   if (info->si_code <= 0) ::raise(signal);  // else what faulted does so again
 }
 
-void on_quit(int signal) {
+void on_quit(int) {
   const int error = errno;
-  if (!::pthread_equal(::pthread_self(), worker)) {
-    ::pthread_kill(worker, signal);
-  } else {
-    const bool asked = !only_stack.exchange(false);
-    write_stack_of_this_thread("stack of the thread that does the work:", asked);
-    stack_written = true;
-    if (asked) {
-      quit = true;
-      wake_for_signal();
-    }
+  quit_to_tell = true;
+  ::pthread_kill(worker, kStackSignal);
+  errno = error;
+}
+
+void on_stack_wanted(int) {
+  const int error = errno;
+  const bool asked = quit_to_tell.exchange(false);
+  write_stack_of_this_thread("stack of the thread that does the work:", asked);
+  stack_written = true;
+  if (asked) {
+    quit = true;
+    wake_for_signal();
   }
   errno = error;
 }
@@ -144,14 +148,17 @@ void report_exits(bool unexpected) {
 
 void write_stacks_to(const std::string& path) { keep_text(stack_path, path); }
 
-void listen_to_quit() { handle_signal(SIGQUIT, on_quit); }
+void listen_to_quit() {
+  handle_signal(kStackSignal, on_stack_wanted);
+  handle_signal(SIGQUIT, on_quit);
+}
 
 bool quit_asked() { return quit.exchange(false); }
 
 void write_stack(int milliseconds) {
   using namespace std::chrono_literals;
-  only_stack = true, stack_written = false;
-  ::pthread_kill(worker, SIGQUIT);
+  stack_written = false;
+  ::pthread_kill(worker, kStackSignal);
   for (int i = 0; i < milliseconds && !stack_written; ++i) std::this_thread::sleep_for(1ms);
 }
 

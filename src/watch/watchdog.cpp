@@ -55,7 +55,6 @@ struct Watchdog::Thread {
     listen_to_quit();
     wake_on_signals(wake);
     report_exits(true);
-    const SignalsElsewhere elsewhere;
     thread = std::thread([this] { run(); });
   }
 
@@ -158,9 +157,6 @@ struct Watchdog::Thread {
 
   [[noreturn]] void end_hanging(double idle, double limit) {
     handle_signal(SIGALRM, [](int) { ::_exit(exit_codes::hang); });
-    sigset_t alarm_signal;
-    ::sigemptyset(&alarm_signal), ::sigaddset(&alarm_signal, SIGALRM);
-    ::pthread_sigmask(SIG_UNBLOCK, &alarm_signal, nullptr);
     ::alarm(kSecondsToReport);
     ranks.look_at_self();
     const std::vector<std::string> missing = missing_ranks(ranks.self(), ranks.others());

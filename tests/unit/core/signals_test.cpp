@@ -11,84 +11,106 @@
 
 #include <ziggurat/core/signals.h>
 #include <ziggurat/kernels/gemm.h>
+#include <ziggurat/runtime/parallel_for.h>
 
 namespace ziggurat {
 namespace {
 
 std::atomic<int> handled = 0;
 
-// SIGUSR1 to the thread that made it, again and again.
+// SIGUSR1 to this process, again and again.
 class Storm {
  public:
-  Storm() {
-    const SignalsElsewhere elsewhere;
-    thread_ = std::thread([this, to = ::pthread_self()] {
-      for (; !ends_; std::this_thread::sleep_for(std::chrono::microseconds(20))) ::pthread_kill(to, SIGUSR1);
-    });
-  }
   ~Storm() {
     ends_ = true;
     thread_.join();
   }
-  Storm(const Storm&) = delete;
-  Storm& operator=(const Storm&) = delete;
 
  private:
   std::atomic<bool> ends_ = false;
-  std::thread thread_;
+  std::thread thread_{[this] {
+    for (; !ends_; std::this_thread::sleep_for(std::chrono::microseconds(10))) ::kill(::getpid(), SIGUSR1);
+  }};
 };
 
 // The matrix library's code lets the stack pointer lie in its operands' copies: a frame of a handler there
 // would go over the heap, which the next vectors find out.
-void multiply(std::minstd_rand& random) {
+void multiply(std::minstd_rand& random, Arena& workspace, Stream& stream) {
   const auto any_size = [&] { return static_cast<int64_t>(1 + random() % 400); };
   const int64_t m = any_size(), n = any_size(), k = any_size();
+  const bool ta = random() % 2 == 0, tb = random() % 2 == 0;
   const std::vector<float> a(static_cast<size_t>(m * k), 1), b(static_cast<size_t>(k * n), 2);
   std::vector<float> c(static_cast<size_t>(m * n), 0);
-  const bool ta = random() % 2 == 0, tb = random() % 2 == 0;
-  kernels::gemm_on_this_thread<Device::cpu>(kernels::GemmArgs<float, float>{
-      ta, tb, m, n, k, a.data(), ta ? m : k, b.data(), tb ? k : n, c.data(), n});
+  const kernels::GemmArgs<float, float> product{ta,         tb,       m,          n,        k, a.data(),
+                                                ta ? m : k, b.data(), tb ? k : n, c.data(), n};
+  kernels::gemm<Device::cpu>(product, workspace, stream);
   const auto right = static_cast<float>(2 * k);
   if (!std::all_of(c.begin(), c.end(), [&](float x) { return x == right; })) ::_exit(1);
 }
 
+// In processes of their own, which have no other threads yet.
 TEST(Signals, MayComeAtAnyPointOfAProduct) {
+  for (const int threads : {1, 2}) {
+    EXPECT_EXIT(
+        {
+          take_signals_elsewhere();
+          handle_signal(SIGUSR1, [](int) { ++handled; });
+          assume_thread_count(threads);
+          {
+            Arena workspace("workspace", int64_t{1} << 26);
+            Stream stream;
+            const Storm storm;
+            for (std::minstd_rand random; handled < 4000;) multiply(random, workspace, stream);
+          }
+          ::_exit(0);
+        },
+        testing::ExitedWithCode(0), "")
+        << threads << " threads";
+  }
+}
+
+TEST(Signals, FaultsAreHandledOnAnotherStackThanTheThreads) {
   EXPECT_EXIT(
       {
-        handle_signal(SIGUSR1, [](int) { ++handled; });
-        {
-          const Storm storm;
-          for (std::minstd_rand random; handled < 10000;) multiply(random);
-        }
-        ::_exit(0);
+        static std::atomic<const char*> in_handler = nullptr;
+        handle_signal(SIGFPE, [](int) {
+          const char local = 0;
+          in_handler = &local;
+        });
+        const char local = 0;
+        ::raise(SIGFPE);
+        const auto distance =
+            reinterpret_cast<intptr_t>(&local) - reinterpret_cast<intptr_t>(in_handler.load());
+        ::_exit(in_handler != nullptr && std::abs(distance) > 1 << 20 ? 0 : 1);
       },
       testing::ExitedWithCode(0), "");
 }
 
-TEST(Signals, ThreadsStartedElsewhereTakeNoneFromOutside) {
+TEST(Signals, ComeToAThreadOfTheirOwn) {
   EXPECT_EXIT(
       {
-        static std::atomic<bool> by_main = false;
-        static const pthread_t main_thread = ::pthread_self();
-        handle_signal(SIGUSR1, [](int) {
-          by_main = ::pthread_equal(::pthread_self(), main_thread) != 0;
+        static std::atomic<bool> elsewhere = false;
+        static const pthread_t here = ::pthread_self();
+        take_signals_elsewhere();
+        handle_signal(SIGTERM, [](int) {
+          elsewhere = ::pthread_equal(::pthread_self(), here) == 0;
           ++handled;
         });
-        std::atomic<bool> ends = false;
-        std::thread other;
-        {
-          const SignalsElsewhere elsewhere;
-          other = std::thread([&] {
-            ::kill(::getpid(), SIGUSR1);
-            while (!ends) std::this_thread::yield();
-          });
-        }
+        ::kill(::getpid(), SIGTERM);
         while (handled == 0) std::this_thread::yield();
-        ends = true;
-        other.join();
-        ::_exit(by_main && handled == 1 ? 0 : 1);
+        ::_exit(elsewhere ? 0 : 1);
       },
       testing::ExitedWithCode(0), "");
+}
+
+TEST(Signals, EndAProcessThatDoesNotHandleThem) {
+  EXPECT_EXIT(
+      {
+        take_signals_elsewhere();
+        ::kill(::getpid(), SIGTERM);
+        for (;;) ::pause();
+      },
+      testing::KilledBySignal(SIGTERM), "");
 }
 
 }  // namespace
