@@ -263,6 +263,8 @@ class Communicator {
   comm::Moved move_in_background();
   void check_reducible(const Tensor& buffer, ReduceOrder order) const;
   void check_scatter(const Tensor& input, const Tensor& output, ReduceOrder order) const;
+  void check_alike(const Tensor& input, const Tensor& output) const;
+  void check_gather(const Tensor& input, const Tensor& output) const;
   void tree_all_reduce(Bytes buffer, DType dtype);
   void tree_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   void gathered_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
