@@ -3,6 +3,7 @@
 #include "comm/begun.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "comm/background.h"
 #include "comm/noted.h"
@@ -142,6 +143,12 @@ void Communicator::progress() {
 
 void Communicator::finish_begun(int64_t until) {
   if (begun_before_ >= until) return;
+  if (std::uncaught_exceptions() > 0) {  // the peers may never come, and the buffers go
+    leave_background();
+    const std::lock_guard list(list_);
+    begun_before_ += static_cast<int64_t>(begun_.size());
+    return begun_.clear();
+  }
   Timer waiting;  // for the turn, too
   const Turn turn(*this);
   while (begun_before_ < until) {

@@ -73,7 +73,8 @@ struct TrafficByLevel {
 };
 
 // Handle of a collective under way. Waiting twice is allowed; the destructor waits, and a failure that only
-// shows there is logged, not thrown: call wait() to learn of it.
+// shows there is logged, not thrown: call wait() to learn of it. While an error unwinds, nobody waits for
+// peers that may never come: what has begun in memory is given up, and its communicator of no more use.
 class Work {
  public:
   Work() = default;  // already done
