@@ -3,6 +3,7 @@
 #include "comm/begun.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "comm/background.h"
 #include "comm/noted.h"
@@ -52,9 +53,8 @@ Work Communicator::begin_reduce_scatter(const Tensor& input, const Tensor& outpu
   const bool host = on_host(input) && size_ > 1;
   if (!host || sums_by_nodes(input.bytes(), order)) return reduce_scatter(input, output, order, stream);
   last_ = {last_.sequence + 1, "reduce_scatter", input.bytes()};
-  check_reducible(input, order);
-  check(input.dtype() == output.dtype() && input.numel() == size_ * output.numel(), ErrorKind::argument,
-        "{} input {} is not output {} for each of {} ranks", where(), input.shape(), output.shape(), size_);
+  check_alike(input, output);
+  check_scatter(input, output, order);
   auto collective = begin_reduce_blocks(bytes_of(input), bytes_of(output), input.dtype(), order);
   if (collective) return keep_begun(std::move(collective));
   --last_.sequence;
@@ -66,9 +66,8 @@ Work Communicator::begin_all_gather(const Tensor& input, const Tensor& output, S
   // Gathers go by nodes from as many bytes on as sums.
   if (!host || sums_by_nodes(output.bytes(), ReduceOrder::any)) return all_gather(input, output, stream);
   last_ = {last_.sequence + 1, "all_gather", input.bytes()};
-  check(input.dtype() == output.dtype() && output.numel() == size_ * input.numel(), ErrorKind::argument,
-        "{} input {} of each of {} ranks does not fill output {}", where(), input.shape(), size_,
-        output.shape());
+  check_alike(input, output);
+  check_gather(input, output);
   auto collective = begin_gather(bytes_of(input), bytes_of(output));
   if (collective) return keep_begun(std::move(collective));
   --last_.sequence;
@@ -144,6 +143,12 @@ void Communicator::progress() {
 
 void Communicator::finish_begun(int64_t until) {
   if (begun_before_ >= until) return;
+  if (std::uncaught_exceptions() > 0) {  // the peers may never come, and the buffers go
+    leave_background();
+    const std::lock_guard list(list_);
+    begun_before_ += static_cast<int64_t>(begun_.size());
+    return begun_.clear();
+  }
   Timer waiting;  // for the turn, too
   const Turn turn(*this);
   while (begun_before_ < until) {

@@ -60,13 +60,10 @@ std::string Communicator::where() const {
 bool Communicator::begin(const char* name, const Tensor& input, const Tensor& output, const Stream& stream,
                          bool alike) {
   begin(name, input.bytes(), alike && on_host(input));
-  check(input.device() == output.device(), ErrorKind::argument, "{} input is on {}, output on {}", where(),
-        to_string(input.device()), to_string(output.device()));
+  check_alike(input, output);
   check(input.device() != Device::cuda || stream.device() == Device::cuda, ErrorKind::argument,
         "{} tensors of {} need a stream there, got one of {}", where(), to_string(input.device()),
         to_string(stream.device()));
-  check(input.dtype() == output.dtype(), ErrorKind::argument, "{} input is {}, output is {}", where(),
-        to_string(input.dtype()), to_string(output.dtype()));
   if (!is_meta(input.device())) return true;
   if (WorkRecord* record = WorkRecord::current(); record != nullptr && size_ > 1) {
     record->add({.kind = WorkItem::Kind::collective,
@@ -76,6 +73,13 @@ bool Communicator::begin(const char* name, const Tensor& input, const Tensor& ou
                  .ranks = size_});
   }
   return false;
+}
+
+void Communicator::check_alike(const Tensor& input, const Tensor& output) const {
+  check(input.device() == output.device(), ErrorKind::argument, "{} input is on {}, output on {}", where(),
+        to_string(input.device()), to_string(output.device()));
+  check(input.dtype() == output.dtype(), ErrorKind::argument, "{} input is {}, output is {}", where(),
+        to_string(input.dtype()), to_string(output.dtype()));
 }
 
 void Communicator::check_reducible(const Tensor& buffer, ReduceOrder order) const {
@@ -92,6 +96,12 @@ void Communicator::check_scatter(const Tensor& input, const Tensor& output, Redu
   check(leading(input) == size_ * leading(output) && row_elements(input) == row_elements(output),
         ErrorKind::argument, "{} input {} is not output {} for each of {} ranks", where(), input.shape(),
         output.shape(), size_);
+}
+
+void Communicator::check_gather(const Tensor& input, const Tensor& output) const {
+  check(leading(output) == size_ * leading(input) && row_elements(output) == row_elements(input),
+        ErrorKind::argument, "{} input {} of each of {} ranks does not fill output {}", where(),
+        input.shape(), size_, output.shape());
 }
 
 std::unique_ptr<Communicator> Communicator::split(int color, int key, const std::string& name) {
@@ -157,9 +167,7 @@ Work Communicator::all_reduce(const Tensor& buffer, ReduceOp op, ReduceOrder ord
 
 Work Communicator::all_gather(const Tensor& input, const Tensor& output, Stream& stream) {
   const bool has_memory = begin("all_gather", input, output, stream, true);
-  check(leading(output) == size_ * leading(input) && row_elements(output) == row_elements(input),
-        ErrorKind::argument, "{} input {} of each of {} ranks does not fill output {}", where(),
-        input.shape(), size_, output.shape());
+  check_gather(input, output);
   if (!has_memory) return {};
   if (size_ == 1) {
     copy_alone(input, output, stream);

@@ -108,6 +108,19 @@ TEST(MpiCommunicator, BlocksOfOtherSizesThanExpectedAreNamed) {
   }
 }
 
+// The others never begin what rank 0 has begun: it would wait for ever, or go on in memory that it has freed.
+TEST(MpiCommunicator, WhatHasBegunIsGivenUpWhereAnErrorUnwinds) {
+  const auto world = mpi_runtime().make_world({.shared_from = 1});
+  if (world->size() == 1 || world->rank() > 0) return;
+  const auto fail_meanwhile = [&] {
+    contract::Buffer<float> buffer({1 << 20, 1});
+    Stream stream;
+    const Work work = world->begin_all_reduce(buffer.tensor, ReduceOrder::any, stream);
+    throw std::runtime_error("meanwhile");
+  };
+  EXPECT_THROW(fail_meanwhile(), std::runtime_error);
+}
+
 TEST(MpiProcessGroups, AreThoseOfThePlan) {
   Communicator& world = mpi_runtime().world();
   std::vector<int> ep_sizes;

@@ -73,7 +73,8 @@ struct TrafficByLevel {
 };
 
 // Handle of a collective under way. Waiting twice is allowed; the destructor waits, and a failure that only
-// shows there is logged, not thrown: call wait() to learn of it.
+// shows there is logged, not thrown: call wait() to learn of it. While an error unwinds, nobody waits for
+// peers that may never come: what has begun in memory is given up, and its communicator of no more use.
 class Work {
  public:
   Work() = default;  // already done
@@ -263,6 +264,8 @@ class Communicator {
   comm::Moved move_in_background();
   void check_reducible(const Tensor& buffer, ReduceOrder order) const;
   void check_scatter(const Tensor& input, const Tensor& output, ReduceOrder order) const;
+  void check_alike(const Tensor& input, const Tensor& output) const;
+  void check_gather(const Tensor& input, const Tensor& output) const;
   void tree_all_reduce(Bytes buffer, DType dtype);
   void tree_reduce_scatter(ConstBytes input, Bytes output, DType dtype);
   void gathered_reduce_scatter(ConstBytes input, Bytes output, DType dtype);

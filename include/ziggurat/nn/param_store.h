@@ -204,11 +204,12 @@ class ParamStore {
   std::deque<ParamEntry> entries_;
   std::unordered_map<std::string, size_t> by_name_;  // places in entries_
   std::vector<ParamGroup> groups_;
-  mutable std::map<size_t, Work> arrivals_;  // by group
   std::deque<Tensor> states_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Arena> int8_arena_;  // of weights of 8 bits
   uint64_t version_;                   // param.version points here
+  // By group. Behind the arenas: what is on its way lands there before they go.
+  mutable std::map<size_t, Work> arrivals_;
 };
 
 }  // namespace ziggurat::nn

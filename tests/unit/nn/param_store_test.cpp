@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -85,6 +86,20 @@ TEST(ParamStore, PartsOfACutParameterStartAsTheWhole) {
   for (const auto& [name, n] : seen) EXPECT_EQ(n, all.at(name)->value.numel()) << name;
   EXPECT_THROW(cut_rows(qkv, {7, 5}, 0, 2), Error);
   EXPECT_THROW(cut_columns(qkv, 0, 2), Error);
+}
+
+TEST(ParamStore, WhatIsOnItsWayArrivesBeforeItsMemoryGoes) {
+  bool arrived = false;
+  {
+    ParamStore store({});
+    const Param& p = store.add({.name = "p", .global_shape = {1024, 1024}});
+    store.finalize();
+    store.expect_values(0, Work([value = p.value, &arrived] {
+                          std::fill_n(value.data<float>(), value.numel(), 1.0f);
+                          arrived = true;
+                        }));
+  }
+  EXPECT_TRUE(arrived);
 }
 
 TEST(ParamStore, IdenticalRowsRepeatTheFirst) {
