@@ -66,7 +66,8 @@ void check_distinct(const std::vector<std::string>& files) {
   }
 }
 
-// The rounds of a task are the watchdog's steps: what takes several times as long as the longest so far hangs.
+// The rounds of a task are the watchdog's steps: what takes several times as long as the longest so far
+// hangs.
 class Rounds {
  public:
   // Reading texts and making room for them takes as long as they are many, and so does the first round.
@@ -127,11 +128,11 @@ void evaluate_on(MpiRuntime& mpi, const EvalArguments& arguments, std::vector<ev
   for (eval::Task& task : tasks) {
     Progress progress(task.name, task.rule == eval::Rule::generated ? "texts" : "tokens");
     rounds.begin_task();
-    const eval::TaskResult result = eval::evaluate(task, arguments.form, trained.tokenizer(), scorer,
-                                                   [&](int64_t done, int64_t total) {
-                                                     progress(done, total);
-                                                     rounds.end_round();
-                                                   });
+    const eval::TaskResult result =
+        eval::evaluate(task, arguments.form, trained.tokenizer(), scorer, [&](int64_t done, int64_t total) {
+          progress(done, total);
+          rounds.end_round();
+        });
     flight_log().begin_phase(Phase::evaluation, rounds.done());
     evaluated.push_back({std::move(task), result});
     if (world.rank() != 0 || arguments.output.empty()) continue;

@@ -9,8 +9,8 @@ namespace ziggurat::watch {
 
 // What one rank computed in a step, in seconds.
 struct StepTime {
-  double computed = 0;       // without waiting for other ranks
-  double without_core = 0;   // of the whole step: ready to compute, while something else had its core
+  double computed = 0;      // without waiting for other ranks
+  double without_core = 0;  // of the whole step: ready to compute, while something else had its core
 };
 
 class SlowRanks {

@@ -2,9 +2,8 @@
 #include <random>
 #include <thread>
 
-#include <sched.h>
-
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <ziggurat/core/timer.h>
 #include <ziggurat/watch/slow_ranks.h>
@@ -109,7 +108,8 @@ TEST(SlowRanks, ASharedCoreIsNoExcuseForMore) {
 
 TEST(SlowRanks, SecondsWithoutACoreGrowWhereTwoShareOne) {
   cpu_set_t one;
-  CPU_ZERO(&one), CPU_SET(static_cast<size_t>(::sched_getcpu()), &one);
+  CPU_ZERO(&one);
+  CPU_SET(static_cast<size_t>(::sched_getcpu()), &one);
   std::atomic<bool> seen = false;
   const auto compute = [&] {
     EXPECT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
