@@ -8,8 +8,10 @@
 #include "apps/machine.h"
 #include "apps/sharing.h"
 #include "apps/trained_model.h"
+#include <ziggurat/core/flight_log.h>
 #include <ziggurat/core/log.h>
 #include <ziggurat/core/progress.h>
+#include <ziggurat/core/timer.h>
 #include <ziggurat/eval/report.h>
 #include <ziggurat/io/files.h>
 
@@ -64,6 +66,30 @@ void check_distinct(const std::vector<std::string>& files) {
   }
 }
 
+// The rounds of a task are the watchdog's steps: what takes several times as long as the longest so far
+// hangs.
+class Rounds {
+ public:
+  // Reading texts and making room for them takes as long as they are many, and so does the first round.
+  void begin_task() {
+    flight_log().begin_phase(Phase::evaluation, done_);
+    longest_ = 0;
+    since_round_.restart();
+  }
+  void end_round() {
+    longest_ = std::max(longest_, since_round_.seconds());
+    since_round_.restart();
+    flight_log().set_usual_step(longest_);
+    flight_log().begin_phase(Phase::step, ++done_);
+  }
+  int64_t done() const { return done_; }
+
+ private:
+  int64_t done_ = 0;
+  double longest_ = 0;  // of this task, in seconds
+  Timer since_round_;
+};
+
 void evaluate_on(MpiRuntime& mpi, const EvalArguments& arguments, std::vector<eval::Task> tasks) {
   Communicator& world = mpi.world();
   const model::InferenceLayout layout = layout_of(arguments.sharing);
@@ -98,10 +124,16 @@ void evaluate_on(MpiRuntime& mpi, const EvalArguments& arguments, std::vector<ev
     eval::check_task(task, arguments.form, trained.tokenizer(), length);
   }
   std::vector<eval::Evaluated> evaluated;
+  Rounds rounds;
   for (eval::Task& task : tasks) {
     Progress progress(task.name, task.rule == eval::Rule::generated ? "texts" : "tokens");
+    rounds.begin_task();
     const eval::TaskResult result =
-        eval::evaluate(task, arguments.form, trained.tokenizer(), scorer, std::ref(progress));
+        eval::evaluate(task, arguments.form, trained.tokenizer(), scorer, [&](int64_t done, int64_t total) {
+          progress(done, total);
+          rounds.end_round();
+        });
+    flight_log().begin_phase(Phase::evaluation, rounds.done());
     evaluated.push_back({std::move(task), result});
     if (world.rank() != 0 || arguments.output.empty()) continue;
     replace_file(arguments.output, eval::report(subject, arguments.form, evaluated).dump(2) + "\n");

@@ -24,17 +24,34 @@ json to_json(const Shape& shape) {
   return list;
 }
 
-json to_json(const FileRecord& record) {
-  json slices = json::array();
+json to_json(const SliceRecord& slice) {
+  return {{"name", slice.name},
+          {"dtype", dtype_code(slice.dtype)},
+          {"global_shape", to_json(slice.global_shape)},
+          {"begin", to_json(slice.box.begin)},
+          {"extent", to_json(slice.box.extent)},
+          {"stored_as", slice.stored_as}};
+}
+
+// Slice by slice: as one tree of values, the records of a job take ten times their text. `line`: between
+// values; `indent`: of each value's own lines, -1: it has none.
+void append(std::string& text, const FileRecord& record, const std::string& line, int indent) {
+  const json head = {{"path", record.path}, {"bytes", record.bytes}, {"hash", record.hash}};
+  const auto append_value = [&](const json& value, const std::string& before) {
+    for (const char c : value.dump(indent)) {
+      text += c;
+      if (c == '\n') text.append(before, 1);  // texts hold none
+    }
+  };
+  const std::string inner = line.empty() ? "" : line + " ", slice_line = line.empty() ? "" : inner + " ";
+  append_value(head, line);
+  text.resize(text.size() - line.size() - 1);  // the bracket, which comes after the slices
+  text += "," + inner + (line.empty() ? "\"slices\":[" : "\"slices\": [");
   for (const SliceRecord& slice : record.slices) {
-    slices.push_back({{"name", slice.name},
-                      {"dtype", dtype_code(slice.dtype)},
-                      {"global_shape", to_json(slice.global_shape)},
-                      {"begin", to_json(slice.box.begin)},
-                      {"extent", to_json(slice.box.extent)},
-                      {"stored_as", slice.stored_as}});
+    text += (&slice == record.slices.data() ? "" : ",") + slice_line;
+    append_value(to_json(slice), slice_line);
   }
-  return {{"path", record.path}, {"bytes", record.bytes}, {"hash", record.hash}, {"slices", slices}};
+  text += (record.slices.empty() ? "" : inner) + "]" + line + "}";
 }
 
 const json& member(const json& object, const char* key, const std::string& where) {
@@ -141,15 +158,18 @@ std::string temporary_path(const std::string& dir, int64_t step) {
   return dir + "/." + step_name(step) + ".tmp";
 }
 
-std::string to_text(const FileRecord& record) { return to_json(record).dump(); }
+std::string to_text(const FileRecord& record) {
+  std::string text;
+  append(text, record, "", -1);
+  return text;
+}
 
 FileRecord file_record_from_text(const std::string& text, const std::string& where) {
   return file_from_json(parse_json(text, where), where, Manifest::kFormatVersion);
 }
 
 std::string to_text(const Manifest& manifest) {
-  json files = json::array();
-  for (const FileRecord& file : manifest.files) files.push_back(to_json(file));
+  constexpr std::string_view kFiles = "\n \"files\": [";
   const json body = {{"format_version", Manifest::kFormatVersion},
                      {"run_id", manifest.run_id},
                      {"step", manifest.step},
@@ -157,8 +177,16 @@ std::string to_text(const Manifest& manifest) {
                      {"created", manifest.created},
                      {"state", manifest.state},
                      {"config", manifest.config},
-                     {"files", files}};
-  std::string text = body.dump(1);
+                     {"files", json::array()}};
+  const std::string without_files = body.dump(1);
+  const size_t files = without_files.find(kFiles) + kFiles.size();
+  std::string text = without_files.substr(0, files);
+  for (const FileRecord& file : manifest.files) {
+    text += &file == manifest.files.data() ? "\n  " : ",\n  ";
+    append(text, file, "\n  ", 1);
+  }
+  if (!manifest.files.empty()) text += "\n ";
+  text.append(without_files, files);
   text.resize(text.size() - 2);  // "\n}"
   text.append(",\n ").append(kHashKey);
   return text + content_hash(as_bytes(text)) + std::string(kEnd);

@@ -172,6 +172,7 @@ std::vector<Score> Scorer::score(std::span<const TokenRequest> requests, const P
       if (group.branches.empty()) ++sequence;
     }
     read(branches, branch_passes);
+    world_.barrier();  // who is lost is found in this round, and no wait is longer than one
     if (progress) progress(done, total);
   }
 
@@ -263,9 +264,10 @@ std::vector<std::vector<int32_t>> Scorer::generate(std::span<const std::vector<i
   return written;
 }
 
-// Where experts are shared, a rank goes on while any other does.
+// A rank goes on while any other does: where experts are shared it has to, elsewhere its wait is one of
+// short ones, in which a lost rank is found.
 bool Scorer::some_rank_has(bool work) const {
-  if (!experts_are_shared()) return work;
+  if (world_.size() == 1) return work;
   int32_t any = work;
   Stream stream;
   world_.all_reduce(Tensor(&any, DType::i32, {1}), ReduceOp::max, ReduceOrder::any, stream).wait();

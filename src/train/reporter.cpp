@@ -121,16 +121,16 @@ void Reporter::tell(const watch::SlowRanks::Verdict& v) {
   const std::string times = fmt::format("computes {:.3f} s a step, most ranks {:.3f} s (score {:.2f})",
                                         v.seconds, v.usual, v.score());
   if (v.slow) {
-    warn(
-        "step {}: rank {} is slow and holds up the others: it {}; look at what else runs on its node, at its "
-        "clock rate and its disk",
-        step, v.rank, times);
+    warn("step {}: rank {} is slow and holds up the others: it {}; {}", step, v.rank, times,
+         v.shares_core ? "something else computes on its core: end that, or give each rank cores of its own"
+                       : "look at what else runs on its node, at its clock rate and its disk");
   } else {
     info("step {}: rank {} is slow no more: it {}", step, v.rank, times);
   }
-  const nlohmann::ordered_json j = {{"kind", "slow_rank"},     {"step", step},       {"rank", v.rank},
-                                    {"slow", v.slow},          {"score", v.score()}, {"seconds", v.seconds},
-                                    {"usual_seconds", v.usual}};
+  const nlohmann::ordered_json j = {{"kind", "slow_rank"},      {"step", step},
+                                    {"rank", v.rank},           {"slow", v.slow},
+                                    {"score", v.score()},       {"seconds", v.seconds},
+                                    {"usual_seconds", v.usual}, {"shares_core", v.shares_core}};
   folder_.write(j.dump());
 }
 

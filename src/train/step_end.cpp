@@ -6,11 +6,12 @@
 namespace ziggurat::train {
 
 StepEnd tell_step_end(Communicator& world, const RankAtStepEnd& mine) {
-  constexpr int64_t kNumbers = 6;
+  constexpr int64_t kNumbers = 7;
   std::array<double, kNumbers> numbers = {static_cast<double>(mine.memory_bytes),
                                           mine.made_folder_again ? 1.0 : 0.0,
                                           static_cast<double>(mine.stop),
-                                          mine.computed_seconds,
+                                          mine.time.computed,
+                                          mine.time.without_core,
                                           mine.lag.unwritten,
                                           mine.lag.uncommitted};
   std::vector<double> all(static_cast<size_t>(world.size() * kNumbers));
@@ -24,9 +25,9 @@ StepEnd tell_step_end(Communicator& world, const RankAtStepEnd& mine) {
     end.memory_bytes = std::max(end.memory_bytes, static_cast<int64_t>(rank[0]));
     end.made_folder_again |= rank[1] > 0;
     end.stop = std::max(end.stop, static_cast<watch::StopRequest>(static_cast<int>(rank[2])));
-    end.computed_seconds.push_back(rank[3]);
-    end.lag.unwritten = std::max(end.lag.unwritten, rank[4]);
-    end.lag.uncommitted = std::max(end.lag.uncommitted, rank[5]);
+    end.times.push_back({rank[3], rank[4]});
+    end.lag.unwritten = std::max(end.lag.unwritten, rank[5]);
+    end.lag.uncommitted = std::max(end.lag.uncommitted, rank[6]);
   }
   return end;
 }

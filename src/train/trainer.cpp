@@ -219,6 +219,7 @@ StepRecord Trainer::step() {
   const SampleSource& source = *data_.train;
   flight_log().begin_phase(Phase::step, training_.cursor.step + 1);
   const int64_t waited_before = flight_log().waited();
+  const double without_core_before = watch::seconds_without_core();
   const double counted = feed_.begin(source, plan, training_.cursor.step + 1, executor_.stream);
   const Guard::Guarded guarded =
       guard_.run(plan, counted, [&](int64_t micro_batch) { return feed_.read(source, plan, micro_batch); });
@@ -229,7 +230,8 @@ StepRecord Trainer::step() {
 
   StepRecord done = reporter_.record(plan, guarded.result, total_steps_, timer.seconds(), feed_.seconds());
   const double waited = static_cast<double>(flight_log().waited() - waited_before) * 1e-9;
-  tell_each_other(done, timer.seconds() - waited);
+  tell_each_other(done, {.computed = timer.seconds() - waited,
+                         .without_core = watch::seconds_without_core() - without_core_before});
   done.left_out = guarded.left_out;
   done.updates_left_out = training_.cursor.left_out;
   done.layers = layer_loads(training_, executor_);
@@ -239,20 +241,20 @@ StepRecord Trainer::step() {
   return done;
 }
 
-void Trainer::tell_each_other(StepRecord& done, double computed_seconds) {
+void Trainer::tell_each_other(StepRecord& done, const watch::StepTime& time) {
   step_times_.add(done.step_seconds);
   flight_log().set_usual_step(step_times_.median());
   deadline_.took_step(done.step_seconds);
   const StepEnd end = tell_step_end(training_.groups.world(), {.memory_bytes = resident_bytes(),
                                                                .made_folder_again = folder_.keep(done.step),
                                                                .stop = stop_asked(),
-                                                               .computed_seconds = computed_seconds,
+                                                               .time = time,
                                                                .lag = checkpoints_.lag()});
   done.memory_bytes = end.memory_bytes;
   stop_ = end.stop;
   if (end.made_folder_again) remake_log_file();
   tell(checkpoints_.advance(end.lag));
-  for (const watch::SlowRanks::Verdict& rank : slow_ranks_.add(end.computed_seconds)) reporter_.tell(rank);
+  for (const watch::SlowRanks::Verdict& rank : slow_ranks_.add(end.times)) reporter_.tell(rank);
 }
 
 watch::StopRequest Trainer::stop_asked() const {

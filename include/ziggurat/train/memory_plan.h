@@ -26,7 +26,7 @@ struct MemoryPlan {  // bytes of one rank
   int64_t activations = 0, activation_gradients = 0, workspace = 0;
   int64_t graphs = 0;  // what CUDA keeps of recorded micro-batches
   int64_t spare = 0;   // of a GPU's arenas, which don't grow: as much again, where ranks share experts
-  int64_t staged = 0;  // of the host: the copy of what the rank saves, with checkpoint.async
+  int64_t staged = 0;  // of the host: the copy of what the rank saves and its records, with checkpoint.async
   int64_t process = kProcessBytes;
   // The peak of what is resident on the config's device, within 10 %; on the CPU with `process`.
   int64_t without_process() const {

@@ -6,6 +6,7 @@
 
 #include <ziggurat/checkpoint/saver.h>
 #include <ziggurat/comm/communicator.h>
+#include <ziggurat/watch/slow_ranks.h>
 #include <ziggurat/watch/stop_requests.h>
 
 namespace ziggurat::train {
@@ -14,7 +15,7 @@ struct RankAtStepEnd {
   int64_t memory_bytes = 0;
   bool made_folder_again = false;
   watch::StopRequest stop = watch::StopRequest::none;
-  double computed_seconds = 0;  // of the step, without waiting for other ranks
+  watch::StepTime time = {};
   Saver::Lag lag = {};
 };
 
@@ -23,7 +24,7 @@ struct StepEnd {
   int64_t memory_bytes = 0;                            // the largest
   bool made_folder_again = false;                      // did any?
   watch::StopRequest stop = watch::StopRequest::none;  // the largest: one rank's is enough
-  std::vector<double> computed_seconds;                // by rank
+  std::vector<watch::StepTime> times;                  // by rank
   Saver::Lag lag;                                      // the largest
 };
 

@@ -69,7 +69,7 @@ class Trainer {
   void tell(const Checkpoints::Ended& saves);
   void finish_saves();                    // throws Error(checkpoint) where the last one failed
   watch::StopRequest stop_asked() const;  // of this rank
-  void tell_each_other(StepRecord& done, double computed_seconds);
+  void tell_each_other(StepRecord& done, const watch::StepTime& time);
 
   RunConfig config_;
   RunFolder folder_;

@@ -62,6 +62,18 @@ TEST_F(CheckpointTest, AnyBoxesLoadAnyBoxes) {
   }
 }
 
+// It is written in pieces, and still what the library for JSON would write of it: also with files of no slice.
+TEST_F(CheckpointTest, ManifestsAreWrittenAsEver) {
+  for (const int writers : {1, 2, 20}) {
+    save(writers, writers);
+    const std::string text = slurp(step_dir(writers) + "/manifest.json");
+    const size_t hash = text.rfind(",\n \"manifest_hash\": ");
+    ASSERT_NE(hash, std::string::npos);
+    const std::string before = text.substr(0, hash) + "\n}";
+    EXPECT_EQ(before, nlohmann::json::parse(before).dump(1));
+  }
+}
+
 // As programs wrote it before there were boxes: rows, and in version 2 zeros that no file holds.
 TEST_F(CheckpointTest, OldVersionsAreRead) {
   save(1, 2);

@@ -28,11 +28,15 @@ TEST(StepEnd, TheLargestOfAllRanks) {
     const StepEnd end = tell_step_end(world, {.memory_bytes = 100 - r,
                                               .made_folder_again = r == 1,
                                               .stop = r == 2 ? StopRequest::walltime : StopRequest::none,
-                                              .computed_seconds = 0.5 * r});
+                                              .time = {.computed = 0.5 * r, .without_core = 0.25 * r}});
     EXPECT_EQ(end.memory_bytes, 100);
     EXPECT_TRUE(end.made_folder_again);
     EXPECT_EQ(end.stop, StopRequest::walltime);
-    EXPECT_THAT(end.computed_seconds, ::testing::ElementsAre(0, 0.5, 1));
+    ASSERT_EQ(end.times.size(), 3u);
+    for (size_t rank = 0; rank < 3; ++rank) {
+      EXPECT_EQ(end.times[rank].computed, 0.5 * static_cast<double>(rank));
+      EXPECT_EQ(end.times[rank].without_core, 0.25 * static_cast<double>(rank));
+    }
     const StepEnd quiet = tell_step_end(world, {.memory_bytes = 1});
     EXPECT_FALSE(quiet.made_folder_again);
     EXPECT_EQ(quiet.stop, StopRequest::none);
