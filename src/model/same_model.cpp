@@ -16,7 +16,8 @@ ModelConfig spelled_out(const ModelConfig& config) {
   c.moe.expert_hidden = config.expert_width();
   c.moe.residual_hidden = config.residual_width();
   c.vocab_multiple = config.padded_vocab();
-  c.mup_base_hidden = 0;  // of training
+  c.attention_scale = config.score_scale();
+  c.mup_base_hidden = c.mup_base_head_dim = 0;  // of training
   c.blocks.clear();
   return c;
 }
