@@ -152,7 +152,7 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, CoordinateCheck,
                                            Rule{"muon_adamw", OptimizerKind::muon, 4e-3, 2},
                                            Rule{"muon_shape", OptimizerKind::muon, 4e-2, 0,
                                                 MuonScale::shape}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& rule) { return std::string(rule.param.name); });
 
 TEST(WidthRules, ScaleScoresByTheWidthOfHeads) {
   ModelConfig c = model_of(kBase, kBase, true, Wider::in_heads);
