@@ -175,7 +175,7 @@ void visit_lanes(bool fits, const F& f) {
 }  // namespace
 
 template <Device D, class T>
-void qk_norm_squares(const QkNormShape& shape, const T* x, float* squares, Stream& stream) {
+void qk_norm_squares(const QkNormShape& shape, const T* x, Accum<T>* squares, Stream& stream) {
   const Span span(stream.profile(), "qk_norm_squares");
   visit_lanes<T>(fit_lanes(shape.qkv.head_dim, x), [&]<int N>() {
     launch(qk_norm_squares_kernel<T, N>, static_cast<unsigned>(shape.qkv.rows() * shape.groups()), kThreads,
@@ -184,7 +184,7 @@ void qk_norm_squares(const QkNormShape& shape, const T* x, float* squares, Strea
 }
 
 template <Device D, class T>
-void qk_norm_products(const QkNormGradArgs<T>& g, float* products, Stream& stream) {
+void qk_norm_products(const QkNormGradArgs<T>& g, Accum<T>* products, Stream& stream) {
   const Span span(stream.profile(), "qk_norm_products");
   const int64_t d = g.shape.qkv.head_dim;
   visit_lanes<T>(fit_lanes(d, g.x, g.dy) && fit_lanes(d, g.q_weight, g.k_weight), [&]<int N>() {
