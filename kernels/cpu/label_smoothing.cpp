@@ -37,7 +37,7 @@ void label_smoothing(const LabelSmoothingArgs<T>& g, Arena& workspace, Stream& s
   const auto counts = [&](int64_t i) { return g.targets[i] != g.ignore_index; };
   sum_rows(
       g.weight, g.vocabulary, g.cols, [](int64_t) { return true; }, weights);
-  for (int64_t j = 0; j < g.cols; ++j) weights[j] /= static_cast<double>(g.vocabulary);
+  for (int64_t j = 0; j < g.cols; ++j) weights[j] /= static_cast<double>(g.words);
   const double scale = g.grad_scale == nullptr ? 0 : g.epsilon * *g.grad_scale;
 
   parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
@@ -48,9 +48,10 @@ void label_smoothing(const LabelSmoothingArgs<T>& g, Arena& workspace, Stream& s
         if (dx != nullptr && !g.accumulate_dx) std::fill_n(dx, g.cols, T{});
         continue;
       }
-      const T *x = g.x + i * g.cols, *target = g.weight + g.targets[i] * g.cols;
+      const T* x = g.x + i * g.cols;
+      const T* target = g.own_targets[i] == g.elsewhere ? nullptr : g.weight + g.own_targets[i] * g.cols;
       for (int64_t j = 0; j < g.cols; ++j) {
-        const double above = static_cast<double>(target[j]) - weights[j];
+        const double above = (target == nullptr ? 0 : static_cast<double>(target[j])) - weights[j];
         values[i] += static_cast<double>(x[j]) * above;
         if (dx != nullptr) dx[j] = T(A(scale * above) + (g.accumulate_dx ? A(dx[j]) : A(0)));
       }
@@ -65,14 +66,14 @@ void label_smoothing(const LabelSmoothingArgs<T>& g, Arena& workspace, Stream& s
     for (int64_t v = begin; v < end; ++v) {
       A* const dw = g.dweight + v * g.cols;
       for (int64_t j = 0; j < g.cols; ++j) {
-        dw[j] -= static_cast<A>(scale * inputs[j] / static_cast<double>(g.vocabulary));
+        dw[j] -= static_cast<A>(scale * inputs[j] / static_cast<double>(g.words));
       }
     }
   });
   parallel_for_blocks(g.cols, kColumns, [&](int64_t begin, int64_t end) {  // columns: rows may share a target
     for (int64_t i = 0; i < g.rows; ++i) {
-      if (!counts(i)) continue;
-      A* const dw = g.dweight + g.targets[i] * g.cols;
+      if (g.own_targets[i] == g.elsewhere) continue;
+      A* const dw = g.dweight + g.own_targets[i] * g.cols;
       const T* x = g.x + i * g.cols;
       for (int64_t j = begin; j < end; ++j) dw[j] += static_cast<A>(scale * static_cast<double>(x[j]));
     }

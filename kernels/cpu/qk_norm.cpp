@@ -34,7 +34,41 @@ QAndK<A> groups_of(const QkNormShape& s, const A* q_weight, const A* k_weight, A
            {s.k_groups(), s.k_cols(), s.qkv.k_column(), s.q_groups(), k_weight, dk_weight}}};
 }
 
+// f(row, place of a group among all rows', its first column in x, its weight, its columns) of every group.
+template <class A, class F>
+void for_each_group(const QkNormShape& s, const A* q_weight, const A* k_weight, const F& f) {
+  const QAndK<A> q_and_k = groups_of(s, q_weight, k_weight);
+  parallel_for_blocks(s.qkv.rows(), kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (const Groups<A>& groups : q_and_k) {
+        for (int64_t i = 0; i < groups.count; ++i) {
+          f(row * s.groups() + groups.index + i, row * s.qkv.width() + groups.column + i * groups.cols,
+            groups.weight, groups.cols);
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
+
+template <Device D, class T>
+void qk_norm_squares(const QkNormShape& shape, const T* x, Accum<T>* squares, Stream& stream) {
+  const Span span(stream.profile(), "qk_norm_squares");
+  const Accum<T>* const none = nullptr;
+  for_each_group(shape, none, none, [=](int64_t group, int64_t at, const Accum<T>*, int64_t cols) {
+    squares[group] = square_of_row(x + at, cols);
+  });
+}
+
+template <Device D, class T>
+void qk_norm_products(const QkNormGradArgs<T>& g, Accum<T>* products, Stream& stream) {
+  const Span span(stream.profile(), "qk_norm_products");
+  for_each_group(g.shape, g.q_weight, g.k_weight,
+                 [&](int64_t group, int64_t at, const Accum<T>* weight, int64_t cols) {
+                   products[group] = product_of_row(g.x + at, weight, g.rstd[group], g.dy + at, cols);
+                 });
+}
 
 template <Device D, class T>
 void qk_norm_forward(const QkNormArgs<T>& g, Stream& stream) {
@@ -47,10 +81,13 @@ void qk_norm_forward(const QkNormArgs<T>& g, Stream& stream) {
       const T* x = g.x + row * s.width();
       T* y = g.y + row * s.width();
       for (const Groups<A>& groups : q_and_k) {
-        A* const rstd = g.rstd + row * g.shape.groups() + groups.index;
+        const int64_t first = row * g.shape.groups() + groups.index;
         for (int64_t i = 0; i < groups.count; ++i) {
           const int64_t column = groups.column + i * groups.cols;
-          rstd[i] = rms_row(x + column, groups.weight, g.eps, groups.cols, y + column);
+          const A square =
+              g.squares == nullptr ? square_of_row(x + column, groups.cols) : g.squares[first + i];
+          g.rstd[first + i] = rms_row(x + column, groups.weight, g.eps, groups.cols, y + column, square,
+                                      groups.cols * g.shape.parts);
         }
       }
       std::copy(x + s.v_column(), x + s.width(), y + s.v_column());
@@ -76,12 +113,17 @@ void qk_norm_backward(const QkNormGradArgs<T>& g, Arena& workspace, Stream& stre
       A* const dweight = groups.partial == nullptr ? nullptr : groups.partial + begin / kRows * cols;
       if (dweight != nullptr) std::fill(dweight, dweight + cols, A(0));
       for (int64_t row = begin; row < end; ++row) {
-        const A* const rstd = g.rstd + row * g.shape.groups() + groups.index;
+        const int64_t first = row * g.shape.groups() + groups.index;
         for (int64_t i = 0; i < groups.count; ++i) {
           const int64_t at = row * s.width() + groups.column + i * cols;
-          if (dweight != nullptr) rms_row_weight_gradient(g.x + at, rstd[i], g.dy + at, cols, dweight);
+          const A rstd = g.rstd[first + i];
+          if (dweight != nullptr) rms_row_weight_gradient(g.x + at, rstd, g.dy + at, cols, dweight);
           if (g.dx == nullptr) continue;
-          rms_row_gradient(g.x + at, groups.weight, rstd[i], g.dy + at, cols, g.accumulate_dx, g.dx + at);
+          const A product = g.products == nullptr
+                                ? product_of_row(g.x + at, groups.weight, rstd, g.dy + at, cols)
+                                : g.products[first + i];
+          rms_row_gradient(g.x + at, groups.weight, rstd, g.dy + at, cols, g.accumulate_dx, g.dx + at,
+                           product, cols * g.shape.parts);
         }
       }
     }
@@ -100,6 +142,12 @@ void qk_norm_backward(const QkNormGradArgs<T>& g, Arena& workspace, Stream& stre
   }
 }
 
+template void qk_norm_squares<Device::cpu>(const QkNormShape&, const float*, float*, Stream&);
+template void qk_norm_squares<Device::cpu>(const QkNormShape&, const bf16*, float*, Stream&);
+template void qk_norm_squares<Device::cpu>(const QkNormShape&, const double*, double*, Stream&);
+template void qk_norm_products<Device::cpu>(const QkNormGradArgs<float>&, float*, Stream&);
+template void qk_norm_products<Device::cpu>(const QkNormGradArgs<bf16>&, float*, Stream&);
+template void qk_norm_products<Device::cpu>(const QkNormGradArgs<double>&, double*, Stream&);
 template void qk_norm_forward<Device::cpu>(const QkNormArgs<float>&, Stream&);
 template void qk_norm_forward<Device::cpu>(const QkNormArgs<bf16>&, Stream&);
 template void qk_norm_forward<Device::cpu>(const QkNormArgs<double>&, Stream&);

@@ -47,17 +47,18 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     smoothed_rows_kernel(LabelSmoothingArgs<T> g, const double* mean, double* values) {
   const int64_t i = blockIdx.x;
-  const int32_t target = g.targets[i];
-  const bool counts = target != g.ignore_index;
+  const bool counts = g.targets[i] != g.ignore_index;
+  const int32_t target = g.own_targets[i];
   if (!counts && (g.dx == nullptr || g.accumulate_dx)) {
     if (threadIdx.x == 0) values[i] = 0;
     return;
   }
-  const T *const x = g.x + i * g.cols, *const of_target = g.weight + (counts ? target : 0) * g.cols;
+  const bool own = target != g.elsewhere;
+  const T *const x = g.x + i * g.cols, *const of_target = g.weight + (own ? target : 0) * g.cols;
   const double scale = g.dx == nullptr ? 0 : g.epsilon * *g.grad_scale;
   double value = 0;
   for (int64_t j = threadIdx.x; j < g.cols; j += kThreads) {
-    const double above = counts ? static_cast<double>(to_float(of_target[j])) - mean[j] : 0;
+    const double above = !counts ? 0 : (own ? static_cast<double>(to_float(of_target[j])) : 0) - mean[j];
     if (counts) value += static_cast<double>(to_float(x[j])) * above;
     if (g.dx != nullptr) {
       write(g.dx + i * g.cols + j, g.accumulate_dx, Values<T, 1>{{static_cast<float>(scale * above)}});
@@ -107,16 +108,16 @@ void label_smoothing(const LabelSmoothingArgs<T>& g, Arena& workspace, Stream& s
   auto* const inputs = workspace.take_on_device<double>(g.cols);
   auto* const values = workspace.take_on_device<double>(g.rows);
   auto* const factor = workspace.take_on_device<double>(1);
-  const auto vocabulary = static_cast<double>(g.vocabulary);
-  column_means<T>(g.weight, g.vocabulary, g.cols, nullptr, 0, vocabulary, weights, workspace, stream);
+  const auto words = static_cast<double>(g.words);
+  column_means<T>(g.weight, g.vocabulary, g.cols, nullptr, 0, words, weights, workspace, stream);
   launch(smoothed_rows_kernel<T>, static_cast<unsigned>(g.rows), kThreads, 0, stream, g, weights, values);
   launch(smoothed_sum_kernel, 1, kThreads, 0, stream, values, g.rows, g.epsilon, g.sum);
   if (g.dweight == nullptr) return;
-  column_means<T>(g.x, g.rows, g.cols, g.targets, g.ignore_index, vocabulary, inputs, workspace, stream);
+  column_means<T>(g.x, g.rows, g.cols, g.targets, g.ignore_index, words, inputs, workspace, stream);
   const int64_t n = g.vocabulary * g.cols;
   launch(subtract_from_all_kernel, blocks_for(n, kThreads), kThreads, 0, stream, g.dweight, n, g.cols, inputs,
          g.epsilon, g.grad_scale, factor);
-  add_rows(Keys{.keys = g.targets, .none = g.ignore_index}, g.rows, g.cols, g.x, factor, g.dweight, stream);
+  add_rows(Keys{.keys = g.own_targets, .none = g.elsewhere}, g.rows, g.cols, g.x, factor, g.dweight, stream);
 }
 
 template void label_smoothing<Device::cuda>(const LabelSmoothingArgs<float>&, Arena&, Stream&);

@@ -61,9 +61,43 @@ __global__ void __launch_bounds__(kThreads) qk_norm_forward_kernel(QkNormArgs<T>
     copy_piece<N>(team, g.x + at, piece.cols, false, g.y + at);
     return;
   }
+  const int64_t group = row * g.shape.groups() + piece.group;
+  const float square = g.squares == nullptr ? square_of_row<N>(team, g.x + at, piece.cols) : g.squares[group];
   const float rstd = rms_row<N>(team, g.x + at, piece.part == Part::q ? g.q_weight : g.k_weight, g.eps,
-                                piece.cols, g.y + at);
-  if (team.rank() == 0) g.rstd[row * g.shape.groups() + piece.group] = rstd;
+                                piece.cols, g.y + at, square, piece.cols * g.shape.parts);
+  if (team.rank() == 0) g.rstd[group] = rstd;
+}
+
+// Of ranks that share the heads: a block a sum.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads)
+    qk_norm_squares_kernel(QkNormShape shape, Cut cut, const T* x, float* squares) {
+  const BlockTeam<kThreads> team;
+  const auto groups = static_cast<unsigned>(shape.groups());
+  const Piece piece = cut.piece(blockIdx.x % groups);
+  const T* const of_group = x + blockIdx.x / groups * shape.qkv.width() + piece.column;
+  const float square = square_of_row<N>(team, of_group, piece.cols);
+  if (team.rank() == 0) squares[blockIdx.x] = square;
+}
+
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads)
+    qk_norm_products_kernel(QkNormGradArgs<T> g, Cut cut, float* products) {
+  const BlockTeam<kThreads> team;
+  const auto groups = static_cast<unsigned>(g.shape.groups());
+  const Piece piece = cut.piece(blockIdx.x % groups);
+  const int64_t at = blockIdx.x / groups * g.shape.qkv.width() + piece.column;
+  const float *const weight = piece.part == Part::q ? g.q_weight : g.k_weight, rstd = g.rstd[blockIdx.x];
+  float product = 0;
+  for (int64_t j = team.rank() * N; j < piece.cols; j += kThreads * N) {
+    const Values<T, N> x = load<N>(g.x + at + j), dy = load<N>(g.dy + at + j);
+    float w[N];
+    load_floats(weight + j, w);
+#pragma unroll
+    for (int i = 0; i < N; ++i) product += dy.v[i] * w[i] * (x.v[i] * rstd);
+  }
+  product = team.sum(product);
+  if (team.rank() == 0) products[blockIdx.x] = product;
 }
 
 constexpr int kBlocksOfBackward =
@@ -99,9 +133,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfBackward)
     float* const dweight = (is_q ? partial_dq : partial_dk) == nullptr ? nullptr
                            : is_q                                      ? mine
                                                                        : mine + cut.q_cols;
-    rms_row_gradient<N>(team, g.x + at, is_q ? g.q_weight : g.k_weight,
-                        g.rstd[row * g.shape.groups() + piece.group], g.dy + at, piece.cols, g.accumulate_dx,
-                        dx, dweight);
+    const int64_t group = row * g.shape.groups() + piece.group;
+    rms_row_gradient<N>(team, g.x + at, is_q ? g.q_weight : g.k_weight, g.rstd[group], g.dy + at, piece.cols,
+                        g.accumulate_dx, dx, dweight, g.products == nullptr ? nullptr : g.products + group,
+                        piece.cols * g.shape.parts);
   }
   if (!sums) return;
   __syncthreads();
@@ -131,7 +166,32 @@ void visit_team(const QkNormShape& shape, bool fits, const F& f) {
   return f.template operator()<LaneTeam<kThreads, kWarp>, kN>();
 }
 
+// f.template operator()<N>(). `fits`: by 16 bytes.
+template <class T, class F>
+void visit_lanes(bool fits, const F& f) {
+  fits ? f.template operator()<kLanes<T>>() : f.template operator()<1>();
+}
+
 }  // namespace
+
+template <Device D, class T>
+void qk_norm_squares(const QkNormShape& shape, const T* x, Accum<T>* squares, Stream& stream) {
+  const Span span(stream.profile(), "qk_norm_squares");
+  visit_lanes<T>(fit_lanes(shape.qkv.head_dim, x), [&]<int N>() {
+    launch(qk_norm_squares_kernel<T, N>, static_cast<unsigned>(shape.qkv.rows() * shape.groups()), kThreads,
+           0, stream, shape, Cut(shape), x, squares);
+  });
+}
+
+template <Device D, class T>
+void qk_norm_products(const QkNormGradArgs<T>& g, Accum<T>* products, Stream& stream) {
+  const Span span(stream.profile(), "qk_norm_products");
+  const int64_t d = g.shape.qkv.head_dim;
+  visit_lanes<T>(fit_lanes(d, g.x, g.dy) && fit_lanes(d, g.q_weight, g.k_weight), [&]<int N>() {
+    launch(qk_norm_products_kernel<T, N>, static_cast<unsigned>(g.shape.qkv.rows() * g.shape.groups()),
+           kThreads, 0, stream, g, Cut(g.shape), products);
+  });
+}
 
 template <Device D, class T>
 void qk_norm_forward(const QkNormArgs<T>& g, Stream& stream) {
@@ -167,6 +227,10 @@ void qk_norm_backward(const QkNormGradArgs<T>& g, Arena& workspace, Stream& stre
   add_partial_sums(dk, blocks, cut.k_cols, g.dk_weight, stream);
 }
 
+template void qk_norm_squares<Device::cuda>(const QkNormShape&, const float*, float*, Stream&);
+template void qk_norm_squares<Device::cuda>(const QkNormShape&, const bf16*, float*, Stream&);
+template void qk_norm_products<Device::cuda>(const QkNormGradArgs<float>&, float*, Stream&);
+template void qk_norm_products<Device::cuda>(const QkNormGradArgs<bf16>&, float*, Stream&);
 template void qk_norm_forward<Device::cuda>(const QkNormArgs<float>&, Stream&);
 template void qk_norm_forward<Device::cuda>(const QkNormArgs<bf16>&, Stream&);
 template void qk_norm_backward<Device::cuda>(const QkNormGradArgs<float>&, Arena&, Stream&);

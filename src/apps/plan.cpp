@@ -87,9 +87,10 @@ void plan(const PlanArguments& arguments) {
   const std::optional<train::RunConfig> teacher =
       config.distil.enabled() ? train::teacher_of(config) : std::nullopt;
   if (config.distil.enabled() && !teacher) {
-    fmt::print(stderr,
-               "note: the teacher is not counted: name the config that it is trained by with "
-               "distil.teacher_config\n");
+    const std::string& its_config = config.distil.teacher_config;
+    fmt::print(stderr, "note: the teacher is not counted: {}\n",
+               its_config.empty() ? "name the config that it is trained by with distil.teacher_config"
+                                  : "distil.teacher_config: " + its_config + " is not on this machine");
   }
   for (const train::Warning& warning : train::warnings_of(config)) {
     fmt::print(stderr, "warning: {}\n", train::to_string(warning));

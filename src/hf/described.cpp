@@ -17,6 +17,7 @@ Described described(const Form& form, const ModelConfig& config) {
   m.ffn_hidden = config.ffn_width();
   m.moe.expert_hidden = config.expert_width();
   m.moe.residual_hidden = config.residual_width();
+  if (config.mup_base_head_dim > 0) m.attention_scale = config.score_scale();
   d.renormalised = m.moe.renormalise != moe::Renormalise::none;
   for (const BlockSpec& layer : config.layers()) {
     if (layer.ffn == FfnKind::dense) d.dense_layers.push_back(d.layers);
@@ -68,6 +69,7 @@ class ModelBuilder {
       if (model_class == ModelClass::mixtral) d_.renormalised = true;
       m.bias = use_biases();
     }
+    if (m.attention_scale > 0) m.mup_base_head_dim = 0;
     m.moe.renormalise = renormalise();
     m.blocks = to_blocks(layers(), base_);
     if (model_class == ModelClass::qwen2_moe && with_shared_expert_) {

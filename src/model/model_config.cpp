@@ -144,6 +144,16 @@ void ModelConfig::validate(Problems& problems) const {
   if (mup_base_hidden > 0 && init != InitRule::normal) {
     problems.add("mup_base_hidden", "its rules scale a constant init_std: set it to 0, or use init normal");
   }
+  if (mup_base_head_dim > 0 && mup_base_hidden == 0) {
+    problems.add("mup_base_head_dim", "is a part of muP: set mup_base_hidden too, or only attention_scale");
+  }
+  if (mup_base_head_dim > 0 && attention_scale > 0) {
+    problems.add(
+        "mup_base_head_dim",
+        fmt::format("decides how attention scores are scaled, and attention_scale ({}) does: set one "
+                    "of them to 0",
+                    attention_scale));
+  }
   if (layer_count() > kMostLayers) {
     problems.add("blocks", fmt::format("expected at most {} layers (repeat x pattern), got {}", kMostLayers,
                                        layer_count()));

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include <ziggurat/model/same_model.h>
 
@@ -16,7 +17,9 @@ ModelConfig spelled_out(const ModelConfig& config) {
   c.moe.expert_hidden = config.expert_width();
   c.moe.residual_hidden = config.residual_width();
   c.vocab_multiple = config.padded_vocab();
-  c.mup_base_hidden = 0;  // of training
+  const double usual = 1.0 / std::sqrt(static_cast<double>(config.head_width()));
+  c.attention_scale = config.score_scale() == usual ? 0 : config.score_scale();
+  c.mup_base_hidden = c.mup_base_head_dim = 0;  // of training
   c.blocks.clear();
   return c;
 }

@@ -18,11 +18,7 @@ bool is_hidden_matrix(const nn::ParamSpec& spec) {
 WidthRule width_rule(const ModelConfig& c, const nn::ParamSpec& spec) {
   if (c.mup_base_hidden == 0) return {};
   const double m = static_cast<double>(c.hidden) / static_cast<double>(c.mup_base_hidden);
-  if (is_output(spec)) {
-    // Uniform values are drawn within 1 / sqrt(hidden): half of the rule is theirs already.
-    const bool by_width = spec.init.kind == nn::Init::Kind::uniform;
-    return {by_width ? 1 / std::sqrt(m) : 1 / m, 1 / m};
-  }
+  if (is_output(spec)) return {1 / m, 1 / m};
   if (is_hidden_matrix(spec)) return {1 / std::sqrt(m), 1 / m};
   if (c.tied_embeddings && spec.name.starts_with("final_norm.")) return {1 / m, 1 / m};
   return {};
@@ -31,8 +27,10 @@ WidthRule width_rule(const ModelConfig& c, const nn::ParamSpec& spec) {
 void apply_width_rules(const ModelConfig& config, nn::ParamStore& store) {
   for (nn::ParamEntry& entry : store.entries()) {
     const WidthRule rule = width_rule(config, entry.spec);
-    entry.spec.init.scale *= rule.init;
-    entry.spec.lr_scale = rule.lr;
+    // Uniform values are drawn within 1 / sqrt(hidden): a square root of the width is in them already.
+    const bool by_width = entry.spec.init.kind == nn::Init::Kind::uniform;
+    entry.spec.init.scale *= by_width ? std::sqrt(rule.init) : rule.init;
+    entry.spec.lr_scale = rule.lr, entry.spec.width_init = rule.init;
   }
 }
 

@@ -24,12 +24,14 @@ Var of_all_tokens(Tape& tape, Var x, const TensorParallel& tensor) {
   return ops::gather_rows(tape, x, *tensor.group, ops::Use::apart);
 }
 
-const Param& add_norm_weight(ParamStore& store, const std::string& name, int64_t width) {
+const Param& add_norm_weight(ParamStore& store, const std::string& name, int64_t width,
+                             std::vector<Box> cut = {}) {
   return store.add({.name = name + ".weight",
                     .global_shape = {width},
                     .init = Init::ones(),
                     .matrix = false,
-                    .decay = false});
+                    .decay = false,
+                    .cut = std::move(cut)});
 }
 // Rows of a tensor whose leading dim is made of pieces, of which each of `parts` ranks holds an equal share
 // in whole units. Of fewer units than ranks each is held by several.
@@ -143,18 +145,22 @@ Attention::Attention(ParamStore& store, const std::string& name, const Attention
       out_(store, name + ".out", s.heads * s.head_dim, s.width, s.bias, Init::normal(s.output_init_std),
            {s.tensor, Cut::in}) {
   if (s.qk_norm == QkNorm::none) return;
-  const auto width = [&](int64_t heads) {
-    return s.qk_norm == QkNorm::head ? s.head_dim : heads * s.head_dim;
+  const auto weight = [&](const char* of, int64_t heads) -> const Param& {
+    if (s.qk_norm == QkNorm::head) return add_norm_weight(store, name + of, s.head_dim);
+    const Shape width{heads * s.head_dim};
+    if (parts_of(s.tensor) == 1) return add_norm_weight(store, name + of, width[0]);
+    return add_norm_weight(store, name + of, width[0],
+                           cut_pieces(width, {width[0]}, s.head_dim, part_of(s.tensor), parts_of(s.tensor)));
   };
-  q_norm_ = &add_norm_weight(store, name + ".q_norm", width(s.heads));
-  k_norm_ = &add_norm_weight(store, name + ".k_norm", width(s.kv_heads));
+  q_norm_ = &weight(".q_norm", s.heads);
+  k_norm_ = &weight(".k_norm", s.kv_heads);
 }
 
 Var Attention::project(Tape& tape, Var x, const ops::AttentionShape& heads) const {
   const Var qkv = qkv_(tape, x);
   if (shape_.qk_norm == QkNorm::none) return qkv;
-  return ops::qk_norm(tape, qkv, {heads, shape_.qk_norm == QkNorm::head}, *q_norm_, *k_norm_,
-                      shape_.norm_eps);
+  return ops::qk_norm(tape, qkv, {heads, shape_.qk_norm == QkNorm::head}, *q_norm_, *k_norm_, shape_.norm_eps,
+                      shape_.tensor.group);
 }
 
 Var Attention::operator()(Tape& tape, Var x, const Sequences& sequences) const {

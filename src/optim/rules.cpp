@@ -43,14 +43,14 @@ void for_each_matrix(const Updated& p, const Matrices& shape, const Body& body) 
 }
 
 double decay_of(const OptimizerConfig& config, const Updated& p) {
-  return p.spec.decay ? config.weight_decay / p.spec.lr_scale : 0;
+  return p.spec.decay ? config.weight_decay / lr_scale(config, p.spec) : 0;
 }
 
 void adamw(const OptimizerConfig& config, const Updated& p, const UpdateStep& step, Stream& stream) {
   const ParamRange all{0, p.gradient.numel(), p.spec.decay, hash_name(p.spec.name), p.first};
   adamw_step({p.master, p.gradient, p.moments[0].held, p.moments[1].held, p.rounded},
              p.runs.empty() ? std::span(&all, 1) : p.runs, config,
-             {step.lr, step.grad_scale, step.step, step.seed, 1 / p.spec.lr_scale}, stream);
+             {step.lr, step.grad_scale, step.step, step.seed, 1 / lr_scale(config, p.spec)}, stream);
 }
 
 template <class T>
@@ -132,6 +132,19 @@ OptimizerKind rule_for(const OptimizerConfig& config, const nn::ParamSpec& spec)
                                                                      : OptimizerKind::adamw;
 }
 
+double lr_scale(const OptimizerConfig& config, const nn::ParamSpec& spec) {
+  switch (rule_for(config, spec)) {
+    case OptimizerKind::adamw:
+    case OptimizerKind::lion:
+      return spec.lr_scale;
+    case OptimizerKind::muon:  // it takes hidden matrices, of which Adam's is 1 / m
+      return config.muon.scale == MuonScale::adamw ? std::sqrt(spec.lr_scale) : 1;
+    case OptimizerKind::adafactor:
+      return spec.lr_scale / spec.width_init;
+  }
+  return 1;
+}
+
 namespace {
 
 std::vector<MomentSpec> rule_moments(const OptimizerConfig& config, const nn::ParamSpec& spec) {
@@ -195,7 +208,7 @@ std::vector<MomentSpec> moments_for(const OptimizerConfig& config, const nn::Par
 void update(const OptimizerConfig& config, const Updated& parameter, const UpdateStep& of_all,
             Arena& workspace, Stream& stream) {
   UpdateStep step = of_all;
-  step.lr *= parameter.spec.lr_scale;
+  step.lr *= lr_scale(config, parameter.spec);
   update_by_rule(config, parameter, step, workspace, stream);
   if (config.average > 0) average(config, parameter, step, stream);
 }

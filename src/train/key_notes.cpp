@@ -25,6 +25,7 @@ const std::vector<KeyNote>& key_notes() {
       {"model.dropout", "ops/dropout.h, ops/attention.h",
        "0.1 in the published scripts, which leave the trainer's default"},
       {"model.mup_base_hidden", "model/width_rules.h", nullptr},
+      {"model.mup_base_head_dim", "model/width_rules.h", nullptr},
       {"model.activation", "nn/layers.h",
        "gelu_tanh. OpenMoE: swiglu in its paper, swiglu_linear in its weights"},
       {"model.moe", "moe/router.h, moe/experts.h", nullptr},

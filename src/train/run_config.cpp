@@ -140,10 +140,6 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
                              "sequence x model.hidden {} to be a multiple of 4",
                              c.batch.sequence_length / tp, m.hidden));
   }
-  if (m.qk_norm == nn::QkNorm::width) {
-    problems.add("model.qk_norm",
-                 "width goes over the heads of all ranks: with parallel.tensor use head or none");
-  }
   if (c.reproducible == Reproducible::strict) {
     problems.add(
         "reproducible",
@@ -153,10 +149,6 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
     problems.add("distil.teacher",
                  "vocabularies in parts are compared on the CPU only so far: with device=cuda use "
                  "parallel.tensor=1");
-  }
-  if (c.objective.label_smoothing > 0) {
-    problems.add("objective.label_smoothing",
-                 "smooths over a whole vocabulary, which parallel.tensor cuts: use 0, or tensor=1");
   }
   if (takes_matrices(c.optimizer.kind)) {
     problems.add("parallel.tensor",
@@ -318,13 +310,6 @@ void RunConfig::validate(Problems& problems) const {
     problems.add("parallel.zero",
                  "optimizer.kind muon and adafactor update whole matrices on every rank that holds "
                  "them: use 0, or kind adamw or lion");
-  }
-  if (model.mup_base_hidden > 0 && takes_matrices(optimizer.kind)) {
-    problems.add(
-        "model.mup_base_hidden",
-        fmt::format("its rules are those of Adam and Lion: set it to 0, or use optimizer.kind adamw or "
-                    "lion; got {}",
-                    enum_text(optimizer.kind)));
   }
   if (optimizer.average > 0 && optimizer.moments == StateDtype::bf16) {
     problems.add("optimizer.average",

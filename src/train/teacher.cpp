@@ -136,38 +136,6 @@ void check_apart(const RunConfig& config, const std::string& checkpoint) {
         checkpoint, config.output_folder());
 }
 
-void check_model(const RunConfig& config, const RunConfig& teacher, const std::string& name) {
-  check(teacher.model.vocab_size == config.model.vocab_size, ErrorKind::config,
-        "distil.teacher: {} has a vocabulary of {} tokens, model.vocab_size is {}: a teacher and its student "
-        "share one; name a teacher that was trained with this tokenizer",
-        name, teacher.model.vocab_size, config.model.vocab_size);
-  check(config.batch.sequence_length <= teacher.model.max_sequence, ErrorKind::config,
-        "distil.teacher: {} reads at most {} tokens (its model.max_sequence), batch.sequence_length is {}",
-        name, teacher.model.max_sequence, config.batch.sequence_length);
-  const bool f64 = config.precision == Precision::fp64;
-  check((teacher.precision == Precision::fp64) == f64, ErrorKind::config,
-        "distil.teacher: {} was trained {} fp64, so its student is too: set precision", name,
-        f64 ? "without" : "in");
-  const int tp = config.parallel.tensor;
-  if (tp == 1) return;
-  for (const model::CutSize& part : model::cut_sizes(teacher.model)) {
-    check(
-        part.size % tp == 0, ErrorKind::config,
-        "parallel.tensor: {} ranks cut the teacher {} too, whose {} ({}) they cannot share evenly: choose a "
-        "divisor of it, or parallel.tensor=1",
-        tp, name, part.what, part.size);
-  }
-  check(
-      teacher.model.padded_vocab() == config.model.padded_vocab(), ErrorKind::config,
-      "parallel.tensor: ranks share the vocabulary of teacher and student alike, but {} pads it to {} rows, "
-      "model.vocab_multiple to {}: set model.vocab_multiple={}, or parallel.tensor=1",
-      name, teacher.model.padded_vocab(), config.model.padded_vocab(), teacher.model.vocab_multiple);
-  check(teacher.model.qk_norm != nn::QkNorm::width, ErrorKind::config,
-        "parallel.tensor: {} normalises queries and keys over the heads of all ranks (qk_norm width): use "
-        "parallel.tensor=1",
-        name);
-}
-
 // With tensor parallelism the ranks cut the teacher as they cut the student.
 void check_cuts(const RunConfig& config, const model::ModelConfig& teacher, const std::string& name) {
   const int tp = config.parallel.tensor;
@@ -184,10 +152,21 @@ void check_cuts(const RunConfig& config, const model::ModelConfig& teacher, cons
       "parallel.tensor: ranks share the vocabulary of teacher and student alike, but {} pads it to {} rows, "
       "model.vocab_multiple to {}: set model.vocab_multiple={}, or parallel.tensor=1",
       name, teacher.padded_vocab(), config.model.padded_vocab(), teacher.vocab_multiple);
-  check(teacher.qk_norm != nn::QkNorm::width, ErrorKind::config,
-        "parallel.tensor: {} normalises queries and keys over the heads of all ranks (qk_norm width): use "
-        "parallel.tensor=1",
-        name);
+}
+
+void check_model(const RunConfig& config, const RunConfig& teacher, const std::string& name) {
+  check(teacher.model.vocab_size == config.model.vocab_size, ErrorKind::config,
+        "distil.teacher: {} has a vocabulary of {} tokens, model.vocab_size is {}: a teacher and its student "
+        "share one; name a teacher that was trained with this tokenizer",
+        name, teacher.model.vocab_size, config.model.vocab_size);
+  check(config.batch.sequence_length <= teacher.model.max_sequence, ErrorKind::config,
+        "distil.teacher: {} reads at most {} tokens (its model.max_sequence), batch.sequence_length is {}",
+        name, teacher.model.max_sequence, config.batch.sequence_length);
+  const bool f64 = config.precision == Precision::fp64;
+  check((teacher.precision == Precision::fp64) == f64, ErrorKind::config,
+        "distil.teacher: {} was trained {} fp64, so its student is too: set precision", name,
+        f64 ? "without" : "in");
+  check_cuts(config, teacher.model, name);
 }
 
 void check_teacher_tokenizer(const std::string& name, const std::string& before, const std::string& now) {

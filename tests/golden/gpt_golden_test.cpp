@@ -67,6 +67,7 @@ model::ModelConfig model_of(const GoldenFile& file) {
     c.moe.balance_bias = true;
     c.moe.balance_bias_rate = file.number("bias_rate");
   }
+  if (is("window")) c.window = file.whole("window");
   for (const std::string& word : file.words("layers")) c.blocks.push_back({1, {block_of(word)}});
   return c;
 }
@@ -84,6 +85,11 @@ TinyRunOptions options_of(const GoldenFile& file, DType dtype) {
   options.micro_batches = file.whole("micro_batches");
   options.sequences = file.whole("batch");
   options.length = file.whole("sequence");
+  if (file.has_text("prefixes")) {
+    for (const std::string& word : file.words("prefixes")) options.prefixes.push_back(std::stoi(word));
+  }
+  if (file.has_text("z_loss")) options.objective.z_loss = file.number("z_loss");
+  if (file.has_text("label_smoothing")) options.objective.label_smoothing = file.number("label_smoothing");
   if (!file.has_text("packed")) return options;
   options.eod = static_cast<int32_t>(file.whole("eod"));
   for (const std::string& word : file.words("packed")) {
@@ -174,6 +180,7 @@ TEST_P(GptGolden, LossesNormsAndWeightsOfSixSteps) {
     if (file_.has_text("z_coefficient")) {
       auxiliary += file_.number("z_coefficient") * file_.doubles("loss.z")[i];
     }
+    if (file_.has_text("z_loss")) auxiliary += file_.doubles("loss.head")[i];
     EXPECT_NEAR(got.auxiliary, auxiliary, tolerance_) << "step " << s;
     EXPECT_NEAR(got.total() / total[i], 1, tolerance_) << "step " << s;
     EXPECT_NEAR(got.grad_norm / norm[i], 1, tolerance_) << "step " << s;
@@ -215,16 +222,15 @@ TEST(GoldenSupport, MisuseIsRefused) {
   EXPECT_THROW(TinyRun(options, *world), Error) << "two micro-batches in four lanes";
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GptGolden,
-                         testing::Combine(testing::Values("gpt_dense", "gpt_moe_top1", "gpt_moe_top2",
-                                                          "gpt_pr_moe", "gpt_modern", "gpt_packed",
-                                                          "gpt_packed_modern", "gpt_qk_norm_head",
-                                                          "gpt_qk_norm_width", "gpt_openmoe", "gpt_sigmoid"),
-                                          testing::Values(DType::f64, DType::f32)),
-                         [](const auto& test) {
-                           return fmt::format("{}_{}", std::get<0>(test.param),
-                                              to_string(std::get<1>(test.param)));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Models, GptGolden,
+    testing::Combine(testing::Values("gpt_dense", "gpt_moe_top1", "gpt_moe_top2", "gpt_pr_moe", "gpt_modern",
+                                     "gpt_packed", "gpt_packed_modern", "gpt_qk_norm_head",
+                                     "gpt_qk_norm_width", "gpt_openmoe", "gpt_sigmoid", "gpt_prefixes"),
+                     testing::Values(DType::f64, DType::f32)),
+    [](const auto& test) {
+      return fmt::format("{}_{}", std::get<0>(test.param), to_string(std::get<1>(test.param)));
+    });
 
 }  // namespace
 }  // namespace ziggurat::test

@@ -207,7 +207,12 @@ INSTANTIATE_TEST_SUITE_P(
         AttentionCase{{2, 200, 3, 1, 8}, 0.1, Sees::document},
         AttentionCase{{2, 151, 4, 2, 16}, 0, Sees::any}, AttentionCase{{2, 7, 2, 1, 2}, 0, Sees::prefix},
         AttentionCase{{1, 9, 2, 2, 2}, 0.4, Sees::range}, AttentionCase{{3, 200, 2, 1, 8}, 0, Sees::prefix},
-        AttentionCase{{2, 151, 4, 2, 16}, 0.1, Sees::range}));
+        AttentionCase{{2, 151, 4, 2, 16}, 0.1, Sees::range}, AttentionCase{{2, 7, 2, 1, 2}, 0, Sees::all, 1},
+        AttentionCase{{1, 9, 2, 2, 2}, 0.4, Sees::all, 3}, AttentionCase{{2, 7, 2, 1, 2}, 0, Sees::prefix, 3},
+        AttentionCase{{1, 9, 2, 2, 2}, 0.4, Sees::document, 4},
+        AttentionCase{{2, 151, 4, 2, 16}, 0.1, Sees::all, 70},
+        AttentionCase{{3, 200, 2, 1, 8}, 0, Sees::prefix, 65},
+        AttentionCase{{2, 200, 3, 1, 8}, 0.1, Sees::document, 20}));
 
 TEST(Attention, TheUsualKeysChangeNoBit) {
   const AttentionCase c{{2, 151, 4, 2, 8}, 0.1};

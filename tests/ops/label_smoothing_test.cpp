@@ -1,7 +1,9 @@
 #include <cmath>
+#include <mutex>
 
 #include "tests/support/finite_differences.h"
 #include "tests/support/op_test.h"
+#include <ziggurat/comm/thread.h>
 #include <ziggurat/core/philox.h>
 #include <ziggurat/ops/cross_entropy.h>
 #include <ziggurat/ops/label_smoothing.h>
@@ -57,7 +59,7 @@ TEST_P(LabelSmoothing, WithCrossEntropyEqualsSmoothedTargets) {
     const Var in = tape.variable(x);
     const ops::LossResult ce =
         ops::read_loss(ops::cross_entropy(tape, in, w, targets.data(), {c.vocab}), tape.stream());
-    const double extra = read(ops::label_smoothing(tape, in, w, targets.data(), {c.vocab, -1, kEpsilon}));
+    const double extra = read(ops::label_smoothing(tape, in, w, targets.data(), {c.vocab}, kEpsilon));
 
     const auto xs = test::to_doubles(x), ws = test::to_doubles(w.value);
     double want = 0;
@@ -103,7 +105,7 @@ TEST_P(LabelSmoothing, GradientsEqualFiniteDifferences) {
   const auto total = [&](std::vector<double>* dx) {
     Tape& tape = begin(bench);
     const Var x = tape.variable(x_value);
-    const double sum = read(ops::label_smoothing(tape, x, w, targets.data(), {c.vocab, -1, kEpsilon}));
+    const double sum = read(ops::label_smoothing(tape, x, w, targets.data(), {c.vocab}, kEpsilon));
     if (dx != nullptr) *dx = test::to_doubles(tape.grad(x));
     return kTokenWeight * sum;
   };
@@ -113,6 +115,40 @@ TEST_P(LabelSmoothing, GradientsEqualFiniteDifferences) {
   const auto loss = [&] { return total(nullptr); };
   test::expect_central_differences(x_value, dx, loss, 1e-9);
   test::expect_central_differences(w.value, dweight, loss, 1e-9);
+}
+
+// Some parts hold nothing but padding.
+TEST_P(LabelSmoothing, RanksThatShareTheVocabularyComputeTheSame) {
+  const SmoothingCase c = GetParam();
+  const std::vector<int32_t> targets = targets_of(c);
+  OpBench whole;
+  Param& w = weight_of(whole, DType::f64, c);
+  const Var in = begin(whole).variable(whole.tensor("x", DType::f64, {c.rows, c.width}));
+  const double want = read(ops::label_smoothing(whole.tape(), in, w, targets.data(), {c.vocab}, kEpsilon));
+  const auto want_dx = test::to_doubles(whole.tape().grad(in)), want_dw = test::to_doubles(w.grad);
+  for (const int ranks : {2, 4}) {
+    const int64_t part = (c.padded + ranks - 1) / ranks;
+    std::mutex mutex;
+    std::vector<double> dx(want_dx.size());
+    run_on_threads(ranks, [&](Communicator& world) {
+      OpBench bench;
+      Tape& tape = begin(bench);
+      const Param& mine = bench.param("part", DType::f64, {part, c.width});
+      const int64_t first = world.rank() * part, n = std::clamp<int64_t>(c.padded - first, 0, part);
+      if (n > 0) copy(w.value.rows(first, first + n), mine.value.rows(0, n));
+      const Var x = tape.variable(bench.tensor("x", DType::f64, {c.rows, c.width}));
+      const Tensor sum = ops::label_smoothing(tape, x, mine, targets.data(),
+                                              {.vocab_size = c.vocab, .vocabulary = &world}, kEpsilon);
+      const std::lock_guard lock(mutex);
+      EXPECT_NEAR(read(sum), want, 1e-12 * (1 + std::abs(want))) << ranks;
+      const std::vector<double> its = test::to_doubles(tape.grad(x)), dw = test::to_doubles(mine.grad);
+      for (size_t i = 0; i < dx.size(); ++i) dx[i] += its[i];
+      for (int64_t i = 0; i < n * c.width; ++i) {
+        EXPECT_NEAR(dw[static_cast<size_t>(i)], want_dw[static_cast<size_t>(first * c.width + i)], 1e-12);
+      }
+    });
+    test::expect_within(dx, want_dx, 1e-12, "dx");
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, LabelSmoothing,
@@ -127,7 +163,7 @@ TEST(LabelSmoothingGradients, BitsDoNotDependOnTheNumberOfThreads) {
     const Var x = tape.variable(bench.tensor("x", DType::f32, {c.rows, c.width}));
     Param& w = weight_of(bench, DType::f32, c);
     const std::vector<int32_t> targets = targets_of(c);
-    ops::label_smoothing(tape, x, w, targets.data(), {c.vocab, -1, kEpsilon});
+    ops::label_smoothing(tape, x, w, targets.data(), {c.vocab}, kEpsilon);
     return test::concatenate({tape.grad(x), w.grad});
   });
 }
@@ -137,12 +173,12 @@ TEST(LabelSmoothingMisuse, IsNamed) {
   const Var x = bench.tape().constant(bench.tensor("x", DType::f32, {2, 3}));
   Param& w = bench.param("w", DType::f32, {4, 3});
   const std::vector<int32_t> targets = {0, 1};
-  const auto refused = [&](const ops::LabelSmoothingArgs& args) {
-    EXPECT_THROW(ops::label_smoothing(bench.tape(), x, w, targets.data(), args), Error);
+  const auto refused = [&](int64_t vocabulary, double epsilon) {
+    EXPECT_THROW(ops::label_smoothing(bench.tape(), x, w, targets.data(), {vocabulary}, epsilon), Error);
   };
-  refused({5, -1, 0.1});
-  refused({4, -1, 1.0});
-  refused({4, -1, -0.1});
+  refused(5, 0.1);
+  refused(4, 1.0);
+  refused(4, -0.1);
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include <cmath>
+#include <mutex>
 
 #include "tests/support/op_test.h"
+#include <ziggurat/comm/thread.h>
 #include <ziggurat/ops/qk_norm.h>
 
 namespace ziggurat::kernels {
@@ -114,6 +116,74 @@ INSTANTIATE_TEST_SUITE_P(
                     QkNormShape{{2, 3, 4, 2, 3}, true}, QkNormShape{{2, 3, 4, 2, 3}, false},
                     QkNormShape{{1, 3, 3, 3, 6}, true}, QkNormShape{{1, 3, 3, 3, 6}, false},
                     QkNormShape{{3, 23, 6, 2, 70}, true}, QkNormShape{{3, 23, 6, 2, 70}, false}));
+
+// Each with a share of the heads: columns of the same rows, of weights and of their gradients.
+TEST_P(QkNorm, RanksThatShareTheHeadsComputeTheSame) {
+  QkNormShape s = GetParam();
+  for (const int ranks : {2, 3}) {
+    AttentionShape all = s.qkv;
+    all.heads *= ranks, all.kv_heads *= ranks;
+    const QkNormShape of_all{all, s.per_head};
+    OpBench whole;
+    const Tensor x = whole.tensor("x", DType::f64, qkv_of(of_all)),
+                 dy = whole.tensor("dy", DType::f64, qkv_of(of_all));
+    Param &q = whole.param("q", DType::f64, {of_all.q_cols()}),
+          &k = whole.param("k", DType::f64, {of_all.k_cols()});
+    const Var in = whole.tape().variable(x);
+    const Var want = ops::qk_norm(whole.tape(), in, of_all, q, k, kEps);
+    whole.tape().backward(want, dy);
+    const auto want_y = test::to_doubles(want.value()), want_dx = test::to_doubles(whole.tape().grad(in)),
+               want_dq = test::to_doubles(q.grad), want_dk = test::to_doubles(k.grad);
+    std::mutex mutex;
+    std::vector<double> dq(want_dq.size()), dk(want_dk.size());
+    run_on_threads(ranks, [&](Communicator& world) {
+      const auto d = static_cast<size_t>(all.head_dim), rank = static_cast<size_t>(world.rank()),
+                 heads = static_cast<size_t>(s.qkv.heads), kv = static_cast<size_t>(s.qkv.kv_heads),
+                 p = static_cast<size_t>(ranks);
+      // Where a column of this rank lies among all: its queries, keys and values are shares of each.
+      const auto column = [&](size_t j) {
+        if (j < heads * d) return rank * heads * d + j;
+        if (j < (heads + kv) * d) return p * heads * d + rank * kv * d + j - heads * d;
+        return p * (heads + kv) * d + rank * kv * d + j - (heads + kv) * d;
+      };
+      const auto width = static_cast<size_t>(s.qkv.width()), of_row = static_cast<size_t>(all.width());
+      const auto place = [&](size_t i) { return i / width * of_row + column(i % width); };
+      OpBench bench;
+      const auto own = [&](const Tensor& of) {
+        const Tensor mine = bench.zeros(DType::f64, qkv_of(s));
+        for (size_t i = 0; i < static_cast<size_t>(mine.numel()); ++i) {
+          mine.data<double>()[i] = of.data<double>()[place(i)];
+        }
+        return mine;
+      };
+      const auto part = [&](const char* name, const Param& of, int64_t cols) -> Param& {
+        Param& mine = bench.param(name, DType::f64, {cols});
+        const int64_t first = s.per_head ? 0 : world.rank() * cols;
+        copy(of.value.rows(first, first + cols), mine.value);
+        return mine;
+      };
+      Param &q_part = part("q", q, s.q_cols()), &k_part = part("k", k, s.k_cols());
+      Tape& tape = bench.tape();
+      const Var its = tape.variable(own(x));
+      const Var y = ops::qk_norm(tape, its, s, q_part, k_part, kEps, &world);
+      tape.backward(y, own(dy));
+      const auto got_y = test::to_doubles(y.value()), got_dx = test::to_doubles(tape.grad(its));
+      const std::lock_guard lock(mutex);
+      for (size_t i = 0; i < got_y.size(); ++i) {
+        EXPECT_NEAR(got_y[i], want_y[place(i)], 1e-12 * (1 + std::abs(want_y[place(i)])));
+        EXPECT_NEAR(got_dx[i], want_dx[place(i)], 1e-9 * (1 + std::abs(want_dx[place(i)])));
+      }
+      const auto add = [&](const Param& mine, std::vector<double>& sum) {
+        const std::vector<double> its_gradient = test::to_doubles(mine.grad);
+        const size_t first = s.per_head ? 0 : rank * its_gradient.size();
+        for (size_t j = 0; j < its_gradient.size(); ++j) sum[first + j] += its_gradient[j];
+      };
+      add(q_part, dq), add(k_part, dk);
+    });
+    test::expect_within(dq, want_dq, 1e-10 * (1 + test::largest(want_dq)), "q weight");
+    test::expect_within(dk, want_dk, 1e-10 * (1 + test::largest(want_dk)), "k weight");
+  }
+}
 
 constexpr QkNormShape kPerHead{{2, 51, 4, 2, 40}, true}, kWidth{{2, 51, 4, 2, 40}, false};
 

@@ -56,6 +56,7 @@ struct Case {
   void (*change)(model::ModelConfig&);
   bool drops = true;
   bool clips_groups = false;
+  void (*change_run)(train::RunConfig&) = nullptr;
 };
 void PrintTo(const Case& c, std::ostream* os) { *os << c.name; }
 
@@ -79,6 +80,34 @@ void top_2(model::ModelConfig& m) {
   }
 }
 
+// OLMoE's attention, a window, and all parts of the loss.
+void whole_width(model::ModelConfig& m) {
+  gated(m);
+  m.qk_norm = nn::QkNorm::width;
+  m.window = 5;
+}
+void all_parts(train::RunConfig& c) { c.objective = {.z_loss = 0.01, .label_smoothing = 0.1}; }
+
+// DeepSeek's routing with a shared expert, and UL2 with whole prefixes, which a window cuts.
+void sigmoid_groups(model::ModelConfig& m) {
+  whole_width(m);
+  m.moe.drop = moe::DropPolicy::none;
+  m.moe.score = moe::RouterScore::sigmoid;
+  m.moe.top_k = 2, m.moe.expert_groups = 2, m.moe.chosen_groups = 1, m.moe.weight_scale = 2.5;
+  m.moe.balance_bias = true;
+  m.moe.renormalise = moe::Renormalise::chosen;
+  m.moe.residual_mix = moe::ResidualMix::sum;
+  for (model::BlockRun& run : m.blocks) {
+    for (model::BlockSpec& layer : run.pattern) {
+      if (layer.experts == 2) layer.experts = 4;
+    }
+  }
+}
+void whole_prefixes(train::RunConfig& c) {
+  all_parts(c);
+  c.data.ul2.until = 1 << 20, c.data.ul2.sentinels = 8, c.data.ul2.bidirectional = true;
+}
+
 void dropless(model::ModelConfig& m) {
   gated(m);
   m.moe.drop = moe::DropPolicy::none;
@@ -97,6 +126,7 @@ class AnyLayout : public ::testing::TestWithParam<Case> {
       config.optimizer.clip_grad = 0.05;
       config.optimizer.clip_groups = {{"experts", "*.experts.*", 0.02}, {"norms", "*norm*", 0.01}};
     }
+    if (c.change_run != nullptr) c.change_run(config);
     config.precision = c.precision;
     config.parallel.tensor = layout.tp;
     config.parallel.expert_tensor = layout.expert_tp;
@@ -155,16 +185,21 @@ TEST_P(AnyLayout, IsTheRunOfOneRank) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, AnyLayout,
-    ::testing::Values(Case{"dense_fp64", false, train::Precision::fp64, nullptr},
-                      Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
-                      Case{"dense_fp32", false, train::Precision::fp32, nullptr},
-                      Case{"dense_bf16", false, train::Precision::bf16, nullptr},
-                      Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
-                      Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
-                      Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
-                      Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2},
-                      Case{"gated_dropless_fp64", true, train::Precision::fp64, dropless, false},
-                      Case{"clip_groups_fp64", true, train::Precision::fp64, nullptr, true, true}),
+    ::testing::Values(
+        Case{"dense_fp64", false, train::Precision::fp64, nullptr},
+        Case{"gated_dense_fp64", false, train::Precision::fp64, gated},
+        Case{"dense_fp32", false, train::Precision::fp32, nullptr},
+        Case{"dense_bf16", false, train::Precision::bf16, nullptr},
+        Case{"pr_moe_fp64", true, train::Precision::fp64, nullptr},
+        Case{"pr_moe_fp32", true, train::Precision::fp32, nullptr},
+        Case{"pr_moe_bf16", true, train::Precision::bf16, nullptr},
+        Case{"top_2_moe_fp64", true, train::Precision::fp64, top_2},
+        Case{"gated_dropless_fp64", true, train::Precision::fp64, dropless, false},
+        Case{"whole_width_fp64", false, train::Precision::fp64, whole_width, false, false, all_parts},
+        Case{"whole_width_bf16", false, train::Precision::bf16, whole_width, false, false, all_parts},
+        Case{"sigmoid_groups_fp64", true, train::Precision::fp64, sigmoid_groups, false, false,
+             whole_prefixes},
+        Case{"clip_groups_fp64", true, train::Precision::fp64, nullptr, true, true}),
     [](const ::testing::TestParamInfo<Case>& c) { return c.param.name; });
 
 // What one layout saves any other reads: weights and moments are those of the global tensors.

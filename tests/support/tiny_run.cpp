@@ -20,6 +20,7 @@ train::RunConfig config_of(const TinyRunOptions& options) {
   config.reproducible = options.reproducible;
   config.model = options.model;
   config.optimizer = options.optimizer;
+  config.objective = options.objective;
   config.train.recompute = options.recompute;
   config.batch.sequence_length = options.length;
   config.batch.micro_batch = options.sequences;
@@ -52,12 +53,17 @@ model::TokenBatch TinyRun::batch(std::span<const int32_t> samples, int64_t micro
   positions_.resize(tokens_.size()), first_keys_.resize(tokens_.size());
   locate_documents(tokens_.data(), options_.sequences, options_.length, options_.eod, positions_.data(),
                    first_keys_.data());
+  last_keys_.clear();
+  for (const int32_t prefix : options_.prefixes) {
+    for (int32_t i = 0; i < options_.length; ++i) last_keys_.push_back(std::max(i, prefix - 1));
+  }
   return {tokens_.data(),
           targets_.data(),
           options_.sequences,
           options_.length,
           options_.reset_positions ? positions_.data() : nullptr,
-          options_.reset_attention ? first_keys_.data() : nullptr};
+          options_.reset_attention ? first_keys_.data() : nullptr,
+          last_keys_.empty() ? nullptr : last_keys_.data()};
 }
 
 std::vector<moe::MoeSums> TinyRun::moe_sums() {

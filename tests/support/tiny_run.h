@@ -21,6 +21,8 @@ struct TinyRunOptions {
   int64_t sequences = 1, length = 0;  // of a micro-batch
   int32_t eod = -1;                   // the token that ends a document, after which there begin anew:
   bool reset_positions = false, reset_attention = false;
+  std::vector<int32_t> prefixes = {};  // of each sequence of a micro-batch: tokens that see all of each other
+  objective::ObjectiveConfig objective = {};
   int64_t samples_per_step() const { return micro_batches * sequences; }
 };
 
@@ -57,7 +59,7 @@ class TinyRun {
   train::Training training_;
   train::Executor executor_;
   train::TrainStep step_;
-  std::vector<int32_t> tokens_, targets_, positions_, first_keys_;  // of one micro-batch
+  std::vector<int32_t> tokens_, targets_, positions_, first_keys_, last_keys_;  // of one micro-batch
 };
 
 }  // namespace ziggurat::test

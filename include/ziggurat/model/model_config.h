@@ -99,7 +99,7 @@ struct ModelConfig {
   double init_std = 0.02;
   double init_scale = 1.0;
   double embedding_init_std = 0.0;
-  int64_t mup_base_hidden = 0;
+  int64_t mup_base_hidden = 0, mup_base_head_dim = 0;
   DropoutConfig dropout;
   moe::MoeConfig moe;
   std::vector<BlockRun> blocks;
@@ -148,6 +148,10 @@ struct ModelConfig {
             "width transfer (muP, arXiv 2203.03466): initial values, learning rates and the head's factor by "
             "hidden / this, so that what was tuned at this width serves at others; 0: none",
             at_least(0), at_most(1 << 20));
+    v.field("mup_base_head_dim", mup_base_head_dim,
+            "where heads grow in width too: head_dim at mup_base_hidden, so that attention scores are scaled "
+            "by 1 / head_dim (muP) and are the usual ones there; 0: 1 / sqrt(head_dim) at any width",
+            at_least(0), at_most(1 << 16));
     v.field("dropout", dropout, "dropout rates in training");
     v.field("moe", moe, "router and experts of moe and residual_moe layers");
     v.field("blocks", blocks, "the layers, first to last", not_empty);
@@ -166,7 +170,9 @@ struct ModelConfig {
   int64_t key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   int64_t ffn_width() const { return ffn_hidden > 0 ? ffn_hidden : 4 * hidden; }
   double score_scale() const {
-    return attention_scale > 0 ? attention_scale : 1.0 / std::sqrt(static_cast<double>(head_width()));
+    if (attention_scale > 0) return attention_scale;
+    const auto width = static_cast<double>(head_width()), base = static_cast<double>(mup_base_head_dim);
+    return (base > 0 ? std::sqrt(base / width) : 1.0) / std::sqrt(width);
   }
   int64_t expert_width() const { return moe.expert_hidden > 0 ? moe.expert_hidden : ffn_width(); }
   int64_t residual_width() const { return moe.residual_hidden > 0 ? moe.residual_hidden : ffn_width(); }

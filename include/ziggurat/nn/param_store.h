@@ -46,9 +46,11 @@ struct ParamSpec {
   std::string name;    // global: the same on every rank and in every layout
   Shape global_shape;  // of the whole tensor
   Init init;
-  bool matrix = true;   // true: value in the compute dtype; false (norms, biases, router): in accum dtype
-  bool decay = true;    // weight decay applies
-  double lr_scale = 1;  // of the learning rate, not of what decays in a step
+  bool matrix = true;  // true: value in the compute dtype; false (norms, biases, router): in accum dtype
+  bool decay = true;   // weight decay applies
+  // Of the learning rate of Adam, not of what decays in a step; and by how much smaller than others of its
+  // kind it starts, from which other optimizers' follow (model/width_rules.h).
+  double lr_scale = 1, width_init = 1;
   // Products take it, and nothing else does: the first one of a step writes its gradient, and nothing needs
   // to zero it before (see Param::unwritten).
   bool product = false;

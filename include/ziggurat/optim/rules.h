@@ -20,6 +20,9 @@ inline bool takes_matrices(OptimizerKind kind) {
   return kind == OptimizerKind::muon || kind == OptimizerKind::adafactor;
 }
 
+// Of the learning rate of a parameter (model/width_rules.h).
+double lr_scale(const OptimizerConfig& config, const nn::ParamSpec& spec);
+
 // Where OptimizerConfig::average asks for one, the last of them.
 inline constexpr const char* kAverage = "ema.w";
 // All averages become what the weights are now.
@@ -38,7 +41,7 @@ struct Updated {
 };
 
 struct UpdateStep {
-  double lr = 0;                       // before ParamSpec::lr_scale
+  double lr = 0;                       // before lr_scale()
   const double* grad_scale = nullptr;  // [1] on the device: kernels/clip.h
   int64_t step = 1;                    // updates so far, this one included; >= 1
   uint64_t seed = 0;                   // of rounding to bf16

@@ -8,17 +8,24 @@
 
 namespace ziggurat::kernels {
 
-// y = x rstd weight; every thread gets rstd = 1 / sqrt(mean(x^2) + eps).
+// Every thread gets it.
 template <int N, class Team, class T>
-__device__ __forceinline__ float rms_row(const Team& team, const T* x, const float* weight, float eps,
-                                         int64_t cols, T* y) {
+__device__ __forceinline__ float square_of_row(const Team& team, const T* x, int64_t cols) {
   float square = 0;
   for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
     const Values<T, N> values = load<N>(x + j);
 #pragma unroll
     for (int i = 0; i < N; ++i) square += values.v[i] * values.v[i];
   }
-  const float rstd = 1.0f / sqrtf(team.sum(square) / static_cast<float>(cols) + eps);
+  return team.sum(square);
+}
+
+// Of columns of a row of `all`, whose square is given: y = x rstd weight; every thread gets rstd = 1 /
+// sqrt(mean(x^2) + eps).
+template <int N, class Team, class T>
+__device__ __forceinline__ float rms_row(const Team& team, const T* x, const float* weight, float eps,
+                                         int64_t cols, T* y, float square, int64_t all) {
+  const float rstd = 1.0f / sqrtf(square / static_cast<float>(all) + eps);
   for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
     Values<T, N> values = load<N>(x + j);
     float w[N];
@@ -30,12 +37,19 @@ __device__ __forceinline__ float rms_row(const Team& team, const T* x, const flo
   return rstd;
 }
 
+template <int N, class Team, class T>
+__device__ __forceinline__ float rms_row(const Team& team, const T* x, const float* weight, float eps,
+                                         int64_t cols, T* y) {
+  return rms_row<N>(team, x, weight, eps, cols, y, square_of_row<N>(team, x, cols), cols);
+}
+
 // With xhat = x rstd and v = dy weight: dx = rstd (v - xhat mean_j(v xhat)), dweight += dy xhat. Both may be
-// null; dweight is the team's own.
+// null; dweight is the team's own. Of columns of a row of `all` the sum of v xhat over them is given.
 template <int N, class Team, class T>
 __device__ __forceinline__ void rms_row_gradient(const Team& team, const T* x, const float* weight,
                                                  float rstd, const T* dy, int64_t cols, bool accumulate,
-                                                 T* dx, float* dweight) {
+                                                 T* dx, float* dweight, const float* product = nullptr,
+                                                 int64_t all = 0) {
   float vx = 0;
   for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
     const Values<T, N> x_values = load<N>(x + j), dy_values = load<N>(dy + j);
@@ -49,7 +63,8 @@ __device__ __forceinline__ void rms_row_gradient(const Team& team, const T* x, c
     }
   }
   if (dx == nullptr) return;
-  const float vx_mean = team.sum(vx) / static_cast<float>(cols);
+  const float vx_mean =
+      product == nullptr ? team.sum(vx) / static_cast<float>(cols) : *product / static_cast<float>(all);
   for (int64_t j = team.rank() * N; j < cols; j += Team::kSize * N) {
     const Values<T, N> x_values = load<N>(x + j), dy_values = load<N>(dy + j);
     float w[N];

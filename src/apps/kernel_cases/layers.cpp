@@ -205,6 +205,26 @@ void list_layers(Cases& add) {
       return [=, &lab] { qk_norm_backward<D>(args, lab.workspace(), lab.stream()); };
     });
   }
+  {  // of heads that ranks share
+    const QkNormShape shape{S::kHeads, false};
+    const std::string text = shape_of({S::kHeads.batch, S::kHeads.length}) + ", " + shape_of({S::kWidth});
+    constexpr int64_t kQk = 2 * S::kTokens * S::kWidth;  // of as many key heads
+    add("qk_norm.squares", text, traffic(kQk, E), [=](Lab& lab) {
+      const auto* x = lab.values<T>(S::kQkv);
+      auto* squares = lab.values<A>(S::kTokens * shape.groups());
+      return [=, &lab] { qk_norm_squares<D>(shape, x, squares, lab.stream()); };
+    });
+    add("qk_norm.products", text, traffic(kQk, E, E), [=](Lab& lab) {
+      const QkNormGradArgs<T> args{shape,
+                                   lab.values<T>(S::kQkv),
+                                   lab.values<A>(shape.q_cols()),
+                                   lab.values<A>(shape.k_cols()),
+                                   lab.values<A>(S::kTokens * shape.groups()),
+                                   lab.values<T>(S::kQkv)};
+      auto* products = lab.values<A>(S::kTokens * shape.groups());
+      return [=, &lab] { qk_norm_products<D>(args, products, lab.stream()); };
+    });
+  }
   add("bias_activation.forward", wide, traffic(S::kHidden, E, E, E), [](Lab& lab) {
     const BiasActivationArgs<T> args{
         Activation::gelu_tanh,    S::kTokens, S::kFfn, lab.values<T>(S::kHidden), lab.values<A>(S::kFfn),

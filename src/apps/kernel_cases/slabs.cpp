@@ -105,13 +105,17 @@ void list_generating(Cases& add) {
     constexpr int64_t kWeight = S::kVocab * S::kWidth;
     add("label_smoothing", shape_of({S::kChunk, S::kVocab, S::kWidth}),
         traffic(kWeight, sizeof(T), 2 * sizeof(A)), [](Lab& lab) {
+          const int32_t* targets = lab.scattered(S::kChunk, S::kVocab);
           const LabelSmoothingArgs<T> args{S::kChunk,
                                            S::kWidth,
+                                           S::kVocab,
                                            S::kVocab,
                                            0.1,
                                            lab.values<T>(S::kChunk * S::kWidth),
                                            lab.values<T>(kWeight),
-                                           lab.scattered(S::kChunk, S::kVocab),
+                                           targets,
+                                           -1,
+                                           targets,
                                            -1,
                                            lab.values<double>(1),
                                            lab.constant(1, 1e-3),

@@ -49,6 +49,57 @@ TEST_F(EmulatedQkNorm, WritesOnlyTheGradientsThatAreWanted) {
   }
 }
 
+// Of heads that several ranks share: the sums of this one's, and what comes of all of theirs.
+template <class T>
+void expect_parts(const QkNormShape& s) {
+  const auto rows = static_cast<size_t>(s.qkv.rows()), n = rows * static_cast<size_t>(s.qkv.width()),
+             groups = rows * static_cast<size_t>(s.groups());
+  const auto x = values<T>("x", n), dy = values<T>("dy", n);
+  const auto q = values<float>("q", static_cast<size_t>(s.q_cols())),
+             k = values<float>("k", static_cast<size_t>(s.k_cols()));
+  std::vector<T> y(n), dx(n);
+  std::vector<float> rstd(groups), squares(groups), products(groups), dq(q.size()), dk(k.size());
+  const DeviceArray<T> d_x(x), d_dy(dy), d_y(y), d_dx(dx);
+  const DeviceArray<float> d_q(q), d_k(k), d_rstd(rstd), d_squares(squares), d_products(products), d_dq(dq),
+      d_dk(dk);
+  Stream cpu(Device::cpu), cuda(Device::cuda);
+  Arena host("host", 1 << 20), device("device", 1 << 20, Device::cuda);
+  kernels::qk_norm_squares<Device::cpu>(s, x.data(), squares.data(), cpu);
+  kernels::qk_norm_forward<Device::cpu>(
+      kernels::QkNormArgs<T>{s, 1e-5f, x.data(), q.data(), k.data(), y.data(), rstd.data(), squares.data()},
+      cpu);
+  kernels::QkNormGradArgs<T> args{s,         x.data(),  q.data(), k.data(),  rstd.data(),
+                                  dy.data(), dx.data(), false,    dq.data(), dk.data()};
+  kernels::qk_norm_products<Device::cpu>(args, products.data(), cpu);
+  args.products = products.data();
+  kernels::qk_norm_backward<Device::cpu>(args, host, cpu);
+
+  kernels::qk_norm_squares<Device::cuda>(s, d_x.data(), d_squares.data(), cuda);
+  kernels::qk_norm_forward<Device::cuda>(kernels::QkNormArgs<T>{s, 1e-5f, d_x.data(), d_q.data(), d_k.data(),
+                                                                d_y.data(), d_rstd.data(), d_squares.data()},
+                                         cuda);
+  kernels::QkNormGradArgs<T> there{s,           d_x.data(),  d_q.data(), d_k.data(),  d_rstd.data(),
+                                   d_dy.data(), d_dx.data(), false,      d_dq.data(), d_dk.data()};
+  kernels::qk_norm_products<Device::cuda>(there, d_products.data(), cuda);
+  there.products = d_products.data();
+  kernels::qk_norm_backward<Device::cuda>(there, device, cuda);
+  expect_success(cudaDeviceSynchronize());
+  const auto terms = static_cast<double>(n);
+  expect_near(d_squares.get(), squares, "squares", terms, 64);
+  expect_near(d_y.get(), y, "y", terms, 64);
+  expect_near(d_products.get(), products, "products", terms, 64);
+  expect_near(d_dx.get(), dx, "dx", terms, 64);
+  expect_near(d_dq.get(), dq, "dq", terms, 64);
+}
+
+TEST_F(EmulatedQkNorm, OfHeadsThatRanksShareEqualsTheCpus) {
+  for (const QkNormShape& s :
+       {QkNormShape{{1, 35, 3, 2, 16}, false, 2}, QkNormShape{{2, 5, 1, 1, 3}, false, 4}}) {
+    expect_parts<float>(s);
+    expect_parts<bf16>(s);
+  }
+}
+
 // The floor of the contract; what is read again comes from the cache: x in forward, x and dy of q and k in
 // backward.
 TEST_F(EmulatedQkNorm, MovesItsFloor) {

@@ -32,6 +32,8 @@ TEST(SameModel, SpellingMakesNoDifference) {
   other.blocks = {{.repeat = 1, .pattern = {{}, moe, {}}}, {.repeat = 1, .pattern = {moe}}};
   other.kv_heads = 4, other.head_dim = 8, other.ffn_hidden = 128, other.vocab_multiple = 384;
   EXPECT_THAT(lines(small(), other), IsEmpty());
+  other.mup_base_hidden = 16, other.mup_base_head_dim = 8;  // at which scores are the usual ones
+  EXPECT_THAT(lines(small(), other), IsEmpty());
 }
 
 TEST(SameModel, EveryOtherKeyDoes) {
@@ -45,6 +47,9 @@ TEST(SameModel, EveryOtherKeyDoes) {
   other.heads = 8;
   EXPECT_THAT(lines(small(), other),
               ElementsAre("model.heads: 4 -> 8", "model.kv_heads: 4 -> 8", "model.head_dim: 8 -> 4"));
+  other = small();
+  other.mup_base_hidden = 16, other.mup_base_head_dim = 2;  // scores by 1 / 8 of half as much
+  EXPECT_THAT(lines(small(), other), ElementsAre(testing::StartsWith("model.attention_scale: 0 -> 0.17")));
 }
 
 TEST(SameModel, LayersAreComparedOneByOne) {

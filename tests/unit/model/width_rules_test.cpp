@@ -22,12 +22,18 @@ namespace {
 
 constexpr int64_t kBase = 32, kVocabulary = 32, kSequences = 4, kLength = 16, kTokens = kSequences * kLength;
 
-// Wider by more heads; every kind of layer.
-ModelConfig model_of(int64_t width, int64_t base, bool tied) {
+enum class Wider { by_heads, in_heads };
+
+// Every kind of layer.
+ModelConfig model_of(int64_t width, int64_t base, bool tied, Wider wider = Wider::by_heads) {
   ModelConfig c;
   c.vocab_size = kVocabulary, c.vocab_multiple = kVocabulary, c.max_sequence = kLength;
   c.hidden = width, c.heads = width / 8, c.init_std = 0.1, c.tied_embeddings = tied;
   c.mup_base_hidden = base;
+  if (wider == Wider::in_heads) {
+    c.heads = kBase / 8;
+    c.mup_base_head_dim = base > 0 ? 8 : 0;
+  }
   c.moe.drop = moe::DropPolicy::none;
   c.blocks = {
       {.repeat = 1,
@@ -41,7 +47,8 @@ struct Sizes {
 };
 constexpr int64_t kFinalNorm = 3, kLogits = 100;
 
-Sizes sizes_after(int steps, const ModelConfig& config) {
+Sizes sizes_after(int steps, const ModelConfig& config, OptimizerConfig rule = {}, double lr = 4e-3) {
+  rule.weight_decay = 0;
   std::vector<int32_t> tokens(kTokens), targets(kTokens);
   const Philox rng(1, Purpose::test);
   for (size_t i = 0; i < kTokens; ++i) tokens[i] = static_cast<int32_t>(rng.bits(i) % kVocabulary);
@@ -54,7 +61,7 @@ Sizes sizes_after(int steps, const ModelConfig& config) {
     objective::NextToken next_token(gpt);
     store.finalize();
     parallel::GradientReducer reducer(store, groups, 1);
-    Optimizer optimizer(store, groups, {.weight_decay = 0});
+    Optimizer optimizer(store, groups, rule);
     Arena activations("activations", 1 << 28), gradients("gradients", 1 << 28),
         workspace("workspace", 1 << 28);
     Stream stream;
@@ -81,7 +88,7 @@ Sizes sizes_after(int steps, const ModelConfig& config) {
       next_token.loss(tape, batch);
       tape.backward();
       reducer.reduce(stream);
-      optimizer.update(4e-3, reducer.squared_norms(stream), {}, workspace, stream);
+      optimizer.update(lr, reducer.squared_norms(stream), {}, workspace, stream);
     }
     const auto after = outputs();
     for (auto& [layer, x] : before) {
@@ -95,27 +102,65 @@ Sizes sizes_after(int steps, const ModelConfig& config) {
 
 // By layer: how much larger the changes at so many times the width are.
 constexpr int64_t kWider = 8;
-std::map<int64_t, double> growth(bool rules, bool tied) {
+std::map<int64_t, double> growth(bool rules, bool tied, Wider wider = Wider::by_heads,
+                                 const OptimizerConfig& rule = {}, double lr = 4e-3) {
   constexpr int kSteps = 5;
-  const Sizes narrow = sizes_after(kSteps, model_of(kBase, rules ? kBase : 0, tied)),
-              wide = sizes_after(kSteps, model_of(kWider * kBase, rules ? kBase : 0, tied));
+  const auto sizes = [&](int64_t width) {
+    return sizes_after(kSteps, model_of(width, rules ? kBase : 0, tied, wider), rule, lr);
+  };
+  const Sizes narrow = sizes(kBase), wide = sizes(kWider * kBase);
   std::map<int64_t, double> by_layer;
   for (const auto& [layer, change] : narrow.change) by_layer[layer] = wide.change.at(layer) / change;
   return by_layer;
 }
 
-TEST(WidthRules, ActivationsChangeAsMuchAtAnyWidth) {
-  for (const bool tied : {true, false}) {
-    std::map<int64_t, double> with = growth(true, tied);
-    if (tied) with.at(kFinalNorm) *= kWider;  // it has the head's factor
-    for (const auto& [layer, ratio] : with) {
-      EXPECT_GT(ratio, 0.5) << "layer " << layer << (tied ? ", tied" : "");
-      EXPECT_LT(ratio, 2) << "layer " << layer << (tied ? ", tied" : "");
+// With each optimizer, at a rate at which its steps show.
+struct Rule {
+  const char* name;
+  OptimizerKind kind;
+  double lr;
+  double without;  // how much more the last layer changes at least, were there no rules
+  MuonScale scale = MuonScale::adamw;
+};
+void PrintTo(const Rule& r, std::ostream* os) { *os << r.name; }
+class CoordinateCheck : public ::testing::TestWithParam<Rule> {};
+
+TEST_P(CoordinateCheck, ActivationsChangeAsMuchAtAnyWidth) {
+  OptimizerConfig rule;
+  rule.kind = GetParam().kind, rule.muon.scale = GetParam().scale;
+  for (const Wider wider : {Wider::by_heads, Wider::in_heads}) {
+    for (const bool tied : {true, false}) {
+      SCOPED_TRACE(
+          fmt::format("{}, {} heads", tied ? "tied" : "untied", wider == Wider::by_heads ? "more" : "wider"));
+      std::map<int64_t, double> with = growth(true, tied, wider, rule, GetParam().lr);
+      if (tied) with.at(kFinalNorm) *= kWider;  // it has the head's factor
+      for (const auto& [layer, ratio] : with) {
+        EXPECT_GT(ratio, 0.5) << "layer " << layer;
+        EXPECT_LT(ratio, 2) << "layer " << layer;
+      }
+      const std::map<int64_t, double> without = growth(false, tied, wider, rule, GetParam().lr);
+      EXPECT_GT(without.at(2), GetParam().without) << "the check would not see it";
+      EXPECT_GT(without.at(kLogits), 2) << "the check would not see it";
     }
-    const std::map<int64_t, double> without = growth(false, tied);
-    EXPECT_GT(without.at(2), 2) << "the check would not see it";
-    EXPECT_GT(without.at(kLogits), 3) << "the check would not see it";
   }
+}
+
+INSTANTIATE_TEST_SUITE_P(Optimizers, CoordinateCheck,
+                         ::testing::Values(Rule{"adamw", OptimizerKind::adamw, 4e-3, 2},
+                                           Rule{"lion", OptimizerKind::lion, 1e-3, 2},
+                                           Rule{"adafactor", OptimizerKind::adafactor, 4e-2, 2},
+                                           Rule{"muon_adamw", OptimizerKind::muon, 4e-3, 2},
+                                           Rule{"muon_shape", OptimizerKind::muon, 4e-2, 0,
+                                                MuonScale::shape}),
+                         [](const auto& rule) { return std::string(rule.param.name); });
+
+TEST(WidthRules, ScaleScoresByTheWidthOfHeads) {
+  ModelConfig c = model_of(kBase, kBase, true, Wider::in_heads);
+  EXPECT_EQ(c.score_scale(), 1 / std::sqrt(8.0));
+  c.hidden *= 4;
+  EXPECT_DOUBLE_EQ(c.score_scale(), 1 / std::sqrt(8.0) / 4);
+  c.mup_base_head_dim = 0;
+  EXPECT_DOUBLE_EQ(c.score_scale(), 1 / std::sqrt(32.0));
 }
 
 // At the base width nothing changes, bit for bit.
@@ -171,8 +216,9 @@ TEST(WidthRules, AreThoseOfTheAuthorsCode) {
 }
 
 TEST(WidthRules, AreRefusedWhereTheyAreUnknown) {
-  const auto refused = [](const std::string& option) {
-    const std::array<std::string, 2> options = {option, "model.mup_base_hidden=32"};
+  const auto refused = [](const std::string& option,
+                          const std::string& another = "model.mup_base_hidden=32") {
+    const std::array<std::string, 2> options = {option, another};
     train::RunConfig config;
     try {
       load_config(config, test::source_dir() + "/configs/tiny/pr_moe.yaml", options);
@@ -181,9 +227,12 @@ TEST(WidthRules, AreRefusedWhereTheyAreUnknown) {
     }
     return std::string();
   };
-  EXPECT_EQ(refused("optimizer.kind=adamw"), "");
-  EXPECT_NE(refused("optimizer.kind=muon").find("model.mup_base_hidden"), std::string::npos);
-  EXPECT_NE(refused("optimizer.kind=adafactor").find("adamw or lion"), std::string::npos);
+  for (const char* kind : {"adamw", "lion", "muon", "adafactor"}) {
+    EXPECT_EQ(refused(std::string("optimizer.kind=") + kind), "");
+  }
+  EXPECT_EQ(refused("model.mup_base_head_dim=8"), "");
+  EXPECT_NE(refused("model.mup_base_head_dim=8", "log.every=1").find("mup_base_hidden too"),
+            std::string::npos);
   EXPECT_NE(refused("model.init=variance_scaling").find("use init normal"), std::string::npos);
 }
 
