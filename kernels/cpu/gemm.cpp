@@ -198,8 +198,11 @@ void bf16_to_float_gemm(const GemmArgs<bf16, float>& g, Arena& workspace, const 
 
 }  // namespace
 
+// ONEDNN_MAX_CPU_ISA may keep the library below what its bf16 gemm needs.
 Bf16Gemm bf16_gemm() {
-  static const Bf16Gemm choice = __builtin_cpu_supports("avx512bf16") ? Bf16Gemm::native : Bf16Gemm::widened;
+  static const Bf16Gemm choice =
+      __builtin_cpu_supports("avx512bf16") && library_has(dnnl::cpu_isa::avx512_core) ? Bf16Gemm::native
+                                                                                      : Bf16Gemm::widened;
   return choice;
 }
 
