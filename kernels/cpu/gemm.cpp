@@ -67,36 +67,50 @@ bool is_trivial(const GemmArgs<T, TC>& g) {
   return true;
 }
 
-// Whole matrices, of which the library has blocked products beside its gemm interface. On a Cascade Lake
-// these compute A^T B over many rows, a weight gradient, at four fifths of the roof and gemm at half of it;
-// on a Zen 4 gemm is 5 % faster. A B^T they compute at gemm's pace or above it, A B below.
+template <class T, class TC>
+bool is_whole(const GemmArgs<T, TC>& g) {
+  return g.lda == (g.transpose_a ? g.m : g.k) && g.ldb == (g.transpose_b ? g.k : g.n) && g.ldc == g.n;
+}
+
+// Of whole matrices the library has blocked products beside its gemm interface. On a Cascade Lake these
+// compute A^T B over many rows, a weight gradient, at four fifths of the roof and gemm at half of it; on a
+// Zen 4 gemm is 5 % faster. A B^T they compute at gemm's pace or above it, A B below.
 bool prefers_blocked(const GemmArgs<float, float>& g) {
   static const bool amd = __builtin_cpu_is("amd") != 0;
-  const bool whole =
-      g.lda == (g.transpose_a ? g.m : g.k) && g.ldb == (g.transpose_b ? g.k : g.n) && g.ldc == g.n;
-  return whole && g.transpose_a != g.transpose_b && (g.transpose_b || !amd);
+  return is_whole(g) && g.transpose_a != g.transpose_b && (g.transpose_b || !amd);
+}
+
+// The products of a backward pass: data gradients, A B, and weight gradients, A^T B, of which the library's
+// gemm computes bf16 with AMX at a part of the pace of its blocked products. Those transpose A in every call,
+// of many terms at a loss. Not A B^T, whose rows are in inference of any number.
+template <class TC>
+bool prefers_blocked(const GemmArgs<bf16, TC>& g) {
+  constexpr int64_t kMostTerms = 512;
+  static const bool amx = library_has(dnnl::cpu_isa::avx512_core_amx);
+  return amx && is_whole(g) && !g.transpose_b && (!g.transpose_a || g.k <= kMostTerms);
 }
 
 // Returns whether the library has a blocked product of this shape, and has run it. A thread keeps the
 // products that it made, and starts anew after so many different ones, as of texts of any length: training
 // has a dozen.
-bool blocked_gemm(const GemmArgs<float, float>& g) {
+template <class T, class TC>
+bool blocked_gemm(const GemmArgs<T, TC>& g) {
   constexpr size_t kMost = 64;
-  thread_local std::map<std::array<int64_t, 6>, std::optional<Matmul>> products;
-  const std::array<int64_t, 6> key{g.transpose_a ? 1 : 0, g.m, g.n, g.k, thread_count(),
-                                   g.accumulate ? 1 : 0};
+  thread_local std::map<std::array<int64_t, 7>, std::optional<Matmul>> products;
+  const std::array<int64_t, 7> key{g.transpose_a ? 1 : 0, g.transpose_b ? 1 : 0, g.m, g.n, g.k,
+                                   thread_count(),        g.accumulate ? 1 : 0};
   auto found = products.find(key);
   if (found == products.end()) {
     if (products.size() == kMost) products.clear();
     const auto matrix = [](bool transposed, int64_t rows, int64_t cols) {
-      return transposed ? column_major(rows, cols, Type::f32) : row_major(rows, cols, Type::f32);
+      return transposed ? column_major(rows, cols, kType<T>) : row_major(rows, cols, kType<T>);
     };
     const auto chosen = choose_matmul(matrix(g.transpose_a, g.m, g.k), matrix(g.transpose_b, g.k, g.n),
-                                      matrix(false, g.m, g.n), g.accumulate);
+                                      row_major(g.m, g.n, kType<TC>), g.accumulate);
     found = products.try_emplace(key, std::nullopt).first;
     if (is_blocked(chosen)) found->second.emplace(chosen);
   }
-  if (found->second) found->second->run(g.a, g.b, g.c);
+  if (found->second && !DryRun::on()) found->second->run(g.a, g.b, g.c);
   return found->second.has_value();
 }
 
@@ -104,7 +118,7 @@ bool blocked_gemm(const GemmArgs<float, float>& g) {
 template <class T, class TC>
 void tiled_gemm(const GemmArgs<T, TC>& g, const Stream& stream) {
   if (DryRun::on()) return;
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (!std::is_same_v<T, double>) {
     if (!stream.strict() && prefers_blocked(g) && blocked_gemm(g)) return;
   }
   if (!stream.strict() || std::is_same_v<T, double>) return library_gemm(g);
@@ -198,8 +212,11 @@ void bf16_to_float_gemm(const GemmArgs<bf16, float>& g, Arena& workspace, const 
 
 }  // namespace
 
+// ONEDNN_MAX_CPU_ISA may keep the library below what its bf16 gemm needs.
 Bf16Gemm bf16_gemm() {
-  static const Bf16Gemm choice = __builtin_cpu_supports("avx512bf16") ? Bf16Gemm::native : Bf16Gemm::widened;
+  static const Bf16Gemm choice =
+      __builtin_cpu_supports("avx512bf16") && library_has(dnnl::cpu_isa::avx512_core) ? Bf16Gemm::native
+                                                                                      : Bf16Gemm::widened;
   return choice;
 }
 
@@ -215,6 +232,7 @@ void gemm(const GemmArgs<T, TC>& g, Arena& workspace, Stream& stream) {
   } else if constexpr (std::is_same_v<TC, float>) {
     bf16_to_float_gemm(g, workspace, stream);
   } else {  // sum in f32, round once
+    if (!stream.strict() && prefers_blocked(g) && blocked_gemm(g)) return;
     auto* sum = workspace.take_on_device<float>(g.m * g.n);
     bf16_to_float_gemm({g.transpose_a, g.transpose_b, g.m, g.n, g.k, g.a, g.lda, g.b, g.ldb, sum, g.n, false},
                        workspace, stream);

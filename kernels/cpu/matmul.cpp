@@ -2,6 +2,11 @@
 
 namespace ziggurat::kernels {
 
+bool library_has(dnnl::cpu_isa isa) {  // a newer one has all bits of those that it contains
+  const auto wanted = static_cast<unsigned>(isa);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) == wanted;
+}
+
 dnnl::matmul::primitive_desc choose_matmul(const Layout& a, const Layout& b, const Layout& c,
                                            bool accumulate) {
   dnnl::primitive_attr attributes;

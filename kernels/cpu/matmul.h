@@ -32,6 +32,9 @@ inline Layout column_major(int64_t rows, int64_t cols, Type type) {
   return Layout({rows, cols}, type, dnnl::memory::format_tag::ba);
 }
 
+// Whether the library runs code of these instructions: the CPU has them, and ONEDNN_MAX_CPU_ISA allows it.
+bool library_has(dnnl::cpu_isa isa);
+
 // C = A B, or C += A B.
 dnnl::matmul::primitive_desc choose_matmul(const Layout& a, const Layout& b, const Layout& c,
                                            bool accumulate);

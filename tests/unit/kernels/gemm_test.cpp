@@ -94,6 +94,22 @@ TEST(Gemm, OperandsMayLieWholePagesApart) {
   }
 }
 
+// Of no whole tiles of a CPU's matrix unit, with as many terms as are still summed in one blocked product and
+// with more.
+TEST(Gemm, Bf16ProductsOfABackwardPassAreTheirSums) {
+  for (const bool transpose_a : {false, true}) {
+    for (const int64_t terms : {31, 511, 512, 513}) {
+      for (const bool accumulate : {false, true}) {
+        const Case c{transpose_a, false, 97, 131, terms, 0, accumulate};
+        SCOPED_TRACE(
+            fmt::format("A{}, {} terms, {}", transpose_a ? "^T" : "", terms, accumulate ? "+=" : "="));
+        expect_product<bf16, float>(c, Reproducible::layout);
+        expect_product<bf16, bf16>(c, Reproducible::layout);
+      }
+    }
+  }
+}
+
 // A strict product of the first rows alone has the bits that these rows have among others.
 // Of one number of rows after another, at the beginning of the matrix and at its end.
 template <class T>
