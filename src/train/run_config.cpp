@@ -149,11 +149,6 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
         "reproducible",
         "strict: sums over matrices that parallel.tensor cuts have other bits: use layout, or tensor=1");
   }
-  if (c.device == Device::cuda && c.distil.enabled()) {
-    problems.add("distil.teacher",
-                 "vocabularies in parts are compared on the CPU only so far: with device=cuda use "
-                 "parallel.tensor=1");
-  }
   if (c.objective.label_smoothing > 0) {
     problems.add("objective.label_smoothing",
                  "smooths over a whole vocabulary, which parallel.tensor cuts: use 0, or tensor=1");
@@ -191,9 +186,6 @@ void check_expert_tensor_parallel(const RunConfig& c, Problems& problems) {
         "reproducible",
         "strict: sums over matrices that parallel.expert_tensor cuts have other bits: use layout, or "
         "expert_tensor=1");
-  }
-  if (c.device == Device::cuda) {
-    problems.add("parallel.expert_tensor", "cuts on the CPU only so far: use 1, or device=cpu");
   }
   if (takes_matrices(c.optimizer.kind)) {
     problems.add("parallel.expert_tensor",
