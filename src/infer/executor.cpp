@@ -89,6 +89,7 @@ Executor::Executor(const model::Gpt& model, const ExecutorOptions& options)
       tape_(activations_, gradients_, workspace_, stream_),
       loads_(loads_of(model, loads_memory_)) {
   reset_loads();
+  stream_.wait();  // an executor that never runs gives its memory back
   if (options.copies) stream_.set_weight_rows(Stream::kAllRows);
 }
 

@@ -149,7 +149,8 @@ std::map<int64_t, Written> write_on_ranks(const model::ModelConfig& config, int 
     if (a_device_each) {
       EXPECT_EQ(world.use_devices(), "");
     }
-    const model::PlacedModel placed = model::place(config, {.tensor = tensor, .expert_slice = tensor}, ranks);
+    const model::PlacedModel placed =
+        model::place(config, {.tensor = tensor, .expert_slice = config.has_experts() ? tensor : 0}, ranks);
     const ProcessGroups groups(world, placed.plan);
     nn::ParamStore store({.compute = DType::f32, .device = device, .trainable = false});
     const model::Gpt model(placed.config, store, groups);
@@ -167,17 +168,15 @@ TEST_F(EmulatedEngineAlone, RanksShareAModelAsOnTheCpu) {
   for (const char* name : {"350m_dense", "pr_moe", "qwen3_moe"}) {
     const model::ModelConfig config =
         test::tiny_model(name, {"model.max_sequence=32", "batch.sequence_length=32", "model.init_std=0.3"});
-    for (const int tensor : {1, 2}) {  // with slices of experts as of all else
+    for (const int tensor : {1, 2}) {  // with slices of experts as of all else; 2: between devices
       SCOPED_TRACE(::testing::Message() << name << ", tensor " << tensor);
       const auto want = write_on_ranks(config, 2, tensor, Device::cpu, false);
       ASSERT_EQ(want.size(), 4u);
-      for (const bool a_device_each : {false, true}) {
-        const auto got = write_on_ranks(config, 2, tensor, Device::cuda, a_device_each);
-        ASSERT_EQ(got.size(), want.size());
-        for (const auto& [id, text] : want) {
-          EXPECT_EQ(got.at(id).tokens, text.tokens) << "text " << id;
-          test::expect_within(got.at(id).logprobs, text.logprobs, 1e-4, fmt::format("text {}", id));
-        }
+      const auto got = write_on_ranks(config, 2, tensor, Device::cuda, tensor == 2);
+      ASSERT_EQ(got.size(), want.size());
+      for (const auto& [id, text] : want) {
+        EXPECT_EQ(got.at(id).tokens, text.tokens) << "text " << id;
+        test::expect_within(got.at(id).logprobs, text.logprobs, 1e-4, fmt::format("text {}", id));
       }
     }
   }
@@ -206,7 +205,7 @@ TEST_F(EmulatedEngineAlone, AnExpertThatAllChooseHasRoom) {
     int64_t rows = 0;
     executor.run(pass, [&](size_t, const Tensor& logits) { rows += logits.dim(0); });
     EXPECT_EQ(rows, 1);
-    for (const moe::MoeSums& layer : executor.loads()) EXPECT_EQ(layer.counts.front(), 12);
+    EXPECT_EQ(executor.loads().front().counts.front(), 12);
   });
 }
 

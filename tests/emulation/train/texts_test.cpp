@@ -30,8 +30,8 @@ class EmulatedTexts : public EmulatedTest {
     c.eval.sequences = 2, c.eval.every = 0;
     c.eval.prompts = folder / "prompts.txt";
     c.eval.tasks = {folder / "chosen.jsonl", folder / "written.jsonl"};
-    c.eval.samples_every = c.eval.tasks_every = 1;
-    std::ofstream(c.eval.prompts) << "To be\nAnd a longer one than that\n";
+    c.eval.samples_every = c.eval.tasks_every = 0;  // at the end
+    std::ofstream(c.eval.prompts) << "To be\n";
     std::ofstream(c.eval.tasks[0]) << R"({"context": "Is it", "continuation": [" so", " not"], "gold": 0})"
                                    << "\n"
                                    << R"({"context": "Is it", "continuation": [" one", " of"], "gold": 1})"
@@ -41,7 +41,7 @@ class EmulatedTexts : public EmulatedTest {
     return c;
   }
 
-  // After each of two steps, as rank 0 has them.
+  // As rank 0 has them.
   static Texts run(train::RunConfig c, int ranks, Device device) {
     c.device = device;
     c.output += fmt::format("/{}_{}", to_string(device), ranks);
@@ -80,7 +80,8 @@ class EmulatedTexts : public EmulatedTest {
 TEST_F(EmulatedTexts, AreWrittenAndScoredWhileTheModelTrains) {
   for (const int ranks : {1, 2}) {  // two: each with half of the experts
     const Texts want = run(config(), ranks, Device::cpu), got = run(config(), ranks, Device::cuda);
-    ASSERT_EQ(want.samples.size(), 2u * 2);
+    ASSERT_EQ(want.samples.size(), 1u);
+    ASSERT_FALSE(want.scores.empty());
     EXPECT_EQ(got.samples, want.samples) << ranks << " ranks";
     EXPECT_EQ(got.scores, want.scores) << ranks << " ranks";
   }
