@@ -61,6 +61,8 @@ ExecutorOptions checked(const model::Gpt& model, ExecutorOptions options) {
   return options;
 }
 
+bool on_gpu(const model::Gpt& model) { return planned(model.device()) == Device::cuda; }
+
 int64_t logits_bytes(const model::Gpt& model, const ExecutorOptions& options) {
   return std::min(kLogitsRows, options.rows) * model.config().padded_vocab() * size_of(DType::f32);
 }
@@ -77,9 +79,8 @@ Executor::Executor(const model::Gpt& model, const ExecutorOptions& options)
     : model_(model),
       options_(checked(model, options)),
       cache_(model.make_cache(options_.blocks, options_.block)),
-      tables_(model.device(),
-              model.device() == Device::cuda ? table_size(options_) * size_of(DType::i32) : 0),
-      logits_(model.device(), model.device() == Device::cuda ? logits_bytes(model, options_) : 0),
+      tables_(model.device(), on_gpu(model) ? table_size(options_) * size_of(DType::i32) : 0),
+      logits_(model.device(), on_gpu(model) ? logits_bytes(model, options_) : 0),
       most_(most_of_a_pass()),
       activations_("activations", most_.activations, model.device()),
       gradients_("gradients", 1, model.device()),
