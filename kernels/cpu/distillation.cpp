@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <kernels/cpu/reductions.h>
 
@@ -111,6 +112,26 @@ void add_exponentials(const AddExponentialsArgs<A>& g, Stream& stream) {
   });
 }
 
+template <Device D, class A>
+void join_exponentials(const JoinExponentialsArgs<A>& g, Stream& stream) {
+  const Span span(stream.profile(), "join_exponentials");
+  parallel_for_blocks(g.rows, kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      A max = std::numeric_limits<A>::lowest();
+      const auto at = [&](int64_t part) { return part * g.rows + i; };
+      for (int64_t p = 0; p < g.parts; ++p) {
+        if (g.of_parts.sum[at(p)] != 0) max = std::max(max, g.of_parts.maximum[at(p)]);
+      }
+      double sum = 0;
+      for (int64_t p = 0; p < g.parts; ++p) {
+        if (g.of_parts.sum[at(p)] == 0) continue;
+        sum += g.of_parts.sum[at(p)] * std::exp(double(g.of_parts.maximum[at(p)] - max));
+      }
+      g.sums.maximum[i] = max, g.sums.sum[i] = sum;
+    }
+  });
+}
+
 template <Device D, class A, class G>
 void distillation_tile(const DistillationTileArgs<A, G>& g, Stream& stream) {
   const Span span(stream.profile(), "distillation_tile");
@@ -128,6 +149,8 @@ void add_divergences(const AddDivergencesArgs& g, Stream& stream) {
 
 template void add_exponentials<Device::cpu>(const AddExponentialsArgs<float>&, Stream&);
 template void add_exponentials<Device::cpu>(const AddExponentialsArgs<double>&, Stream&);
+template void join_exponentials<Device::cpu>(const JoinExponentialsArgs<float>&, Stream&);
+template void join_exponentials<Device::cpu>(const JoinExponentialsArgs<double>&, Stream&);
 template void distillation_tile<Device::cpu>(const DistillationTileArgs<float, float>&, Stream&);
 template void distillation_tile<Device::cpu>(const DistillationTileArgs<float, bf16>&, Stream&);
 template void distillation_tile<Device::cpu>(const DistillationTileArgs<double, double>&, Stream&);

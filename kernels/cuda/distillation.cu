@@ -1,6 +1,7 @@
 // A block a row of a tile, as softmax_tile has it: 16 bytes a thread at a time, or one value where sizes or
 // addresses are no multiple of that. Floor: memory; add_exponentials 4 rows cols bytes, distillation_tile
 // rows stride (8 + sizeof(G)); 3 FLOPs and one exponential a value, about 8 and two (three at a temperature).
+// join_exponentials reads 12 bytes a row of every part twice, and writes 12.
 #include <kernels/cuda/device/launch.h>
 #include <kernels/cuda/device/logits.h>
 #include <kernels/cuda/device/number.h>
@@ -41,6 +42,23 @@ __global__ void __launch_bounds__(kThreads) add_exponentials_kernel(AddExponenti
   if (!g.first) all += g.sums.sum[row] * exp(static_cast<double>(before) - static_cast<double>(max));
   g.sums.maximum[row] = max;
   g.sums.sum[row] = all;
+}
+
+// A thread a row.
+__global__ void __launch_bounds__(kThreads) join_exponentials_kernel(JoinExponentialsArgs<float> g) {
+  const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (row >= g.rows) return;
+  float max = Maximum::kNeutral<float>;
+  for (int64_t at = row; at < g.parts * g.rows; at += g.rows) {
+    if (g.of_parts.sum[at] != 0) max = fmaxf(max, g.of_parts.maximum[at]);
+  }
+  double sum = 0;
+  for (int64_t at = row; at < g.parts * g.rows; at += g.rows) {
+    const double its = g.of_parts.sum[at];
+    if (its != 0) sum += its * exp(static_cast<double>(g.of_parts.maximum[at] - max));
+  }
+  g.sums.maximum[row] = max;
+  g.sums.sum[row] = sum;
 }
 
 __device__ __forceinline__ double log_of(const ExponentialSums<float>& sums, int64_t row) {
@@ -96,6 +114,12 @@ void add_exponentials(const AddExponentialsArgs<A>& g, Stream& stream) {
          static_cast<unsigned>(g.rows), kThreads, 0, stream, g);
 }
 
+template <Device D, class A>
+void join_exponentials(const JoinExponentialsArgs<A>& g, Stream& stream) {
+  const Span span(stream.profile(), "join_exponentials");
+  launch(join_exponentials_kernel, blocks_for(g.rows, kThreads), kThreads, 0, stream, g);
+}
+
 template <Device D, class A, class G>
 void distillation_tile(const DistillationTileArgs<A, G>& g, Stream& stream) {
   const Span span(stream.profile(), "distillation_tile");
@@ -112,6 +136,7 @@ void add_divergences(const AddDivergencesArgs& g, Stream& stream) {
 }
 
 template void add_exponentials<Device::cuda>(const AddExponentialsArgs<float>&, Stream&);
+template void join_exponentials<Device::cuda>(const JoinExponentialsArgs<float>&, Stream&);
 template void distillation_tile<Device::cuda>(const DistillationTileArgs<float, float>&, Stream&);
 template void distillation_tile<Device::cuda>(const DistillationTileArgs<float, bf16>&, Stream&);
 template void add_divergences<Device::cuda>(const AddDivergencesArgs&, Stream&);

@@ -132,6 +132,10 @@ for config in 350m_dense 1.3b_dense 6.7b_dense 125m_moe64 350m_pr_moe; do
     model.dropout.embedding=0 model.dropout.attention=0 model.dropout.hidden=0
 done
 
+# Writing texts, beside the time to read the weights; and many requests at once.
+lines=6 item "decode gpt2_124m" 300 "$ziggurat" bench decode "$here/configs/bench/gpt2_124m.yaml" --device cuda precision=bf16
+lines=6 item "serve small_moe" 300 "$ziggurat" bench serve "$here/configs/bench/small_moe.yaml" --device cuda --requests 50
+
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     item "compute-sanitizer $tool" 600 compute-sanitizer --tool $tool --error-exitcode 9 \

@@ -18,6 +18,7 @@
 #include <ziggurat/core/log.h>
 #include <ziggurat/runtime/gpus.h>
 #include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/trainer.h>
 
 namespace ziggurat::apps {
@@ -195,14 +196,14 @@ void print(const bench::DeviceRoofs& roofs) {
              1e6 * roofs.kernel);
   fmt::print("  {:<24}{:8.2f} us    (of the host)\n", "starting one", 1e6 * roofs.start);
   fmt::print("  {:<24}{:8.2f} us    (started and waited for)\n", "one alone", 1e6 * roofs.round_trip);
+  fmt::print("  {:<24}{:8.0f} bytes (of the GPU, that CUDA keeps of it; plans count {})\n", "one recorded",
+             roofs.recorded, train::kGraphNodeBytes);
 }
 
 ordered_json json(const bench::DeviceRoofs& roofs) {
-  ordered_json out = {{"copy_bytes_per_second", roofs.copy},
-                      {"read_bytes_per_second", roofs.read},
-                      {"kernel_seconds", roofs.kernel},
-                      {"start_seconds", roofs.start},
-                      {"round_trip_seconds", roofs.round_trip}};
+  ordered_json out = {{"copy_bytes_per_second", roofs.copy},    {"read_bytes_per_second", roofs.read},
+                      {"kernel_seconds", roofs.kernel},         {"start_seconds", roofs.start},
+                      {"round_trip_seconds", roofs.round_trip}, {"recorded_kernel_bytes", roofs.recorded}};
   for (const bench::DeviceRoofs::Product& p : roofs.products) {
     out["products"].push_back(
         {{"dtype", to_string(p.dtype)}, {"size", p.size}, {"flops_per_second", p.flops_per_second}});

@@ -1,18 +1,21 @@
 // ziggurat bench decode CONFIG: how near generating text comes to reading every weight once a token.
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "apps/machine.h"
 #include "apps/random_model.h"
+#include <ziggurat/bench/device_roof.h>
 #include <ziggurat/bench/roof.h>
 #include <ziggurat/config/config.h>
 #include <ziggurat/core/timer.h>
 #include <ziggurat/infer/decoder.h>
 #include <ziggurat/infer/sampler.h>
 #include <ziggurat/kernels/int8_weights.h>
+#include <ziggurat/runtime/gpus.h>
 #include <ziggurat/runtime/parallel_for.h>
 #include <ziggurat/train/run_config.h>
 
@@ -108,17 +111,20 @@ class Decoding {
 
 Measured measure(const train::RunConfig& config, const BenchDecodeArguments& arguments) {
   const auto self = make_self_communicator();
-  const RandomModel random(config, *self, arguments.weights);
+  const RandomModel random(config, *self, arguments.weights, arguments.device);
   Decoding decoding(random.model(), arguments);
   Measured best;
   best.weights = active_bytes(random.store(), random.layout(), arguments.texts);
   best.context_flops = flops_of_context_token(random.store(), random.layout());
   best.cache = decoding.executor().cache().bytes_per_position() * arguments.texts *
                (arguments.context + (arguments.tokens + 1) / 2);
+  std::optional<bench::DeviceRoofs> gpu;
+  if (arguments.device == Device::cuda) gpu = bench::measure_device_roofs();
+  if (gpu) best.bandwidth = gpu->read;
   Profile profile;
   decoding.executor().set_profile(&profile);
   for (int64_t round = 0; round <= arguments.rounds; ++round) {  // the first is for warming up
-    best.bandwidth = std::max(best.bandwidth, bench::measure_read_roof());
+    if (!gpu) best.bandwidth = std::max(best.bandwidth, bench::measure_read_roof());
     const Timer reading;
     decoding.read_contexts();
     const double read = reading.seconds();
@@ -137,7 +143,8 @@ Measured measure(const train::RunConfig& config, const BenchDecodeArguments& arg
     if (round == 1 || seconds < best.seconds) best.seconds = seconds, best.spans = profile.entries();
     if (round == 1 || read < best.prefill_seconds) best.prefill_seconds = read;
   }
-  best.products = bench::measure_gemm_roof(train::compute_dtype(config.precision));
+  const DType dtype = train::compute_dtype(config.precision);
+  best.products = gpu ? gpu->flops_per_second(dtype) : bench::measure_gemm_roof(dtype);
   return best;
 }
 
@@ -152,9 +159,10 @@ void print(const train::RunConfig& config, const BenchDecodeArguments& arguments
   const auto steps = static_cast<double>(arguments.tokens), texts = static_cast<double>(arguments.texts);
   const double step = m.seconds / steps, bound = static_cast<double>(m.weights) / m.bandwidth;
   const double bound_with_cache = static_cast<double>(m.weights + m.cache) / m.bandwidth;
-  fmt::print("{}: {} side by side, {} threads, {} tokens after {}{}\n", config.name, arguments.texts,
-             thread_count(), arguments.tokens, arguments.context,
-             arguments.weights.empty() ? "" : ", weights of 8 bits");
+  const bool on_gpu = arguments.device == Device::cuda;
+  fmt::print("{}: {} side by side, {}, {} tokens after {}{}\n", config.name, arguments.texts,
+             on_gpu ? "one GPU" : fmt::format("{} threads", thread_count()), arguments.tokens,
+             arguments.context, arguments.weights.empty() ? "" : ", weights of 8 bits");
   fmt::print("  {:<24}{:10.1f} tokens/s  {:8.3f} ms a step\n", "generating", texts / step, 1e3 * step);
   fmt::print("  {:<24}{:10.1f} tokens/s  {:8.3f} ms: {:.1f} MB of active weights at {:.1f} GB/s\n",
              "memory bound", texts / bound, 1e3 * bound, static_cast<double>(m.weights) / 1e6,
@@ -167,7 +175,7 @@ void print(const train::RunConfig& config, const BenchDecodeArguments& arguments
              tokens_of_contexts(arguments) / m.cold_seconds);
   fmt::print("  {:<24}{:10.1f} %         of {:.1f} MFLOP a token at {:.1f} GFLOP/s\n", "of its products",
              100 * prefill_of_bound(arguments, m), m.context_flops / 1e6, m.products / 1e9);
-  fmt::print("time a step by span\n");
+  fmt::print("time a step by span{}\n", on_gpu ? ", of the host, which queues work and waits" : "");
   for (const Profile::Entry& e : m.spans) {
     if (e.seconds < 0.001 * m.seconds) break;
     fmt::print("  {:<44}{:8.3f} ms {:6.1f} %  {:>6.0f} calls\n", e.path, 1e3 * e.seconds / steps,
@@ -179,6 +187,7 @@ std::string json(const train::RunConfig& config, const BenchDecodeArguments& arg
   const auto tokens = static_cast<double>(arguments.tokens), texts = static_cast<double>(arguments.texts);
   nlohmann::ordered_json out = {
       {"name", config.name},
+      {"device", to_string(arguments.device)},
       {"threads", thread_count()},
       {"texts", arguments.texts},
       {"context", arguments.context},
@@ -202,9 +211,12 @@ std::string json(const train::RunConfig& config, const BenchDecodeArguments& arg
 
 }  // namespace
 
-void bench_decode(const BenchDecodeArguments& arguments) {
+void bench_decode(const BenchDecodeArguments& asked) {
   train::RunConfig config;
-  load_config(config, arguments.config.path, arguments.config.overrides);
+  load_config(config, asked.config.path, asked.config.overrides);
+  BenchDecodeArguments arguments = asked;
+  if (config.device == Device::cuda) arguments.device = Device::cuda;
+  if (arguments.device == Device::cuda) check_gpu(look_for_gpus(), 0);
   use_threads(arguments.threads, "--threads");
   check(arguments.context + arguments.tokens <= config.model.max_sequence, ErrorKind::argument,
         "--context {} and --tokens {} are more than the model's max_sequence {}: take fewer of them",

@@ -168,9 +168,10 @@ void tell(const train::RunConfig& config, const BenchServeArguments& a, int rank
 void bench_serve(const BenchServeArguments& arguments) {
   train::RunConfig config;
   load_config(config, arguments.config.path, arguments.config.overrides);
-  on_ranks({.threads = arguments.threads}, [&](MpiRuntime& mpi) {
+  const Device device = arguments.device == Device::cpu ? config.device : arguments.device;
+  on_ranks({.threads = arguments.threads, .device = device}, [&](MpiRuntime& mpi) {
     Communicator& world = mpi.world();
-    const RandomModel random(config, world, arguments.weights);
+    const RandomModel random(config, world, arguments.weights, device);
     const int64_t longest = 3 * (arguments.prompt + arguments.tokens) / 2 + 2,
                   most = config.model.max_sequence;
     infer::Engine engine(random.model(), {.window = std::min(longest, most), .texts = arguments.texts},

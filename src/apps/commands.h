@@ -182,7 +182,8 @@ struct BenchDecodeArguments {
   int64_t rounds = 5;
   int64_t texts = 1;    // side by side
   std::string weights;  // as of GenerateArguments
-  int threads = 0;      // 0: every core
+  Device device = Device::cpu;
+  int threads = 0;  // 0: every core
   bool json = false;
 };
 void bench_decode(const BenchDecodeArguments& arguments);
@@ -196,6 +197,7 @@ struct BenchServeArguments {
   int64_t texts = 64;                       // written at once
   double most_first = 1, most_token = 0.2;  // seconds within which a request is a good one
   std::string weights;                      // as of GenerateArguments
+  Device device = Device::cpu;              // as of GenerateArguments
   int threads = 0;                          // of a rank; 0: the cores divided among the ranks
   bool json = false;
 };

@@ -6,9 +6,12 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
+#include "apps/prompt_sampler.h"
+#include "apps/task_evaluator.h"
 #include <ziggurat/config/config.h>
 #include <ziggurat/model/model_config.h>
 #include <ziggurat/runtime/parallel_for.h>
+#include <ziggurat/train/loaded_model.h>
 #include <ziggurat/train/memory_plan.h>
 #include <ziggurat/train/review.h>
 #include <ziggurat/train/step_plan.h>
@@ -48,12 +51,12 @@ nlohmann::ordered_json json_of(const ParallelPlan& layout) {
   return groups;
 }
 
-nlohmann::ordered_json json_of(const std::vector<train::RankClass>& classes, bool on_gpu) {
+nlohmann::ordered_json json_of(const std::vector<train::RankClass>& classes, bool on_gpu, int64_t texts) {
   nlohmann::ordered_json all;
   for (const train::RankClass& c : classes) {
     all.push_back({{"ranks", c.ranks},
                    {"parameters", c.memory.local_parameters},
-                   {"memory", on_gpu ? c.memory.without_process() : c.memory.total()}});
+                   {"memory", on_gpu ? c.memory.without_process() + texts : c.memory.total()}});
   }
   return all;
 }
@@ -73,6 +76,25 @@ void print_groups(const ParallelPlan& layout) {
     print("expert-dp", layout.expert_dp(ep));
   }
   print("expert-tp", layout.expert_tp());
+}
+
+// Of a GPU, for texts that a run scores and writes beside training (eval.tasks, eval.prompts); 0 where their
+// files are not here.
+int64_t bytes_of_texts(const train::RunConfig& config, int world) {
+  if (config.device != Device::cuda || (config.eval.tasks.empty() && config.eval.prompts.empty())) return 0;
+  const train::LoadedModel dry(config, ProcessGroups::planned(train::layout_of(config, world), 0),
+                               {.device = meta_of(config.device), .reproducible = config.reproducible});
+  int64_t bytes = 0;
+  try {
+    const auto self = make_self_communicator();
+    if (!config.eval.tasks.empty()) bytes = TaskEvaluator(config, *self).device_bytes(dry.model());
+    if (!config.eval.prompts.empty()) {
+      bytes = std::max(bytes, PromptSampler(config).device_bytes(dry.model()));
+    }
+  } catch (const Error& error) {
+    fmt::print(stderr, "note: the memory of eval.tasks and eval.prompts is not counted: {}\n", error.what());
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -110,6 +132,7 @@ void plan(const PlanArguments& arguments) {
   const train::StepPlan full =
       train::plan_step(config, layout.dp().size, config.train.tokens / config.batch.sequence_length);
   const int64_t steps = train::total_steps(config);
+  const int64_t texts = bytes_of_texts(config, world);
 
   const bool on_gpu = config.device == Device::cuda;
   if (arguments.json) {
@@ -124,8 +147,8 @@ void plan(const PlanArguments& arguments) {
         {"tokens_per_step", full.tokens},
         {"steps", steps},
         {"device", to_string(config.device)},
-        {"memory_per_rank", on_gpu ? memory.without_process() : memory.total()},
-        {"rank_classes", json_of(classes, on_gpu)},
+        {"memory_per_rank", on_gpu ? memory.without_process() + texts : memory.total()},
+        {"rank_classes", json_of(classes, on_gpu, texts)},
         {"groups", json_of(layout)}};
     return fmt::print("{}\n", out.dump(2));
   }
@@ -177,7 +200,9 @@ void plan(const PlanArguments& arguments) {
   }
   if (memory.graphs > 0) bytes("recorded micro-batches", memory.graphs);
   if (memory.spare > 0) bytes("spare, for uneven routing", memory.spare);
-  line("total", format_bytes(double(memory.without_process())) + ", and some hundred MiB of CUDA's own");
+  if (texts > 0) bytes("texts, while they are there", texts);
+  line("total",
+       format_bytes(double(memory.without_process() + texts)) + ", and some hundred MiB of CUDA's own");
   fmt::print("host memory of rank 0\n");
   bytes("copy of a checkpoint", memory.staged);
   line("code and libraries", format_bytes(double(memory.process)) + ", and CUDA's own");

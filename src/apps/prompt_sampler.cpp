@@ -20,9 +20,6 @@ PromptSampler::PromptSampler(const train::RunConfig& config) : config_(config) {
   const std::string& path = config.eval.prompts;
   check(!config.data.tokenizer.empty(), ErrorKind::config,
         "eval.prompts: texts need the run's tokenizer: name it in data.tokenizer");
-  check(config.device == Device::cpu, ErrorKind::config,
-        "eval.prompts: a run on a GPU has taken its memory before the first step, and none for texts; leave "
-        "the key out and use `ziggurat generate` with the checkpoints");
   tokenizer_ = load_tokenizer(config.data.tokenizer);
   check(tokenizer_->vocab_size() <= config.model.vocab_size, ErrorKind::config,
         "data.tokenizer: {} has {} tokens, but model.vocab_size is {}", config.data.tokenizer,
@@ -43,14 +40,28 @@ PromptSampler::PromptSampler(const train::RunConfig& config) : config_(config) {
         "eval.prompts: expected 1 to {} lines with a prompt, got {} in {}", kPrompts, prompts_.size(), path);
 }
 
+infer::Engine PromptSampler::engine_of(const model::Gpt& model) const {
+  const int64_t window = config_.batch.sequence_length;
+  int64_t tokens = 0;
+  for (const std::vector<int32_t>& prompt : ids_) {
+    tokens += infer::cache_tokens_for(1, std::min(window, std::ssize(prompt) + kNewTokens));
+  }
+  return {model,
+          {.window = window,
+           .cache_tokens = std::max(tokens, infer::cache_tokens_for(1, window)),
+           .texts = static_cast<int64_t>(ids_.size()),
+           .allowed = infer::allowed_tokens(config_.model.vocab_size, tokenizer_->eod_id(),
+                                            [&](int32_t id) { return tokenizer_->is_text(id); }),
+           .reproducible = config_.reproducible}};
+}
+
+int64_t PromptSampler::device_bytes(const model::Gpt& model) const {
+  return engine_of(model).executor().device_bytes();
+}
+
 std::vector<train::Sample> PromptSampler::operator()(const model::Gpt& model) const {
   const int32_t end = tokenizer_->eod_id();
-  infer::Engine engine(model,
-                       {.window = config_.batch.sequence_length,
-                        .texts = static_cast<int64_t>(ids_.size()),
-                        .allowed = infer::allowed_tokens(config_.model.vocab_size, end,
-                                                         [&](int32_t id) { return tokenizer_->is_text(id); }),
-                        .reproducible = config_.reproducible});
+  infer::Engine engine = engine_of(model);
   // Every rank makes as many passes, whatever it draws: a text that ended goes on unseen.
   const auto texts = infer::generate(engine, ids_, {.max_new_tokens = kNewTokens});
   std::vector<train::Sample> samples;

@@ -1,5 +1,7 @@
 #include "apps/task_evaluator.h"
 
+#include <algorithm>
+
 #include <ziggurat/core/log.h>
 #include <ziggurat/eval/evaluate.h>
 
@@ -13,10 +15,6 @@ TaskEvaluator::TaskEvaluator(const train::RunConfig& config, Communicator& world
     : config_(config), world_(world) {
   check(!config.data.tokenizer.empty(), ErrorKind::config,
         "eval.tasks: texts need the run's tokenizer: name it in data.tokenizer");
-  check(
-      config.device == Device::cpu, ErrorKind::config,
-      "eval.tasks: a run on a GPU has taken its memory before the first step, and none for texts; leave the "
-      "key out and use `ziggurat eval` with the checkpoints");
   tokenizer_ = load_tokenizer(config.data.tokenizer);
   check(tokenizer_->vocab_size() <= config.model.vocab_size, ErrorKind::config,
         "data.tokenizer: {} has {} tokens, but model.vocab_size is {}", config.data.tokenizer,
@@ -30,9 +28,21 @@ TaskEvaluator::TaskEvaluator(const train::RunConfig& config, Communicator& world
   }
 }
 
+eval::Scorer TaskEvaluator::scorer_of(const model::Gpt& model) const {
+  return {model, world_, {.length = config_.batch.sequence_length, .reproducible = config_.reproducible}};
+}
+
+int64_t TaskEvaluator::device_bytes(const model::Gpt& model) const {
+  const eval::Scorer scorer = scorer_of(model);
+  int64_t most = 0;
+  for (const eval::Task& task : tasks_) {
+    most = std::max(most, eval::device_bytes(task, kForm, *tokenizer_, scorer));
+  }
+  return most;
+}
+
 std::vector<train::NamedScore> TaskEvaluator::operator()(const model::Gpt& model) const {
-  eval::Scorer scorer(model, world_,
-                      {.length = config_.batch.sequence_length, .reproducible = config_.reproducible});
+  eval::Scorer scorer = scorer_of(model);
   std::vector<train::NamedScore> scores;
   for (const eval::Task& task : tasks_) {
     for (const eval::Metric& metric : eval::evaluate(task, kForm, *tokenizer_, scorer).metrics) {

@@ -25,6 +25,22 @@
 
 namespace ziggurat::apps {
 
+namespace {
+
+// A GPU's memory for texts is taken when they come. Whether it is there shows before the first step.
+template <class Texts>
+void try_memory_of_texts(const char* key, const std::optional<Texts>& texts, const model::Gpt& model) {
+  if (!texts) return;
+  try {
+    texts->device_bytes(model);
+  } catch (const Error& error) {
+    fail(error.kind(), "{}: beside training there is no room for texts (`ziggurat plan` counts it): {}", key,
+         error.what());
+  }
+}
+
+}  // namespace
+
 int train(const ConfigArguments& arguments) {
   watch::listen_to_stop_signals(started_by_mpi_launcher(std::getenv));
   train::RunConfig config;
@@ -52,16 +68,20 @@ int train(const ConfigArguments& arguments) {
     if (world.rank() == 0) {
       for (const train::Warning& warning : train::warnings_of(config)) warn("{}", train::to_string(warning));
     }
-    train::Trainer::Evaluator evaluator;  // before the trainer: what is wrong with the tasks shows at once
-    if (!config.eval.tasks.empty()) evaluator = TaskEvaluator(config, world);
-    train::Trainer::Sampler sampler;
-    if (!config.eval.prompts.empty()) sampler = PromptSampler(config);
+    std::optional<TaskEvaluator> evaluator;  // before the trainer: what is wrong with the tasks shows at once
+    if (!config.eval.tasks.empty()) evaluator.emplace(config, world);
+    std::optional<PromptSampler> sampler;
+    if (!config.eval.prompts.empty()) sampler.emplace(config);
     train::Trainer trainer(config, world);
     log_to_folder(config.output_folder());  // it is this run's from now on
     if (watchdog) watchdog->use_folder(config.output_folder());
     if (world.rank() == 0) train::save_tokenizer(config, trainer.train_data().tokenizer_sha256());
-    trainer.set_evaluator(std::move(evaluator));
-    trainer.set_sampler(std::move(sampler));
+    if (config.device == Device::cuda) {
+      try_memory_of_texts("eval.tasks", evaluator, trainer.model());
+      try_memory_of_texts("eval.prompts", sampler, trainer.model());
+    }
+    if (evaluator) trainer.set_evaluator(*std::move(evaluator));
+    if (sampler) trainer.set_sampler(*std::move(sampler));
     if (config.device == Device::cpu) trainer.set_roof_meter(bench::measure_gemm_roof);
     const bool stopped = trainer.run() != watch::StopRequest::none;
     reach(Site::shutdown, world.rank(), trainer.steps_done());

@@ -9,6 +9,7 @@
 #include <ziggurat/kernels/gemm.h>
 #include <ziggurat/memory/arena.h>
 #include <ziggurat/runtime/backend.h>
+#include <ziggurat/runtime/graph.h>
 
 namespace ziggurat::bench {
 
@@ -95,6 +96,23 @@ void measure_starts(DeviceRoofs& roofs, const DeviceRoofSizes& sizes, Stream& st
   });
 }
 
+// What plans assume of it: train::kGraphNodeBytes.
+template <Device D>
+double bytes_of_recorded(int kernels, Stream& stream) {
+  const auto record = [&](int n) {
+    Graph graph = Graph::record(stream, [&] {
+      for (int i = 0; i < n; ++i) kernels::do_nothing<D>(stream);
+    });
+    graph.launch(stream);
+    stream.wait();
+    return graph;
+  };
+  const Graph first = record(1);  // with what CUDA takes once
+  const int64_t before = backend(D).free_memory();
+  const Graph many = record(kernels);
+  return static_cast<double>(before - backend(D).free_memory()) / kernels;
+}
+
 template <Device D>
 DeviceRoofs measure(const DeviceRoofSizes& sizes) {
   Stream stream(D);
@@ -105,6 +123,7 @@ DeviceRoofs measure(const DeviceRoofSizes& sizes) {
   }
   measure_memory<D>(roofs, sizes, stream);
   measure_starts<D>(roofs, sizes, stream);
+  roofs.recorded = bytes_of_recorded<D>(sizes.recorded, stream);
   return roofs;
 }
 

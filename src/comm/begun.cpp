@@ -28,8 +28,9 @@ Work Communicator::begin_all_reduce(const Tensor& buffer, ReduceOrder order, Str
     begin("all_reduce", buffer, buffer, stream);
     check_reducible(buffer, order);
     const Noted noted(*this, time());
-    return behind(stream, Beside::sums,
-                  [&](Stream& beside) { device_all_reduce(buffer, ReduceOp::sum, beside); });
+    Stream& sums = beside(stream, Beside::sums);
+    device_all_reduce(buffer, ReduceOp::sum, sums);
+    return done_beside(sums, stream);
   }
   const bool host = on_host(buffer) && size_ > 1;
   if (!host || sums_by_nodes(buffer.bytes(), order)) return all_reduce(buffer, ReduceOp::sum, order, stream);
@@ -47,8 +48,9 @@ Work Communicator::begin_reduce_scatter(const Tensor& input, const Tensor& outpu
     begin("reduce_scatter", input, output, stream);
     check_scatter(input, output, order);
     const Noted noted(*this, time());
-    return behind(stream, Beside::sums,
-                  [&](Stream& beside) { device_reduce_scatter(input, output, beside); });
+    Stream& sums = beside(stream, Beside::sums);
+    device_reduce_scatter(input, output, sums);
+    return done_beside(sums, stream);
   }
   const bool host = on_host(input) && size_ > 1;
   if (!host || sums_by_nodes(input.bytes(), order)) return reduce_scatter(input, output, order, stream);

@@ -281,8 +281,9 @@ Work Communicator::exchange_blocks(const Tensor& input, const std::vector<int64_
   if (goes_between_devices()) {
     count_flat(send);
     if (begin_only) {
-      return behind(stream, Beside::exchanges,
-                    [&](Stream& beside) { device_all_to_all_v(input, send, output, receive, beside); });
+      Stream& exchanges = beside(stream, Beside::exchanges);
+      device_all_to_all_v(input, send, output, receive, exchanges);
+      return done_beside(exchanges, stream);
     }
     device_all_to_all_v(input, send, output, receive, stream);
   } else {

@@ -97,13 +97,15 @@ void Communicator::between_devices(const Call& call) {
   }
 }
 
-Work Communicator::behind(Stream& stream, Beside kind, const std::function<void(Stream& stream)>& call) {
+Stream& Communicator::beside(Stream& stream, Beside kind) {
   std::unique_ptr<Stream>& own = devices_->beside[static_cast<size_t>(kind)];
   if (!own) own = std::make_unique<Stream>(stream.device());
-  Stream& beside = *own;
   devices_->ready.record(stream);
-  devices_->ready.hold(beside);
-  call(beside);
+  devices_->ready.hold(*own);
+  return *own;
+}
+
+Work Communicator::done_beside(Stream& beside, Stream& stream) {
   Devices::Done& done = devices_->take_done(stream);
   done.event.record(beside);
   return Work([&done] { done.event.hold(*std::exchange(done.of, nullptr)); });

@@ -108,14 +108,24 @@ std::string written_text(const Task& task, const Tokenizer& tokenizer, std::span
 
 std::string comparable(std::string_view text) { return without_punctuation(lower(text)); }
 
-TaskResult generate_answers(const Task& task, const Tokenizer& tokenizer, Scorer& scorer,
-                            const Scorer::Progress& progress) {
+std::vector<std::vector<int32_t>> encode_contexts(const Task& task, const Tokenizer& tokenizer) {
   const auto encoder = tokenizer.new_encoder();
   std::vector<std::vector<int32_t>> contexts(task.documents.size());
   for (size_t i = 0; i < contexts.size(); ++i) {
     encoder->encode(task.documents[i].context, contexts[i]);
     if (contexts[i].empty()) contexts[i].push_back(tokenizer.eod_id());
   }
+  return contexts;
+}
+
+// lm-eval's number, and half of what a smaller model sees.
+int64_t most_written(const Task& task, const Scorer& scorer) {
+  return std::min(task.max_tokens, std::max<int64_t>(1, scorer.length() / 2));
+}
+
+TaskResult generate_answers(const Task& task, const Tokenizer& tokenizer, Scorer& scorer,
+                            const Scorer::Progress& progress) {
+  const std::vector<std::vector<int32_t>> contexts = encode_contexts(task, tokenizer);
   const auto ended = [&](size_t, std::span<const int32_t> ids) {
     if (ids.back() == tokenizer.eod_id()) return true;
     const std::string text = tokenizer.decode(ids);
@@ -123,9 +133,7 @@ TaskResult generate_answers(const Task& task, const Tokenizer& tokenizer, Scorer
       return !end.empty() && text.find(end) != std::string::npos;
     });
   };
-  // lm-eval's number, and half of what a smaller model sees.
-  const int64_t most = std::min(task.max_tokens, std::max<int64_t>(1, scorer.length() / 2));
-  const auto written = scorer.generate(contexts, most, ended, progress);
+  const auto written = scorer.generate(contexts, most_written(task, scorer), ended, progress);
   std::vector<double> right;
   for (size_t i = 0; i < written.size(); ++i) {
     const std::string text = comparable(strip(written_text(task, tokenizer, written[i])));
@@ -169,6 +177,11 @@ void check_task(const Task& task, Form form, const Tokenizer& tokenizer, int64_t
   } catch (const Error& e) {
     fail(e.kind(), "{}: {}", task.name, e.what());
   }
+}
+
+int64_t device_bytes(const Task& task, Form form, const Tokenizer& tokenizer, const Scorer& scorer) {
+  if (task.rule != Rule::generated) return scorer.device_bytes(encode_requests(task, form, tokenizer));
+  return scorer.device_bytes(encode_contexts(task, tokenizer), most_written(task, scorer));
 }
 
 TaskResult evaluate(const Task& task, Form form, const Tokenizer& tokenizer, Scorer& scorer,

@@ -12,26 +12,31 @@ namespace ziggurat::eval {
 
 namespace {
 
-int64_t longest_path(const std::vector<Batch>& batches) {
-  int64_t longest = 1;
-  for (const Batch& batch : batches) {
-    for (const Group& group : batch) {
-      int64_t branch = 0;
-      for (const Path& path : group.branches) branch = std::max<int64_t>(branch, std::ssize(path.tokens));
-      longest = std::max<int64_t>(longest, std::ssize(group.shared.tokens) + branch);
-    }
-  }
-  return longest;
-}
+// Of a decoder: that reads every one of some batches.
+struct Room {
+  int64_t sequences = 1, context = 1;
+  int64_t tokens = 1;  // as of infer::Decoder
+};
 
-int64_t most_sequences(const std::vector<Batch>& batches) {
-  int64_t most = 1;
+Room room_for(const std::vector<Batch>& batches) {
+  Room room;
   for (const Batch& batch : batches) {
-    int64_t sequences = 0;
-    for (const Group& group : batch) sequences += group.sequences();
-    most = std::max(most, sequences);
+    int64_t sequences = 0, tokens = 0;
+    for (const Group& group : batch) {
+      const int64_t shared = std::ssize(group.shared.tokens);
+      sequences += group.sequences();
+      tokens += infer::Decoder::tokens_of(shared);
+      room.context = std::max(room.context, shared);
+      for (const Path& branch : group.branches) {
+        const int64_t length = shared + std::ssize(branch.tokens);
+        tokens += infer::Decoder::tokens_of(length, shared);
+        room.context = std::max(room.context, length);
+      }
+    }
+    room.sequences = std::max(room.sequences, sequences);
+    room.tokens = std::max(room.tokens, tokens);
   }
-  return most;
+  return room;
 }
 
 enum class Phase { contexts, branches };
@@ -81,10 +86,15 @@ struct Sums {
 // The decoder of one call, in step with the other ranks where experts are shared.
 class Scorer::Reader {
  public:
-  Reader(const Scorer& scorer, int64_t sequences, int64_t context)
+  Reader(const Scorer& scorer, const Room& room)
       : lockstep_(scorer.experts_are_shared()),
-        decoder_(scorer.model_, sequences, context, scorer.options_.batch_tokens,
-                 scorer.options_.reproducible, scorer.options_.copies) {}
+        decoder_(scorer.model_, room.sequences, room.context, scorer.options_.batch_tokens,
+                 scorer.options_.reproducible, scorer.options_.copies, room.tokens) {}
+
+  // Nothing has been read.
+  void forget() {
+    for (int64_t i = 0; i < decoder_.sequences(); ++i) decoder_.truncate(i, 0);
+  }
 
   int64_t passes(int64_t tokens) const { return decoder_.forwards(tokens); }
   infer::Decoder& decoder() { return decoder_; }
@@ -122,7 +132,7 @@ std::vector<Score> Scorer::score(std::span<const TokenRequest> requests, const P
   if (batches.empty()) return {};
   const auto ranks = static_cast<size_t>(world_.size()), rank = static_cast<size_t>(world_.rank());
   const int64_t vocabulary = model_.config().vocab_size;
-  Reader reader(*this, most_sequences(batches), longest_path(batches));
+  Reader reader(*this, room_for(batches));
   Sums sums(requests.size());
 
   const auto read = [&](const Rows& rows, int64_t passes) {
@@ -153,10 +163,10 @@ std::vector<Score> Scorer::score(std::span<const TokenRequest> requests, const P
       done += contexts + branches;
     }
 
+    reader.forget();
     Rows contexts, branches;
     int32_t sequence = 0;
     for (const Group& group : batch) {
-      for (int64_t i = 0; i < group.sequences(); ++i) reader.decoder().truncate(sequence + i, 0);
       contexts.append(group.shared, sequence);
       sequence += static_cast<int32_t>(group.sequences());
     }
@@ -189,6 +199,50 @@ std::vector<Score> Scorer::score(std::span<const TokenRequest> requests, const P
   return scores;
 }
 
+namespace {
+
+constexpr size_t kTogether = 32;  // texts that are written side by side
+
+// What a model that sees `length` tokens reads of contexts that it goes on from.
+struct Contexts {
+  std::span<const std::vector<int32_t>> all;
+  int64_t length, max_tokens;
+  std::vector<size_t> order = {};  // the longest first
+
+  Contexts(std::span<const std::vector<int32_t>> contexts, int64_t sees, int64_t writes)
+      : all(contexts), length(sees), max_tokens(writes), order(contexts.size()) {
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return seen(a).size() > seen(b).size(); });
+  }
+
+  // The end, which leaves room for what is written.
+  std::span<const int32_t> seen(size_t i) const {
+    return std::span(all[i]).last(std::min(all[i].size(), static_cast<size_t>(length - max_tokens)));
+  }
+
+  Room room() const {
+    Room room{.sequences = static_cast<int64_t>(kTogether), .context = length};
+    for (size_t i = 0; i < std::min(kTogether, order.size()); ++i) {
+      room.tokens += infer::Decoder::tokens_of(std::ssize(seen(order[i])) + max_tokens);
+    }
+    return room;
+  }
+};
+
+}  // namespace
+
+int64_t Scorer::device_bytes(std::span<const TokenRequest> requests) const {
+  const std::vector<Batch> batches =
+      plan_batches(requests, {options_.length, options_.batch_tokens, options_.sequences});
+  return batches.empty() ? 0 : Reader(*this, room_for(batches)).decoder().executor().device_bytes();
+}
+
+int64_t Scorer::device_bytes(std::span<const std::vector<int32_t>> contexts, int64_t max_tokens) const {
+  const Room room = Contexts(contexts, options_.length, max_tokens).room();
+  return Reader(*this, room).decoder().executor().device_bytes();
+}
+
 std::vector<std::vector<int32_t>> Scorer::generate(std::span<const std::vector<int32_t>> contexts,
                                                    int64_t max_tokens, const Ended& ended,
                                                    const Progress& progress) {
@@ -199,19 +253,12 @@ std::vector<std::vector<int32_t>> Scorer::generate(std::span<const std::vector<i
     check(!context.empty(), ErrorKind::argument, "[scorer] a context is empty: expected at least one token");
     check_ids(context, model_.config().vocab_size);
   }
-  constexpr size_t kTogether = 32;
-  const size_t most_context = static_cast<size_t>(options_.length - max_tokens);
-  const auto seen = [&](size_t i) {
-    return std::span(contexts[i]).last(std::min(contexts[i].size(), most_context));
-  };
-  std::vector<size_t> order(contexts.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return seen(a).size() > seen(b).size(); });
+  const Contexts given(contexts, options_.length, max_tokens);
+  const std::vector<size_t>& order = given.order;
 
   const auto ranks = static_cast<size_t>(world_.size()), rank = static_cast<size_t>(world_.rank());
   std::vector<std::vector<int32_t>> written(contexts.size());
-  Reader reader(*this, kTogether, options_.length);
+  Reader reader(*this, given.room());
   for (size_t round = 0; round < order.size(); round += ranks * kTogether) {
     const auto batch_of = [&](size_t r) {
       const size_t begin = std::min(round + r * kTogether, order.size());
@@ -220,16 +267,16 @@ std::vector<std::vector<int32_t>> Scorer::generate(std::span<const std::vector<i
     int64_t passes = 0;
     for (size_t r = 0; r < ranks; ++r) {
       int64_t tokens = 0;
-      for (const size_t i : batch_of(r)) tokens += std::ssize(seen(i));
+      for (const size_t i : batch_of(r)) tokens += std::ssize(given.seen(i));
       passes = std::max(passes, reader.passes(tokens));
     }
 
     const std::span<const size_t> mine = batch_of(rank);
+    reader.forget();
     std::vector<int32_t> growing;  // places in `mine`, which are the decoder's sequences too
     Rows rows;
     for (size_t s = 0; s < mine.size(); ++s) {
-      const std::span<const int32_t> context = seen(mine[s]);
-      reader.decoder().truncate(static_cast<int64_t>(s), 0);
+      const std::span<const int32_t> context = given.seen(mine[s]);
       rows.tokens.insert(rows.tokens.end(), context.begin(), context.end());
       rows.sequences.resize(rows.tokens.size(), static_cast<int32_t>(s));
       rows.wanted.push_back(static_cast<int32_t>(rows.tokens.size()) - 1);

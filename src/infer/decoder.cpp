@@ -21,10 +21,10 @@ int64_t checked_context(const model::Gpt& model, int64_t sequences, int64_t cont
 }  // namespace
 
 Decoder::Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t pass_tokens,
-                 Reproducible reproducible, bool copies)
+                 Reproducible reproducible, bool copies, int64_t tokens)
     : context_(checked_context(model, sequences, context)),
       pass_tokens_(pass_tokens),
-      pool_(sequences * blocks_for(context), kBlock),
+      pool_(tokens == 0 ? sequences * blocks_for(context) : blocks_for(tokens), kBlock),
       executor_(model, {.blocks = pool_.blocks(),
                         .reproducible = reproducible,
                         .rows = pass_tokens,
@@ -32,6 +32,10 @@ Decoder::Decoder(const model::Gpt& model, int64_t sequences, int64_t context, in
                         .copies = copies}),
       sequences_(static_cast<size_t>(sequences)) {
   for (Sequence& sequence : sequences_) sequence.blocks.reserve(static_cast<size_t>(blocks_for(context)));
+}
+
+int64_t Decoder::tokens_of(int64_t length, int64_t shared) {
+  return (blocks_for(length) - shared / kBlock) * kBlock;
 }
 
 // Blocks for tokens up to `length`, of which those that are written are nobody else's.

@@ -36,15 +36,6 @@ SchedulerOptions scheduler_options(const model::Gpt& model, const EngineOptions&
   return o;
 }
 
-// Its texts, and what ranks tell each other of them, are on the host.
-const model::Gpt& checked(const model::Gpt& model, const Communicator* world) {
-  check(
-      model.device() == Device::cpu || world == nullptr || world->size() == 1, ErrorKind::argument,
-      "[engine] on GPUs texts are written by one rank so far, got {}: start one process, or use --device cpu",
-      world == nullptr ? 1 : world->size());
-  return model;
-}
-
 ExecutorOptions executor_options(const SchedulerOptions& options, Reproducible reproducible) {
   return {.blocks = options.blocks,
           .block = options.block,
@@ -118,8 +109,7 @@ Engine::Engine(const model::Gpt& model, const EngineOptions& options, Communicat
     : world_(world),
       team_(model.alike_ranks()),
       scheduler_(scheduler_options(model, options, world)),
-      worker_(checked(model, world), executor_options(scheduler_.options(), options.reproducible),
-              options.allowed),
+      worker_(model, executor_options(scheduler_.options(), options.reproducible), options.allowed),
       results_(static_cast<size_t>(scheduler_.options().ranks)) {}
 
 void Engine::check(const TextRequest& request) const {

@@ -56,14 +56,12 @@ int64_t table_size(const ExecutorOptions& options) { return 5 * options.rows + 1
 ExecutorOptions checked(const model::Gpt& model, ExecutorOptions options) {
   if (options.table_blocks == 0) options.table_blocks = options.blocks;
   if (planned(model.device()) == Device::cpu) return options;
-  const std::vector<int> sizes = model.config().expert_parallel_sizes();
-  check(std::all_of(sizes.begin(), sizes.end(), [](int ranks) { return ranks == 1; }), ErrorKind::argument,
-        "[executor] on a GPU a model whose experts several ranks share only learns so far: to write with it "
-        "start one process, or use --device cpu");
   check(model.dtype() != DType::f64, ErrorKind::argument,
         "[executor] a model of fp64 computes on the CPU only: use --device cpu");
   return options;
 }
+
+bool on_gpu(const model::Gpt& model) { return planned(model.device()) == Device::cuda; }
 
 int64_t logits_bytes(const model::Gpt& model, const ExecutorOptions& options) {
   return std::min(kLogitsRows, options.rows) * model.config().padded_vocab() * size_of(DType::f32);
@@ -81,9 +79,8 @@ Executor::Executor(const model::Gpt& model, const ExecutorOptions& options)
     : model_(model),
       options_(checked(model, options)),
       cache_(model.make_cache(options_.blocks, options_.block)),
-      tables_(model.device(),
-              model.device() == Device::cuda ? table_size(options_) * size_of(DType::i32) : 0),
-      logits_(model.device(), model.device() == Device::cuda ? logits_bytes(model, options_) : 0),
+      tables_(model.device(), on_gpu(model) ? table_size(options_) * size_of(DType::i32) : 0),
+      logits_(model.device(), on_gpu(model) ? logits_bytes(model, options_) : 0),
       most_(most_of_a_pass()),
       activations_("activations", most_.activations, model.device()),
       gradients_("gradients", 1, model.device()),
@@ -93,12 +90,13 @@ Executor::Executor(const model::Gpt& model, const ExecutorOptions& options)
       tape_(activations_, gradients_, workspace_, stream_),
       loads_(loads_of(model, loads_memory_)) {
   reset_loads();
+  stream_.wait();  // an executor that never runs gives its memory back
   if (options.copies) stream_.set_weight_rows(Stream::kAllRows);
 }
 
 // A device's arenas do not grow: the largest pass, run dry, tells what they need.
 Executor::Memory Executor::most_of_a_pass() {
-  if (model_.device() == Device::cpu) return {Arena::all_memory(), Arena::all_memory()};
+  if (planned(model_.device()) == Device::cpu) return {Arena::all_memory(), Arena::all_memory()};
   const DryRun nothing_runs;  // weights are where they are: ops that read nothing else would begin
   const Device dry = meta_of(model_.device());
   Arena activations("activations", Arena::kUnlimited, dry), gradients("gradients", 1, dry),
@@ -134,7 +132,7 @@ void Executor::run(const Pass& pass, const LogitsVisitor& visit) {
 
 void Executor::run(const Pass& pass, const Place& place, const LogitsVisitor& visit) {
   Tape& tape = place.tape;
-  tape.begin({.training = false, .dropless = true});
+  tape.begin({.training = false, .dropless = true, .worst_routing = true});
   ops::CacheRows rows;
   rows.window = options_.window;
   const int32_t* const tokens = send(pass, tape, rows);
@@ -178,6 +176,11 @@ const int32_t* Executor::send(const Pass& pass, Tape& tape, ops::CacheRows& rows
   });
   if (used > 0) copy(Tensor(here, DType::i32, {used}), there.rows(0, used), tape.stream());
   return tokens;
+}
+
+int64_t Executor::device_bytes() const {
+  const nn::KvCacheShape& cache = cache_.shape();
+  return cache_.bytes_per_position() * cache.blocks * cache.block + most_.activations + most_.workspace;
 }
 
 std::vector<moe::MoeSums> Executor::loads() const {

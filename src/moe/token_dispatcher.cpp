@@ -102,6 +102,13 @@ class AllToAllDispatcher final : public TokenDispatcher {
     const auto n = static_cast<size_t>(ranks_);
     const ExpertRows rows{
         .sent = {sent, n}, .received = {received, n}, .shared = {shared, static_cast<size_t>(sharers)}};
+    if (is_meta(counts_SPL.device()) && tape.micro_batch().worst_routing) {
+      std::fill_n(sent, ranks_, int64_t{0});
+      std::fill_n(received, ranks_, routing.rows);
+      sent[group_.rank()] = routing.rows;
+      std::fill_n(shared, sharers, sum(rows.received));
+      return rows;
+    }
     if (is_meta(counts_SPL.device())) {  // planning: every expert gets its share, from everyone
       const int64_t E = routing.experts, share = routing.rows / E, rest = routing.rows % E;
       for (int64_t r = 0; r < ranks_; ++r) {

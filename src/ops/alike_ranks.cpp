@@ -14,9 +14,14 @@ void check_call(const char* op, const Tape& tape, const Var& x) {
   check(!tape.recording(), ErrorKind::internal, "[{}] has no backward: begin the tape with training = false",
         op);
   check(x.shape().rank() == 2, ErrorKind::argument, "[{}] expected x [N, C], got {}", op, x.shape());
-  check(planned(x.value().device()) == Device::cpu, ErrorKind::argument,
-        "[{}] ranks share matrices in inference on the CPU only so far, got x on {}", op,
-        to_string(x.value().device()));
+}
+
+// A table of the host where the kernels that read it run.
+const int32_t* on_device_of(const Var& x, int32_t* table, int64_t n, Tape& tape) {
+  if (planned(x.value().device()) == Device::cpu) return table;
+  const Tensor there = allocate(tape.workspace(), DType::i32, {n});
+  copy(Tensor(table, DType::i32, {n}), there, tape.stream());
+  return there.data<int32_t>();
 }
 
 }  // namespace
@@ -34,10 +39,11 @@ Var gather_columns(Tape& tape, Var x, Communicator& group) {
   const Tensor by_rank = allocate(tape.workspace(), x.dtype(), {ranks * rows, width});
   group.all_gather(x.value(), by_rank, tape.stream()).wait();
   note_kernel("gather_columns", Pass::forward, by_rank, y);
-  auto* const from = tape.workspace().take<int32_t>(rows * ranks);
-  for (int64_t i = 0; i < rows * ranks && !is_meta(x.value().device()); ++i) {
-    from[i] = static_cast<int32_t>(i % ranks * rows + i / ranks);
+  auto* const here = tape.save_array<int32_t>(rows * ranks);  // stays until the pass is over
+  for (int64_t i = 0; i < rows * ranks; ++i) {
+    here[i] = static_cast<int32_t>(i % ranks * rows + i / ranks);
   }
+  const int32_t* const from = on_device_of(x, here, rows * ranks, tape);
   visit_kernels<kernels::DispatchKernels>(x.value(), [&]<Device D, class T>() {
     kernels::gather_rows<D>(
         kernels::GatherRowsArgs<T>{rows * ranks, width, by_rank.data<T>(), from, y.value().data<T>()},

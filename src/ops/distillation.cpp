@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 
 #include "ops/shared_vocabulary.h"
 #include "ops/vocabulary_products.h"
@@ -29,9 +28,6 @@ void check_arguments(const Var& x, const Param& weight, const int32_t* targets, 
   check(ranks == 1 || w.dim(0) == tw.dim(0), ErrorKind::argument,
         "[distillation] ranks that share a vocabulary have the same part of both weights, got {} and {}",
         w.shape(), tw.shape());
-  check(ranks == 1 || planned(x.value().device()) == Device::cpu, ErrorKind::argument,
-        "[distillation] ranks share a vocabulary on the CPU only, got x on {}",
-        to_string(x.value().device()));
   check(distil.temperature > 0, ErrorKind::argument, "[distillation] a temperature above 0, got {}",
         distil.temperature);
   if (x.value().device() != Device::cpu) return;  // targets are not readable here
@@ -160,34 +156,26 @@ class Distillation {
   A* teacher_logits_of(int64_t t) const { return teacher_logits_ + t * kVocabularyTile * rows_; }
 
   template <class X>
-  void fill(X* to, X value) {
-    if (!is_meta(x_.device())) std::fill_n(to, rows_, value);
+  void zero(X* values) {
+    fill_zero(Tensor(values, dtype_of<X>(), {rows_}, x_.device()), stream_);
   }
 
   // Of ranks that share the vocabulary: from sums of one's part to those of all.
   void add_up(const kernels::ExponentialSums<A>& sums) {
     shared_.gather_rows(sums.maximum, maxima_, rows_, x_.device(), stream_);
     shared_.gather_rows(sums.sum, sums_, rows_, x_.device(), stream_);
-    for (int64_t i = 0; i < rows_ && !is_meta(x_.device()); ++i) {
-      A most = maxima_[i];
-      for (int64_t r = 1; r < shared_.ranks(); ++r) most = std::max(most, maxima_[r * rows_ + i]);
-      double sum = 0;
-      for (int64_t r = 0; r < shared_.ranks(); ++r) {
-        sum += sums_[r * rows_ + i] * std::exp(static_cast<double>(maxima_[r * rows_ + i] - most));
-      }
-      sums.maximum[i] = most, sums.sum[i] = sum;
-    }
+    kernels::join_exponentials<D>(
+        kernels::JoinExponentialsArgs<A>{rows_, shared_.ranks(), {maxima_, sums_}, sums}, stream_);
   }
 
   // Both models' logits and what softmaxes divide by; the cross-entropies. `own`: targets as of
   // SharedVocabulary.
   void forward(const int32_t* targets, const int32_t* own) {
     if (shared_.shared()) {
-      fill(target_logit_, A(0));
+      zero(target_logit_);
       for (const auto& sums : {of_teacher_, of_student_}) {
         if (sums.sum == nullptr) continue;
-        fill(sums.maximum, SharedVocabulary::kLow<A>);
-        fill(sums.sum, 0.0);
+        zero(sums.maximum), zero(sums.sum);  // those of a rank without words
       }
     }
     for (int64_t t = 0; t < student_.tiles(); ++t) {
@@ -225,7 +213,7 @@ class Distillation {
       const Tensor padding = weight_.grad.rows(shared_.words(), weight_.grad.dim(0));
       fill_zero(padding, stream_);
     }
-    if (student_.tiles() == 0) fill(divergence_, 0.0);
+    if (student_.tiles() == 0) zero(divergence_);
     for (int64_t t = 0; t < student_.tiles(); ++t) {
       G* gradient = gradient_;
       if constexpr (kInPlace) gradient = backward_ ? student_logits(t) : nullptr;

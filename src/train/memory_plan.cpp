@@ -73,8 +73,9 @@ MemoryPlan plan_rank(const RunConfig& config, int world_size, int rank) {
     const std::vector<int> its = teacher->model().config().expert_parallel_sizes();
     shared.insert(shared.end(), its.begin(), its.end());
   }
+  const bool sliced = config.model.has_experts() && built.training.groups.expert_tp().size() > 1;
   if (planned(device) == Device::cuda &&
-      std::any_of(shared.begin(), shared.end(), [](int ep) { return ep > 1; })) {
+      (sliced || std::any_of(shared.begin(), shared.end(), [](int ep) { return ep > 1; }))) {
     plan.spare = plan.activations + plan.activation_gradients + plan.workspace;
   }
   return plan;

@@ -145,11 +145,6 @@ void check_tensor_parallel(const RunConfig& c, Problems& problems) {
         "reproducible",
         "strict: sums over matrices that parallel.tensor cuts have other bits: use layout, or tensor=1");
   }
-  if (c.device == Device::cuda && c.distil.enabled()) {
-    problems.add("distil.teacher",
-                 "vocabularies in parts are compared on the CPU only so far: with device=cuda use "
-                 "parallel.tensor=1");
-  }
   if (takes_matrices(c.optimizer.kind)) {
     problems.add("parallel.tensor",
                  "optimizer.kind muon and adafactor update whole matrices: use 1, or kind adamw or lion");
@@ -183,9 +178,6 @@ void check_expert_tensor_parallel(const RunConfig& c, Problems& problems) {
         "reproducible",
         "strict: sums over matrices that parallel.expert_tensor cuts have other bits: use layout, or "
         "expert_tensor=1");
-  }
-  if (c.device == Device::cuda) {
-    problems.add("parallel.expert_tensor", "cuts on the CPU only so far: use 1, or device=cpu");
   }
   if (takes_matrices(c.optimizer.kind)) {
     problems.add("parallel.expert_tensor",

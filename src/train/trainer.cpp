@@ -162,7 +162,11 @@ void Trainer::evaluate() {
     reporter_.tell(validate(), Split::valid,
                    training_.cursor.step == total_steps_ ? "after training" : "so far");
   }
-  if (does_tasks || samples) flight_log().begin_phase(Phase::evaluation, training_.cursor.step);
+  if (does_tasks || samples) {
+    flight_log().begin_phase(Phase::evaluation, training_.cursor.step);
+    training_.store.await_values();  // texts have a stream of their own
+    finish_queued_work();
+  }
   if (does_tasks) reporter_.tell(evaluator_(training_.model));
   if (samples) reporter_.tell(sampler_(training_.model));
   if (validates || does_tasks || samples) deadline_.took_evaluation(timer.seconds());

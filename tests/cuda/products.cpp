@@ -1,12 +1,17 @@
 // A first program for a GPU, and what shows that everything links: products of the matrix library, and those
 // of experts, against sums in f64. Exit code 1: one of them is wrong. Without a GPU it ends with the
-// runtime's own words.
+// runtime's own words. With --descriptions it asks for no GPU: whether cuDNN, where the build has it, takes
+// our descriptions of attention.
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
 #include <numeric>
+#include <string>
+#include <string_view>
 #include <vector>
+
+#include <kernels/cuda/lib/attention_plan.h>
 
 #include "tests/support/random_values.h"
 #include <ziggurat/core/error.h>
@@ -199,11 +204,47 @@ bool check_all() {
   return right;
 }
 
+// Every form that we ask cuDNN for; and one that it must refuse, as otherwise nothing was asked.
+bool check_descriptions() {
+  using kernels::AttentionPass;
+  using kernels::AttentionSpec;
+  int asked = 0, refused = 0;
+  for (const int capability : {80, 90, 100}) {
+    for (const AttentionPass pass : {AttentionPass::forward, AttentionPass::backward}) {
+      for (const int64_t window : {0, 1, 128, 1024, 4096}) {
+        for (const int64_t kv_heads : {1, 2, 8}) {
+          for (const int64_t head_dim : {8, 64, 128}) {
+            const AttentionSpec spec{pass, 2, 1024, 8, kv_heads, head_dim, window, 0.125f};
+            const std::string fault = kernels::fault_of_description(spec, capability);
+            ++asked;
+            if (fault.empty()) continue;
+            ++refused;
+            std::printf("WRONG sm_%d, %s, window %lld, %lld key heads of %lld: %s\n", capability,
+                        pass == AttentionPass::forward ? "forward" : "backward",
+                        static_cast<long long>(window), static_cast<long long>(kv_heads),
+                        static_cast<long long>(head_dim), fault.c_str());
+          }
+        }
+      }
+    }
+  }
+  const AttentionSpec wrong{AttentionPass::forward, 2, 1024, 8, 3, 64, 0, 0.125f};  // 8 heads of 3
+  const bool library = kernels::most_attention_workspace(wrong) > 0,
+             seen = !kernels::fault_of_description(wrong, 90).empty();
+  if (!library) return std::printf("no cuDNN in this build\n"), true;
+  std::printf("%s cuDNN took %d of %d descriptions of attention, and %s a wrong one\n",
+              refused == 0 && seen ? "right" : "WRONG", asked - refused, asked, seen ? "refused" : "took");
+  return refused == 0 && seen;
+}
+
 }  // namespace
 }  // namespace ziggurat
 
-int main() {
+int main(int arguments, char** argument) {
   try {
+    if (arguments == 2 && std::string_view(argument[1]) == "--descriptions") {
+      return ziggurat::check_descriptions() ? 0 : 1;
+    }
     return ziggurat::check_all() ? 0 : 1;
   } catch (const ziggurat::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -2,16 +2,17 @@
 # device=cuda where it cannot be: told at once, with what to do, and nothing is written. A build with CUDA plans for a
 # GPU without having one.
 source "$(dirname "$0")/common.sh"
+tiny=$source_dir/configs/tiny/pr_moe.yaml
 
 # expect_no_gpu TEXT...: what measures a GPU, or answers on one, says so.
 expect_no_gpu() {
-  for command in "bench roof" "bench kernels" "generate --checkpoint none --prompt x" "serve --checkpoint none"; do
+  for command in "bench roof" "bench kernels" "generate --checkpoint none --prompt x" "serve --checkpoint none" \
+      "bench decode $tiny" "bench serve $tiny"; do
     # shellcheck disable=SC2086
     expect_end 1 log "$ziggurat" $command --device cuda
     expect_text log "device error" "$@"
   done
 }
-tiny=$source_dir/configs/tiny/pr_moe.yaml
 if "$ziggurat" --version | grep -q '^CUDA *none'; then
   for command in train plan verify "bench step"; do
     # shellcheck disable=SC2086

@@ -46,8 +46,6 @@ constexpr const char* kKeys = "whether a row is the first of its key is found by
 constexpr const char* kKeysAndScale =
     "which row is the first of its key is found by reading all keys; every thread reads the weight of a "
     "token";
-constexpr const char* kChoices =
-    "a token's eight values are read for each group and choice, by a request each: from the cache";
 constexpr const char* kFewExperts = "a token's eight values are read several times, by a request each";
 
 const std::vector<Allowance>& allowances() {
@@ -90,7 +88,10 @@ const std::vector<Allowance>& allowances() {
       {"router_softmax", {3.03, 0.70}, {}, kFewExperts},
       {"router_choose", {3.03}, {}, kFewExperts},
       {"router_sigmoid", {2.51, 0.64}, {}, kFewExperts},
-      {"router_choose_limited", {55.7}, {}, kChoices},
+      {"router_choose_limited",
+       {3.01, 0.74},
+       {},
+       "every token reads the bias, from the cache, and stores its two choices by a request of its own"},
       {"router_assign", {9.38}, {}, "every expert's block reads all choices"},
       {"cached_attention", {1.20}, {1.40}, "new rows, and where their sequences' blocks lie"},
       {"label_smoothing", {2.27}, {2.50}, "rows and targets' weights besides, sums of strips of columns"},

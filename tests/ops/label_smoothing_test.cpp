@@ -90,8 +90,9 @@ TEST_P(LabelSmoothing, WithCrossEntropyEqualsSmoothedTargets) {
     const double tolerance = dtype == DType::f64 ? 1e-11 : dtype == DType::f32 ? 1e-5 : 0.03;
     EXPECT_NEAR(ce.sum + extra, want, tolerance * std::max(1.0, want)) << to_string(dtype);
     test::expect_close(tape.grad(in), dx, c.width + c.vocab, 2.0, to_string(dtype));
-    if (dtype == DType::bf16) continue;  // its products round probabilities: tests/ops/cross_entropy_test.cpp
-    test::expect_close(w.grad, dw, c.rows, 2.0, to_string(dtype));
+    // dweight is kept in f32 but made from dlogits that a bf16 CPU rounds to bf16.
+    const double rounding = dtype == DType::bf16 ? 0x1p15 : 1;
+    test::expect_close(w.grad, dw, c.rows, 2.0 * rounding, to_string(dtype));
   }
 }
 

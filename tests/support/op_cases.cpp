@@ -14,6 +14,7 @@
 #include <ziggurat/ops/dispatch.h>
 #include <ziggurat/ops/dropout.h>
 #include <ziggurat/ops/dropout_add.h>
+#include <ziggurat/ops/embedding.h>
 #include <ziggurat/ops/gated_add.h>
 #include <ziggurat/ops/grouped_linear.h>
 #include <ziggurat/ops/layer_norm.h>
@@ -75,6 +76,34 @@ void add_rope(std::vector<OpCase>& cases) {
                        const Var once = ops::rope(tape, v[0], s, 100.0);
                        return ops::add(tape, ops::rope(tape, once, s, 10000.0), v[0]);
                      }});
+  }
+}
+
+// Tokens that come once, often and never, with and without positions; every table twice.
+void add_embedding(std::vector<OpCase>& cases) {
+  constexpr int64_t kRows = 24, kLength = 8, kVocab = 7;
+  for (const int64_t width : {128, 131, 1}) {
+    for (const bool positions : {true, false}) {
+      std::vector<OpInput> tables = {{"table", {kVocab, width}}};
+      if (positions) tables.push_back({"positions", {kLength, width}});
+      cases.push_back({fmt::format("embedding {} wide{}", width, positions ? ", positions" : ""),
+                       {},
+                       tables,
+                       [=](Tape& tape, const Vars&, const Params& p) {
+                         std::vector<int32_t> tokens(kRows);
+                         for (size_t i = 0; i < tokens.size(); ++i) {
+                           tokens[i] = i == 3 ? 5 : static_cast<int32_t>(i * i % 4);
+                         }
+                         const Tensor there = tape.save(DType::i32, {kRows});
+                         copy(Tensor(tokens.data(), DType::i32, {kRows}), there, tape.stream());
+                         const auto look_up = [&] {
+                           return ops::embedding(tape, there.data<int32_t>(), kRows, kLength, p[0],
+                                                 positions ? &p[1] : nullptr);
+                         };
+                         const Var once = look_up();
+                         return ops::add(tape, look_up(), once);
+                       }});
+    }
   }
 }
 
@@ -286,6 +315,7 @@ const std::vector<OpCase>& op_cases() {
     std::vector<OpCase> cases;
     add_elementwise(cases);
     add_rope(cases);
+    add_embedding(cases);
     add_norms(cases);
     add_products(cases);
     add_experts(cases);

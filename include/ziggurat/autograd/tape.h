@@ -45,6 +45,8 @@ struct MicroBatch {
 
   // Experts take every token, whatever their capacity: where a text must not depend on its neighbours.
   bool dropless = false;
+  // While planning: as if all tokens of all ranks chose experts of this one, rather than balanced.
+  bool worst_routing = false;
 
   // The part of a random stream's name that says when: unique for (step, index).
   uint64_t moment() const { return (static_cast<uint64_t>(step) << 24) + static_cast<uint64_t>(index); }

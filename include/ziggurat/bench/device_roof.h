@@ -21,6 +21,7 @@ struct DeviceRoofs {
   double kernel = 0;          // seconds of a kernel that does nothing, one after the other
   double start = 0;           // seconds of the host for starting one
   double round_trip = 0;      // seconds from starting one to knowing that it is done
+  double recorded = 0;        // bytes of the device that CUDA keeps for a kernel in a recorded graph
 
   // Of its products the fastest.
   double flops_per_second(DType dtype) const;
@@ -32,6 +33,7 @@ struct DeviceRoofSizes {
   std::vector<int64_t> products = {1024, 2048, 4096, 8192};
   int64_t bytes = int64_t{1} << 30;  // far beyond the caches
   int kernels = 1000;
+  int recorded = 1 << 16;  // so many that what CUDA takes at a time hardly counts
   Repetitions repetitions;
 };
 

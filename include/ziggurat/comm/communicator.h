@@ -306,10 +306,11 @@ class Communicator {
   bool goes_between_devices(ReduceOrder order = ReduceOrder::any, ReduceOp op = ReduceOp::sum) const;
   template <class Call>
   void between_devices(const Call& call);
-  // call(stream): a collective on the stream that goes on beside the one given. What somebody is about to
-  // wait for is not queued behind sums of gradients.
+  // The stream for a collective that goes on beside the one given, after what that has now; and what holds
+  // the latter until it is done. What somebody is about to wait for is not queued behind sums of gradients.
   enum class Beside : uint8_t { sums, exchanges };
-  Work behind(Stream& stream, Beside beside, const std::function<void(Stream& stream)>& call);
+  Stream& beside(Stream& stream, Beside kind);
+  Work done_beside(Stream& beside, Stream& stream);
   void leave_devices();
   void device_broadcast(const Tensor& buffer, int root, Stream& stream);
   void device_all_reduce(const Tensor& buffer, ReduceOp op, Stream& stream);

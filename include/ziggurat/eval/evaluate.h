@@ -40,6 +40,9 @@ TokenRequest encode_request(Encoder& encoder, int32_t eod, const std::string& co
 // tokens at once: before hours of other tasks, or of training, are spent. Reads every text.
 void check_task(const Task& task, Form form, const Tokenizer& tokenizer, int64_t length);
 
+// Bytes of a device that evaluate() takes: as Scorer::device_bytes().
+int64_t device_bytes(const Task& task, Form form, const Tokenizer& tokenizer, const Scorer& scorer);
+
 // Collective, with the same task on every rank; all get the same result. A task without documents is an
 // Error(argument).
 TaskResult evaluate(const Task& task, Form form, const Tokenizer& tokenizer, Scorer& scorer,

@@ -54,6 +54,12 @@ class Scorer {
                                              int64_t max_tokens, const Ended& ended,
                                              const Progress& progress = {});
 
+  // Bytes that score() or generate() takes of a device, the weights apart, and gives back at its end. Asked
+  // of a model that lies on one, it takes them for a moment: Error(device) where they are not there.
+  // Collective.
+  int64_t device_bytes(std::span<const TokenRequest> requests) const;
+  int64_t device_bytes(std::span<const std::vector<int32_t>> contexts, int64_t max_tokens) const;
+
   int64_t length() const { return options_.length; }
 
  private:

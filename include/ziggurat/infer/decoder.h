@@ -19,9 +19,12 @@ class Decoder {
   // `model` must outlive the decoder; its parameters are read only. What is read goes through it in pieces of
   // `pass_tokens`: enough for products near their peak, and it bounds the memory of the activations.
   // Throws Error(argument) if the model's sequences are shorter than `context`.
-  // strict: a token's logits have the same bits whatever came along with it.
+  // strict: a token's logits have the same bits whatever came along with it. `tokens`: of all sequences
+  // together, each rounded up to whole blocks (tokens_of()), what copies share once; 0: all of them full.
   Decoder(const model::Gpt& model, int64_t sequences, int64_t context, int64_t pass_tokens = 512,
-          Reproducible reproducible = Reproducible::layout, bool copies = false);
+          Reproducible reproducible = Reproducible::layout, bool copies = false, int64_t tokens = 0);
+  // In whole blocks: of a sequence so long, beside what it shares of another's beginning.
+  static int64_t tokens_of(int64_t length, int64_t shared = 0);
 
   int64_t sequences() const { return static_cast<int64_t>(sequences_.size()); }
   int64_t context() const { return context_; }

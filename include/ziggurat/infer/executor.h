@@ -43,13 +43,15 @@ struct ExecutorOptions {
 // logits come back; nobody waits in between.
 class Executor {
  public:
-  // `model` must outlive the executor, which only reads it: several may share one. Throws Error(argument) for
-  // a model in f64, or one whose experts several ranks hold, on a device.
+  // `model` must outlive the executor, which only reads it: several may share one. Of a device it takes as
+  // much as the largest pass may need: with experts on several ranks, where all tokens choose those of one.
+  // Throws Error(argument) for a model in f64 on a device.
   Executor(const model::Gpt& model, const ExecutorOptions& options);
 
   const model::Gpt& model() const { return model_; }
   const ExecutorOptions& options() const { return options_; }
   const nn::KvCache& cache() const { return cache_; }
+  int64_t device_bytes() const;  // that it takes of a device, the weights apart
   void copy_block(int32_t from, int32_t to) { cache_.copy(from, to, stream_); }
 
   // The logits of the wanted rows come in pieces: visit(k, logits) with those of wanted row k and following

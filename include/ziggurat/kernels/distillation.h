@@ -43,6 +43,16 @@ struct AddExponentialsArgs {
 template <Device D, class A>
 void add_exponentials(const AddExponentialsArgs<A>& args, Stream& stream);
 
+// Of parts of a vocabulary, from each one's sums to those of all. A part without words has the sum 0.
+template <class A>
+struct JoinExponentialsArgs {
+  int64_t rows = 0, parts = 0;
+  ExponentialSums<A> of_parts;  // [parts, rows]
+  ExponentialSums<A> sums;      // [rows]
+};
+template <Device D, class A>
+void join_exponentials(const JoinExponentialsArgs<A>& args, Stream& stream);
+
 template <class A, class G>
 struct DistillationTileArgs {
   int64_t rows = 0, cols = 0, stride = 0, teacher_stride = 0;

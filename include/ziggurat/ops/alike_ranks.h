@@ -1,6 +1,7 @@
 // Where the ranks of a group have the same tokens, in inference: results that each has in part become whole
-// on all of them, bit by bit what one rank alone would have. Collective over the group, also without rows; on
-// a group of one each is its input. On the CPU, and without backward.
+// on all of them, bit by bit what one rank alone would have (on a GPU, where the matrix library takes other
+// ways for parts, to rounding). Collective over the group, also without rows; on a group of one each is its
+// input. Without backward; scatter_rows on the CPU only.
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,7 @@ Var embedding(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_len
               const Param* position_table = nullptr, const int32_t* positions = nullptr);
 
 // Of a table that ranks share: y_i = its row tokens_i where `table` [R, C], rows [first, first + R) of
-// [vocabulary, C], has it, else zeros. On the CPU.
+// [vocabulary, C], has it, else zeros.
 Var embedding_of_part(Tape& tape, const int32_t* tokens, int64_t n, int64_t sequence_length,
                       const Param& table, int64_t first, int64_t vocabulary);
 

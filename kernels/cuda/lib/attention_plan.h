@@ -1,18 +1,19 @@
 // Attention by a library, as objects that do not say which: cuDNN's where a build for GPUs has it
-// (cudnn_attention.cpp), none elsewhere and on the emulated device (no_attention.cpp). attention.cu asks here
-// first, and does itself what is refused.
+// (cudnn_attention.cpp), none elsewhere and on the emulated device (no_attention.cpp). Our own kernels'
+// launch code asks here first, and does itself what is refused.
 #pragma once
 
 #include <compare>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include <ziggurat/kernels/attention.h>
 
 namespace ziggurat::kernels {
 
-// Queued on the stream. false: nothing was done, and the kernels of attention.cu have to; so in a dry run,
-// which does not ask the library, and takes what either would.
+// Queued on the stream. false: nothing was done, and our own kernels have to; so in a dry run, which does not
+// ask the library, and takes what either would.
 bool attend_by_library(const AttentionArgs<bf16>& args, Arena& workspace, Stream& stream);
 bool attend_by_library(const AttentionGradArgs<bf16>& args, Arena& workspace, Stream& stream);
 
@@ -50,6 +51,10 @@ class AttentionPlan {
 
 // Null: the library does not have it. Error(device) with the library's own words where it fails.
 std::unique_ptr<AttentionPlan> make_attention_plan(const AttentionSpec& spec);
+
+// What the library says against this description for a GPU of this compute capability (80, 90, 100), without
+// one; empty: nothing, or there is no library.
+std::string fault_of_description(const AttentionSpec& spec, int capability);
 
 // What such a plan's workspace_bytes() does not go beyond: what is planned with, where no device is to be
 // asked. 0: there is no library.

@@ -143,6 +143,14 @@ std::unique_ptr<AttentionPlan> make_attention_plan(const AttentionSpec& spec) {
   return std::make_unique<CudnnAttention>(spec, std::move(graph), workspace_bytes);
 }
 
+std::string fault_of_description(const AttentionSpec& spec, int capability) {
+  fe::graph::Graph graph;
+  graph.set_sm_version(capability);
+  describe(graph, spec);
+  fe::error_t status = graph.validate();
+  return status.is_good() ? "" : status.get_message();
+}
+
 // Sums of dq in f32, and as much again.
 int64_t most_attention_workspace(const AttentionSpec& spec) {
   const AttentionShape s = spec.shape();

@@ -4,6 +4,7 @@
 namespace ziggurat::kernels {
 
 std::unique_ptr<AttentionPlan> make_attention_plan(const AttentionSpec&) { return nullptr; }
+std::string fault_of_description(const AttentionSpec&, int) { return ""; }
 int64_t most_attention_workspace(const AttentionSpec&) { return 0; }
 
 }  // namespace ziggurat::kernels

@@ -120,6 +120,15 @@ void list_layers(Cases& add) {
                                             {lab.values<A>(S::kChunk), lab.values<double>(S::kChunk)}};
           return [=, &lab] { add_exponentials<D>(args, lab.stream()); };
         });
+    constexpr int64_t kParts = 4;  // of the vocabulary
+    add("join_exponentials", shape_of({kParts, S::kChunk}),
+        traffic(S::kChunk, (2 * kParts + 1) * (sizeof(A) + sizeof(double))), [](Lab& lab) {
+          const auto sums = [&lab](int64_t n) {
+            return ExponentialSums<A>{lab.values<A>(n), lab.values<double>(n)};
+          };
+          const JoinExponentialsArgs<A> args{S::kChunk, kParts, sums(kParts * S::kChunk), sums(S::kChunk)};
+          return [=, &lab] { join_exponentials<D>(args, lab.stream()); };
+        });
     add("add_scaled_rows", shape_of({S::kChunk, S::kWidth}), traffic(S::kChunk * S::kWidth, 3 * sizeof(A)),
         [](Lab& lab) {
           return [&lab, x = lab.values<A>(S::kChunk * S::kWidth), factor = lab.values<A>(S::kChunk),

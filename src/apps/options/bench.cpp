@@ -34,6 +34,7 @@ void add_bench_decode(CLI::App& bench) {
   number("--rounds", arguments->rounds, "the fastest counts");
   number("--texts", arguments->texts, "written side by side");
   add_weights(*command, arguments->weights);
+  add_device(*command, arguments->device);
   add_threads(*command, arguments->threads, "0: every core");
   command->add_flag("--json", arguments->json, "machine-readable");
   command->callback([arguments] { bench_decode(*arguments); });
@@ -59,6 +60,7 @@ void add_bench_serve(CLI::App& bench) {
   number("--tokens", arguments->tokens, "tokens of an answer, likewise");
   number("--texts", arguments->texts, "of a rank, written at once; more wait");
   add_weights(*command, arguments->weights);
+  add_device(*command, arguments->device);
   command->add_option("--most-first", arguments->most_first, "seconds to the first token of a good request")
       ->capture_default_str()
       ->transform(real_number(0, 1e6, true));

@@ -62,7 +62,8 @@ void add_precision(CLI::App& command, std::string& precision) {
 
 void add_device(CLI::App& command, Device& device) {
   const auto number = [](Device d) { return std::to_string(static_cast<int>(d)); };
-  command.add_option("--device", device, "cpu, or cuda: the first GPU; default: cpu")
+  command
+      .add_option("--device", device, "cpu, or cuda: the first GPU, of several ranks one each; default: cpu")
       ->transform(one_of(std::vector<std::pair<std::string, std::string>>{{"cpu", number(Device::cpu)},
                                                                           {"cuda", number(Device::cuda)}}));
 }

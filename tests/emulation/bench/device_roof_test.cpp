@@ -12,8 +12,11 @@ namespace {
 using DeviceRoofs = EmulatedTest;
 
 TEST_F(DeviceRoofs, AreMeasuredByTheKernelsThatTheyNameWithoutWaits) {
-  const bench::DeviceRoofs roofs = bench::measure_device_roofs(
-      {.products = {16, 32}, .bytes = 1 << 16, .kernels = 5, .repetitions = {.seconds = 0, .means = 2}});
+  const bench::DeviceRoofs roofs = bench::measure_device_roofs({.products = {16, 32},
+                                                                .bytes = 1 << 16,
+                                                                .kernels = 5,
+                                                                .recorded = 7,
+                                                                .repetitions = {.seconds = 0, .means = 2}});
   ASSERT_EQ(roofs.products.size(), 4u);  // sizes x dtypes
   double best = 0;
   for (const auto& p : roofs.products) {
@@ -33,7 +36,8 @@ TEST_F(DeviceRoofs, AreMeasuredByTheKernelsThatTheyNameWithoutWaits) {
   EXPECT_EQ(counts("read_kernel").launches, kCalls);
   EXPECT_EQ(counts("read_kernel").loaded_bytes, kCalls * (1 << 16));
   EXPECT_EQ(counts("nothing_kernel").launches,
-            5 * kCalls + 2 * (5 + 1));  // on the device's clock, on the host's
+            5 * kCalls + 2 * (5 + 1) + (1 + 7));  // on the device's clock, on the host's, recorded
+  EXPECT_EQ(roofs.recorded, 0);                   // nothing of the emulated device's memory
 }
 
 TEST_F(DeviceRoofs, ReadingReadsEverythingOnce) {

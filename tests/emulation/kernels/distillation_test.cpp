@@ -128,6 +128,41 @@ TEST_P(EmulatedDistillation, EqualsTheCpus) {
   }
 }
 
+// The third of three parts has no words.
+TEST_F(EmulatedTest, SumsOfPartsOfAVocabularyBecomeThoseOfAll) {
+  constexpr int64_t kRows = 300, kParts = 3;
+  const auto maxima = values<float>("maxima", kParts * kRows, 20.0);
+  auto sums = values<double>("sums", kParts * kRows, 0.4);
+  for (size_t i = 0; i < sums.size(); ++i) sums[i] = i < 2 * kRows ? 1.5 + sums[i] : 0;
+  std::vector<float> maximum(kRows), want_maximum(kRows);
+  std::vector<double> sum(kRows), want_sum(kRows);
+  for (size_t i = 0; i < kRows; ++i) {
+    want_maximum[i] = std::max(maxima[i], maxima[kRows + i]);
+    for (const size_t at : {i, kRows + i}) {
+      want_sum[i] += sums[at] * std::exp(static_cast<double>(maxima[at] - want_maximum[i]));
+    }
+  }
+  const DeviceArray<float> d_maxima(maxima), d_maximum(maximum);
+  const DeviceArray<double> d_sums(sums), d_sum(sum);
+  Stream cpu(Device::cpu), cuda(Device::cuda);
+  auto maxima_here = maxima;
+  kernels::join_exponentials<Device::cpu>(
+      kernels::JoinExponentialsArgs<float>{
+          kRows, kParts, {maxima_here.data(), sums.data()}, {maximum.data(), sum.data()}},
+      cpu);
+  kernels::join_exponentials<Device::cuda>(
+      kernels::JoinExponentialsArgs<float>{
+          kRows, kParts, {d_maxima.data(), d_sums.data()}, {d_maximum.data(), d_sum.data()}},
+      cuda);
+  EXPECT_EQ(maximum, want_maximum);
+  EXPECT_EQ(d_maximum.get(), want_maximum);
+  const auto of_device = d_sum.get();
+  for (size_t i = 0; i < kRows; ++i) {
+    EXPECT_NEAR(sum[i], want_sum[i], 1e-14 * want_sum[i]) << i;
+    EXPECT_NEAR(of_device[i], want_sum[i], 1e-14 * want_sum[i]) << i;
+  }
+}
+
 // With and without padding; tiles that are no multiple of a load, and more than a block's loads.
 INSTANTIATE_TEST_SUITE_P(Shapes, EmulatedDistillation,
                          testing::Values(TilesCase{0, 2, 8, 8, 8, 0}, TilesCase{1, 1, 1, 1, 1, 0},

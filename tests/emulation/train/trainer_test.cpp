@@ -308,6 +308,51 @@ TEST_F(EmulatedTraining, RanksMayCutMatrices) {
   }
 }
 
+// Each expert's matrices are cut over two ranks, which bring each other their rows.
+TEST_F(EmulatedTraining, RanksMayCutExperts) {
+  RunConfig shared = pr_moe(), both = pr_moe();
+  shared.model.blocks[0].pattern[1].expert_parallel = 2;
+  both.parallel.tensor = 2;
+  for (auto [config, ranks] : {std::pair(pr_moe(), 2), std::pair(shared, 4), std::pair(both, 2)}) {
+    SCOPED_TRACE(ranks);
+    config.batch.global_batch = ranks * config.batch.micro_batch;
+    config.parallel.expert_tensor = 2;
+    const TrainingRun want = train_on_threads(config, ranks, kSteps);
+    if (ranks == 2) expect_same_to_rounding(train_on_threads(on_device(config), ranks, kSteps), want);
+    expect_same_to_rounding(train_on_threads(on_device(config), ranks, kSteps, {}, give_each_rank_its_device),
+                            want);
+    EXPECT_GT(test::plan_on_threads(on_device(config), ranks).spare, 0);
+  }
+  RunConfig config = pr_moe();
+  config.precision = Precision::bf16, config.parallel.expert_tensor = 2;
+  EXPECT_NEAR(train_on_threads(on_device(config), 2, 1, {}, give_each_rank_its_device).steps[0].loss,
+              train_on_threads(config, 2, 1).steps[0].loss, 0.05);
+}
+
+// Alone, and where the vocabulary of both lies in parts on two ranks; with graphs and without.
+TEST_F(EmulatedTraining, AStudentLearnsFromATeacher) {
+  RunConfig teacher = dense();
+  teacher.output = (folder / "teacher").string(), teacher.seed = 5;
+  train_on_threads(teacher, 1, 1, [](train::Trainer& trainer) { trainer.save(); });
+  for (const double temperature : {1.0, 2.0}) {
+    RunConfig config = pr_moe();
+    config.distil.teacher = teacher.output;
+    config.distil.temperature = temperature;
+    config.distil.weight = {.start = 0.8, .until = config.train.tokens};
+    config.objective.z_loss = 1e-3;
+    expect_device_equals_cpu(config);
+    config.parallel.tensor = 2;
+    const TrainingRun want = train_on_threads(config, 2, kSteps);
+    expect_same_to_rounding(train_on_threads(on_device(config), 2, kSteps), want);
+    const TrainingRun got = train_on_threads(on_device(config), 2, kSteps, {}, give_each_rank_its_device);
+    expect_same_to_rounding(got, want);
+    if (temperature == 1) continue;
+    test::expect_same_run(
+        train_on_threads(without_graphs(on_device(config)), 2, kSteps, {}, give_each_rank_its_device), got,
+        "graphs");
+  }
+}
+
 TEST_F(EmulatedTraining, MatricesMayBeCutBesideOtherLayouts) {
   for (const Precision precision : {Precision::fp32, Precision::bf16}) {
     RunConfig config = pr_moe();
