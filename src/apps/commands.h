@@ -68,8 +68,8 @@ void top(const std::string& run, double every);  // seconds between two looks
 
 void config_dump(const ConfigArguments& config, bool changed_only);
 void config_check(const ConfigArguments& config);
-void config_schema();
-void config_help(const std::string& key);                       // empty: all
+void config_schema(bool of_cluster);
+void config_help(const std::string& key, bool of_cluster);      // empty: all
 void config_explain(const ConfigArguments& config, int ranks);  // 0: as plan
 
 // How ranks that mpirun started share a model that is asked, and look after each other (apps/sharing.h).

@@ -3,6 +3,7 @@
 
 #include "apps/commands.h"
 #include <ziggurat/config/explain.h>
+#include <ziggurat/plan/cluster.h>
 #include <ziggurat/train/derived_figures.h>
 #include <ziggurat/train/key_notes.h>
 #include <ziggurat/train/review.h>
@@ -28,9 +29,16 @@ void config_check(const ConfigArguments& config) {
              warnings.empty() ? "" : fmt::format(" (warnings: {})", warnings.size()));
 }
 
-void config_schema() { fmt::print("{}\n", ziggurat::config_schema<train::RunConfig>()); }
+void config_schema(bool of_cluster) {
+  fmt::print("{}\n", of_cluster ? ziggurat::config_schema<ClusterConfig>()
+                                : ziggurat::config_schema<train::RunConfig>());
+}
 
-void config_help(const std::string& key) {
+void config_help(const std::string& key, bool of_cluster) {
+  if (of_cluster) {
+    return fmt::print("{}",
+                      key.empty() ? ziggurat::config_help<ClusterConfig>() : key_help<ClusterConfig>(key));
+  }
   if (key.empty()) return fmt::print("{}", ziggurat::config_help<train::RunConfig>());
   fmt::print("{}{}", key_help<train::RunConfig>(key), train::note_of_key(key_in_lists(key)));
 }

@@ -16,7 +16,6 @@ namespace fs = std::filesystem;
 
 constexpr int kMaxFiles = 100;  // in all: bounds files that include each other twice and twice again
 
-// The bytes of a file, one more than allowed at most; `why` says why there are none.
 // What a file of that folder is called that somebody may have meant, as a question; may be "".
 std::string file_beside(const std::string& path) {
   const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
@@ -30,6 +29,7 @@ std::string file_beside(const std::string& path) {
   return near.empty() ? "" : fmt::format("; did you mean '{}'?", near);
 }
 
+// The bytes of a file, one more than allowed at most; `why` says why there are none.
 std::string read_bytes(const std::string& path, std::string& why) {
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) {

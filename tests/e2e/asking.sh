@@ -22,6 +22,9 @@ expect_text log "override 'optimizer.lr=1e-3', instead of" "base/tiny.yaml:" "de
   "a rank sends in a step" "all_to_all" "98"
 expect_end 2 log "$ziggurat" config explain "$tiny" --ranks 3
 "$ziggurat" config schema | cmp - "$source_dir/configs/schema.json" || fail "configs/schema.json is not what config schema prints"
+expect_end 0 log "$ziggurat" config help --cluster inside.bandwidth
+expect_text log "bytes/s of one rank"
+expect_end 2 log "$ziggurat" config help --cluster optimizer.lr
 
 # In a file progress is whole lines, without colours; on a terminal one line, in colours unless NO_COLOR; --quiet: neither.
 cp -r "$source_dir/src/config" text

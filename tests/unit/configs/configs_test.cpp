@@ -90,26 +90,33 @@ std::vector<std::string> run_files() {
 
 INSTANTIATE_TEST_SUITE_P(Configs, EveryConfig, ::testing::ValuesIn(run_files()), test_name);
 
-// What editors check it against: `# yaml-language-server: $schema=` in the first line.
-TEST_P(EveryConfig, NamesItsSchema) {
-  const std::string path = test::source_dir() + "/configs/" + GetParam();
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  constexpr std::string_view kModeline = "# yaml-language-server: $schema=";
-  ASSERT_TRUE(line.starts_with(kModeline)) << line;
-  EXPECT_TRUE(fs::equivalent(fs::path(path).parent_path() / line.substr(kModeline.size()),
-                             test::source_dir() + "/configs/schema.json"));
+std::string text_of(const std::string& file) {
+  std::ifstream stream(test::source_dir() + "/configs/" + file);
+  return {std::istreambuf_iterator<char>(stream), {}};
 }
 
+// What editors check it against: `# yaml-language-server: $schema=` in the first line.
+void expect_schema(const std::string& file, const std::string& schema) {
+  const fs::path configs = test::source_dir() + "/configs";
+  const std::string text = text_of(file), line = text.substr(0, text.find('\n'));
+  constexpr std::string_view kModeline = "# yaml-language-server: $schema=";
+  ASSERT_TRUE(line.starts_with(kModeline)) << line;
+  EXPECT_TRUE(
+      fs::equivalent((configs / file).parent_path() / line.substr(kModeline.size()), configs / schema));
+}
+
+TEST_P(EveryConfig, NamesItsSchema) { expect_schema(GetParam(), "schema.json"); }
+
 TEST(Schema, InTheRepositoryIsThePrograms) {
-  std::ifstream file(test::source_dir() + "/configs/schema.json");
-  const std::string committed{std::istreambuf_iterator<char>(file), {}};
-  EXPECT_EQ(committed, config_schema<train::RunConfig>() + "\n")
+  EXPECT_EQ(text_of("schema.json"), config_schema<train::RunConfig>() + "\n")
       << "ziggurat config schema > configs/schema.json";
+  EXPECT_EQ(text_of("clusters/schema.json"), config_schema<ClusterConfig>() + "\n")
+      << "ziggurat config schema --cluster > configs/clusters/schema.json";
 }
 
 class EveryCluster : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(EveryCluster, NamesItsSchema) { expect_schema(GetParam(), "clusters/schema.json"); }
 
 TEST_P(EveryCluster, LoadsAndItsDumpLoadsBackToTheSame) {
   ClusterConfig cluster;
