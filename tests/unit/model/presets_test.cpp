@@ -1,11 +1,13 @@
 // The sizes of OpenMoE's models, as its paper and as its code have them, and of models that everybody knows:
 // from the configs, and from the model as it is built.
 #include <algorithm>
+#include <cmath>
 
 #include <gtest/gtest.h>
 
 #include "tests/support/source_dir.h"
 #include <ziggurat/config/config.h>
+#include <ziggurat/model/gpt.h>
 #include <ziggurat/optim/schedule.h>
 #include <ziggurat/train/memory_plan.h>
 
@@ -76,6 +78,47 @@ TEST(OpenMoeModels, TheBaseModelsActiveParametersArePublished) {  // of the mode
   const int64_t active = model::count(config.model, 2048).active_parameters;
   EXPECT_NEAR(static_cast<double>(active - vocabulary), 339e6, 0.5e6);
   EXPECT_NEAR(static_cast<double>(active - 2 * vocabulary), 142e6, 0.5e6);
+}
+
+// Of a matrix with n inputs the variance is 0.1 / n: attention's and experts' normal, queries by 1 /
+// sqrt(head_dim) less for scores that are not scaled, MLPs' and the head's cut at two deviations of the
+// distribution that is cut.
+TEST(OpenMoeModels, InitialValuesAreScaledByTheInputs) {
+  model::ModelConfig c = model::fit_to_ranks(load("tiny/openmoe").model, 1);
+  c.hidden = 64, c.heads = 8, c.head_dim = 16, c.ffn_hidden = 128, c.vocab_size = 128;
+  const auto world = make_self_communicator();
+  const ProcessGroups groups(*world, ParallelPlan(1, c.expert_parallel_sizes()));
+  nn::ParamStore store({.compute = DType::f32});
+  const model::Gpt gpt(c, store, groups);
+  store.finalize();
+  const auto of_inputs = [](int64_t n) { return std::sqrt(0.1 / static_cast<double>(n)); };
+  const auto expect = [&](const std::string& name, double std, bool cut, int64_t first = 0,
+                          int64_t rows = 0) {
+    const Tensor& all = store.find(name).param.value;
+    const Tensor part = rows > 0 ? all.rows(first, first + rows) : all;
+    double square = 0, largest = 0;
+    for (int64_t i = 0; i < part.numel(); ++i) {
+      const double x = part.data<float>()[i];
+      square += x * x / static_cast<double>(part.numel());
+      largest = std::max(largest, std::abs(x));
+    }
+    EXPECT_NEAR(std::sqrt(square), std, 5 * std / std::sqrt(2.0 * static_cast<double>(part.numel()))) << name;
+    constexpr double kOfCut = 0.87962566103423978;  // the deviation of a normal distribution cut at 2
+    EXPECT_EQ(largest <= 2 * std / kOfCut * (1 + 1e-6), cut) << name << " has a value of " << largest;
+  };
+  constexpr int64_t kQueries = 8 * 16;
+  expect("embed.token.weight", 1, false);
+  expect("head.weight", of_inputs(64), true);
+  expect("blocks.1.attention.qkv.weight", of_inputs(64) / 4, false, 0, kQueries);
+  expect("blocks.1.attention.qkv.weight", of_inputs(64), false, kQueries, 2 * kQueries);
+  expect("blocks.1.attention.out.weight", of_inputs(kQueries), false);
+  for (const char* inner : {"gate", "value", "up"}) {
+    expect(std::string("blocks.0.mlp.") + inner + ".weight", of_inputs(64), true);
+    expect(std::string("blocks.1.moe.experts.") + inner + ".weight", of_inputs(64), false);
+  }
+  expect("blocks.0.mlp.down.weight", of_inputs(128), true);
+  expect("blocks.1.moe.experts.down.weight", of_inputs(128), false);
+  expect("blocks.1.moe.router.weight", 0.02, false);
 }
 
 TEST(OpenMoeModels, TheirLearningRatesAreThePapers) {
