@@ -16,8 +16,8 @@ namespace ziggurat::train {
 
 namespace {
 
-// What writing the file's header and the manifest takes for each slice, by what malloc() was asked for: models
-// of 200 and 1740 slices.
+// What writing the file's header and the manifest takes for each slice, by what malloc() was asked for:
+// models of 200 and 1740 slices.
 constexpr int64_t kBytesOfARecord = 2048;
 
 // Of micro-batches of so many kernels each: of a step's first, its later ones, and its last where that is
