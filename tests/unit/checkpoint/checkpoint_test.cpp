@@ -62,8 +62,7 @@ TEST_F(CheckpointTest, AnyBoxesLoadAnyBoxes) {
   }
 }
 
-// It is written in pieces, and still what the library for JSON would write of it: also with files of no
-// slice.
+// It is written in pieces, and still what the library for JSON would write of it.
 TEST_F(CheckpointTest, ManifestsAreWrittenAsEver) {
   for (const int writers : {1, 2, 20}) {
     save(writers, writers);
