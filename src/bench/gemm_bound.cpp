@@ -104,59 +104,67 @@ void GemmBound::add(double Times::*part, int64_t groups, int64_t rows, int64_t i
   layers_.push_back(std::move(layer));
 }
 
-// y = x w^T, dx = dy w, dw += dy^T x; in the first micro-batch dw = dy^T x
+// y = x w^T, dx = dy w, dw += dy^T x; in the first micro-batch dw = dy^T x. As in a step, products
+// with packed copies on both sides are written in the operands' dtype, but logits and sums of experts' units.
 void GemmBound::run_linear(const Linear& l, bool first) {
   visit_float_dtype(x_.dtype(), [&]<class T>() {
-    using A = Accum<T>;
-    using Args = kernels::GemmArgs<T, A>;
-    using Product = kernels::WeightProduct<T, A>;
-    const int64_t chunk = l.part == &Times::head ? std::min(ops::kLogitsRows, l.rows) : l.rows;
-    const int64_t tiles = (l.out + l.tile - 1) / l.tile;
-    const auto products = [&](int64_t group, const auto& gemm, const auto& weight_product) {
-      A* y = y_.data<A>() + group * l.rows * std::max(l.out, l.in);
-      A* dx = y;  // nobody reads either
-      const T* dy = dy_.data<T>() + group * l.rows * l.out;
-      for (int64_t begin = 0; begin < l.rows; begin += chunk) {
-        const int64_t n = std::min(chunk, l.rows - begin);
-        const T* x = x_.data<T>() + (group * l.rows + begin) * l.in;
-        const auto product = [&](kernels::Side side, int64_t t) {
-          const int64_t row = t * l.tile;
-          const bool forward = side == kernels::Side::forward;
-          return Product{side,
-                         n,
-                         std::min(l.tile, l.out - row),
-                         l.in,
-                         forward ? x : dy + row * n,
-                         l.weight.data<T>() + (group * l.out + row) * l.in,
-                         l.packed.get(),
-                         group * tiles + t,
-                         forward ? y + row * n : dx};
-        };
-        for (int64_t t = 0; t < tiles; ++t) weight_product(product(kernels::Side::forward, t));
-        for (int64_t t = 0; t < tiles; ++t) {
-          const Product p = product(kernels::Side::backward, t);
-          A* dw = l.dweight.data<A>() + (group * l.out + t * l.tile) * l.in;
-          gemm(Args{true, false, p.out, l.in, n, p.a, p.out, x, l.in, dw, l.in, begin > 0 || !first});
-          weight_product(p);
-        }
-      }
-    };
-    if (l.groups == 1) {
-      products(
-          0, [&](const Args& g) { kernels::gemm<Device::cpu>(g, workspace_, stream_); },
-          [&](const Product& p) { kernels::weight_product<Device::cpu>(p, workspace_, stream_); });
-    } else {
-      parallel_for(l.groups, [&](int64_t group) {
-        const OneThread alone;
-        products(
-            group, [](const Args& g) { kernels::gemm_on_this_thread<Device::cpu>(g); },
-            [&](const Product& p) {  // packed ones take no scratch, which threads could not share
-              if (p.packed != nullptr) return kernels::weight_product<Device::cpu>(p, workspace_, stream_);
-              kernels::gemm_on_this_thread<Device::cpu>(kernels::without_copy(p));
-            });
-      });
-    }
+    const bool both = l.packed != nullptr && l.packed->has(kernels::Side::backward);
+    if (l.part == &Times::linear && both) return run_products<T, T>(l, first);
+    run_products<T, Accum<T>>(l, first);
   });
+}
+
+template <class T, class TC>
+void GemmBound::run_products(const Linear& l, bool first) {
+  using A = Accum<T>;
+  using Args = kernels::GemmArgs<T, A>;
+  using Product = kernels::WeightProduct<T, TC>;
+  const int64_t chunk = l.part == &Times::head ? std::min(ops::kLogitsRows, l.rows) : l.rows;
+  const int64_t tiles = (l.out + l.tile - 1) / l.tile;
+  const auto products = [&](int64_t group, const auto& gemm, const auto& weight_product) {
+    TC* y = reinterpret_cast<TC*>(y_.data<A>() + group * l.rows * std::max(l.out, l.in));
+    TC* dx = y;  // nobody reads either
+    const T* dy = dy_.data<T>() + group * l.rows * l.out;
+    for (int64_t begin = 0; begin < l.rows; begin += chunk) {
+      const int64_t n = std::min(chunk, l.rows - begin);
+      const T* x = x_.data<T>() + (group * l.rows + begin) * l.in;
+      const auto product = [&](kernels::Side side, int64_t t) {
+        const int64_t row = t * l.tile;
+        const bool forward = side == kernels::Side::forward;
+        return Product{side,
+                       n,
+                       std::min(l.tile, l.out - row),
+                       l.in,
+                       forward ? x : dy + row * n,
+                       l.weight.data<T>() + (group * l.out + row) * l.in,
+                       l.packed.get(),
+                       group * tiles + t,
+                       forward ? y + row * n : dx};
+      };
+      for (int64_t t = 0; t < tiles; ++t) weight_product(product(kernels::Side::forward, t));
+      for (int64_t t = 0; t < tiles; ++t) {
+        const Product p = product(kernels::Side::backward, t);
+        A* dw = l.dweight.data<A>() + (group * l.out + t * l.tile) * l.in;
+        gemm(Args{true, false, p.out, l.in, n, p.a, p.out, x, l.in, dw, l.in, begin > 0 || !first});
+        weight_product(p);
+      }
+    }
+  };
+  if (l.groups == 1) {
+    products(
+        0, [&](const Args& g) { kernels::gemm<Device::cpu>(g, workspace_, stream_); },
+        [&](const Product& p) { kernels::weight_product<Device::cpu>(p, workspace_, stream_); });
+  } else if constexpr (std::is_same_v<TC, A>) {
+    parallel_for(l.groups, [&](int64_t group) {
+      const OneThread alone;
+      products(
+          group, [](const Args& g) { kernels::gemm_on_this_thread<Device::cpu>(g); },
+          [&](const Product& p) {  // packed ones take no scratch, which threads could not share
+            if (p.packed != nullptr) return kernels::weight_product<Device::cpu>(p, workspace_, stream_);
+            kernels::gemm_on_this_thread<Device::cpu>(kernels::without_copy(p));
+          });
+    });
+  }
 }
 
 // Per head and block of queries: scores = q k^T, y = p v; dp = dy v^T, dv += p^T dy, dk += ds^T q, dq = ds k.

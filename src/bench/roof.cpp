@@ -32,8 +32,8 @@ double best_rate(double amount, const std::function<void()>& work) {
   return best;
 }
 
-// The ways in which a training step multiplies matrices [n, n]: by the library's gemm, each operand as it
-// lies, and with a packed copy of the weight.
+// The ways in which a training step multiplies matrices [n, n]: each operand as it lies, and with a packed
+// copy of the weight; into the dtype of sums and that of the operands.
 template <class T>
 double measure_products(int64_t n) {
   using A = Accum<T>;
@@ -46,16 +46,25 @@ double measure_products(int64_t n) {
   std::fill_n(c, n * n, A(0));
   const double flops = 2.0 * static_cast<double>(n * n * n);
   double best = 0;
+  const auto measure = [&](const auto& work) { best = std::max(best, best_rate(flops, work)); };
   for (const auto& [transpose_a, transpose_b] : {std::pair(false, true), {false, false}, {true, false}}) {
     const kernels::GemmArgs<T, A> product{transpose_a, transpose_b, n, n, n, a, n, b, n, c, n};
-    best = std::max(best, best_rate(flops, [&] { kernels::gemm<Device::cpu>(product, workspace, stream); }));
+    measure([&] { kernels::gemm<Device::cpu>(product, workspace, stream); });
+  }
+  [[maybe_unused]] auto* rounded = reinterpret_cast<T*>(c);
+  if constexpr (!std::is_same_v<T, A>) {
+    const kernels::GemmArgs<T, T> product{false, false, n, n, n, a, n, b, n, rounded, n};
+    measure([&] { kernels::gemm<Device::cpu>(product, workspace, stream); });
   }
   if constexpr (!std::is_same_v<T, double>) {
     if (kernels::PackedWeights::supported<T>(n, n, n, kernels::Copies::forward)) {
       kernels::PackedWeights packed(b, n, n, n, kernels::Copies::forward, data);
-      const kernels::WeightProduct<T, A> product{kernels::Side::forward, n, n, n, a, b, &packed, 0, c};
-      best = std::max(
-          best, best_rate(flops, [&] { kernels::weight_product<Device::cpu>(product, workspace, stream); }));
+      const kernels::WeightProduct<T, A> sums{kernels::Side::forward, n, n, n, a, b, &packed, 0, c};
+      measure([&] { kernels::weight_product<Device::cpu>(sums, workspace, stream); });
+      const kernels::WeightProduct<T, T> results{kernels::Side::forward, n, n, n, a, b, &packed, 0, rounded};
+      if (!std::is_same_v<T, A>) {
+        measure([&] { kernels::weight_product<Device::cpu>(results, workspace, stream); });
+      }
     }
   }
   return best;

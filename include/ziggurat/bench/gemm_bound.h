@@ -40,6 +40,8 @@ class GemmBound {
   };
   void add(double Times::*part, int64_t groups, int64_t rows, int64_t in, int64_t out);
   void run_linear(const Linear& layer, bool first);
+  template <class T, class TC>  // of operands and of all results but the gradient of the weight
+  void run_products(const Linear& layer, bool first);
   void run_attention();
   int64_t attention_tile() const;  // elements of a thread's scores and of a block of outputs
 
