@@ -92,7 +92,7 @@ TEST(ParamStore, WhatIsOnItsWayArrivesBeforeItsMemoryGoes) {
   bool arrived = false;
   {
     ParamStore store({});
-    const Param& p = store.add({.name = "p", .global_shape = {1024, 1024}});
+    const Param& p = store.add({.name = "p", .global_shape = {1024, 1024}, .init = Init::zeros()});
     store.finalize();
     store.expect_values(0, Work([value = p.value, &arrived] {
                           std::fill_n(value.data<float>(), value.numel(), 1.0f);
