@@ -81,7 +81,7 @@ find_ranks() {
     [ -z "$rank" ] || ranks[rank]=$process
   done
   running="$job ${ranks[*]}"
-  [ "${#ranks[@]}" = "$1" ] || fail "found ${#ranks[@]} of $1 ranks"
+  [ "${#ranks[@]}" = "$1" ] || { tail -n 30 ./*.log; fail "found ${#ranks[@]} of $1 ranks"; }
 }
 
 # start_job OUTPUT RANKS [key=value ...]: a long run under mpirun in the background, in its first steps and past
