@@ -11,6 +11,7 @@ if "$ziggurat" serve --checkpoint run --host 203.0.113.1 2>&1 | grep -q "libcpp-
 fi
 
 start_server() {  # sets $job, $ranks and $port
+  : >serve.log  # on a busy machine the job is slow to do that, and a server before it has told its address
   mpirun -n 3 "$ziggurat" serve --checkpoint run --tokenizer bytes --port 0 --threads 1 --watch-timeout 4 >serve.log 2>&1 &
   job=$! running=$!
   wait_in_job grep -q "http://" serve.log

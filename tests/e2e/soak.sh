@@ -38,7 +38,7 @@ start() {  # LOG COMMAND...: a server, whose process is $server and whose port $
   : >"$log"
   "$@" >"$log" 2>&1 &
   server=$!
-  for ((i = 0; i < 600; ++i)); do
+  for ((i = 0; i < 18000; ++i)); do
     grep -q "http://" "$log" && break
     kill -0 $server 2>/dev/null || { cat "$log"; fail "the server ended"; }
     sleep 0.05
