@@ -14,12 +14,16 @@ python_with() {
   fi
 }
 
-# torch NAME ARGUMENTS...: one PyTorch figure, and ours right before it; a variant that fails leaves an empty column and
-# its log.
+# torch NAME ARGUMENTS...: one PyTorch figure, and ours right before it; what fails, Ziggurat's step or the
+# variant, leaves an empty column and its log.
 torch() {
   local name=$1.$round
   shift
-  ziggurat_step "$name"
+  ziggurat_step "$name" 2> "$results/$name.ziggurat.log" || {
+    echo "  Ziggurat beside $name failed: see $results/$name.ziggurat.log" >&2
+    rm -f "$results/$name.ziggurat.json"
+    return 0
+  }
   "${environment[@]}" "$python" scripts/bench/pytorch_step.py "$@" \
     > "$results/$name.torch.json" 2> "$results/$name.log" ||
     { echo "  $name failed: see $results/$name.log" >&2; rm -f "$results/$name.torch.json"; }

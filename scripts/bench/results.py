@@ -74,9 +74,15 @@ def newest(source):
     """key -> result, of FILE or FILE@PREFIX, where PREFIX begins a date or a revision."""
     path, _, prefix = source.partition("@")
     found = {}
+    if not os.path.isfile(path):
+        sys.exit(f"{path}: no such file; scripts/bench/run.sh writes run/bench.jsonl")
     with open(path) as file:
-        for text in file:
-            result = json.loads(text)
+        for number, text in enumerate(file, 1):
+            try:
+                result = json.loads(text)
+            except ValueError:  # who wrote it was killed
+                print(f"{path}:{number}: no whole result; passed over", file=sys.stderr)
+                continue
             if result["date"].startswith(prefix) or result["revision"].startswith(prefix):
                 found[key_of(result)] = result  # later lines are newer
     if not found:
@@ -109,13 +115,14 @@ def self_test():
         put("m.fp32.eager.2.ziggurat.json", '{"tokens_per_second": 110, "gemm_bound_tokens_per_second": 120}')
         put("m.fp32.eager.1.torch.json", 'a peer says hello\n{"model": "m", "tokens_per_second": 55}\nand good-bye')
         put("m.fp32.compiled.1.torch.json", "it crashed")
+        put("m.fp32.tuned_eager.1.torch.json", '{"tokens_per_second": "fast"}')
         result = measured(folder, "m", "fp32", 2)
         assert (result["ziggurat"], result["bound"]) == (110, 125), result
         assert line(result).startswith("| m | fp32 | 125 | 110 | 88 % | 55 (2.00) |  |"), line(result)
         assert measured(folder, "other", "fp32", 2) is None
         old, new = dict(result), dict(result, ziggurat=121, bound=125, date="2999")
         put("old.jsonl", json.dumps(old) + "\n")
-        put("new.jsonl", json.dumps(dict(new, ziggurat=1)) + "\n" + json.dumps(new) + "\n")
+        put("new.jsonl", json.dumps(dict(new, ziggurat=1)) + "\n" + json.dumps(new) + "\n" + json.dumps(new)[:20])
         told = ratios(newest(folder + "/old.jsonl"), newest(folder + "/new.jsonl@2999"))
         assert [(round(r, 3), round(b, 3)) for _, r, b in told] == [(1.1, 1.0)], told
     print("results.py: ok")

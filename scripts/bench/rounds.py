@@ -10,7 +10,7 @@ def figures_in(text):
     while at >= 0:
         try:
             found, end = decoder.raw_decode(text, at)
-            if isinstance(found, dict) and "tokens_per_second" in found:
+            if isinstance(found, dict) and isinstance(found.get("tokens_per_second"), (int, float)):
                 return found
             at = text.find("{", end)
         except ValueError:
@@ -24,7 +24,7 @@ def best(pattern, rate="tokens_per_second"):
     for path in glob.glob(pattern):
         with open(path, errors="replace") as file:
             figures = figures_in(file.read())
-        if figures is None:
+        if figures is None or rate not in figures:
             print(f"  {path} holds no figures", file=sys.stderr)
         else:
             rounds.append(figures)

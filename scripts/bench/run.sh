@@ -26,12 +26,14 @@ while [ $# -gt 0 ]; do
   esac
 done
 
+[ -x "$ziggurat" ] || { echo "run.sh: no program $ziggurat: build it, or name one with --ziggurat" >&2; exit 2; }
+
 source scripts/bench/peers.sh
 python_with torch deepspeed
 jemalloc=$(ldconfig -p | awk '/libjemalloc\.so\.2/ {print $NF; exit}')
 [ -n "$jemalloc" ] || echo "No libjemalloc.so.2 (apt install libjemalloc2): PyTorch runs with the stock allocator only" >&2
 
-results=build/bench
+results=build/bench failed=0
 rm -rf "$results" && mkdir -p "$results"
 # ziggurat_step NAME: our own figure and the bound's, for the row under way.
 ziggurat_step() {
@@ -58,6 +60,7 @@ for row in $rows; do
       torch "$key.tuned_compiled" "${common[@]}" --compile
       case $model in *moe*) torch "$key.deepspeed" "${common[@]}" --moe deepspeed ;; esac
     done
-    scripts/bench/results.py row "$results" "$row" "$precision" "$threads" "$keep" || true  # the others still count
+    scripts/bench/results.py row "$results" "$row" "$precision" "$threads" "$keep" || failed=1  # the others still count
   done
 done
+exit $failed

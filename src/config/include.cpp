@@ -142,11 +142,12 @@ class Includer {
       return kRefused;
     }
     Node node = read_file(path, name.place);
-    if (node.kind != NodeKind::map && node.kind != NodeKind::refused) {
+    if (node.kind == NodeKind::map) return node;
+    if (node.kind != NodeKind::refused) {
       problems_.add_line(
           fmt::format("{}: expected a map of keys, got {}", node.place.text(), description(node)));
     }
-    return node.kind == NodeKind::map ? std::move(node) : kRefused;
+    return kRefused;
   }
 
   Problems& problems_;
