@@ -26,7 +26,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-[ -x "$ziggurat" ] || { echo "run.sh: no program $ziggurat: build it, or name one with --ziggurat" >&2; exit 2; }
+command -v "$ziggurat" >/dev/null || { echo "run.sh: no program $ziggurat: build it, or name one with --ziggurat" >&2; exit 2; }
 
 source scripts/bench/peers.sh
 python_with torch deepspeed
